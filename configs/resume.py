@@ -1,0 +1,51 @@
+"""What it means to continue a run with another config than the one it was started with."""
+from configs import reading, schema
+from errors import UserError
+
+EFFECT = {
+    schema.START: "has no effect: only a new run reads it",
+    schema.ORDER: "the data order changes: some tokens come again, others later than planned",
+    schema.SCHEDULE: "the learning rate follows the new schedule from here on",
+    schema.UPDATE: "the weights are updated differently from here on",
+}
+
+
+def compare(saved, new):
+    """([(key, old, new)] that change the network or its optimizer's state, [(key, old, new)] that change the training).
+
+    Keys that change neither (where and how often to save, how much memory to use) are in no list.
+    """
+    changes = [(name, getattr(saved, name), getattr(new, name)) for name in schema.FIELDS
+               if getattr(saved, name) != getattr(new, name)]
+    network = [change for change in changes if _effect(change[0]) == schema.NETWORK or _changes_slots(change, new)]
+    training = [change for change in changes if change not in network and _effect(change[0]) in EFFECT]
+    return network, training
+
+
+def check_resume(saved, new, where):
+    """Warning lines for continuing, with config `new`, a run whose resolved config is `saved`.
+
+    Args:
+      where: the file that `saved` came from.
+    Raises: UserError when the checkpoints do not fit the new network.
+    """
+    network, training = compare(saved, new)
+    if network:
+        raise UserError(f'{where}: the checkpoints there do not fit: {", ".join(map(_words, network))}; restore the old'
+                        ' value or choose another "model_dir"')
+    return [f"{where}: {_words(change)}: {EFFECT[_effect(change[0])]}" for change in training]
+
+
+def _effect(name):
+    return schema.FIELDS[name].metadata["on_resume"]
+
+
+def _changes_slots(change, new):
+    """Adafactor keeps a momentum for every weight only where beta1 is not zero."""
+    name, old_value, new_value = change
+    return name == "beta1" and new.opt_name == "adafactor" and bool(old_value) != bool(new_value)
+
+
+def _words(change):
+    name, old_value, new_value = change
+    return f'"{name}" was {reading.shown(old_value)} and is now {reading.shown(new_value)}'

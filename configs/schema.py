@@ -1,0 +1,278 @@
+"""Config: every setting of a run, its default, meaning and allowed values; loading, validation, saving.
+
+`load` and `from_dict` are the gate: what they return is complete, checked and resolved (no null is left that
+stands for another key's value).  The meanings below are the README's table (`markdown`).
+
+Sources of defaults: the original's files and README (https://github.com/ConnorJL/GPT2); beta2 from GPT-3
+(https://arxiv.org/abs/2005.14165, appendix B); Adafactor's from https://arxiv.org/abs/1804.04235.
+"""
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+
+import storage
+from configs import aliases, reading
+from configs.values import BOOLEAN, FILES, PATH, TEXT, integer, number, one_of, optional
+from errors import UserError
+
+MODEL, MEMORY, OPTIMIZER, RUN, DATA, OUTPUT = "model", "precision, memory", "optimizer", "run", "data", "output"
+
+# What a changed key does to a run that already has checkpoints (configs/resume.py).
+NETWORK, START, ORDER, SCHEDULE, UPDATE, FREE = "network", "start", "order", "schedule", "update", "nothing"
+
+DEFAULT_HEAD_SIZE = 64
+DEFAULT_BETA1 = {"adam": 0.9, "adafactor": 0.0}
+REQUIRED = ("model_dir",)
+FILES_INPUT = "tfrecords"
+INPUTS = ("openwebtext", "openwebtext_long", "openwebtext_longbiased", FILES_INPUT)
+
+PROBABILITY = number(low=0, below=1)
+
+
+def key(group, default, kind, on_resume, meaning):
+    return dataclasses.field(default=default, metadata={"group": group, "kind": kind, "on_resume": on_resume,
+                                                        "meaning": meaning})
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Make one with `load` or `from_dict`; the constructor itself checks nothing."""
+    model: str = key(MODEL, "GPT2", one_of("GPT2"), NETWORK,
+        "the network; there is one")
+    n_ctx: int = key(MODEL, 1024, integer(1), NETWORK,
+        "tokens that the network sees at once")
+    n_vocab: int = key(MODEL, 50257, integer(1), NETWORK,
+        "size of the vocabulary in `encoder_path`, `<|endoftext|>` included")
+    n_embd: int = key(MODEL, 768, integer(1), NETWORK,
+        "width: numbers per token between layers")
+    n_layer: int = key(MODEL, 12, integer(1), NETWORK,
+        "layers")
+    n_head: int | None = key(MODEL, None, optional(integer(1)), NETWORK,
+        "attention heads; must divide `n_embd`; null = `n_embd` / 64")
+    embed_dropout: float = key(MODEL, 0.0, PROBABILITY, UPDATE,
+        "share of the embeddings' sum dropped in training")
+    attn_dropout: float = key(MODEL, 0.0, PROBABILITY, UPDATE,
+        "share of the attention weights dropped in training")
+    res_dropout: float = key(MODEL, 0.0, PROBABILITY, UPDATE,
+        "share of each layer's two outputs dropped in training")
+    scale_by_depth: bool = key(MODEL, True, BOOLEAN, START,
+        "start the residual projections at 0.02 / sqrt(2 `n_layer`) instead of 0.02, as GPT-2 does")
+    scale_by_in: bool = key(MODEL, False, BOOLEAN, START,
+        "also divide each starting weight by sqrt(fan-in); rarely useful")
+
+    precision: str = key(MEMORY, "float32", one_of("float32", "bfloat16"), FREE,
+        "dtype of the activations; weights, optimizer, softmax and loss stay float32. bfloat16 is faster on TPUs"
+        " and recent GPUs and needs about half the activation memory")
+    micro_batch_size: int | None = key(MEMORY, None, optional(integer(1)), FREE,
+        "sequences of the global batch computed at once; gradients are summed over the batch, so that less memory"
+        " gives the same result. Must divide `train_batch_size`; null = all at once")
+    recompute: bool = key(MEMORY, False, BOOLEAN, FREE,
+        "keep only each layer's input and compute the rest again going backward: far less memory, about a third"
+        " more time")
+
+    opt_name: str = key(OPTIMIZER, "adam", one_of("adam", "adafactor"), NETWORK,
+        "adam is AdamW when `weight_decay` is not 0; adafactor keeps almost no state beside the weights")
+    lr: float = key(OPTIMIZER, 2.5e-4, number(above=0), SCHEDULE,
+        "learning rate at its highest, right after the warm-up")
+    lr_schedule: str = key(OPTIMIZER, "cosine", one_of("cosine", "linear", "constant"), SCHEDULE,
+        "how lr falls from the end of the warm-up to `max_steps`")
+    warmup_steps: int = key(OPTIMIZER, 0, integer(0), SCHEDULE,
+        'steps in which lr rises to its height; at most `max_steps`. Left out: no warm-up. (The original then'
+        ' also held lr constant; here that is `lr_schedule` "constant")')
+    lr_min: float = key(OPTIMIZER, 0.0, number(low=0, high=1), SCHEDULE,
+        "lr at `max_steps`, as a fraction of `lr`; 0.1 is usual today, 0 the original's")
+    weight_decay: float = key(OPTIMIZER, 0.0, number(low=0), UPDATE,
+        "decoupled decay, times the current lr, of tensors of rank >= 2 (never of biases and gains); 0.1 is usual"
+        " today. Left out: none, as in the original")
+    beta1: float | None = key(OPTIMIZER, None, optional(PROBABILITY), UPDATE,
+        "momentum; null = 0.9 for adam, 0 for adafactor (which then stores none)")
+    beta2: float = key(OPTIMIZER, 0.95, PROBABILITY, UPDATE,
+        "decay of the squared gradients, for adam and for adafactor's `decay_type` \"adam\"; GPT-3's value (the"
+        " original's files say 0.98)")
+    epsilon: float = key(OPTIMIZER, 1e-8, number(above=0), UPDATE,
+        "adam's guard against division by zero")
+    decay_type: str = key(OPTIMIZER, "pow", one_of("pow", "adam"), UPDATE,
+        "adafactor's decay of squared gradients: \"pow\" = 1 - step^-`decay_exponent`, \"adam\" = `beta2` with bias"
+        " correction")
+    decay_exponent: float = key(OPTIMIZER, 0.8, number(above=0, high=1), UPDATE,
+        'for `decay_type` "pow"')
+    grad_clip: float = key(OPTIMIZER, 1.0, number(low=0), UPDATE,
+        "longest gradient, as the norm over all weights; 0 = no limit (the original's)")
+
+    train_batch_size: int = key(RUN, 8, integer(1), ORDER,
+        "sequences of `n_ctx` tokens per step, over all devices together")
+    eval_batch_size: int = key(RUN, 8, integer(1), FREE,
+        "sequences per evaluation batch")
+    predict_batch_size: int = key(RUN, 1, integer(1), FREE,
+        "texts generated at once")
+    train_steps: int = key(RUN, 1000, integer(1), FREE,
+        "steps between evaluations")
+    eval_steps: int = key(RUN, 10, integer(-1), FREE,
+        "batches per evaluation; 0 = no evaluation, -1 = the whole eval set")
+    max_steps: int = key(RUN, 100000, integer(1), SCHEDULE,
+        "training stops exactly here, and lr reaches its end here")
+    iterations: int = key(RUN, 100, integer(1), FREE,
+        "steps that a TPU makes between two visits of the host")
+    save_checkpoints_steps: int = key(RUN, 1000, integer(1), FREE,
+        "steps between checkpoints")
+    keep_checkpoint_max: int = key(RUN, 5, integer(0), FREE,
+        "newest checkpoints that are kept; 0 = all")
+    seed: int = key(RUN, 1, integer(0, 2**31 - 1), ORDER,
+        "starting weights, data order and dropout")
+    init_checkpoint: str | None = key(RUN, None, optional(PATH), START,
+        "start a new run from these weights (not their optimizer or step); null = from scratch")
+
+    data_path: str = key(DATA, "", TEXT, ORDER,
+        "folder of the .tfrecords files; empty = the current folder")
+    input: str = key(DATA, "openwebtext", one_of(*INPUTS), ORDER,
+        "what to read: the original's OpenWebText shards (all; only long documents; more long ones), or"
+        " \"tfrecords\", the files named below")
+    train_files: str | tuple | None = key(DATA, None, optional(FILES), ORDER,
+        'for `input` "tfrecords": what to train on, relative to `data_path` unless absolute or gs://; globs are'
+        ' one corpus, weights a mixture')
+    eval_files: str | tuple | None = key(DATA, None, optional(FILES), FREE,
+        'for `input` "tfrecords": what to evaluate on, in the same form (read once in order, whatever the'
+        ' weights); may be left out if `eval_steps` is 0')
+    encoder_path: str | None = key(DATA, None, optional(PATH), FREE,
+        "folder with encoder.json and vocab.bpe; null = GPT-2's own vocabulary")
+
+    model_dir: str = key(OUTPUT, None, PATH, FREE,
+        "folder of the checkpoints, logs and resolved config; must be given")
+    predict_path: str | None = key(OUTPUT, None, optional(PATH), FREE,
+        "file that generated texts are appended to; null = they are only printed")
+
+    @property
+    def head_size(self):
+        return self.n_embd // self.n_head
+
+
+FIELDS = {field.name: field for field in dataclasses.fields(Config)}
+
+
+def load(path, overrides=(), notice=None):
+    """The Config in a JSON file.
+
+    Args:
+      path: local or gs://.
+      overrides: "KEY=VALUE" strings, the later ones win; VALUE is JSON, and what is not JSON is a string.
+      notice: called with one line for each key of the original that has another name now.
+    Raises: UserError, one line that names file, key, value and remedy.
+    """
+    notice = notice or _ignore
+    values = aliases.resolve(reading.read_object(path), path, notice)
+    where = dict.fromkeys(values, path)
+    for text in overrides:
+        option = f"--set {text}"
+        new = aliases.resolve(reading.parse_override(text), option, notice, earlier=values)
+        values = {**values, **new}
+        where = {**where, **dict.fromkeys(new, option)}
+    return _build(values, where, " --set ".join([path, *overrides]))
+
+
+def from_dict(values, where, notice=None):
+    """The Config of a dict with any of the keys; `where` names its source in errors (UserError)."""
+    values = aliases.resolve(values, where, notice or _ignore)
+    return _build(values, dict.fromkeys(values, where), where)
+
+
+def to_json(config):
+    """The complete resolved config as text, in the order of the fields; `load` gives back an equal Config."""
+    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+
+
+def save(config, path):
+    storage.write_whole(path, to_json(config))
+
+
+def markdown():
+    """The table of all keys for the README, each group under its name."""
+    rows, group = ["| key | default | allowed | meaning |", "|---|---|---|---|"], None
+    for name, field in FIELDS.items():
+        if field.metadata["group"] != group:
+            group = field.metadata["group"]
+            rows.append(f"| **{group}** | | | |")
+        default = "required" if name in REQUIRED else f"`{json.dumps(field.default)}`"
+        meaning = field.metadata["meaning"].replace("|", "\\|")
+        rows.append(f'| `{name}` | {default} | {field.metadata["kind"].allowed} | {meaning} |')
+    return "\n".join(rows) + "\n"
+
+
+def _ignore(line):
+    pass
+
+
+def _build(values, where, everywhere):
+    """Checks each value, then resolves the defaults that depend on other keys, then checks that all fit together.
+
+    `where` gives the source of each key, `everywhere` that of the whole.
+    """
+    for name in values:
+        if name not in FIELDS:
+            raise UserError(f'{where[name]}: unknown key "{name}"; {_nearest(name)}')
+    for name in REQUIRED:
+        if name not in values:
+            raise UserError(f'{everywhere}: "{name}" is missing; set it to the {FIELDS[name].metadata["meaning"]}')
+    config = Config(**{name: _accept(name, value, where[name]) for name, value in values.items()})
+    config = _resolve_defaults(config, everywhere)
+    problem = _contradiction(config)
+    if problem:
+        raise UserError(f"{everywhere}: {problem}")
+    return config
+
+
+def _accept(name, value, where):
+    field = FIELDS[name]
+    kind = field.metadata["kind"]
+    try:
+        return kind.accept(value)
+    except ValueError:
+        default = "" if name in REQUIRED else f" (left out: {json.dumps(field.default)})"
+        raise UserError(f'{where}: "{name}" is {reading.shown(value)}, but must be {kind.allowed}{default}') from None
+
+
+def _resolve_defaults(config, where):
+    n_head, beta1 = config.n_head, config.beta1
+    if n_head is None:
+        if config.n_embd % DEFAULT_HEAD_SIZE:
+            raise UserError(f'{where}: "n_embd" {config.n_embd} is not a multiple of {DEFAULT_HEAD_SIZE}, so "n_head"'
+                            f' has no default; set "n_head" to a divisor of {config.n_embd}')
+        n_head = config.n_embd // DEFAULT_HEAD_SIZE
+    if beta1 is None:
+        beta1 = DEFAULT_BETA1[config.opt_name]
+    return dataclasses.replace(config, n_head=n_head, beta1=beta1)
+
+
+def _contradiction(c):
+    """What does not fit together, as one line, or None."""
+    if c.n_embd % c.n_head:
+        return f'"n_embd" {c.n_embd} cannot be split into "n_head" {c.n_head} equal heads; change one of them'
+    if c.warmup_steps > c.max_steps:
+        return (f'"warmup_steps" {c.warmup_steps} is more than "max_steps" {c.max_steps};'
+                ' lower the first or raise the second')
+    if c.micro_batch_size and c.train_batch_size % c.micro_batch_size:
+        return (f'"micro_batch_size" {c.micro_batch_size} does not divide "train_batch_size" {c.train_batch_size};'
+                ' use a divisor')
+    return _misplaced_files(c)
+
+
+def _misplaced_files(c):
+    if c.input != FILES_INPUT:
+        given = [name for name in ("train_files", "eval_files") if getattr(c, name) is not None]
+        return given and (f'"{given[0]}" is given, but "input" "{c.input}" has its own files; set "input" to'
+                          f' "{FILES_INPUT}" or leave "{given[0]}" out')
+    if c.train_files is None:
+        return f'"input" is "{FILES_INPUT}", but "train_files" is missing; set it to a glob below "data_path"'
+    if c.eval_files is None and c.eval_steps:
+        return (f'"input" is "{FILES_INPUT}", but "eval_files" is missing; set it to a glob below "data_path", or'
+                f' "eval_steps" ({c.eval_steps}) to 0')
+    return None
+
+
+def _nearest(name):
+    found = difflib.get_close_matches(name.lower(), [*FIELDS, *aliases.CURRENT], n=1, cutoff=0.5)
+    if not found:
+        return "the README lists all keys"
+    current = aliases.CURRENT.get(found[0])
+    return f'did you mean "{found[0]}"' + (f" (now {current})?" if current else "?")

@@ -1,0 +1,35 @@
+"""What the user did wrong, as one clear line and an exit status, in every command of the project."""
+import errno
+import signal
+import sys
+
+USER_ERROR = 2
+
+
+class UserError(Exception):
+    """A mistake the user can mend: the message says what, where, which value and the remedy, in one line."""
+
+
+def run_command(main, argv=None):
+    """Runs `main(argv)` as a program: its status, 2 after one line for a user's mistake, 130 after Ctrl-C.
+
+    Anything else that escapes is our own bug and keeps its traceback (status 1).
+    """
+    try:
+        sys.exit(main(argv))
+    except UserError as error:
+        sys.exit(_say(error))
+    except OSError as error:
+        # A full disk, a missing permission, a path that is a folder: the system's own words name the cause.
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR,
+                               errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.EFBIG, errno.ENAMETOOLONG):
+            raise
+        sys.exit(_say("%s: %s" % (error.filename or "write", error.strerror)))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+
+
+def _say(message):
+    print("error: %s" % " ".join(str(message).split("\n")), file=sys.stderr)
+    return USER_ERROR

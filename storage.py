@@ -1,0 +1,89 @@
+"""Files that may be local or on Google Storage: `gs://` paths go through TensorFlow, all others never import it."""
+import glob as local_glob
+import os
+import shutil
+import tempfile
+
+REMOTE = "gs://"
+
+
+def is_remote(path):
+    return path.startswith(REMOTE)
+
+
+def _gfile():
+    import tensorflow  # 2 to 10 seconds: only a gs:// path pays for it
+    return tensorflow.io.gfile
+
+
+def open_file(path, mode="r"):
+    """A file object; text is UTF-8 and keeps its line ends.  Raises OSError for local paths, OpError for gs://."""
+    if is_remote(path):
+        return _gfile().GFile(path, mode)
+    return open(path, mode) if "b" in mode else open(path, mode, encoding="utf-8", newline="")
+
+
+def exists(path):
+    return _gfile().exists(path) if is_remote(path) else os.path.exists(path)
+
+
+def is_folder(path):
+    return _gfile().isdir(path) if is_remote(path) else os.path.isdir(path)
+
+
+def size(path):
+    """Bytes."""
+    return _gfile().stat(path).length if is_remote(path) else os.stat(path).st_size
+
+
+def glob(pattern):
+    """Sorted paths that match; a path without wildcards that exists matches itself."""
+    found = _gfile().glob(pattern) if is_remote(pattern) else local_glob.glob(pattern, recursive=True)
+    return sorted(found)
+
+
+def make_folder(path):
+    if is_remote(path):
+        _gfile().makedirs(path)
+    else:
+        os.makedirs(path, exist_ok=True)
+
+
+def join(folder, path):
+    """`path` below `folder`, unless it is absolute or remote by itself."""
+    return path if is_remote(path) else os.path.join(folder, path)
+
+
+def write_whole(path, text):
+    """Writes str or bytes so that `path` holds all of it or what it held before: temporary name, sync, rename."""
+    data = text.encode() if isinstance(text, str) else text
+    if is_remote(path):  # an object of Google Storage appears when it is complete
+        with _gfile().GFile(path, "wb") as f:
+            f.write(data)
+        return
+    folder = os.path.dirname(path) or "."
+    os.makedirs(folder, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".partial-")
+    try:
+        with os.fdopen(handle, "wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def remove_folder(path):
+    if is_remote(path):
+        _gfile().rmtree(path)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

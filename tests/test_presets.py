@@ -1,0 +1,73 @@
+"""The configs that come with the project: each loads, is the network its name says, and states no default."""
+import json
+import pathlib
+
+import pytest
+
+import plan
+from configs import schema
+
+FOLDER = pathlib.Path(schema.__file__).parent
+PRESETS = sorted(path.stem for path in FOLDER.glob("*.json"))
+SIZES = {"117M": 124439808, "345M": 354823168, "774M": 774030080, "1.5B": 1557611200, "PrettyBig": 367419392}
+
+
+def load(name):
+    return schema.load(str(FOLDER / f"{name}.json"))
+
+
+def stated_in(name):
+    return list(json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8")))
+
+
+def test_no_preset_is_missing():
+    assert {*SIZES, "124M-nanogpt", "shakespeare-char"} <= set(PRESETS)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_preset_loads_without_aliases(name):
+    lines = []
+    config = schema.load(str(FOLDER / f"{name}.json"), notice=lines.append)
+    assert lines == []
+    assert config.model_dir.startswith("runs/")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_preset_states_only_what_differs_from_the_defaults(name):
+    config = load(name)
+    resolved = {"n_head": config.n_embd / schema.DEFAULT_HEAD_SIZE, "beta1": schema.DEFAULT_BETA1[config.opt_name]}
+    for key in stated_in(name):
+        assert getattr(config, key) != resolved.get(key, schema.FIELDS[key].default), key
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_preset_keys_stand_in_the_order_of_the_schema(name):
+    assert stated_in(name) == [key for key in schema.FIELDS if key in stated_in(name)]
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_size_preset_has_its_network_and_the_corrected_recipe(name):
+    config = load(name)
+    assert plan.parameter_count(config) == SIZES[name]
+    assert config.head_size == 64
+    assert plan.tokens_per_step(config) == 512 * 1024 and config.micro_batch_size < 512
+    assert (config.beta2, config.weight_decay, config.warmup_steps, config.lr_min) == (0.95, 0.1, 2000, 0.1)
+    assert config.opt_name == ("adafactor" if name == "1.5B" else "adam")
+    assert config.beta1 == (0 if name == "1.5B" else 0.9)
+
+
+def test_learning_rates_are_those_of_gpt3_for_the_size():
+    assert [load(name).lr for name in ("117M", "345M", "774M", "1.5B")] == [6e-4, 3e-4, 2.5e-4, 2e-4]
+
+
+def test_nanogpt_preset_is_the_published_run():
+    config = load("124M-nanogpt")
+    assert plan.tokens_per_step(config) == 491520
+    assert config.train_batch_size // config.micro_batch_size == 40
+    assert (config.lr, config.lr_min, config.max_steps, config.grad_clip) == (6e-4, 0.1, 600000, 1.0)
+
+
+def test_shakespeare_preset_is_the_small_cpu_run():
+    config = load("shakespeare-char")
+    assert (config.n_layer, config.n_head, config.n_embd, config.n_ctx, config.n_vocab) == (4, 4, 128, 64, 66)
+    assert plan.learning_rate(config, config.max_steps) == pytest.approx(1e-4)
