@@ -1,0 +1,48 @@
+"""Whether a checkpoint fits the network of a config."""
+import tensorflow.compat.v1 as tf
+
+from errors import UserError
+from models.weights import SCOPE, weight_list
+
+SHOWN = 3  # names per kind of misfit in a message
+
+
+def latest(model_dir):
+    """Path of the newest checkpoint in `model_dir`, or None."""
+    return tf.train.latest_checkpoint(model_dir)
+
+
+def step_of(path):
+    """The global step of the checkpoint at `path` (None: 0).  UserError where it holds weights only."""
+    if path is None:
+        return 0
+    reader = tf.train.load_checkpoint(path)
+    if not reader.has_tensor(tf.GraphKeys.GLOBAL_STEP):
+        raise UserError("%s holds weights but no step of training, so it cannot be continued; move it elsewhere and set "
+                        "\"init_checkpoint\" to it" % path)
+    return int(reader.get_tensor(tf.GraphKeys.GLOBAL_STEP))
+
+
+def check(path, config):
+    """Raises UserError with the missing, extra and misshapen tensors of the checkpoint at `path`."""
+    try:
+        found = dict(tf.train.list_variables(path))
+    except (tf.errors.OpError, ValueError) as error:
+        raise UserError("%s is not a readable checkpoint: %s" % (path, str(error).split("\n")[0]))
+    wanted = {"%s/%s" % (SCOPE, weight.name): list(weight.shape) for weight in weight_list(config)}
+    slots = tuple(name + "/" for name in wanted)
+    # Optimizer slots stand below their weight's name; everything else of the scope is of another network.
+    extra = [name for name in found if name.startswith(SCOPE + "/") and name not in wanted
+             and not name.startswith(slots)]
+    misshapen = ["%s is %s, not %s" % (name, found[name], shape) for name, shape in wanted.items()
+                 if name in found and list(found[name]) != shape]
+    misfits = [("missing", [name for name in wanted if name not in found]), ("extra", extra),
+               ("of another shape", misshapen)]
+    if any(names for _, names in misfits):
+        raise UserError("%s does not fit the config: %s; use the config it was trained with or another \"model_dir\"" % (
+            path, "; ".join("%d %s (%s)" % (len(names), what, _shorten(names)) for what, names in misfits if names)))
+
+
+def _shorten(names):
+    rest = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (", and %d more" % rest if rest > 0 else "")

@@ -1,0 +1,214 @@
+"""GPT-2 as a pure function of its weights, its loss, and the model_fn of the one TPUEstimator.
+
+Radford et al. 2019, https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf;
+the weights' names and shapes stand in models/weights.py.
+
+B batch, T new positions, C width, H heads, D head size, V vocabulary, L layers.
+"""
+import tensorflow.compat.v1 as tf
+
+from models import layers, optimizers, sampling, scalars, weights as weight_format
+
+def create_variables(config):
+    """name -> float32 variable for every weight.  The initial values depend on the config's seed alone."""
+    def initialiser(weight, number):
+        def values(shape, dtype=None, partition_info=None):
+            if not weight.deviation:
+                return tf.fill(shape, weight.mean)
+            noise = tf.random.stateless_normal(shape, [config.seed, number], alg=layers.RANDOM)
+            return noise * weight.deviation
+        return values
+
+    with tf.variable_scope(weight_format.SCOPE, reuse=tf.AUTO_REUSE, use_resource=True):
+        return {weight.name: tf.get_variable(weight.name, weight.shape, initializer=initialiser(weight, number))
+                for number, weight in enumerate(weight_format.weight_list(config))}
+
+
+def activations_dtype(config):
+    return tf.bfloat16 if config.precision == "bfloat16" else tf.float32
+
+
+def cast_weights(variables, config):
+    """Tensors to compute with: projections in the activations' dtype; embeddings and norms stay float32."""
+    dtype = activations_dtype(config)
+    return {name: tf.cast(value, dtype) if "/c_" in name else tf.identity(value)
+            for name, value in variables.items()}
+
+
+def dropout_seeds(config, step, micro_batch):
+    """seeds(site) -> int32 [2], another for each dropout site, micro-batch, replica and step; None without dropout."""
+    if not (config.embed_dropout or config.attn_dropout or config.res_dropout):
+        return None
+    sites = 1 + 3 * config.n_layer
+    slices = config.train_batch_size // (config.micro_batch_size or config.train_batch_size)
+    replica = _replica_number()
+
+    def seeds(site):
+        number = (replica * slices + micro_batch) * sites + site
+        base = tf.stack([tf.constant(config.seed, tf.int32), tf.cast(step, tf.int32)])
+        return tf.random.experimental.stateless_fold_in(base, number, alg=layers.RANDOM)
+    return seeds
+
+
+def block(h, weights, config, *, seeds, layer, visible, cache=None, position=None):
+    """One transformer layer: h [B, T, C] -> (h [B, T, C], cache).
+
+    `weights` are this layer's, by their names below `h{layer}/`.  `cache` is None or this layer's (keys, values),
+    each [B, H, n_ctx, D], which the new positions are written into at `position`.
+    """
+    site = 1 + 3 * layer
+    batch, time, width = h.shape.as_list()
+    x = layers.norm(h, weights["ln_1/g"], weights["ln_1/b"])
+    x = layers.linear(x, weights["attn/c_attn/w"], weights["attn/c_attn/b"])  # [B, T, 3C]
+    x = tf.reshape(x, [batch, time, 3, config.n_head, width // config.n_head])  # [B, T, 3, H, D]
+    q, k, v = tf.unstack(tf.transpose(x, [2, 0, 3, 1, 4]))  # [B, H, T, D] each
+    if cache is not None:
+        k, v = cache = [write_cache(old, new, position) for old, new in zip(cache, (k, v))]
+    x = layers.attention(q, k, v, visible=visible,
+                         drop=lambda weights: layers.dropout(weights, config.attn_dropout, seeds, site))
+    x = tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [batch, time, width])  # [B, T, C]
+    x = layers.linear(x, weights["attn/c_proj/w"], weights["attn/c_proj/b"])
+    h = h + layers.dropout(x, config.res_dropout, seeds, site + 1)
+    x = layers.norm(h, weights["ln_2/g"], weights["ln_2/b"])
+    x = layers.gelu(layers.linear(x, weights["mlp/c_fc/w"], weights["mlp/c_fc/b"]))  # [B, T, 4C]
+    x = layers.linear(x, weights["mlp/c_proj/w"], weights["mlp/c_proj/b"])
+    return h + layers.dropout(x, config.res_dropout, seeds, site + 2), cache
+
+
+def embed(weights, tokens, config, *, seeds, position):
+    """tokens int32 [B, T] at positions `position`.. -> [B, T, C] in the activations' dtype."""
+    time = tokens.shape[1]
+    places = weights["wpe"][:time] if position is None else tf.gather(weights["wpe"], position + tf.range(time))
+    h = tf.gather(weights["wte"], tokens) + places  # [B, T, C]
+    # Differs from the original: dropout on the sum, not on the table that the output layer shares.
+    return tf.cast(layers.dropout(h, config.embed_dropout, seeds, 0), activations_dtype(config))
+
+
+def transformer(weights, tokens, config, *, seeds=None):
+    """tokens int32 [B, T <= n_ctx] -> final hidden states [B, T, C]; `seeds` as in layers.dropout."""
+    time = tokens.shape[1]
+    visible = tf.linalg.band_part(tf.ones([time, time], tf.bool), -1, 0)
+    h = embed(weights, tokens, config, seeds=seeds, position=None)
+    for i in range(config.n_layer):
+        names, values = zip(*layer_weights(weights, i).items())
+
+        def run(h, *values, layer=i, names=names):
+            return block(h, dict(zip(names, values)), config, seeds=seeds, layer=layer, visible=visible)[0]
+        h = layers.recompute(run)(h, *values) if config.recompute else run(h, *values)
+    return layers.norm(h, weights["ln_f/g"], weights["ln_f/b"])
+
+
+def transformer_step(weights, tokens, config, *, cache, position):
+    """tokens int32 [B, T] that follow `position` cached ones -> (hidden states [B, T, C], the cache with them)."""
+    time = tokens.shape[1]
+    visible = tf.range(config.n_ctx) <= position + tf.range(time)[:, None]  # [T, n_ctx]
+    h = embed(weights, tokens, config, seeds=None, position=position)
+    new_cache = []
+    for i in range(config.n_layer):
+        h, layer_cache = block(h, layer_weights(weights, i), config, seeds=None, layer=i, visible=visible,
+                               cache=cache[i], position=position)
+        new_cache.append(layer_cache)
+    return layers.norm(h, weights["ln_f/g"], weights["ln_f/b"]), new_cache
+
+
+def layer_weights(weights, layer):
+    """The weights of one layer, by their names below `h{layer}/`."""
+    prefix = "h%d/" % layer
+    return {name[len(prefix):]: value for name, value in weights.items() if name.startswith(prefix)}
+
+
+def empty_cache(batch, config):
+    """L times (keys, values), each [B, H, n_ctx, D]: static shapes, so that a TPU can compile the decoding loop."""
+    shape = [batch, config.n_head, config.n_ctx, config.n_embd // config.n_head]
+    return [[tf.zeros(shape, activations_dtype(config)) for _ in range(2)] for _ in range(config.n_layer)]
+
+
+def write_cache(old, new, position):
+    """`old` [B, H, n_ctx, D] with `new` [B, H, T, D] at positions `position`.. of the third axis."""
+    batch, heads, context, size = old.shape.as_list()
+    time = new.shape[2]
+    first = tf.range(batch * heads)[:, None] * context + position  # [BH, 1]
+    rows = tf.reshape(first + tf.range(time), [-1, 1])  # [BHT, 1]
+    flat = tf.tensor_scatter_nd_update(tf.reshape(old, [-1, size]), rows, tf.reshape(new, [-1, size]))
+    return tf.reshape(flat, old.shape)
+
+
+def logits_of(hidden, weights):
+    """hidden [..., C] -> float32 logits [N, V]: the input embedding is the output layer too."""
+    rows = tf.reshape(hidden, [-1, hidden.shape[-1]])
+    return tf.cast(tf.matmul(rows, tf.cast(weights["wte"], rows.dtype), transpose_b=True), tf.float32)
+
+
+def token_losses(weights, tokens, labels, config, *, seeds=None):
+    """tokens, labels int32 [B, T] -> float32 [B, T]; 0 where the label is layers.IGNORED."""
+    hidden = transformer(weights, tokens, config, seeds=seeds)
+    return tf.reshape(layers.cross_entropy(logits_of(hidden, weights), tf.reshape(labels, [-1])), labels.shape)
+
+
+def _replica_number():
+    """0, or which of several replicas this graph runs on, so that each drops other units."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return 0
+    return context.replica_id_in_sync_group
+
+
+def make_model_fn(config, sampling_options=None):
+    """The model_fn of TPUEstimator for all three modes; predictions are sampled with `sampling_options`."""
+    def model_fn(features, labels, mode, params):
+        variables = create_variables(config)
+        if mode == tf.estimator.ModeKeys.PREDICT:
+            return _predict_spec(variables, features, config, sampling_options)
+        if mode == tf.estimator.ModeKeys.EVAL:
+            return _eval_spec(variables, features, labels, config)
+        return _train_spec(variables, features, labels, config, use_tpu=params["use_tpu"])
+    return model_fn
+
+
+def _train_spec(variables, tokens, labels, config, *, use_tpu):
+    step = tf.train.get_or_create_global_step()
+
+    def loss_fn(weights, tokens, labels, micro_batch):
+        seeds = dropout_seeds(config, step, micro_batch)
+        return tf.reduce_mean(token_losses(weights, tokens, labels, config, seeds=seeds))
+
+    def cast(variables):
+        return cast_weights(variables, config)
+    loss, gradients = optimizers.gradients(loss_fn, cast, variables, (tokens, labels), config.micro_batch_size)
+    loss = tf.debugging.check_numerics(loss, "loss")  # before the update, so that no checkpoint ever holds a NaN
+    step_before = tf.identity(step)
+    with tf.control_dependencies([loss, step_before]):
+        train_op, shown = optimizers.train_op(gradients, list(variables.values()), config, use_tpu=use_tpu)
+    shown = dict(shown, loss=loss)
+    host_call = None
+    if use_tpu:
+        host_call = scalars.host_call(step_before, shown, config.model_dir)
+    else:
+        scalars.collect(shown)
+    return tf.estimator.tpu.TPUEstimatorSpec(tf.estimator.ModeKeys.TRAIN, loss=loss, train_op=train_op,
+                                             host_call=host_call)
+
+
+def _eval_spec(variables, tokens, labels, config):
+    losses = token_losses(cast_weights(variables, config), tokens, labels, config)
+    counts = tf.cast(tf.not_equal(labels, layers.IGNORED), tf.float32)
+
+    def metrics(losses, counts):
+        mean, update = tf.metrics.mean(losses, weights=counts)
+        # exp of the mean over all tokens, not the mean of the batches' exp
+        return {"token_loss": (mean, update), "perplexity": (tf.exp(mean), update)}
+    loss = tf.reduce_sum(losses) / tf.maximum(tf.reduce_sum(counts), 1.0)
+    return tf.estimator.tpu.TPUEstimatorSpec(tf.estimator.ModeKeys.EVAL, loss=loss,
+                                             eval_metrics=(metrics, [losses, counts]))
+
+
+def _predict_spec(variables, features, config, options):
+    weights = cast_weights(variables, config)
+
+    def step_fn(tokens, position, cache):
+        hidden, cache = transformer_step(weights, tokens, config, cache=cache, position=position)
+        return logits_of(hidden[:, -1], weights), cache
+    tokens = features["tokens"]
+    sampled = sampling.sample(step_fn, empty_cache(tokens.shape[0], config), tokens, features["seed"],
+                              n_ctx=config.n_ctx, options=options)
+    return tf.estimator.tpu.TPUEstimatorSpec(tf.estimator.ModeKeys.PREDICT, predictions={"tokens": sampled})

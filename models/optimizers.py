@@ -1,0 +1,206 @@
+"""From a loss to an update: accumulated gradients, clipping, the learning rate, AdamW, Adafactor.
+
+The same code serves one device, replicas under a tf.distribute strategy and TPU cores.
+"""
+import math
+
+import tensorflow.compat.v1 as tf
+from tensorflow.python.tpu import tpu_function
+
+ADAFACTOR_EPSILON = 1e-30  # added to squared gradients
+ADAFACTOR_SCALE_FLOOR = 1e-3  # smallest parameter scale, so that weights that start at zero can move
+ADAFACTOR_CLIP = 1.0  # largest root mean square of an update before it is scaled
+
+
+def learning_rate(step, config):
+    """Schedule as a float32 scalar of the step (int tensor, 0 for the first update), nanoGPT's:
+
+    1. a linear warm-up that is not zero at step 0 and reaches lr at warmup_steps,
+    2. then cosine, linear or constant down to lr_min * lr at max_steps.
+    """
+    step = tf.cast(step, tf.float32)
+    warming = (step + 1.0) / (config.warmup_steps + 1.0)
+    done = (step - config.warmup_steps) / max(config.max_steps - config.warmup_steps, 1)
+    done = tf.clip_by_value(done, 0.0, 1.0)
+    if config.lr_schedule == "cosine":
+        left = 0.5 * (1.0 + tf.cos(math.pi * done))
+    elif config.lr_schedule == "linear":
+        left = 1.0 - done
+    else:
+        return config.lr * tf.minimum(warming, 1.0)
+    decaying = config.lr_min + (1.0 - config.lr_min) * left
+    return config.lr * tf.where_v2(step < config.warmup_steps, warming, decaying)
+
+
+def gradients(loss_fn, cast, variables, batch, micro_batch_size=None):
+    """Mean loss of the batch and its gradient: (float32 scalar, list of float32 tensors like `variables`).
+
+    loss_fn(weights, *micro-batch, number of the micro-batch) -> mean loss; cast(variables) -> weights to compute
+    with.  With `micro_batch_size` the batch goes through in slices of that many rows, one at a time: same result
+    up to rounding (and dropout masks), activations of one slice in memory.
+    """
+    rows = batch[0].shape[0]
+    slices = rows // (micro_batch_size or rows)
+    weights = cast(variables)
+    if slices == 1:
+        return _slice_gradients(loss_fn, weights, batch, 0)
+    batch = [tf.reshape(x, [slices, rows // slices] + x.shape[1:].as_list()) for x in batch]
+
+    def body(i, loss_sum, *sums):
+        loss, new = _slice_gradients(loss_fn, weights, [x[i] for x in batch], i)
+        return [i + 1, loss_sum + loss] + [total + x for total, x in zip(sums, new)]
+    zeros = [tf.zeros(weight.shape, tf.float32) for weight in weights.values()]
+    _, loss_sum, *sums = tf.while_loop(lambda i, *_: i < slices, body, [0, tf.constant(0.0)] + zeros,
+                                       maximum_iterations=slices, parallel_iterations=1)
+    return loss_sum / slices, [total / slices for total in sums]
+
+
+def _slice_gradients(loss_fn, weights, batch, number):
+    """(loss, dense float32 gradients) of one micro-batch."""
+    local = {name: tf.identity(weight) for name, weight in weights.items()}  # tensors of this loop body's own graph
+    loss = loss_fn(local, *batch, number)
+    grads = tf.gradients(loss, list(local.values()))
+    return loss, [tf.cast(tf.convert_to_tensor(grad), tf.float32) for grad in grads]  # IndexedSlices: the embedding's
+
+
+def train_op(grads, variables, config, *, use_tpu):
+    """(operation that updates `variables` and the global step, {name: scalar} to show).
+
+    Gradients are averaged over all replicas first, so that the norm that is clipped is the global batch's.
+    """
+    step = tf.train.get_or_create_global_step()
+    rate = learning_rate(step, config)
+    grads, replicas = _mean_over_replicas(grads, use_tpu)
+    norm = tf.global_norm(grads)
+    if config.grad_clip:
+        scale = config.grad_clip / tf.maximum(norm, config.grad_clip)
+        grads = [grad * scale for grad in grads]
+    optimizer = make_optimizer(config, rate, step)
+    # Under a strategy apply_gradients sums over the replicas once more.
+    pairs = [(grad / replicas if replicas > 1 else grad, variable) for grad, variable in zip(grads, variables)]
+    with tf.control_dependencies([rate]):  # the rate of this step, not of the one it counts up to
+        update = optimizer.apply_gradients(pairs, global_step=step)
+    return update, {"learning_rate": rate, "gradient_norm": norm}
+
+
+def _mean_over_replicas(grads, use_tpu):
+    """(gradients averaged over all replicas, number of replicas that apply_gradients will sum over)."""
+    if use_tpu:
+        shards = tpu_function.get_tpu_context().number_of_shards or 1
+        return [tf.tpu.cross_replica_sum(grad) / shards for grad in grads], 1
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    if replicas == 1:
+        return grads, 1
+
+    # ReplicaContext.all_reduce is the normal way; in an Estimator's graph it fails (TensorFlow 2.15).
+    def reduce(strategy, grads):
+        return strategy.extended.batch_reduce_to(tf.distribute.ReduceOp.MEAN, [(grad, grad) for grad in grads])
+    return tf.distribute.get_replica_context().merge_call(reduce, args=(grads,)), replicas
+
+
+def make_optimizer(config, rate, step):
+    """The optimizer that the config names, for the update that follows global step `step`."""
+    time = tf.cast(step, tf.float32) + 1.0
+    if config.opt_name == "adafactor":
+        return Adafactor(config, rate, time)
+    return AdamW(config, rate, time)
+
+
+class _Decoupled(tf.train.Optimizer):
+    """Updates resource variables, after shrinking those of rank >= 2 by rate * weight_decay.
+
+    Loshchilov and Hutter 2017, https://arxiv.org/abs/1711.05101.  Differs from the original: gains and biases are
+    never decayed.  `time` is a float32 scalar, 1 for the first update; slots are created at zero.
+    """
+
+    def __init__(self, config, rate, time):
+        super().__init__(use_locking=False, name=type(self).__name__)
+        self._config, self._rate, self._time = config, rate, time
+
+    def _resource_apply_dense(self, grad, variable):
+        if not self._config.weight_decay or variable.shape.rank < 2:
+            return self._update(grad, variable)
+        shrunk = variable.assign_sub(self._rate * self._config.weight_decay * variable, read_value=False)
+        with tf.control_dependencies([shrunk]):
+            return self._update(grad, variable)
+
+    def _update(self, grad, variable):
+        raise NotImplementedError
+
+
+class AdamW(_Decoupled):
+    """Adam (https://arxiv.org/abs/1412.6980) with epsilon outside the bias correction, as in the paper and torch."""
+
+    def _create_slots(self, variables):
+        for variable in variables:
+            self._zeros_slot(variable, "m", "adam_m")
+            self._zeros_slot(variable, "v", "adam_v")
+
+    def _update(self, grad, variable):
+        beta1, beta2 = self._config.beta1, self._config.beta2
+        power1, power2 = tf.pow(beta1, self._time), tf.pow(beta2, self._time)
+        # The kernel adds epsilon to sqrt(v), not to sqrt(v / (1 - beta2^t)); scaled, the two are equal.
+        epsilon = self._config.epsilon * tf.sqrt(1.0 - power2)
+        return tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle, m=self.get_slot(variable, "m").handle, v=self.get_slot(variable, "v").handle,
+            beta1_power=power1, beta2_power=power2, lr=self._rate, beta1=beta1, beta2=beta2, epsilon=epsilon,
+            grad=grad)
+
+
+class Adafactor(_Decoupled):
+    """Shazeer and Stern 2018, https://arxiv.org/abs/1804.04235, algorithms 4 and 5, with the rate from outside.
+
+        V   <- b V + (1 - b)(G^2 + 1e-30)      b = 1 - t^-decay_exponent; for rank >= 2 only V's row and column means
+        U   <- G / sqrt(V),  U <- U / max(1, rms(U))
+        X   <- X - rate * max(1e-3, rms(X)) * U        with beta1, U's running mean instead of U
+
+    State: rank >= 2: `vr` [..., R] and `vc` [..., C] over the last two axes; else `v` like the variable; `m` with
+    beta1.
+    """
+
+    def _create_slots(self, variables):
+        for variable in variables:
+            shape = variable.shape.as_list()
+            if self._config.beta1:
+                self._zeros_slot(variable, "m", "adafactor_m")
+            if len(shape) < 2:
+                self._zeros_slot(variable, "v", "adafactor_v")
+                continue
+            rows, columns = tf.zeros(shape[:-1]), tf.zeros(shape[:-2] + shape[-1:])
+            self._get_or_make_slot(variable, rows, "vr", "adafactor_vr")
+            self._get_or_make_slot(variable, columns, "vc", "adafactor_vc")
+
+    def _decay(self):
+        if self._config.decay_type == "pow":
+            return 1.0 - tf.pow(self._time, -self._config.decay_exponent)
+        beta2 = self._config.beta2
+        return beta2 * (1.0 - tf.pow(beta2, self._time - 1.0)) / (1.0 - tf.pow(beta2, self._time))
+
+    def _update(self, grad, variable):
+        decay = self._decay()
+
+        def track(slot, value):
+            new = decay * slot + (1.0 - decay) * value
+            return new, slot.assign(new, read_value=False)
+        squared = tf.square(grad) + ADAFACTOR_EPSILON
+        if variable.shape.rank < 2:
+            second, update = track(self.get_slot(variable, "v"), squared)
+            updates, step = [update], grad * tf.math.rsqrt(second)
+        else:
+            rows, row_update = track(self.get_slot(variable, "vr"), tf.reduce_mean(squared, -1))
+            columns, column_update = track(self.get_slot(variable, "vc"), tf.reduce_mean(squared, -2))
+            updates = [row_update, column_update]
+            row_factor = tf.math.rsqrt(rows / tf.reduce_mean(rows, -1, keepdims=True))
+            step = grad * row_factor[..., None] * tf.math.rsqrt(columns)[..., None, :]
+        step = step / tf.maximum(1.0, _rms(step) / ADAFACTOR_CLIP)
+        step = self._rate * tf.maximum(ADAFACTOR_SCALE_FLOOR, _rms(variable)) * step
+        if self._config.beta1:
+            momentum = self.get_slot(variable, "m")
+            step = self._config.beta1 * momentum + (1.0 - self._config.beta1) * step
+            updates.append(momentum.assign(step, read_value=False))
+        return tf.group(variable.assign_sub(step, read_value=False), *updates)
+
+
+def _rms(x):
+    return tf.sqrt(tf.reduce_mean(tf.square(x)))
+
