@@ -30,10 +30,9 @@ def check(path, config):
     except (tf.errors.OpError, ValueError) as error:
         raise UserError("%s is not a readable checkpoint: %s" % (path, str(error).split("\n")[0]))
     wanted = {"%s/%s" % (SCOPE, weight.name): list(weight.shape) for weight in weight_list(config)}
-    slots = tuple(name + "/" for name in wanted)
-    # Optimizer slots stand below their weight's name; everything else of the scope is of another network.
+    # An optimizer's slot stands below its weight's name; everything else of the scope is of another network.
     extra = [name for name in found if name.startswith(SCOPE + "/") and name not in wanted
-             and not name.startswith(slots)]
+             and name.rpartition("/")[0] not in found]
     misshapen = ["%s is %s, not %s" % (name, found[name], shape) for name, shape in wanted.items()
                  if name in found and list(found[name]) != shape]
     misfits = [("missing", [name for name in wanted if name not in found]), ("extra", extra),

@@ -9,7 +9,7 @@ import tensorflow.compat.v1 as tf
 
 NORM_EPSILON = 1e-5
 IGNORED = -1  # a label that does not count: padding of the evaluation's last window and batch
-RANDOM = "philox"  # named, because the default differs between the plain and the XLA-compiled graph
+RANDOM = "philox"  # the same everywhere; yet a graph compiled by XLA draws other bits from the same seed (TF 2.15)
 
 
 def norm(x, g, b):

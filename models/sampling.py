@@ -25,7 +25,8 @@ def sample(step_fn, cache, prompt, seeds, *, n_ctx, options):
     step_fn(tokens [B, n], position, cache) -> (float32 logits [B, V] of the token after the last, cache), where
     `position` tokens are in the cache and `cache` is any nested structure of tensors with static shapes.
 
-    A row's tokens depend on its prompt, its seed and the options, not on its neighbours.  When the cache holds
+    A row's tokens depend on its prompt, its seed and the options, not on its neighbours (nor, but for the draws
+    themselves, on whether XLA compiles this).  When the cache holds
     n_ctx tokens, the last n_ctx / 2 are read in again at positions 0.. and the text goes on from there.  A longer
     prompt keeps its last n_ctx tokens.  After `eot` a row holds nothing but `eot`.
     """

@@ -9,3 +9,38 @@ import tensorflow.compat.v1 as tf  # noqa: E402
 
 tf.disable_eager_execution()
 tf.logging.set_verbosity(tf.logging.ERROR)
+
+import json  # noqa: E402
+import sysconfig  # noqa: E402
+
+import pytest  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def text_corpus(tmp_path_factory):
+    """Folder with a vocabulary of 300 ids in encoder/ and shards of real text: a package of Python's own sources."""
+    from datasets import create_tfrecords
+    from encoder import train
+    folder = tmp_path_factory.mktemp("corpus")
+    source = os.path.join(sysconfig.get_path("stdlib"), "json")
+    assert not train.main(["--input", source, "--size", "300", "--no_ftfy", "--output_dir", str(folder / "encoder")])
+    assert not create_tfrecords.main(
+        ["--input", source, "--name", "text", "--output_dir", str(folder), "--encoder_path", str(folder / "encoder"),
+         "--files_per", "2", "--eval_fraction", "0.3", "--minimum_size", "5", "--no_ftfy", "--processes", "1"])
+    return folder
+
+
+@pytest.fixture
+def run_config(text_corpus, tmp_path):
+    """Function (**changes) -> path of a JSON config of a run that takes a second, with its model_dir in tmp_path."""
+    def write(**changes):
+        values = {"n_ctx": 16, "n_vocab": 300, "n_embd": 32, "n_layer": 2, "n_head": 2, "lr": 1e-2, "warmup_steps": 2,
+                  "train_batch_size": 4, "eval_batch_size": 3, "predict_batch_size": 2, "train_steps": 4, "eval_steps": 2,
+                  "max_steps": 8, "save_checkpoints_steps": 100, "input": "tfrecords", "data_path": str(text_corpus),
+                  "train_files": "text_*.tfrecords", "eval_files": "text-eval_*.tfrecords",
+                  "encoder_path": str(text_corpus / "encoder"), "model_dir": str(tmp_path / "run"),
+                  "predict_path": str(tmp_path / "samples" / "out.txt"), **changes}
+        path = tmp_path / "config.json"
+        path.write_text(json.dumps({name: value for name, value in values.items() if value is not ...}))
+        return str(path)
+    return write

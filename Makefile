@@ -1,0 +1,41 @@
+# Set-up, the quick start and the checks.  `make quickstart` and `make test` need Python 3.9 to 3.11 and nothing else.
+VENV ?= .venv
+PYTHON := $(VENV)/bin/python
+READY := $(VENV)/.ready-$(shell cat requirements.txt requirements-dev.txt | cksum | cut -d' ' -f1)
+READY_TO_RUN := $(VENV)/.runs-$(shell cksum < requirements.txt | cut -d' ' -f1)
+QUICK := data/quickstart
+
+.PHONY: setup quickstart test test-slow lint clean
+
+setup: $(READY_TO_RUN)
+
+$(READY_TO_RUN): requirements.txt
+	@VENV=$(VENV) sh tools/setup.sh requirements.txt
+	@touch $@
+
+$(READY): requirements.txt requirements-dev.txt $(READY_TO_RUN)
+	@VENV=$(VENV) sh tools/setup.sh requirements-dev.txt
+	@touch $@
+
+# A vocabulary and shards from Python's own sources, 4 minutes of training, a sample.  Each part that is done is skipped.
+quickstart: $(READY_TO_RUN)
+	@$(PYTHON) -c 'import sysconfig; print("text: Python sources in", sysconfig.get_path("stdlib"))'
+	@STDLIB=`$(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("stdlib"))'` && \
+	$(PYTHON) encoder/train.py --input "$$STDLIB" $(SOURCES) --no_ftfy --size 4096 --output_dir $(QUICK)/encoder && \
+	$(PYTHON) datasets/create_tfrecords.py --input "$$STDLIB" $(SOURCES) --no_ftfy --name python --eval_fraction 0.05 \
+	    --files_per 500 --encoder_path $(QUICK)/encoder --output_dir $(QUICK)
+	@$(PYTHON) main.py --model configs/quickstart.json
+	@$(PYTHON) main.py --model configs/quickstart.json --predict_text "class " --length 200 --top_k 20 --seed 1
+SOURCES := --exclude site-packages --exclude dist-packages --exclude test --exclude tests --exclude idlelib --exclude lib2to3
+
+test: $(READY)
+	@$(PYTHON) -m pytest -m "not slow"
+
+test-slow: $(READY)
+	@$(PYTHON) -m pytest -m slow
+
+lint: $(READY)
+	@$(PYTHON) -m ruff check .
+
+clean:
+	rm -rf $(QUICK) runs/quickstart

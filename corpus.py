@@ -1,0 +1,118 @@
+"""Which shards a config reads for training and for evaluation, and whether they fit it (no TensorFlow here)."""
+import os
+import re
+from typing import NamedTuple
+
+import storage
+from configs import schema
+from datasets import manifest
+from errors import UserError
+
+SHORT, LONG = "openwebtext-newspaper", "openwebtext-newspaper-long"
+# The original's inputs: parts of a mixture as (name of the shards, share).
+OPENWEBTEXT = {"openwebtext": [(SHORT, 1.0)], "openwebtext_long": [(LONG, 1.0)],
+               "openwebtext_longbiased": [(SHORT, 0.3), (LONG, 0.7)]}
+# The original told training and evaluation shards apart by their numbers.
+HELD_OUT = {1, 2, 11, 12, 16, 34, 36, 58, 60, 61, 62, 67, 83}
+TRAIN, EVAL = "train", "eval"
+
+
+class Part(NamedTuple):
+    """Shards that are one corpus, and their share of a mixture."""
+    shards: tuple  # of datasets.records.Shard
+    weight: float
+
+    @property
+    def records(self):
+        return sum(shard.records for shard in self.shards)
+
+    @property
+    def tokens(self):
+        """Token ids in the records, without the <|endoftext|> that will be put behind each."""
+        return sum(shard.tokens for shard in self.shards)
+
+
+class Corpus(NamedTuple):
+    """All that one config reads for one purpose."""
+    parts: tuple
+    vocabulary: str  # fingerprint, or None where no manifest tells it
+    text_bytes: int  # UTF-8 bytes of the text, or None where unknown
+
+
+def find(config, split):
+    """The Corpus for `split`, TRAIN or EVAL.  Raises UserError: nothing found, damaged or contradictory shards."""
+    patterns = _files(config, split) if config.input == schema.FILES_INPUT else _openwebtext(config, split)
+    described = [(manifest.describe(paths), weight) for paths, weight in patterns]
+    vocabularies = {found.vocabulary for found, _ in described} - {None}
+    if len(vocabularies) > 1:
+        raise UserError('"%s_files": the parts of the mixture were encoded with different vocabularies' % split)
+    sizes = [shard.text_bytes for found, _ in described for shard in found.shards]
+    return Corpus(tuple(Part(found.shards, weight) for found, weight in described), next(iter(vocabularies), None),
+                  None if None in sizes else sum(sizes))
+
+
+def check(corpus, config, encoder):
+    """Raises UserError where the ids in the shards are not those of this network and vocabulary."""
+    if encoder.size > config.n_vocab:
+        raise UserError('"n_vocab" is %d, but the vocabulary in %s has %d ids; set "n_vocab" to %d' % (
+            config.n_vocab, config.encoder_path or "the package of GPT-2's", encoder.size, encoder.size))
+    if corpus.vocabulary not in (None, encoder.fingerprint):
+        raise UserError("%s was encoded with another vocabulary (%.12s) than \"encoder_path\" %s (%.12s); encode the "
+                        "text anew with this one or set \"encoder_path\" to that one" % (
+                            os.path.dirname(corpus.parts[0].shards[0].path), corpus.vocabulary,
+                            config.encoder_path or "GPT-2's own", encoder.fingerprint))
+    for part in corpus.parts:
+        for shard in part.shards:
+            if shard.largest_id >= config.n_vocab:
+                raise UserError('%s holds token id %d, but "n_vocab" is %d; the shard was made with another vocabulary' % (
+                    shard.path, shard.largest_id, config.n_vocab))
+
+
+def _files(config, split):
+    """[(paths, weight)] of the config's train_files or eval_files."""
+    key = "%s_files" % split
+    given = getattr(config, key)
+    if given is None:
+        raise UserError('"%s" is missing; set it to a glob of .tfrecords files below "data_path"' % key)
+    if isinstance(given, str):
+        given = (given,)
+    if isinstance(given[0], str):
+        return [([path for pattern in given for path in _match(config, pattern, key)], 1.0)]
+    return [(_match(config, pattern, key), float(weight)) for pattern, weight in given]
+
+
+def _match(config, pattern, key):
+    pattern = storage.join(config.data_path, pattern)
+    paths = [path for path in storage.glob(pattern) if not storage.is_folder(path)]
+    if not paths:
+        raise UserError('"%s": no file matches %s; make shards with datasets/create_tfrecords.py or set "data_path"' % (
+            key, pattern))
+    return sorted(paths, key=_natural)
+
+
+def _openwebtext(config, split):
+    return [(_openwebtext_shards(config, name, split), weight) for name, weight in OPENWEBTEXT[config.input]]
+
+
+def _openwebtext_shards(config, name, split):
+    """Shards {name}_{i} to train on and {name}-eval_{i} to evaluate on; without the latter the original's split."""
+    def numbered(stem):
+        paths = storage.glob(storage.join(config.data_path, stem + "_*.tfrecords"))
+        return {int(found.group(1)): path for path in paths
+                for found in [re.search(r"_(\d+)\.tfrecords$", path)] if found}
+    everything, held_out = numbered(name), numbered(name + "-eval")
+    if not held_out:
+        held_out = {number: path for number, path in everything.items() if number in HELD_OUT}
+        everything = {number: path for number, path in everything.items() if number not in HELD_OUT}
+    chosen = everything if split == TRAIN else held_out
+    if not chosen:
+        stem = name if split == TRAIN else name + "-eval"
+        raise UserError('"data_path": no file %s; make shards with datasets/create_tfrecords.py --name %s%s' % (
+            storage.join(config.data_path, stem + "_*.tfrecords"), name,
+            "" if split == TRAIN else ' --eval_fraction 0.01, or set "eval_steps" to 0'))
+    return [path for _, path in sorted(chosen.items())]
+
+
+def _natural(path):
+    """Sorts x_2 before x_10."""
+    return [int(piece) if piece.isdigit() else piece for piece in re.split(r"(\d+)", path)]

@@ -1,0 +1,213 @@
+"""Documents -> byte-level BPE -> TFRecord shards and their manifest, in parallel, to be killed and run again at will.
+
+Documents get one random order that depends on the seed alone and are cut into shards in it, so a shard is a fair
+sample of the whole and the bytes do not depend on the number of processes.  Differs from the original, which took
+files in the order of the disk: there a shard was whatever lay together.
+"""
+import argparse
+import contextlib
+import os
+import sys
+
+if __name__ == "__main__":  # run as a file: imports start at the repository
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import fcntl
+import hashlib
+import json
+import re
+import shutil
+import unicodedata
+from importlib.metadata import version
+
+import numpy as np
+from tqdm import tqdm
+
+import errors
+import storage
+from datasets import building, documents, manifest
+from encoder import bpe
+from errors import UserError
+
+# 175000 in the original, about 250 MB a file.  A round number near it gives OpenWebText's eight million documents 80
+# shards, enough to keep every core busy here and to share evenly among the hosts of a pod later.
+FILES_PER = 100000
+EVAL_FRACTION = 0.01
+
+
+def main(argv=None):
+    """Arguments -> shards and manifest; returns 0."""
+    args = _arguments(argv)
+    _check(args)
+    encoder = bpe.load(args.encoder_path)
+    os.makedirs(args.output_dir, exist_ok=True)
+    with _only_run(os.path.join(args.output_dir, f".{args.name}.lock")):
+        _create(args, encoder)
+    return 0
+
+
+@contextlib.contextmanager
+def _only_run(path):
+    """Two runs would write the same files."""
+    with open(path, "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when we are killed
+        except BlockingIOError:
+            raise UserError(f"another run holds {path}: wait for it, or choose another --name")
+        try:
+            yield
+        finally:
+            os.unlink(path)
+
+
+def _create(args, encoder):
+    """Brings the output from whatever state it is in to finished."""
+    print("listing documents", flush=True)
+    index = documents.make_index(args.input, args.exclude)
+    plan = _plan(args, encoder, index)
+    target = manifest.path_of(args.output_dir, args.name)
+    state = os.path.join(args.output_dir, f".{args.name}.state")
+    done = _finished(args, plan, target, state)
+    orders = _orders(index, args)
+    jobs = _jobs(args, encoder.fingerprint, state, orders)
+    missing = [job for job in jobs if os.path.basename(job.path) not in done]
+    if os.path.exists(target) and not missing:
+        shutil.rmtree(state, ignore_errors=True)
+        print(f"{target} is finished: nothing to do")
+        return
+    os.makedirs(state, exist_ok=True)
+    storage.write_whole(os.path.join(state, "plan.json"), json.dumps(plan))
+    building.prepare(state, index, orders)
+    with tqdm(total=len(index.file), initial=len(index.file) - sum(job.stop - job.start for job in missing),
+              unit="doc", mininterval=0.5 if sys.stderr.isatty() else 30) as bar:
+        for entry in building.build(missing, args.processes, bar.update):
+            done[os.path.basename(entry.shard.path)] = entry
+    _finish(args, plan, [done[os.path.basename(job.path)] for job in jobs], target, state)
+
+
+def _jobs(args, vocabulary, state, orders):
+    """One building.Job a shard, train first."""
+    jobs = []
+    for split, suffix in (("train", ""), ("eval", "-eval")):
+        for i, start in enumerate(range(0, len(orders[split]), args.files_per)):
+            path = os.path.join(args.output_dir, f"{args.name}{suffix}_{i}.tfrecords")
+            stop = min(start + args.files_per, len(orders[split]))
+            jobs.append(building.Job(state, path, split, start, stop, args.encoder_path, vocabulary,
+                                     args.minimum_size, not args.no_ftfy))
+    return jobs
+
+
+def _finish(args, plan, entries, target, state):
+    """Checks and writes the manifest, then clears up and prints the table."""
+    if not any(entry.shard.records for entry in entries if entry.split == "train"):
+        for entry in entries:
+            os.unlink(entry.shard.path)
+        shutil.rmtree(state)
+        raise UserError(f"none of {plan['documents']} documents is left for training ({_outcomes(entries)}): give more "
+                        f"text, or lower --minimum_size {args.minimum_size} or --eval_fraction {args.eval_fraction}")
+    manifest.write(target, plan, entries)
+    shutil.rmtree(state)
+    for split in ("train", "eval"):
+        shards = [entry.shard for entry in entries if entry.split == split]
+        print(f"{split:5} {len(shards):6} shards {sum(s.records for s in shards):10} records "
+              f"{sum(s.tokens for s in shards):13} tokens {sum(s.text_bytes for s in shards):14} bytes of text")
+    print(f"documents: {_outcomes(entries)}\n{target}")
+    if args.eval_fraction and not any(entry.shard.records for entry in entries if entry.split == "eval"):
+        print(f"no document fell into the evaluation set: raise --eval_fraction {args.eval_fraction}")
+
+
+def _outcomes(entries):
+    return ", ".join(f"{name} {count}" for name, count in manifest.sum_outcomes(entries).items())
+
+
+def _plan(args, encoder, index):
+    """All that decides the bytes of the output."""
+    tools = {"unicode": unicodedata.unidata_version, "tiktoken": version("tiktoken"),
+             **({} if args.no_ftfy else {"ftfy": version("ftfy")})}
+    plan = {"name": args.name, "vocabulary": encoder.fingerprint, "vocabulary_size": encoder.size,
+            "cleaning": "none" if args.no_ftfy else "ftfy NFKC", "minimum_size": args.minimum_size,
+            "files_per": args.files_per, "eval_fraction": args.eval_fraction, "seed": args.seed,
+            "exclude": args.exclude, "inputs": index.fingerprint, "documents": len(index.file), "tools": tools}
+    return json.loads(json.dumps(plan))  # as it will be read back
+
+
+def _finished(args, plan, target, state):
+    """{file name: Entry} of the shards that earlier runs of the same plan completed.
+
+    Raises UserError where the files of that name come from another plan or from elsewhere.
+    """
+    note, found, entries = os.path.join(state, "plan.json"), None, []
+    if os.path.exists(target):
+        _, found, entries = manifest.load(target)
+    elif os.path.exists(note):
+        with open(note) as f:
+            found = json.load(f)
+    remedy = f"choose another --name, or delete {args.name}_*.tfrecords, {args.name}-eval_*.tfrecords, "\
+             f"{target} and {state}"
+    if found is None:
+        shards = [name for name in sorted(os.listdir(args.output_dir))
+                  if re.fullmatch(re.escape(args.name) + r"(-eval)?_\d+\.tfrecords", name)]
+        if shards:
+            raise UserError(f"{args.output_dir} holds {shards[0]} without a manifest, from elsewhere: {remedy}")
+        return {}
+    changed = [f"{key} was {found.get(key)!s:.40}, now {plan.get(key)!s:.40}"
+               for key in sorted({*plan, *found}) if found.get(key) != plan.get(key)]
+    if changed:
+        raise UserError(f"{args.output_dir} already holds {args.name} made in another way ({'; '.join(changed)}): "
+                        f"repeat that command, or {remedy}")
+    entries = [*entries, *building.completed(state, args.output_dir)]
+    return {os.path.basename(entry.shard.path): entry for entry in entries
+            if os.path.exists(entry.shard.path) and os.path.getsize(entry.shard.path) == entry.shard.size}
+
+
+def _orders(index, args):
+    """{"train", "eval": int64 document numbers}, each in the seed's random order.
+
+    Whether a document is for evaluation depends on the seed and its identity alone: more documents do not move it.
+    """
+    chosen = np.zeros(len(index.file), bool)
+    for number in range(len(chosen)) if args.eval_fraction else ():
+        name = f"{args.seed}:{documents.identity(index, number)}"
+        digest = hashlib.blake2b(os.fsencode(name), digest_size=8).digest()
+        chosen[number] = int.from_bytes(digest, "big") < args.eval_fraction * 2 ** 64
+    # RandomState's stream is frozen (https://numpy.org/neps/nep-0019-rng-policy.html); a Generator's may change.
+    random = np.random.RandomState(args.seed)
+    return {"train": random.permutation(np.flatnonzero(~chosen)), "eval": random.permutation(np.flatnonzero(chosen))}
+
+
+def _arguments(argv):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0],
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add("--input", nargs="+", required=True, metavar="PATH",
+        help=f"files, folders (with all below) or globs; read are {', '.join(documents.SUFFIXES)}")
+    add("--exclude", action="append", default=[], metavar="GLOB",
+        help="leave out what has such a component or path below its input (repeatable)")
+    add("--output_dir", required=True, help="local folder for the shards and the manifest")
+    add("--name", required=True, help="shards are called NAME_0.tfrecords, NAME-eval_0.tfrecords and so on")
+    add("--encoder_path", help="folder with encoder.json and vocab.bpe; GPT-2's vocabulary without it")
+    add("--minimum_size", type=int, default=25, help="tokens below which a document is dropped")
+    add("--files_per", type=int, default=FILES_PER, help="documents per shard, before short ones are dropped")
+    add("--eval_fraction", type=float, default=EVAL_FRACTION, help="of the documents, put aside for evaluation")
+    add("--seed", type=int, default=0, help="of the order and of the choice for evaluation")
+    add("--processes", type=int, default=building.cores(), help="the bytes of the output do not depend on it")
+    add("--no_ftfy", action="store_true", help="encode the text as it is, without ftfy's repairs and NFKC")
+    return parser.parse_args(argv)
+
+
+def _check(args):
+    for name, right, bounds in (("minimum_size", args.minimum_size >= 1, "at least 1"),
+                                ("files_per", args.files_per >= 1, "at least 1"),
+                                ("processes", args.processes >= 1, "at least 1"),
+                                ("eval_fraction", 0 <= args.eval_fraction < 1, "at least 0 and less than 1"),
+                                ("seed", 0 <= args.seed < 2 ** 32, "at least 0 and less than 2**32")):
+        if not right:
+            raise UserError(f"--{name} {getattr(args, name)} is out of range: give {bounds}")
+    if not re.fullmatch(r"[\w.-]*\w", args.name) or args.name.startswith("."):
+        raise UserError(f"--name {args.name!r}: use letters, digits, dot, dash and underscore")
+    if storage.is_remote(args.output_dir):
+        raise UserError(f"--output_dir {args.output_dir}: write to a local folder and copy it with `gsutil -m cp`")
+
+
+if __name__ == "__main__":
+    errors.run_command(main)

@@ -1,0 +1,241 @@
+"""Text files -> numbered documents: an index small enough for millions of them, and each readable by its number.
+
+Read are .txt, .py and .md (one document each) and .jsonl (one a line, its text in the field `text`).
+"""
+from __future__ import annotations
+
+import array
+import fnmatch
+import glob
+import hashlib
+import json
+import os
+import re
+from typing import NamedTuple
+
+import numpy as np
+
+from errors import UserError
+
+TEXT_SUFFIXES, LINES_SUFFIX = (".txt", ".py", ".md"), ".jsonl"
+SUFFIXES = (*TEXT_SUFFIXES, LINES_SUFFIX)
+ARCHIVED_STEM = re.compile(r"\d{7}-[0-9a-f]{32}")  # openwebtext's: line of the URL list, md5 of the URL
+READ_BYTES = 1 << 24
+
+
+class Index(NamedTuple):
+    """F files in F_d folders hold N documents, in the order of the listing.  Saved, the arrays can be mapped."""
+    folders: list  # [root, folder below it] each
+    folder: np.ndarray  # int32 [F], into `folders`
+    names: np.ndarray  # uint8: the names of all files, one after another
+    name_end: np.ndarray  # int64 [F], into `names`
+    first: np.ndarray  # int64 [F], the number of the file's first document
+    file: np.ndarray  # int32 [N]
+    offset: np.ndarray  # int64 [N], bytes
+    length: np.ndarray  # int64 [N], bytes
+    fingerprint: str  # hex sha256 over path below the root, size and time of change of each file
+
+
+class Document(NamedTuple):
+    """`text` is None for a line that is not JSON with a string in `text`."""
+    identity: str
+    text: str | None
+    invalid_utf8: bool
+
+
+def make_index(inputs, exclude=()):
+    """The Index of all documents in `inputs`: files, folders (read recursively) or globs of either.
+
+    `exclude`: globs of what to leave out, each compared with every component of the path below the input's root and
+    with that path as a whole.  Raises UserError where nothing is found.
+    """
+    folders, numbers = [], {}
+    folder, file, arrays = array.array("i"), array.array("i"), [array.array("q") for _ in range(4)]
+    name_end, first, offset, length = arrays
+    names, digest = bytearray(), hashlib.sha256()
+    for root, relative in _find(inputs, _matcher(exclude)):
+        path = os.path.join(root, relative)
+        facts = os.stat(path)
+        digest.update(b"%s\0%d\0%d\0" % (os.fsencode(relative), facts.st_size, facts.st_mtime_ns))
+        key = (root, os.path.dirname(relative))
+        if key not in numbers:
+            numbers[key] = len(folders)
+            folders.append(list(key))
+        names += os.fsencode(os.path.basename(relative))
+        starts, lengths = _lines(path) if path.endswith(LINES_SUFFIX) else (np.int64([0]), np.int64([facts.st_size]))
+        name_end.append(len(names))
+        first.append(len(offset))
+        file.frombytes(np.full(len(starts), len(folder), np.int32).tobytes())
+        offset.frombytes(starts.tobytes())
+        length.frombytes(lengths.tobytes())
+        folder.append(numbers[key])
+    if not len(offset):
+        raise UserError(f"no document in {' '.join(inputs)}{' after --exclude' if exclude else ''}: give files, "
+                        f"folders or globs of {', '.join(SUFFIXES)}")
+    name_end, first, offset, length = [np.frombuffer(values, np.int64) for values in arrays]
+    return Index(folders, np.frombuffer(folder, np.int32), np.frombuffer(names, np.uint8), name_end, first,
+                 np.frombuffer(file, np.int32), offset, length, digest.hexdigest())
+
+
+def save(index, folder):
+    """Writes the Index for `load`, by another process."""
+    for name, value in index._asdict().items():
+        if isinstance(value, np.ndarray):
+            save_array(os.path.join(folder, name + ".npy"), value)
+    with open(os.path.join(folder, "index.json"), "w") as f:
+        json.dump([index.folders, index.fingerprint], f)
+
+
+def load(folder):
+    """The Index that `save` wrote; what is not used of it stays on disk."""
+    with open(os.path.join(folder, "index.json")) as f:
+        folders, fingerprint = json.load(f)
+    arrays = {name: np.load(os.path.join(folder, name + ".npy"), mmap_mode="r")
+              for name in Index._fields if name not in ("folders", "fingerprint")}
+    return Index(folders=folders, fingerprint=fingerprint, **arrays)
+
+
+def save_array(path, array):
+    """As np.save, which on a full disk raises an error that does not say so."""
+    with open(path, "wb") as f:
+        np.lib.format.write_array_header_1_0(f, np.lib.format.header_data_from_array_1_0(array))
+        f.write(array.data)
+
+
+def identity(index, number):
+    """What names a document: the stem of an openwebtext archive's file, else its path below the input's root
+    (`books/war.txt`), with the line for .jsonl (`books.jsonl:17`).
+    """
+    file = int(index.file[number])
+    name = _name(index, file)
+    stem = os.path.splitext(name)[0]
+    if not name.endswith(LINES_SUFFIX):
+        return stem if ARCHIVED_STEM.fullmatch(stem) else os.path.join(_folder(index, file)[1], name)
+    return f"{os.path.join(_folder(index, file)[1], name)}:{number - int(index.first[file]) + 1}"
+
+
+def read(index, number):
+    """The Document of that number.  Raises UserError where its file cannot be read as the index has it."""
+    file, length = int(index.file[number]), int(index.length[number])
+    name = _name(index, file)
+    path = os.path.join(*_folder(index, file), name)
+    try:
+        with open(path, "rb") as f:
+            f.seek(int(index.offset[number]))
+            data = f.read(length)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}: mend it or leave it out with --exclude")
+    if len(data) < length:
+        raise UserError(f"{path} has become shorter: do not change the input while it is read")
+    try:
+        text, invalid = data.decode(), False
+    except UnicodeDecodeError:
+        text, invalid = data.decode(errors="replace"), True
+    text = text.removeprefix("\ufeff")
+    if name.endswith(LINES_SUFFIX):
+        text = _text_field(text) if text.strip() else ""
+    return Document(identity(index, number), text, invalid)
+
+
+def clean(text):
+    """`text` as the original cleaned it: broken encodings, HTML entities, quotes and ligatures mended, NFKC."""
+    import ftfy  # half a second that --no_ftfy saves
+    return ftfy.fix_text(text, normalization="NFKC")
+
+
+def _find(inputs, excluded):
+    """Yields (root, path below it) of every file to read, sorted within each input, nothing twice."""
+    found = [place for pattern in inputs for place in _expand(pattern)]
+    whole = {os.path.abspath(path) for path, _ in found}
+    seen = set()
+    for path, root in found:
+        absolute = os.path.abspath(path)
+        if absolute in seen or any(parent in whole for parent in _parents(absolute)):
+            continue  # a folder that is read anyway holds it
+        seen.add(absolute)
+        if os.path.isdir(path):
+            yield from _walk(path, os.path.abspath(root), excluded)
+        elif not excluded(os.path.relpath(path, root)):
+            yield os.path.abspath(root), os.path.relpath(path, root)
+
+
+def _expand(pattern):
+    """[(path, root)]: a folder is its own root; the root of a glob is what stands before its first wildcard."""
+    if "://" in pattern:
+        raise UserError(f"--input {pattern}: text is read from local files only, copy it here first")
+    if os.path.isdir(pattern):
+        return [(pattern, pattern)]
+    if os.path.exists(pattern):
+        if not pattern.endswith(SUFFIXES):
+            raise UserError(f"--input {pattern}: only {', '.join(SUFFIXES)} are read")
+        return [(pattern, os.path.dirname(pattern) or ".")]
+    matches = sorted(glob.glob(pattern, recursive=True))
+    if not matches:
+        raise UserError(f"--input {pattern}: no such file or folder")
+    root = os.path.dirname(re.split(r"[*?\[]", pattern)[0]) or "."
+    return [(path, root) for path in matches if os.path.isdir(path) or path.endswith(SUFFIXES)]
+
+
+def _walk(path, root, excluded):
+    """Yields (root, path below it) of the files below the folder `path`."""
+    for folder, subfolders, names in os.walk(path, onerror=_raise):
+        below = os.path.relpath(folder, root)
+        below = "" if below == "." else below
+        subfolders[:] = sorted(name for name in subfolders if not excluded(os.path.join(below, name)))
+        for name in sorted(names):
+            relative = os.path.join(below, name)
+            if name.endswith(SUFFIXES) and not excluded(relative) and os.path.isfile(os.path.join(root, relative)):
+                yield root, relative
+
+
+def _matcher(patterns):
+    """A function of the path below the root: whether one of `patterns` excludes it."""
+    matches = re.compile("|".join(fnmatch.translate(pattern.rstrip("/")) for pattern in patterns) or r"(?!)").match
+
+    def excluded(relative):
+        # The leading slash lets `*/idlelib/*` match at the root as well.
+        return bool(matches(relative) or matches("/" + relative) or any(map(matches, relative.split("/"))))
+    return excluded
+
+
+def _lines(path):
+    """(offsets, lengths), int64 [lines], in bytes and without line ends; the last line may lack its own."""
+    ends, position = [np.zeros(0, np.int64)], 0
+    with open(path, "rb") as f:
+        for chunk in iter(lambda: f.read(READ_BYTES), b""):
+            ends.append(np.flatnonzero(np.frombuffer(chunk, np.uint8) == ord("\n")) + position)
+            position += len(chunk)
+    ends = np.concatenate(ends)
+    if position and (not len(ends) or ends[-1] != position - 1):
+        ends = np.append(ends, position)
+    starts = np.concatenate([np.zeros(1, np.int64), ends[:-1] + 1])[:len(ends)]
+    return starts, ends - starts
+
+
+def _text_field(line):
+    """The string in `text` of a JSON object, or None."""
+    try:
+        content = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    text = content.get("text") if isinstance(content, dict) else None
+    return text if isinstance(text, str) else None
+
+
+def _name(index, file):
+    start = int(index.name_end[file - 1]) if file else 0
+    return os.fsdecode(index.names[start:int(index.name_end[file])].tobytes())
+
+
+def _folder(index, file):
+    return index.folders[int(index.folder[file])]
+
+
+def _parents(path):
+    while os.path.dirname(path) != path:
+        path = os.path.dirname(path)
+        yield path
+
+
+def _raise(error):
+    raise error

@@ -1,0 +1,148 @@
+"""What a data set holds: `{name}.manifest.json` beside its shards, and the facts of shards that have none."""
+from __future__ import annotations
+
+import contextlib
+import glob
+import json
+import os
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+import storage
+from datasets import records
+from datasets.records import Shard
+from errors import UserError
+
+FORMAT_VERSION = 1
+SUFFIX = ".manifest.json"
+COUNTED = ("records", "tokens", "text_bytes", "size")
+
+
+class Entry(NamedTuple):
+    """One shard of a manifest; `outcomes` counts what became of the documents meant for it."""
+    split: str  # "train" or "eval"
+    shard: Shard
+    outcomes: dict
+
+
+class Manifest(NamedTuple):
+    """`plan`: what the shards were made from and how (vocabulary, options, inputs, tool versions)."""
+    path: str
+    plan: dict
+    entries: tuple
+
+
+class Corpus(NamedTuple):
+    """Shards in the order asked for, and the vocabulary of their ids where a manifest tells it."""
+    shards: tuple
+    vocabulary: str | None  # fingerprint
+    vocabulary_size: int | None
+
+
+def path_of(folder, name):
+    return storage.join(folder, name + SUFFIX)
+
+
+def write(path, plan, entries):
+    """Writes the manifest of all `entries` whole or not at all; nothing in it depends on when or where."""
+    splits = sorted({entry.split for entry in entries}, reverse=True)  # train, then eval
+    totals = {split: {key: sum(getattr(entry.shard, key) for entry in entries if entry.split == split)
+                      for key in COUNTED} for split in splits}
+    content = {"format_version": FORMAT_VERSION, **plan, "outcomes": sum_outcomes(entries), "totals": totals,
+               "shards": [entry_to_json(entry) for entry in entries]}
+    storage.write_whole(path, json.dumps(content, indent=1) + "\n")
+
+
+def load(path):
+    """The Manifest at `path`.  Raises UserError where it is damaged or of a version this code does not know."""
+    with storage.open_file(path, "rb") as f:
+        data = f.read()
+    try:
+        content = json.loads(data.decode())
+        version = content.pop("format_version")
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise UserError(f"{path} is not a manifest: delete it, and its shards are scanned instead")
+    if version != FORMAT_VERSION:
+        raise UserError(f"{path} has format version {version}, this code knows {FORMAT_VERSION}: use the code that "
+                        "wrote it, or delete it, and its shards are scanned instead")
+    try:
+        entries = tuple(entry_from_json(entry, os.path.dirname(path)) for entry in content.pop("shards"))
+        plan = {key: value for key, value in content.items() if key not in ("outcomes", "totals")}
+        return Manifest(path, plan, entries)
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}): delete it, and its shards are scanned instead")
+
+
+def entry_to_json(entry):
+    shard = entry.shard._asdict()
+    return {"file": os.path.basename(shard.pop("path")), "split": entry.split, **shard, "outcomes": entry.outcomes}
+
+
+def entry_from_json(content, folder):
+    """The Entry, its path below `folder`.  Raises KeyError or TypeError where something is missing or superfluous."""
+    facts = dict(content)
+    path, split, outcomes = storage.join(folder, facts.pop("file")), facts.pop("split"), facts.pop("outcomes")
+    return Entry(split, Shard(path=path, **facts), outcomes)
+
+
+def sum_outcomes(entries):
+    """{outcome: documents} over all entries."""
+    total = {}
+    for entry in entries:
+        for outcome, documents in entry.outcomes.items():
+            total[outcome] = total.get(outcome, 0) + documents
+    return total
+
+
+def describe(paths):
+    """The Corpus of the shard files `paths` (local or gs://), from their manifests or else from reading them once.
+
+    Raises UserError where a file is not what its manifest says or the manifests have different vocabularies.
+    """
+    listed = {}
+    for folder in sorted({os.path.dirname(path) for path in paths}):
+        for found in storage.glob(storage.join(glob.escape(folder), "*" + SUFFIX)):
+            manifest = load(found)
+            listed.update({os.path.normpath(entry.shard.path): (entry.shard, manifest) for entry in manifest.entries})
+    facts = {path: listed.get(os.path.normpath(path)) for path in paths}
+    involved = {known[1].path: known[1] for known in facts.values() if known}
+    vocabularies = {manifest.plan.get("vocabulary"): manifest for manifest in involved.values()}
+    if len(vocabularies) > 1:
+        one, other = list(vocabularies.values())[:2]
+        raise UserError(f"{one.path} and {other.path} have different vocabularies: train on one of them, or encode "
+                        "both with one vocabulary")
+    plan = next(iter(involved.values())).plan if involved else {}
+    unlisted = [path for path in paths if not facts[path]]
+    scanned = {path: _scan_once(path) for path in (tqdm(unlisted, desc="scan", unit="file") if unlisted else ())}
+    shards = tuple(_checked(path, *facts[path]) if facts[path] else scanned[path] for path in paths)
+    return Corpus(shards, plan.get("vocabulary"), plan.get("vocabulary_size"))
+
+
+def _checked(path, shard, manifest):
+    size = storage.size(path) if storage.exists(path) else 0
+    if size != shard.size:
+        if size:
+            records.scan(path)  # a file that is cut off: names the record and the offset
+        raise UserError(f"{path} has {size} bytes, {manifest.path} says {shard.size}: fetch or build the file anew")
+    return shard._replace(path=path)
+
+
+def _scan_once(path):
+    """The Shard of a file without manifest, kept beside it for as long as the file does not change."""
+    if not storage.exists(path):
+        raise UserError(f"no file {path}")
+    cache = os.path.splitext(path)[0] + ".scan.json"
+    # The time of change is not known for gs://: replace an object there by one of the same size, and delete the cache.
+    state = [storage.size(path), None if storage.is_remote(path) else os.stat(path).st_mtime_ns]
+    with contextlib.suppress(Exception):  # none yet, or not one of ours; TensorFlow's error for gs:// is no OSError
+        with storage.open_file(cache) as f:
+            content = json.load(f)
+        if content.pop("state") == state:
+            return Shard(path=path, **content)
+    shard = records.scan(path)
+    facts = shard._asdict()
+    del facts["path"]
+    with contextlib.suppress(Exception):  # a folder that is read-only costs another scan next time, no more
+        storage.write_whole(cache, json.dumps({"state": state, **facts}) + "\n")
+    return shard

@@ -1,0 +1,257 @@
+"""The record format: TFRecord files of tf.train.Example {`hash`: one bytes, `text`: int64 list of token ids}.
+
+Written and read without TensorFlow, so that the workers which build a data set start in a blink.  Sources:
+https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details for the framing,
+https://github.com/tensorflow/tensorflow/blob/v2.15.1/tensorflow/core/example/feature.proto and
+https://protobuf.dev/programming-guides/encoding for what is inside.
+"""
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+from typing import NamedTuple
+
+import google_crc32c
+import numpy as np
+
+import storage
+from errors import UserError
+
+HEADER_BYTES, FOOTER_BYTES = 12, 4  # length and its CRC; the CRC of the payload
+VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5  # protobuf's wire types
+BYTES_LIST, INT64_LIST = 1, 3  # fields of tf.train.Feature
+READ_BYTES = 1 << 22
+
+
+class Shard(NamedTuple):
+    """What one file holds.  Without records `shortest` is 0 and `largest_id` -1."""
+    path: str
+    records: int
+    tokens: int
+    text_bytes: int | None  # UTF-8 bytes of the text that was encoded; None when only the ids are known
+    size: int  # bytes of the file
+    sha256: str | None  # None when the file was not read whole
+    shortest: int  # tokens of the shortest record
+    largest_id: int
+
+
+def write(path, documents, temporary_folder=None):
+    """Writes `documents`, an iterable of (key bytes, token ids int [T], text bytes int), and returns the Shard.
+
+    The local file `path` appears when it is complete and on disk; until then it is a file of another name in
+    `temporary_folder` (default: the same folder; it must be on the same file system).
+    """
+    temporary = os.path.join(temporary_folder or os.path.dirname(path) or ".",
+                             f".partial-{os.getpid()}-{os.path.basename(path)}")
+    records = tokens = text_bytes = size = 0
+    shortest, largest_id, digest = None, -1, hashlib.sha256()
+    try:
+        with open(temporary, "wb") as f:
+            for key, ids, document_bytes in documents:
+                data = frame(encode(key, ids))
+                f.write(data)
+                digest.update(data)
+                records, tokens, size = records + 1, tokens + len(ids), size + len(data)
+                text_bytes += document_bytes
+                shortest = len(ids) if shortest is None else min(shortest, len(ids))
+                largest_id = max(largest_id, int(np.max(ids, initial=-1)))
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        if isinstance(error, OSError):
+            error.filename = error.filename or path  # a failed write does not say of which file
+        raise
+    return Shard(path, records, tokens, text_bytes, size, digest.hexdigest(), shortest or 0, largest_id)
+
+
+def read(path):
+    """Yields (byte offset, payload bytes) of each record of a local or gs:// file, checked, in bounded memory.
+
+    Raises UserError naming file, record and offset where the file is cut off, damaged or no TFRecord file.
+    """
+    with _open(path) as f:
+        offset = number = 0
+        while True:
+            header = f.read(HEADER_BYTES)
+            if not header:
+                return
+            where = f"{path}: record {number} at byte {offset} "
+            if len(header) == HEADER_BYTES and _masked_crc(header[:8]) != _uint32(header[8:]):
+                if number == 0:
+                    raise UserError(f"{path} is not an uncompressed TFRecord file (its first length does not match its "
+                                    "CRC): give files that create_tfrecords.py wrote")
+                raise UserError(where + "has a damaged length (CRC mismatch): build or fetch the file anew")
+            length = struct.unpack("<Q", header[:8])[0] if len(header) == HEADER_BYTES else 0
+            body = f.read(length + FOOTER_BYTES)
+            if len(header) < HEADER_BYTES or len(body) < length + FOOTER_BYTES:
+                raise UserError(where + "is cut off: build or fetch the file anew")
+            payload = body[:length]
+            if _masked_crc(payload) != _uint32(body[length:]):
+                raise UserError(where + "is damaged (CRC mismatch): build or fetch the file anew")
+            yield offset, payload
+            offset, number = offset + HEADER_BYTES + length + FOOTER_BYTES, number + 1
+
+
+def scan(path):
+    """The Shard of a file, from reading all of it; text bytes and sha256 stay unknown.  Raises UserError."""
+    records = tokens = size = 0
+    shortest, largest_id = None, -1
+    for offset, payload in read(path):
+        try:
+            ids = _token_ids(_features(payload))
+        except ValueError as error:
+            raise UserError(f"{path}: record {records} at byte {offset} {error}")
+        records, tokens = records + 1, tokens + len(ids)
+        shortest = len(ids) if shortest is None else min(shortest, len(ids))
+        largest_id = max(largest_id, int(np.max(ids, initial=-1)))
+        size = offset + HEADER_BYTES + len(payload) + FOOTER_BYTES
+    return Shard(path, records, tokens, None, size, None, shortest or 0, largest_id)
+
+
+def frame(payload):
+    """bytes -> bytes: the payload as a record of a TFRecord file."""
+    length = struct.pack("<Q", len(payload))
+    return b"".join([length, struct.pack("<I", _masked_crc(length)), payload, struct.pack("<I", _masked_crc(payload))])
+
+
+def encode(key, ids):
+    """(bytes, int [T] >= 0) -> the bytes of a tf.train.Example, features sorted by name, ids packed."""
+    hash_feature = _delimited(BYTES_LIST, _delimited(1, key))
+    text_feature = _delimited(INT64_LIST, _delimited(1, encode_varints(ids)) if len(ids) else b"")
+    entries = [_delimited(1, _delimited(1, name) + _delimited(2, feature))
+               for name, feature in ((b"hash", hash_feature), (b"text", text_feature))]
+    return _delimited(1, b"".join(entries))
+
+
+def decode(payload):
+    """The bytes of a tf.train.Example -> (key bytes, int64 [T]).  Raises ValueError naming what is missing."""
+    features = _features(payload)
+    keys = [value for number, _, value in _fields(features.get("hash", b"")) if number == BYTES_LIST]
+    values = [value for key in keys for number, _, value in _fields(key) if number == 1]
+    if len(values) != 1:
+        raise ValueError(f"has {len(values)} values in the feature `hash`, not one")
+    return values[0], _token_ids(features)
+
+
+def encode_varints(values):
+    """int [T] >= 0 -> bytes: seven bits a byte, low bits first, the high bit of a byte saying that more follow."""
+    values = np.asarray(values, np.int64)
+    if values.size and values.min() < 0:
+        raise ValueError(f"token ids start at 0, got {values.min()}")
+    lengths = np.ones(len(values), np.int64)
+    for bits in range(7, int(np.max(values, initial=0)).bit_length(), 7):
+        lengths += values >> bits > 0
+    ends = np.cumsum(lengths)
+    starts = ends - lengths
+    out = np.empty(ends[-1] if len(ends) else 0, np.uint8)
+    for k in range(int(np.max(lengths, initial=0))):
+        here = lengths > k
+        out[starts[here] + k] = (values[here] >> 7 * k & 0x7F) | (lengths[here] > k + 1).astype(np.int64) << 7
+    return out.tobytes()
+
+
+def decode_varints(data):
+    """bytes -> int64 [T].  Raises ValueError where the last value is cut off or a value is too long."""
+    data = np.frombuffer(data, np.uint8)
+    ends = np.flatnonzero(data < 0x80) + 1
+    if not len(data):
+        return np.zeros(0, np.int64)
+    if not len(ends) or ends[-1] != len(data):
+        raise ValueError("ends within a number")
+    starts = np.concatenate([[0], ends[:-1]])
+    lengths = ends - starts
+    if lengths.max() > 10:
+        raise ValueError("has a number of more than 64 bits")
+    values = (data[starts] & 0x7F).astype(np.uint64)
+    for k in range(1, int(lengths.max())):
+        here = lengths > k
+        values[here] |= (data[starts[here] + k] & 0x7F).astype(np.uint64) << np.uint64(7 * k)
+    return values.view(np.int64)
+
+
+def _features(payload):
+    """{name: the bytes of its tf.train.Feature}, whatever their order; unknown fields are passed over."""
+    features = {}
+    for number, _, group in _fields(payload):
+        for entry in [value for inner, _, value in _fields(group) if inner == 1] if number == 1 else ():
+            parts = {inner: value for inner, _, value in _fields(entry)}
+            features[parts.get(1, b"").decode("utf-8", "replace")] = parts.get(2, b"")
+    return features
+
+
+def _token_ids(features):
+    """int64 [T] of the feature `text`, packed or not.  Raises ValueError when there is no such list."""
+    if "text" not in features:
+        raise ValueError(f"has no feature `text` (it has: {', '.join(sorted(features)) or 'none'})")
+    fields = list(_fields(features["text"]))
+    if any(number != INT64_LIST for number, _, _ in fields):
+        raise ValueError("has a feature `text` that is not an int64 list")
+    numbers = [value if wire == LENGTH_DELIMITED else encode_varint(value)
+               for _, _, values in fields for number, wire, value in _fields(values) if number == 1]
+    return decode_varints(b"".join(numbers))
+
+
+def _fields(data):
+    """Yields (field number, wire type, value) of a protobuf message: an int for varints, else bytes."""
+    position, size = 0, len(data)
+    while position < size:
+        tag, position = _decode_varint(data, position)
+        wire = tag & 7
+        if wire == VARINT:
+            value, position = _decode_varint(data, position)
+        else:
+            if wire == LENGTH_DELIMITED:
+                length, position = _decode_varint(data, position)
+            elif wire in (FIXED32, FIXED64):
+                length = 4 if wire == FIXED32 else 8
+            else:
+                raise ValueError("is not a tf.train.Example")
+            value, position = data[position:position + length], position + length
+        if position > size:
+            raise ValueError("is not a tf.train.Example: it ends within a field")
+        yield tag >> 3, wire, value
+
+
+def _delimited(number, data):
+    return encode_varint(number << 3 | LENGTH_DELIMITED) + encode_varint(len(data)) + data
+
+
+def encode_varint(value):
+    """int >= 0 -> bytes."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _decode_varint(data, position):
+    """(value, position after it)."""
+    value = shift = 0
+    while position < len(data) and shift < 70:
+        byte = data[position]
+        value |= (byte & 0x7F) << shift
+        position, shift = position + 1, shift + 7
+        if byte < 0x80:
+            return value, position
+    raise ValueError("is not a tf.train.Example: it ends within a number")
+
+
+def _masked_crc(data):
+    crc = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def _uint32(data):
+    return struct.unpack("<I", data)[0]
+
+
+def _open(path):
+    if not storage.exists(path):
+        raise UserError(f"no file {path}")
+    return storage.open_file(path, "rb") if storage.is_remote(path) else open(path, "rb", buffering=READ_BYTES)

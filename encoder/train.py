@@ -1,0 +1,110 @@
+"""Text -> a byte-level BPE vocabulary of a chosen size: `encoder.json` and `vocab.bpe` in OpenAI's format.
+
+The merges are learned by Hugging Face's tokenizers (https://github.com/huggingface/tokenizers), which breaks ties in
+a fixed order: the same text gives the same bytes.
+"""
+import argparse
+import json
+import os
+import sys
+
+if __name__ == "__main__":  # run as a file: imports start at the repository
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+from importlib.metadata import version
+
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tqdm import tqdm
+
+import errors
+import storage
+from datasets import documents
+from encoder import bpe
+from errors import UserError
+
+NOTE = "vocabulary.json"  # written last: what the two files were made from
+SMALLEST = len(bpe.byte_symbols()) + 1  # no merges
+TIMES = 2  # a pair seen once teaches nothing
+LONGEST = 1000  # bytes: longer words are cut, since tokenizers' time grows with the square of their length
+
+
+def main(argv=None):
+    """Arguments -> encoder.json, vocab.bpe, vocabulary.json; returns 0."""
+    args = _arguments(argv)
+    if args.size < SMALLEST:
+        raise UserError(f"--size {args.size} is too small: 256 bytes and {bpe.END_OF_TEXT} need {SMALLEST}")
+    index = documents.make_index(args.input, args.exclude)
+    plan = {"size": args.size, "inputs": index.fingerprint, "documents": len(index.file),
+            "cleaning": "none" if args.no_ftfy else "ftfy NFKC",
+            "tools": {"tokenizers": version("tokenizers"), **({} if args.no_ftfy else {"ftfy": version("ftfy")})}}
+    if _finished(args.output_dir, plan):
+        print(f"{args.output_dir} is finished: nothing to do")
+        return 0
+    merges = learn(_texts(index, clean=not args.no_ftfy), args.size - SMALLEST)
+    if len(merges) < args.size - SMALLEST:
+        raise UserError(f"--size {args.size} needs {args.size - SMALLEST} merges and the text gives {len(merges)}: "
+                        f"give more text, or a --size of at most {len(merges) + SMALLEST}")
+    bpe.write(args.output_dir, merges)
+    encoder = bpe.load(args.output_dir)
+    note = {**plan, "fingerprint": encoder.fingerprint}
+    storage.write_whole(storage.join(args.output_dir, NOTE), json.dumps(note, indent=1) + "\n")
+    print(f"{args.output_dir}: {encoder.size} tokens, fingerprint {encoder.fingerprint}")
+    return 0
+
+
+def learn(texts, count):
+    """The first `count` merges, pairs of tokens in byte symbols, or as many as there are pairs that occur twice."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.ByteLevel(add_prefix_space=False),
+                                                       pre_tokenizers.FixedLength(length=LONGEST)])
+    trainer = trainers.BpeTrainer(vocab_size=SMALLEST - 1 + count, min_frequency=TIMES, show_progress=False,
+                                  initial_alphabet=list(bpe.byte_symbols().values()))
+    tokenizer.train_from_iterator(texts, trainer)
+    merges = json.loads(tokenizer.to_str())["model"]["merges"]
+    # Its releases before 0.20 write "a b" for what later ones write as ["a", "b"].
+    return [tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in merges]
+
+
+def _texts(index, clean):
+    """Yields the text of every document, as create_tfrecords.py encodes it."""
+    for number in tqdm(range(len(index.file)), unit="doc", mininterval=0.5 if sys.stderr.isatty() else 30):
+        text = documents.read(index, number).text
+        if text:
+            yield bpe.well_formed(documents.clean(text) if clean else text)
+
+
+def _finished(folder, plan):
+    """Whether `folder` holds the vocabulary of `plan`.  Raises UserError where it holds another one."""
+    remedy = "choose another --output_dir, or delete that vocabulary"
+    note = storage.join(folder, NOTE)
+    if not storage.exists(note):
+        present = [name for name in (bpe.TOKENS_FILE, bpe.MERGES_FILE) if storage.exists(storage.join(folder, name))]
+        if present:
+            raise UserError(f"{folder} holds {present[0]} without {NOTE}, from elsewhere: {remedy}")
+        return False
+    with storage.open_file(note) as f:
+        found = json.load(f)
+    if {**found, "fingerprint": None} != {**plan, "fingerprint": None}:
+        changed = [key for key in plan if found.get(key) != plan[key]]
+        raise UserError(f"{folder} holds a vocabulary made from other {', '.join(changed)}: {remedy}")
+    if bpe.load(folder).fingerprint != found["fingerprint"]:
+        raise UserError(f"{folder} holds a vocabulary that was changed after it was made: {remedy}")
+    return True
+
+
+def _arguments(argv):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0],
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add("--input", nargs="+", required=True, metavar="PATH",
+        help=f"files, folders (with all below) or globs; read are {', '.join(documents.SUFFIXES)}")
+    add("--exclude", action="append", default=[], metavar="GLOB",
+        help="leave out what has such a component or path below its input (repeatable)")
+    add("--size", type=int, default=4096, help=f"number of token ids, {bpe.END_OF_TEXT} included")
+    add("--output_dir", required=True, help="folder for the vocabulary")
+    add("--no_ftfy", action="store_true", help="learn from the text as it is, without ftfy's repairs and NFKC")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    errors.run_command(main)

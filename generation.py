@@ -1,0 +1,66 @@
+"""Continues a prompt with the newest checkpoint, to the console and to the config's predict_path."""
+import secrets
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+import estimator as estimators
+import storage
+from errors import UserError
+from models import checkpoints
+from models.sampling import Options
+
+DEFAULTS = {"length": 256, "num_samples": 1, "temperature": 1.0, "top_k": 40, "top_p": 1.0}
+RULE = "=" * 80
+
+
+def predict(config, encoder, prompt, args):
+    """Prints and stores `args.num_samples` continuations of the str `prompt`; returns the exit status."""
+    path, _ = estimators.check_run(config, encoder)
+    path = path or config.init_checkpoint
+    if path is None:
+        raise UserError('"model_dir" %s holds no checkpoint to generate with; train first, or set "init_checkpoint"'
+                        % config.model_dir)
+    if encoder.size > config.n_vocab:
+        raise UserError('"n_vocab" is %d, but the vocabulary has %d ids; set "encoder_path" to the one it was trained with'
+                        % (config.n_vocab, encoder.size))
+    value = {name: default if getattr(args, name) is None else getattr(args, name)
+             for name, default in DEFAULTS.items()}
+    count = value.pop("num_samples")
+    seed = secrets.randbelow(2**31 - count) if args.seed is None else args.seed
+    options = Options(eot=encoder.eot, vocabulary=encoder.size, **value)
+    estimator = estimators.build_estimator(config, sampling_options=options)
+    tokens = encoder.encode(prompt) or [encoder.eot]  # an empty prompt: a text begins behind <|endoftext|>
+    rows = estimator.predict(_input_fn(tokens, seed, count), checkpoint_path=path)
+    for number, row in zip(range(count), rows):
+        _show(config, number, prompt + encoder.decode(_until_end(row["tokens"], encoder.eot)))
+    return 0
+
+
+def _input_fn(tokens, seed, count):
+    """input_fn of `count` rows {tokens: the prompt, seed: the row's own}, filled up to whole batches."""
+    def input_fn(params):
+        batch = params["batch_size"]
+        rows = -(-count // batch) * batch
+        seeds = (np.arange(rows, dtype=np.int64) + seed) % (2**31)
+        features = {"tokens": np.tile(np.array(tokens, np.int32), [rows, 1]), "seed": seeds.astype(np.int32)}
+        return tf.data.Dataset.from_tensor_slices(features).batch(batch, drop_remainder=True)
+    return input_fn
+
+
+def _until_end(tokens, eot):
+    """The ids before the first `eot`."""
+    tokens = tokens.tolist()
+    return tokens[:tokens.index(eot)] if eot in tokens else tokens
+
+
+def _show(config, number, text):
+    """Prints one sample and appends it to predict_path, in the original's layout."""
+    sample = "%s SAMPLE %d %s\n%s\n%s\n" % ("=" * 40, number, "=" * 40, text, RULE)
+    print(sample, end="", flush=True)
+    if config.predict_path:
+        folder = config.predict_path.rpartition("/")[0]
+        if folder:
+            storage.make_folder(folder)
+        with storage.open_file(config.predict_path, "a") as f:
+            f.write(sample)

@@ -1,0 +1,123 @@
+"""What happens between the steps: the progress line, TensorBoard's scalars, and a clean stop on a signal."""
+import os
+import signal
+import time
+
+import tensorflow.compat.v1 as tf
+
+from models import scalars
+
+LINE_SECONDS = 5  # between progress lines
+SCALARS_STEPS = 10  # between points in TensorBoard
+
+
+class Meter:
+    """Sums what the steps since the last reading took and lost."""
+
+    def __init__(self):
+        self._since, self._steps, self._loss = time.monotonic(), 0, 0.0
+
+    def add(self, loss):
+        self._steps, self._loss = self._steps + 1, self._loss + loss
+
+    def seconds(self):
+        return time.monotonic() - self._since
+
+    def read(self):
+        """(mean loss, steps a second), and starts anew."""
+        result = self._loss / max(self._steps, 1), self._steps / max(self.seconds(), 1e-9)
+        self.__init__()
+        return result
+
+
+class Progress(tf.train.SessionRunHook):
+    """Prints a line every few seconds and writes scalars to TensorBoard, from the graph's collection of scalars.
+
+    `max_steps` is where the run ends and `tokens` what a step reads.  The mean loss since the last line is shown:
+    one batch's says little.
+    """
+
+    def __init__(self, model_dir, *, max_steps, tokens, say=print):
+        self._model_dir, self._max_steps, self._tokens, self._say = model_dir, max_steps, tokens, say
+        self._line, self._point = None, None
+        self.step = None  # of the last update, for whoever catches an error
+
+    def begin(self):
+        self._fetches = dict(scalars.collected(), step=tf.train.get_global_step())
+        self._writer = tf.summary.FileWriterCache.get(self._model_dir)
+
+    def after_create_session(self, session, coord):
+        self.step = session.run(self._fetches["step"])
+
+    def before_run(self, run_context):
+        return tf.train.SessionRunArgs(self._fetches)
+
+    def after_run(self, run_context, run_values):
+        values = dict(run_values.results)
+        self.step = values.pop("step") if "loss" not in values else self.step + 1
+        values.pop("step", None)
+        if self._line is None:  # the first step also builds and warms up: its time says nothing
+            self._line, self._point, self._started = Meter(), Meter(), (time.monotonic(), self.step)
+            self._print(values, values.get("loss"), None)
+            return
+        for meter in (self._line, self._point):
+            meter.add(values.get("loss", 0.0))
+        if self._line.seconds() >= LINE_SECONDS or self.step == self._max_steps:
+            self._print(values, *self._line.read())
+        if self.step % SCALARS_STEPS == 0:
+            self._write(values, *self._point.read())
+
+    def _print(self, values, loss, rate):
+        parts = ["step %*d/%d" % (len(str(self._max_steps)), self.step, self._max_steps)]
+        if loss is not None and "loss" in values:
+            parts += ["loss %.4f" % loss, "lr %.2e" % values["learning_rate"]]
+        if rate:
+            overall = (self.step - self._started[1]) / (time.monotonic() - self._started[0])
+            parts += ["%s tokens/s" % format(round(rate * self._tokens), ","),
+                      "%s left" % duration((self._max_steps - self.step) / overall)]
+        self._say("   ".join(parts))
+
+    def _write(self, values, loss, rate):
+        points = dict(values, tokens_per_second=rate * self._tokens)
+        if "loss" in values:
+            points["loss"] = loss
+        summary = tf.Summary(value=[tf.Summary.Value(tag=name, simple_value=float(value))
+                                    for name, value in sorted(points.items())])
+        self._writer.add_summary(summary, self.step)
+
+
+def duration(seconds):
+    """3725 -> '1:02:05'."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return "%d:%02d:%02d" % (hours, minutes, seconds) if hours else "%d:%02d" % (minutes, seconds)
+
+
+class StopOnSignal(tf.train.SessionRunHook):
+    """Ends training after the step in which SIGINT or SIGTERM came, so that it is saved; a second one kills at once.
+
+    `signal_number` tells afterwards which came.  Estimators put in handlers of their own, so these are renewed
+    before every step.
+    """
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self):
+        self.signal_number = None
+        self._install()
+
+    def _install(self):
+        for number in self.SIGNALS:
+            signal.signal(number, self._handle)
+
+    def _handle(self, number, frame):
+        if self.signal_number is not None:
+            os._exit(128 + number)
+        self.signal_number = number
+        os.write(2, b"signal %d: saving after this step; once more stops at once\n" % number)
+
+    def before_run(self, run_context):
+        self._install()
+
+    def after_run(self, run_context, run_values):
+        if self.signal_number is not None:
+            run_context.request_stop()

@@ -1,0 +1,202 @@
+"""encoder/bpe.py against tiktoken, tokenizers and published ids; its errors; its limits."""
+import json
+import os
+import random
+import re
+import unicodedata
+
+import numpy as np
+import pytest
+import tiktoken
+import tiktoken.load
+import tiktoken_ext.openai_public
+from tokenizers import ByteLevelBPETokenizer
+
+from encoder import bpe
+from errors import UserError
+
+STRINGS = 10000
+
+
+@pytest.fixture(scope="module")
+def gpt2():
+    return bpe.load()
+
+
+@pytest.fixture(scope="module")
+def files():
+    folder = bpe._gpt2_folder()
+    return os.path.join(folder, "encoder.json"), os.path.join(folder, "vocab.bpe")
+
+
+@pytest.fixture(scope="module")
+def strings():
+    """Random text out of all planes, with what the word pattern treats in its own way."""
+    rng = random.Random(1)
+    spaces = [" ", "  ", "\n", "\t", "\r\n", "\u3000", "\xa0", "\u2028", "\x1c", "\x85", " " * 30, "\n\n\n"]
+    pieces = ["'s", "'t", "'re", "'ve", "'m", "'ll", "'d", "'S", "''", "don't", "<|endoftext|>", "Ġ", "\ufeff",
+              "👨‍👩‍👧‍👦", "🇺🇳", "e\u0301", "Ⅷ", "٣", "½", "ﬁ", "\0", "\x7f", "word", "Words", "1234", "...", "中文",
+              "한국어"]
+
+    def character():
+        while True:
+            limit = rng.choice([0x80, 0x800, 0x3000, 0x10000, 0x20000, 0x30000, 0x110000])
+            c = chr(rng.randrange(limit))
+            # Characters younger than the tables of one library or another are letters to some of them only.
+            if unicodedata.category(c) not in ("Cn", "Cs"):
+                return c
+    makers = [character, lambda: rng.choice(spaces), lambda: rng.choice(pieces)]
+    return [""] + ["".join(rng.choice(makers)() for _ in range(rng.randrange(30))) for _ in range(STRINGS - 1)]
+
+
+def write_vocabulary(folder, tokens, merges):
+    (folder / "encoder.json").write_text(tokens if isinstance(tokens, str) else json.dumps(tokens))
+    (folder / "vocab.bpe").write_text(merges)
+    return str(folder)
+
+
+def test_published_ids_of_gpt2(gpt2):
+    assert gpt2.encode("Hello world") == [15496, 995]
+    assert gpt2.encode("") == []
+    assert gpt2.decode([15496, 995]) == "Hello world"
+    assert (gpt2.size, gpt2.eot) == (50257, 50256)
+
+
+def test_ids_equal_tiktokens_and_decode_to_the_text(gpt2, files, strings, monkeypatch):
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", "")
+    ranks = tiktoken.load.data_gym_to_mergeable_bpe_ranks(vocab_bpe_file=files[1], encoder_json_file=files[0])
+    reference = tiktoken.Encoding("reference", pat_str=tiktoken_ext.openai_public.r50k_pat_str, mergeable_ranks=ranks,
+                                  special_tokens={"<|endoftext|>": 50256})
+    for text in strings:
+        ids = gpt2.encode(text)
+        assert ids == reference.encode_ordinary(text)
+        assert gpt2.decode(ids) == text
+
+
+def test_ids_equal_those_of_tokenizers(gpt2, files, strings):
+    reference = ByteLevelBPETokenizer(*files, add_prefix_space=False)
+    for text, encoded in zip(strings, reference.encode_batch(strings)):
+        assert gpt2.encode(text) == encoded.ids, text
+
+
+def test_surrogate_pairs_join_and_lone_ones_become_the_replacement_character(gpt2):
+    rng = random.Random(2)
+    for _ in range(500):
+        text = "".join(rng.choice(["a", " ", "\ud83d", "\ude00", "\ud800", "\udfff", "é"]) for _ in range(7))
+        joined = re.sub("[\ud800-\udbff][\udc00-\udfff]", lambda pair: chr(
+            0x10000 + (ord(pair[0][0]) - 0xD800) * 0x400 + ord(pair[0][1]) - 0xDC00), text)
+        expected = re.sub("[\ud800-\udfff]", "\ufffd", joined)
+        assert gpt2.encode(text) == gpt2.encode(expected)
+        assert gpt2.decode(gpt2.encode(text)) == expected
+
+
+def test_end_of_text_in_a_document_is_text(gpt2):
+    assert gpt2.eot not in gpt2.encode("a<|endoftext|>b")
+    assert gpt2.decode([gpt2.eot]) == "<|endoftext|>"
+
+
+def test_the_array_holds_the_same_ids_as_int32(gpt2):
+    ids = gpt2.encode_array("one two")
+    assert ids.dtype == np.int32 and ids.tolist() == gpt2.encode("one two")
+
+
+@pytest.mark.parametrize("tail", ["x", ".", " x", "\nx", "'s", "\x1c", ""])
+@pytest.mark.parametrize("space", [" ", "\n", "\u3000"])
+def test_cutting_a_long_run_of_white_space_changes_no_id(gpt2, space, tail):
+    text = "b" + space * 100000 + tail + "  c" + space * 150000 + tail
+    assert gpt2.encode(text) == gpt2._tiktoken.encode_ordinary(text)
+
+
+def test_white_space_beyond_the_limit_of_tiktokens_regular_expressions(gpt2):
+    text = "b" + " " * 1200000 + "word"
+    assert gpt2.decode(gpt2.encode(text)) == text
+    assert gpt2.encode(text)[-1] == gpt2.encode(" word")[0]
+
+
+def test_a_million_letters_without_a_space(gpt2):
+    assert gpt2.decode(gpt2.encode("a" * 1000000)) == "a" * 1000000
+
+
+def test_decoding_replaces_broken_bytes_and_ids_of_padding(gpt2):
+    assert gpt2.decode(gpt2.encode("🎉")[:1] + gpt2.encode("b")) == "\ufffdb"
+    assert gpt2.decode([gpt2.encode("a")[0], 50257, 60000]) == "a\ufffd\ufffd"
+    assert gpt2.decode_bytes(np.array([[15496], [995]])) == b"Hello world"
+    with pytest.raises(ValueError, match="-1"):
+        gpt2.decode([-1])
+
+
+def test_ids_in_another_order_than_the_merges(tmp_path, gpt2, files):
+    with open(files[0]) as f:
+        tokens = json.load(f)
+    turned = {token: 50255 - i if i < 50256 else i for token, i in tokens.items()}
+    with open(files[1]) as f:
+        merges = f.read()
+    other = bpe.load(write_vocabulary(tmp_path, turned, merges))
+    text = "The quick brown fox, 12 naïve 中文!"
+    assert other.encode(text) == [50255 - i for i in gpt2.encode(text)]
+    assert other.decode(other.encode(text)) == text
+    assert other.fingerprint != gpt2.fingerprint
+
+
+def test_a_copy_has_the_same_fingerprint_and_a_moved_boundary_another(tmp_path, gpt2, files):
+    for path in files:
+        with open(path, "rb") as f:
+            (tmp_path / os.path.basename(path)).write_bytes(f.read())
+    assert bpe.load(str(tmp_path)).fingerprint == gpt2.fingerprint
+    assert bpe._fingerprint(b"ab", b"c") != bpe._fingerprint(b"a", b"bc")
+
+
+def test_a_vocabulary_of_characters_names_the_one_it_lacks(tmp_path):
+    symbols = [bpe.byte_symbols()[byte] for byte in b"\n abcd"]
+    bpe.write(str(tmp_path), [], symbols)
+    encoder = bpe.load(str(tmp_path))
+    assert (encoder.size, encoder.eot) == (7, 6)
+    assert encoder.encode("ab\n dc") == [2, 3, 0, 1, 5, 4]
+    assert encoder.decode([2, 3, 0, 1, 5, 4]) == "ab\n dc"
+    with pytest.raises(UserError, match="'é'"):
+        encoder.encode("a é")
+
+
+def test_the_version_line_may_be_absent_and_line_ends_may_be_windows(tmp_path):
+    bpe.write(str(tmp_path), [("a", "b"), ("ab", "c")])
+    expected = bpe.load(str(tmp_path)).encode("abc ab a")
+    (tmp_path / "vocab.bpe").write_bytes(b"a b\r\nab c")
+    assert bpe.load(str(tmp_path)).encode("abc ab a") == expected == [257, 220, 256, 220, 64]
+
+
+def test_byte_symbols_are_gpt2s_first_ids(files):
+    with open(files[0]) as f:
+        tokens = json.load(f)
+    assert [tokens[symbol] for symbol in bpe.byte_symbols().values()] == list(range(256))
+    assert sorted(bpe.byte_symbols()) == list(range(256))
+
+
+@pytest.mark.parametrize("tokens, merges, message", [
+    ("{", "", "encoder.json is not JSON"),
+    ([], "", "must map"),
+    ({"a": 0, "<|endoftext|>": 2}, "", "ids must be 0 to 1"),
+    ({"a": 0, "b": 1}, "", "last id, 1, and is absent"),
+    ({"<|endoftext|>": 0, "b": 1}, "", "last id, 1, and is 0"),
+    ({"a": 0, "b": 1, "<|endoftext|>": 2}, "a b\n", "line 1: the token 'ab' is not in encoder.json"),
+    ({"a": 0, "b": 1, "ab": 2, "<|endoftext|>": 3}, "#version: 0.2\na b\n\na b\n", "line 3: expected two tokens"),
+    ({"a": 0, "b": 1, "ab": 2, "<|endoftext|>": 3}, "a b\na b\n", "line 2: the token 'ab' is merged a second time"),
+    ({"a": 0, "b": 1, "<|endoftext|>": 2}, "a b c\n", "line 1: expected two tokens"),
+])
+def test_malformed_files_are_named_with_what_is_wrong(tmp_path, tokens, merges, message):
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        bpe.load(write_vocabulary(tmp_path, tokens, merges))
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_missing_files_are_named(tmp_path):
+    with pytest.raises(UserError, match=re.escape(str(tmp_path / "encoder.json"))):
+        bpe.load(str(tmp_path))
+    (tmp_path / "encoder.json").write_text("{}")
+    with pytest.raises(UserError, match="vocab.bpe"):
+        bpe.load(str(tmp_path))
+
+
+def test_a_changed_file_in_the_package_is_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(bpe, "_gpt2_folder", lambda: write_vocabulary(tmp_path, {"<|endoftext|>": 0}, ""))
+    with pytest.raises(UserError, match="is not GPT-2's"):
+        bpe.load()

@@ -1,0 +1,142 @@
+"""datasets/documents.py: which files are found, how they are named, and what is read."""
+import json
+import os
+
+import pytest
+
+from datasets import documents
+from errors import UserError
+
+STEM = "0000017-" + "0a" * 16
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A folder with one of everything; written in an order that is not the sorted one."""
+    root = tmp_path / "tree"
+    files = {"z.txt": "last", "b/readme.md": "# b", "b/code.py": "x = 1\n", "b/test/t.py": "pass", "a.txt": "first",
+             "a/site-packages/p.py": "p", "ignored.html": "<p>", "month/" + STEM + ".txt": "page",
+             "lines.jsonl": '{"text": "one"}\n\n{"text": "two", "n": 1}\nbroken\n{"text": 5}\n[1]\n{"text": "no end"}'}
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+def names(inputs, exclude=()):
+    index = documents.make_index([str(path) for path in inputs], exclude)
+    return [documents.identity(index, number) for number in range(len(index.file))]
+
+
+def read_all(inputs):
+    index = documents.make_index([str(path) for path in inputs])
+    return [documents.read(index, number) for number in range(len(index.file))]
+
+
+def test_a_folder_is_read_in_sorted_order_with_paths_below_it_as_names(tree):
+    lines = [f"lines.jsonl:{i}" for i in range(1, 8)]
+    assert names([tree]) == ["a.txt", *lines, "z.txt", "a/site-packages/p.py", "b/code.py", "b/readme.md",
+                             "b/test/t.py", STEM]
+
+
+def test_excluded_are_components_and_whole_paths(tree):
+    everything = names([tree])
+    assert names([tree], ["site-packages"]) == [n for n in everything if n != "a/site-packages/p.py"]
+    assert names([tree], ["test", "*.jsonl", "month/"]) == ["a.txt", "z.txt", "a/site-packages/p.py", "b/code.py",
+                                                           "b/readme.md"]
+    assert names([tree], ["*/b/*", "lines.jsonl", "*/" + STEM + ".txt"]) == ["a.txt", "z.txt", "a/site-packages/p.py"]
+    assert "b/code.py" in names([tree], ["ode.py", "B"])
+
+
+def test_files_and_globs_are_named_from_what_stands_before_the_wildcard(tree):
+    assert names([tree / "a.txt"]) == ["a.txt"]
+    assert names([tree / "b" / "*.py"]) == ["code.py"]
+    assert names([tree / "*" / "*.py"]) == ["b/code.py"]
+    assert names([str(tree / "**" / "*.py")]) == ["a/site-packages/p.py", "b/code.py", "b/test/t.py"]
+    assert names([str(tree / "[ab]")]) == ["a/site-packages/p.py", "b/code.py", "b/readme.md", "b/test/t.py"]
+
+
+def test_what_two_inputs_share_is_read_once(tree):
+    assert names([tree / "b", tree]).count("b/code.py") == 1
+    assert len(names([tree / "b", tree, tree / "a.txt", tree / "*.txt"])) == len(names([tree]))
+
+
+def test_lines_of_json_are_documents(tree):
+    found = read_all([tree / "lines.jsonl"])
+    assert [document.text for document in found] == ["one", "", "two", None, None, None, "no end"]
+    assert [document.identity for document in found][::6] == ["lines.jsonl:1", "lines.jsonl:7"]
+
+
+@pytest.mark.parametrize("content", ["", "\n", "\n\n", "a", "a\n", "a\nb", "a\n\nb\n", "\na"])
+def test_lines_are_those_of_python_at_any_size_of_buffer(tmp_path, monkeypatch, content):
+    path = tmp_path / "x.jsonl"
+    path.write_text(content)
+    for size in (1, 2, 3, 100):
+        monkeypatch.setattr(documents, "READ_BYTES", size)
+        starts, lengths = documents._lines(str(path))
+        expected = content.split("\n")[:-1] if content.endswith("\n") else content.split("\n") if content else []
+        assert [content[start:start + n] for start, n in zip(starts, lengths)] == expected
+
+
+def test_invalid_utf8_is_replaced_and_told_and_a_mark_of_byte_order_dropped(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"caf\xe9 au lait")
+    (tmp_path / "b.txt").write_bytes(b"\xef\xbb\xbfmarked")
+    (tmp_path / "c.txt").write_bytes("café\r\n".encode())
+    assert [document[1:] for document in read_all([tmp_path])] == [
+        ("caf\ufffd au lait", True), ("marked", False), ("café\r\n", False)]
+
+
+def test_a_saved_index_reads_the_same(tree, tmp_path):
+    index = documents.make_index([str(tree)])
+    (tmp_path / "index").mkdir()
+    documents.save(index, str(tmp_path / "index"))
+    loaded = documents.load(str(tmp_path / "index"))
+    assert [documents.read(loaded, i) for i in range(12)] == [documents.read(index, i) for i in range(12)]
+    assert loaded.fingerprint == index.fingerprint and loaded.folders == index.folders
+
+
+def test_the_fingerprint_follows_names_sizes_and_times(tree):
+    def fingerprint():
+        return documents.make_index([str(tree)]).fingerprint
+    first = fingerprint()
+    assert fingerprint() == first
+    os.utime(tree / "a.txt", (1, 1))
+    second = fingerprint()
+    (tree / "a.txt").rename(tree / "a2.txt")
+    assert len({first, second, fingerprint()}) == 3
+
+
+def test_file_names_that_are_not_utf8_are_read(tmp_path):
+    with open(os.path.join(os.fsencode(tmp_path), b"n\xff.txt"), "w") as f:
+        f.write("text")
+    assert os.fsencode(read_all([tmp_path])[0].identity) == b"n\xff.txt"
+
+
+@pytest.mark.parametrize("given, message", [
+    ("nowhere", "no such file or folder"), ("no*where", "no such file or folder"), ("empty", "no document in"),
+    ("empty/page.html", "only .txt, .py, .md, .jsonl are read"), ("gs://bucket/x", "local files only")])
+def test_an_input_without_documents_is_an_error(tmp_path, monkeypatch, given, message):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "page.html").write_text("<p>")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        documents.make_index([given])
+
+
+def test_a_file_that_shrank_or_went_is_an_error(tree):
+    index = documents.make_index([str(tree)])
+    (tree / "a.txt").write_text("")
+    with pytest.raises(UserError, match="a.txt has become shorter"):
+        documents.read(index, 0)
+    (tree / "a.txt").unlink()
+    with pytest.raises(UserError, match="a.txt: No such file"):
+        documents.read(index, 0)
+
+
+def test_text_is_cleaned_as_in_the_original():
+    assert documents.clean("schÃ¶n &lt;b&gt; ﬁne “quoted”\r\n") == 'schön <b> fine "quoted"\n'
+
+
+def test_deeply_nested_json_is_a_bad_line(tmp_path):
+    (tmp_path / "x.jsonl").write_text("[" * 100000 + "\n" + json.dumps({"text": "ok"}))
+    assert [document.text for document in read_all([tmp_path])] == [None, "ok"]

@@ -1,0 +1,259 @@
+"""The data order: every token once an epoch, the same from any step, packed without loss."""
+import collections
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import corpus
+import inputs
+from configs import schema
+from datasets import manifest
+from errors import UserError
+from models import layers
+from tests import graphs
+
+EOT = 999
+N_CTX = 5
+
+
+def write_shards(folder, name, sizes, seed=0):
+    """Shards {name}_{i}.tfrecords with documents of random lengths and unlike tokens, by TensorFlow's own writer."""
+    random, documents, token = np.random.RandomState(seed), [], 0
+    for number, count in enumerate(sizes):
+        with tf.io.TFRecordWriter(str(folder / ("%s_%d.tfrecords" % (name, number)))) as writer:
+            for _ in range(count):
+                length = random.randint(1, 12)
+                ids = list(range(token, token + length))
+                token += length
+                documents.append(ids)
+                example = tf.train.Example()
+                example.features.feature["hash"].bytes_list.value.append(b"%d" % len(documents))
+                example.features.feature["text"].int64_list.value.extend(ids)
+                writer.write(example.SerializeToString())
+    return documents
+
+
+def config_for(folder, **changes):
+    return schema.from_dict({
+        "n_ctx": N_CTX, "n_vocab": 1000, "n_embd": 8, "n_head": 2, "n_layer": 1, "input": "tfrecords", "train_batch_size": 3,
+        "eval_batch_size": 4, "data_path": str(folder), "train_files": "a_*.tfrecords", "eval_files": "a_*.tfrecords",
+        "model_dir": "unused", **changes}, "test")
+
+
+def batches(config, start, stop):
+    """[(tokens, labels)] of the steps [start, stop), NumPy [B, T] each."""
+    found = corpus.find(config, corpus.TRAIN)
+    return run(inputs.make_train_input_fn(config, found, EOT, start_step=start, stop_step=stop),
+               config.train_batch_size, stop - start)
+
+
+def run(input_fn, batch_size, count=None):
+    with graphs.session() as s:
+        dataset = input_fn({"batch_size": batch_size})
+        for component in tf.nest.flatten(tf.data.get_output_shapes(dataset)):
+            assert component.as_list() == [batch_size, N_CTX]
+        assert set(tf.nest.flatten(tf.data.get_output_types(dataset))) == {tf.int32}
+        following, found = tf.data.make_one_shot_iterator(dataset).get_next(), []
+        while count is None or len(found) < count:
+            try:
+                found.append(s.run(following))
+            except tf.errors.OutOfRangeError:
+                assert count is None
+                return found
+        return found
+
+
+def flat(found):
+    """[T + 1] windows of batches, in order."""
+    return [np.append(tokens, labels[-1]) for batch in found for tokens, labels in zip(*batch)]
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Blocks of a few files instead of 32 million tokens."""
+    monkeypatch.setattr(inputs, "BLOCK_TOKENS", 120)
+
+
+def windows_an_epoch(config):
+    part, = corpus.find(config, corpus.TRAIN).parts
+    return sum(block.windows for block in inputs.cut_blocks(part.shards, config.n_ctx))
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_every_token_is_a_target_exactly_once_an_epoch_but_for_less_than_a_window_a_block(tmp_path, small_blocks, epochs):
+    documents = write_shards(tmp_path, "a", [7, 4, 9, 8, 3, 12])
+    config = config_for(tmp_path, train_batch_size=1)
+    windows = windows_an_epoch(config)
+    part, = corpus.find(config, corpus.TRAIN).parts
+    blocks = inputs.cut_blocks(part.shards, N_CTX)
+    assert len(blocks) > 1
+    counts = collections.Counter(int(label) for _, labels in batches(config, 0, epochs * windows) for label in labels[0])
+    tokens = [token for document in documents for token in document]
+    assert max(counts[token] for token in tokens) <= epochs
+    lost = epochs * (len(tokens) + len(documents)) - sum(counts.values())
+    assert 0 <= lost <= epochs * len(blocks) * N_CTX
+    assert sum(counts.values()) == epochs * windows * N_CTX
+
+
+def test_windows_are_the_documents_joined_by_eot_and_overlap_by_one(tmp_path):
+    documents = write_shards(tmp_path, "a", [11])
+    config = config_for(tmp_path, train_batch_size=1)
+    after = {}
+    for document in documents:
+        for one, following in zip(document, document[1:] + [EOT]):
+            after[one] = following
+    for window in flat(batches(config, 0, windows_an_epoch(config))):
+        for one, following in zip(window, window[1:]):
+            assert after[one] == following if one != EOT else following in {document[0] for document in documents}
+
+
+@pytest.mark.parametrize("start", [1, 2, 5, 11, 12, 23, 40, 77])
+def test_batches_from_any_step_on_are_those_of_the_uninterrupted_run(tmp_path, small_blocks, start):
+    write_shards(tmp_path, "a", [7, 4, 9, 8, 3])
+    config = config_for(tmp_path)
+    assert windows_an_epoch(config) * 2 < 3 * 80  # several epochs are crossed
+    whole = flat(batches(config, 0, 80))
+    np.testing.assert_array_equal(flat(batches(config, start, 80)), whole[3 * start:])
+
+
+def test_each_epoch_has_another_order_of_the_same_tokens(tmp_path, small_blocks):
+    write_shards(tmp_path, "a", [7, 4, 9, 8, 3])
+    config = config_for(tmp_path, train_batch_size=1)
+    count = windows_an_epoch(config)
+    windows = flat(batches(config, 0, 2 * count))
+    assert not np.array_equal(windows[:count], windows[count:])
+    first, second = (set(np.concatenate(part).tolist()) for part in (windows[:count], windows[count:]))
+    assert len(first & second) > 0.9 * len(first)
+
+
+def test_another_seed_gives_another_order(tmp_path):
+    write_shards(tmp_path, "a", [17])
+    assert not np.array_equal(flat(batches(config_for(tmp_path), 0, 5)), flat(batches(config_for(tmp_path, seed=2), 0, 5)))
+
+
+def test_order_does_not_depend_on_the_batch_size(tmp_path):
+    write_shards(tmp_path, "a", [17])
+    one = flat(batches(config_for(tmp_path, train_batch_size=2), 0, 9))
+    np.testing.assert_array_equal(one, flat(batches(config_for(tmp_path, train_batch_size=6), 0, 3)))
+
+
+def mixture(folder, **changes):
+    write_shards(folder, "a", [9, 6], seed=1)
+    write_shards(folder, "b", [8], seed=2)
+    return config_for(folder, train_files=[["a_*.tfrecords", 1], ["b_*.tfrecords", 3]], **changes)
+
+
+def test_mixture_has_its_shares_and_goes_on_from_any_step(tmp_path, monkeypatch):
+    monkeypatch.setattr(inputs, "MIXTURE_PERIOD", 20)
+    config = mixture(tmp_path)
+    whole = flat(batches(config, 0, 40))
+    for start in (1, 6, 7, 13, 39):
+        np.testing.assert_array_equal(flat(batches(config, start, 40)), whole[3 * start:])
+    np.testing.assert_array_equal(inputs.mixture_quota([1, 3]), [5, 15])
+    orders = [inputs.mixture_order(np.array([5, 15]), config.seed, period) for period in (0, 1)]
+    assert [sorted(order) for order in orders] == [[0] * 5 + [1] * 15] * 2 and not np.array_equal(*orders)
+
+
+@pytest.mark.parametrize("weights", [[1], [0.3, 0.7], [1, 1, 1], [1e-9, 1, 1]])
+def test_quota_of_a_mixture_sums_to_the_period_and_starves_nobody(weights):
+    quota = inputs.mixture_quota(weights)
+    assert quota.sum() == inputs.MIXTURE_PERIOD and quota.min() >= 1
+    np.testing.assert_allclose(quota / quota.sum(), np.array(weights) / sum(weights), atol=2e-3)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_evaluation_reads_every_target_once_in_order(tmp_path, batch_size):
+    documents = write_shards(tmp_path, "a", [3, 8, 2])
+    config = config_for(tmp_path, eval_batch_size=batch_size, eval_steps=-1)
+    found = corpus.find(config, corpus.EVAL)
+    result = run(inputs.make_eval_input_fn(config, found, EOT), batch_size)[:inputs.eval_steps(config, found)]
+    text = [token for document in documents for token in document + [EOT]]
+    tokens, labels = (np.concatenate([batch[i].reshape(-1) for batch in result]) for i in (0, 1))
+    counted = labels != inputs.IGNORED
+    np.testing.assert_array_equal(labels[counted], text[1:])
+    np.testing.assert_array_equal(tokens[counted], text[:-1])
+    assert np.all(tokens >= 0)  # ids that an embedding can look up, where nothing counts too
+    assert inputs.IGNORED == layers.IGNORED
+
+
+def test_number_of_evaluation_batches_is_at_most_what_there_is(tmp_path):
+    documents = write_shards(tmp_path, "a", [13])
+    windows = -(-(sum(map(len, documents)) + len(documents) - 1) // N_CTX)
+    for wanted, expected in [(1, 1), (2, 2), (10**6, -(-windows // 4)), (-1, -(-windows // 4))]:
+        config = config_for(tmp_path, eval_steps=wanted)
+        assert inputs.eval_steps(config, corpus.find(config, corpus.EVAL)) == expected
+
+
+def test_corpus_too_small_for_one_window_is_an_error(tmp_path):
+    write_shards(tmp_path, "a", [1])
+    config = config_for(tmp_path, n_ctx=400)
+    with pytest.raises(UserError, match="do not fill one window of n_ctx"):
+        inputs.make_train_input_fn(config, corpus.find(config, corpus.TRAIN), EOT, start_step=0, stop_step=1)
+
+
+def test_no_python_operation_stands_in_the_pipeline(tmp_path):
+    config = mixture(tmp_path)
+    with graphs.session():
+        found = corpus.find(config, corpus.TRAIN)
+        inputs.make_train_input_fn(config, found, EOT, start_step=0, stop_step=9)({"batch_size": 3})
+        graph = tf.get_default_graph().as_graph_def()
+        nodes = list(graph.node) + [node for function in graph.library.function for node in function.node_def]
+    assert not [node.name for node in nodes if "PyFunc" in node.op]
+
+
+def test_shards_of_the_original_are_split_by_its_own_numbers(tmp_path):
+    for number in (0, 1, 2, 3, 10, 11):
+        write_shards(tmp_path, "x%d" % number, [2])
+        (tmp_path / ("x%d_0.tfrecords" % number)).rename(tmp_path / ("openwebtext-newspaper_%d.tfrecords" % number))
+    config = config_for(tmp_path, input="openwebtext", train_files=None, eval_files=None)
+
+    def numbers(split):
+        return [path.path.rsplit("_", 1)[1] for part in corpus.find(config, split).parts for path in part.shards]
+    assert numbers(corpus.TRAIN) == ["0.tfrecords", "3.tfrecords", "10.tfrecords"]
+    assert numbers(corpus.EVAL) == ["1.tfrecords", "2.tfrecords", "11.tfrecords"]
+    write_shards(tmp_path, "openwebtext-newspaper-eval", [2])
+    assert numbers(corpus.EVAL) == ["0.tfrecords"] and len(numbers(corpus.TRAIN)) == 6
+
+
+def test_longbiased_takes_three_parts_in_ten_from_all_and_seven_from_the_long(tmp_path):
+    write_shards(tmp_path, "openwebtext-newspaper", [4])
+    write_shards(tmp_path, "openwebtext-newspaper-long", [4])
+    config = config_for(tmp_path, input="openwebtext_longbiased", train_files=None, eval_files=None)
+    parts = corpus.find(config, corpus.TRAIN).parts
+    assert [(part.weight, part.shards[0].path.rsplit("/", 1)[1]) for part in parts] == [
+        (0.3, "openwebtext-newspaper_0.tfrecords"), (0.7, "openwebtext-newspaper-long_0.tfrecords")]
+
+
+class Vocabulary:
+    size, fingerprint = 1000, "ours"
+
+
+def test_token_id_beyond_the_vocabulary_is_found_before_training(tmp_path):
+    documents = write_shards(tmp_path, "a", [9])
+    config = config_for(tmp_path, n_vocab=documents[-1][-1])
+    vocabulary = Vocabulary()
+    vocabulary.size = 10
+    with pytest.raises(UserError, match=r'a_0.tfrecords holds token id %d, but "n_vocab" is %d' % (
+            documents[-1][-1], config.n_vocab)):
+        corpus.check(corpus.find(config, corpus.TRAIN), config, vocabulary)
+
+
+def test_shards_of_another_vocabulary_are_an_error(tmp_path):
+    write_shards(tmp_path, "a", [9])
+    found = corpus.find(config_for(tmp_path), corpus.TRAIN)._replace(vocabulary="theirs")
+    with pytest.raises(UserError, match="another vocabulary"):
+        corpus.check(found, config_for(tmp_path), Vocabulary())
+
+
+def test_vocabulary_larger_than_the_network_is_an_error(tmp_path):
+    write_shards(tmp_path, "a", [2])
+    config = config_for(tmp_path, n_vocab=900)
+    with pytest.raises(UserError, match='"n_vocab" is 900, but the vocabulary .* has 1000 ids'):
+        corpus.check(corpus.find(config, corpus.TRAIN), config, Vocabulary())
+
+
+def test_facts_of_shards_without_manifest_are_those_of_their_records(tmp_path):
+    documents = write_shards(tmp_path, "a", [9])
+    shard, = manifest.describe([str(tmp_path / "a_0.tfrecords")]).shards
+    assert (shard.records, shard.tokens) == (9, sum(map(len, documents)))

@@ -1,0 +1,121 @@
+"""Trains in chunks with an evaluation after each, and evaluates a checkpoint on the whole eval set."""
+import dataclasses
+import math
+import time
+
+import tensorflow.compat.v1 as tf
+
+import corpus
+import estimator as estimators
+import inputs
+import session_hooks
+from datasets import records
+from errors import UserError
+from models import checkpoints
+
+
+def train(config, encoder, tpu):
+    """Runs or continues the run of `config` up to max_steps; returns the exit status."""
+    train_set = _corpus(config, encoder, corpus.TRAIN)
+    eval_set = _corpus(config, encoder, corpus.EVAL) if config.eval_steps else None
+    path, changes = estimators.check_run(config, encoder)
+    step = checkpoints.step_of(path)
+    for line in changes:
+        print("warning: %s" % line)
+    if step >= config.max_steps:
+        print("%s is done: step %d of %d; raise \"max_steps\" to go on" % (config.model_dir, step, config.max_steps))
+        return 0
+    # Anything wrong with the data is said before the first step.
+    inputs.make_train_input_fn(config, train_set, encoder.eot, start_step=step, stop_step=step)
+    estimators.save_run(config, encoder)
+    estimator = estimators.build_estimator(config, tpu)
+    print("%s %s at step %d of %d, %s tokens a step" % (
+        "continuing" if path else "starting", config.model_dir, step, config.max_steps,
+        format(config.train_batch_size * config.n_ctx, ",")))
+    stop = session_hooks.StopOnSignal()
+    while step < config.max_steps:
+        # Evaluations stand at multiples of train_steps, wherever the run was interrupted.
+        target = min(config.max_steps, (step // config.train_steps + 1) * config.train_steps)
+        _train_to(estimator, config, train_set, encoder, step, target, stop)
+        step = checkpoints.step_of(checkpoints.latest(config.model_dir))
+        if stop.signal_number is not None:
+            print("stopped by signal %d; step %d is saved in %s" % (stop.signal_number, step, config.model_dir))
+            return 128 + stop.signal_number
+        if eval_set:
+            _evaluate(estimator, config, eval_set, encoder, stop)
+        if stop.signal_number is not None:
+            return 128 + stop.signal_number
+    print("done: %s is trained to step %d" % (config.model_dir, step))
+    return 0
+
+
+def _corpus(config, encoder, split):
+    found = corpus.find(config, split)
+    corpus.check(found, config, encoder)
+    return found
+
+
+def _train_to(estimator, config, train_set, encoder, step, target, stop):
+    input_fn = inputs.make_train_input_fn(config, train_set, encoder.eot, start_step=step, stop_step=target)
+    progress = session_hooks.Progress(config.model_dir, max_steps=config.max_steps,
+                                      tokens=config.train_batch_size * config.n_ctx)
+    with _reading(train_set):
+        try:
+            estimator.train(input_fn, max_steps=target, hooks=[progress, stop])
+        except (tf.train.NanLossDuringTrainingError, tf.errors.InvalidArgumentError) as error:
+            if isinstance(error, tf.errors.InvalidArgumentError) and "Tensor had" not in error.message:
+                raise
+            kept = checkpoints.latest(config.model_dir)
+            raise UserError("the loss is not finite at step %d; the last checkpoint is %s; lower \"lr\" or raise "
+                            "\"warmup_steps\" and run again" % ((progress.step or step) + 1, kept or "none"))
+
+
+class _reading:
+    """Turns TensorFlow's word of a damaged record into one that names the file and the offset."""
+
+    def __init__(self, found):
+        self._found = found
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if not isinstance(error, (tf.errors.DataLossError, tf.errors.InvalidArgumentError)):
+            return
+        if isinstance(error, tf.errors.InvalidArgumentError) and "parse" not in error.message:
+            return
+        for part in self._found.parts:
+            for shard in part.shards:
+                records.scan(shard.path)  # raises the UserError of the first damaged record
+
+
+def _evaluate(estimator, config, eval_set, encoder, stop):
+    """Evaluates, prints and returns (mean loss a token, tokens)."""
+    begun = time.monotonic()
+    input_fn = inputs.make_eval_input_fn(config, eval_set, encoder.eot)
+    steps = inputs.eval_steps(config, eval_set)
+    with _reading(eval_set):
+        result = estimator.evaluate(input_fn, steps=steps, hooks=[stop])
+    loss = float(result["token_loss"])
+    print("evaluation at step %d: loss %.4f, perplexity %.2f, %d batches in %s" % (
+        result["global_step"], loss, result["perplexity"], steps, session_hooks.duration(time.monotonic() - begun)))
+    return loss
+
+
+def evaluate_whole(config, encoder, tpu):
+    """Evaluates the newest checkpoint on every token of the eval set; returns the exit status."""
+    config = dataclasses.replace(config, eval_steps=-1)
+    eval_set = _corpus(config, encoder, corpus.EVAL)
+    path, _ = estimators.check_run(config, encoder)
+    if path is None:
+        raise UserError('"model_dir" %s holds no checkpoint to evaluate; train first' % config.model_dir)
+    checkpoints.step_of(path)
+    estimator = estimators.build_estimator(config, tpu)
+    loss = _evaluate(estimator, config, eval_set, encoder, session_hooks.StopOnSignal())
+    bits = loss / math.log(2)
+    targets = sum(part.tokens + part.records for part in eval_set.parts) - 1
+    line = "%s targets, %.4f bits per token" % (format(targets, ","), bits)
+    if eval_set.text_bytes:
+        line += ", %.4f bits per byte" % (bits * targets / eval_set.text_bytes)
+    print(line)
+    return 0
