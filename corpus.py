@@ -1,5 +1,4 @@
 """Which shards a config reads for training and for evaluation, and whether they fit it (no TensorFlow here)."""
-import os
 import re
 from typing import NamedTuple
 
@@ -45,7 +44,7 @@ def find(config, split):
     described = [(manifest.describe(paths), weight) for paths, weight in patterns]
     vocabularies = {found.vocabulary for found, _ in described} - {None}
     if len(vocabularies) > 1:
-        raise UserError('"%s_files": the parts of the mixture were encoded with different vocabularies' % split)
+        raise UserError(f'"{split}_files": the parts of the mixture were encoded with different vocabularies')
     sizes = [shard.text_bytes for found, _ in described for shard in found.shards]
     return Corpus(tuple(Part(found.shards, weight) for found, weight in described), next(iter(vocabularies), None),
                   None if None in sizes else sum(sizes))
@@ -54,26 +53,29 @@ def find(config, split):
 def check(corpus, config, encoder):
     """Raises UserError where the ids in the shards are not those of this network and vocabulary."""
     if encoder.size > config.n_vocab:
-        raise UserError('"n_vocab" is %d, but the vocabulary in %s has %d ids; set "n_vocab" to %d' % (
-            config.n_vocab, config.encoder_path or "the package of GPT-2's", encoder.size, encoder.size))
+        raise UserError(f'"n_vocab" is {config.n_vocab}, but the vocabulary in {_vocabulary_of(config)} has'
+                        f' {encoder.size} ids; set "n_vocab" to {encoder.size}')
     if corpus.vocabulary not in (None, encoder.fingerprint):
-        raise UserError("%s was encoded with another vocabulary (%.12s) than \"encoder_path\" %s (%.12s); encode the "
-                        "text anew with this one or set \"encoder_path\" to that one" % (
-                            os.path.dirname(corpus.parts[0].shards[0].path), corpus.vocabulary,
-                            config.encoder_path or "GPT-2's own", encoder.fingerprint))
+        raise UserError(f"{corpus.parts[0].shards[0].path} was encoded with another vocabulary"
+                        f" ({corpus.vocabulary:.12}) than that in {_vocabulary_of(config)} ({encoder.fingerprint:.12});"
+                        ' encode the text anew with this one or set "encoder_path" to that one')
     for part in corpus.parts:
         for shard in part.shards:
             if shard.largest_id >= config.n_vocab:
-                raise UserError('%s holds token id %d, but "n_vocab" is %d; the shard was made with another vocabulary' % (
-                    shard.path, shard.largest_id, config.n_vocab))
+                raise UserError(f'{shard.path} holds token id {shard.largest_id}, but "n_vocab" is {config.n_vocab};'
+                                " the shard was made with another vocabulary")
+
+
+def _vocabulary_of(config):
+    return config.encoder_path or "GPT-2's own package"
 
 
 def _files(config, split):
     """[(paths, weight)] of the config's train_files or eval_files."""
-    key = "%s_files" % split
+    key = f"{split}_files"
     given = getattr(config, key)
     if given is None:
-        raise UserError('"%s" is missing; set it to a glob of .tfrecords files below "data_path"' % key)
+        raise UserError(f'"{key}" is missing; set it to a glob of .tfrecords files below "data_path"')
     if isinstance(given, str):
         given = (given,)
     if isinstance(given[0], str):
@@ -85,8 +87,8 @@ def _match(config, pattern, key):
     pattern = storage.join(config.data_path, pattern)
     paths = [path for path in storage.glob(pattern) if not storage.is_folder(path)]
     if not paths:
-        raise UserError('"%s": no file matches %s; make shards with datasets/create_tfrecords.py or set "data_path"' % (
-            key, pattern))
+        raise UserError(f'"{key}": no file matches {pattern}; make shards with datasets/create_tfrecords.py or set'
+                        ' "data_path"')
     return sorted(paths, key=_natural)
 
 
@@ -107,9 +109,9 @@ def _openwebtext_shards(config, name, split):
     chosen = everything if split == TRAIN else held_out
     if not chosen:
         stem = name if split == TRAIN else name + "-eval"
-        raise UserError('"data_path": no file %s; make shards with datasets/create_tfrecords.py --name %s%s' % (
-            storage.join(config.data_path, stem + "_*.tfrecords"), name,
-            "" if split == TRAIN else ' --eval_fraction 0.01, or set "eval_steps" to 0'))
+        without = "" if split == TRAIN else ', or set "eval_steps" to 0'
+        raise UserError(f'"data_path": no file {storage.join(config.data_path, stem)}_*.tfrecords; make shards with'
+                        f" datasets/create_tfrecords.py --name {name}{without}")
     return [path for _, path in sorted(chosen.items())]
 
 

@@ -24,12 +24,12 @@ def run_command(main, argv=None):
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR,
                                errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.EFBIG, errno.ENAMETOOLONG):
             raise
-        sys.exit(_say("%s: %s" % (error.filename or "write", error.strerror)))
+        sys.exit(_say(f"{error.filename or 'write'}: {error.strerror}"))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
 
 
 def _say(message):
-    print("error: %s" % " ".join(str(message).split("\n")), file=sys.stderr)
+    print("error:", " ".join(str(message).split("\n")), file=sys.stderr)
     return USER_ERROR

@@ -49,8 +49,9 @@ def resolve_tpu(name):
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(name)
         resolver.cluster_spec()
     except Exception as error:  # whatever Google's client libraries raise: the user's cloud set-up is at fault
-        raise UserError("--tpu %s cannot be reached: %s; give the address as grpc://IP:8470, or run on a machine with "
-                        "Google credentials" % (name, str(error).split("\n")[0] or type(error).__name__))
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise UserError(f"--tpu {name} cannot be reached: {reason}; give the address as grpc://IP:8470, or run on a"
+                        " machine with Google credentials")
     return resolver
 
 
@@ -69,9 +70,9 @@ def check_run(config, encoder):
         with storage.open_file(noted) as f:
             fingerprint = json.load(f)["fingerprint"]
         if fingerprint != encoder.fingerprint:
-            raise UserError("%s was trained with another vocabulary (%.12s) than \"encoder_path\" %s (%.12s); set "
-                            "\"encoder_path\" to that one or choose another \"model_dir\"" % (
-                                config.model_dir, fingerprint, config.encoder_path or "GPT-2's own", encoder.fingerprint))
+            raise UserError(f"{config.model_dir} was trained with another vocabulary ({fingerprint:.12}) than that in"
+                            f" {config.encoder_path or 'the package of GPT-2'} ({encoder.fingerprint:.12}); set"
+                            ' "encoder_path" to that one or choose another "model_dir"')
     start = path or config.init_checkpoint
     if start:
         checkpoints.check(start, config)
@@ -86,5 +87,5 @@ def save_run(config, encoder):
         note = {"fingerprint": encoder.fingerprint, "size": encoder.size}
         storage.write_whole(storage.join(config.model_dir, VOCABULARY_FILE), json.dumps(note) + "\n")
     except (OSError, tf.errors.OpError) as error:
-        raise UserError('"model_dir" %s cannot be written: %s; set "model_dir" to a folder that can' % (
-            config.model_dir, getattr(error, "strerror", None) or str(error).split("\n")[0]))
+        reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
+        raise UserError(f'"model_dir" {config.model_dir} cannot be written: {reason}; set it to a folder that can')

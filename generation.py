@@ -7,11 +7,10 @@ import tensorflow.compat.v1 as tf
 import estimator as estimators
 import storage
 from errors import UserError
-from models import checkpoints
 from models.sampling import Options
 
 DEFAULTS = {"length": 256, "num_samples": 1, "temperature": 1.0, "top_k": 40, "top_p": 1.0}
-RULE = "=" * 80
+RULE = "=" * 40
 
 
 def predict(config, encoder, prompt, args):
@@ -19,11 +18,11 @@ def predict(config, encoder, prompt, args):
     path, _ = estimators.check_run(config, encoder)
     path = path or config.init_checkpoint
     if path is None:
-        raise UserError('"model_dir" %s holds no checkpoint to generate with; train first, or set "init_checkpoint"'
-                        % config.model_dir)
+        raise UserError(f'"model_dir" {config.model_dir} holds no checkpoint to generate with; train first, or set'
+                        ' "init_checkpoint"')
     if encoder.size > config.n_vocab:
-        raise UserError('"n_vocab" is %d, but the vocabulary has %d ids; set "encoder_path" to the one it was trained with'
-                        % (config.n_vocab, encoder.size))
+        raise UserError(f'"n_vocab" is {config.n_vocab}, but the vocabulary has {encoder.size} ids; set "encoder_path"'
+                        " to the one it was trained with")
     value = {name: default if getattr(args, name) is None else getattr(args, name)
              for name, default in DEFAULTS.items()}
     count = value.pop("num_samples")
@@ -56,7 +55,7 @@ def _until_end(tokens, eot):
 
 def _show(config, number, text):
     """Prints one sample and appends it to predict_path, in the original's layout."""
-    sample = "%s SAMPLE %d %s\n%s\n%s\n" % ("=" * 40, number, "=" * 40, text, RULE)
+    sample = f"{RULE} SAMPLE {number} {RULE}\n{text}\n{RULE * 2}\n"
     print(sample, end="", flush=True)
     if config.predict_path:
         folder = config.predict_path.rpartition("/")[0]

@@ -166,13 +166,14 @@ def make_train_input_fn(config, found, eot, *, start_step, stop_step):
     """
     for part in found.parts:
         if not cut_blocks(part.shards, config.n_ctx):
-            raise UserError("the %d tokens in %s do not fill one window of n_ctx + 1 = %d; add text or lower \"n_ctx\"" % (
-                part.tokens, part.shards[0].path, config.n_ctx + 1))
+            raise UserError(f"the {part.tokens} tokens in {part.shards[0].path} do not fill one window of n_ctx + 1 ="
+                            f' {config.n_ctx + 1}; add text or lower "n_ctx"')
 
     def input_fn(params):
         start, stop = start_step * config.train_batch_size, stop_step * config.train_batch_size
         windows = _training_windows(found, config, eot, start, stop)
-        batches = windows.map(lambda window: _static(window, config.n_ctx)).batch(params["batch_size"], drop_remainder=True)
+        examples = windows.map(lambda window: _static(window, config.n_ctx))
+        batches = examples.batch(params["batch_size"], drop_remainder=True)
         hosts, host = _host(params)
         return batches.shard(hosts, host).prefetch(tf.data.AUTOTUNE)
     return input_fn

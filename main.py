@@ -21,25 +21,25 @@ SAMPLING = ("top_k", "top_p", "temperature", "length", "num_samples", "seed")
 
 class Parser(argparse.ArgumentParser):
     def error(self, message):
-        raise UserError("%s; `python3 main.py --help` lists the options" % message)
+        raise UserError(f"{message}; `python3 main.py --help` lists the options")
 
 
 def parse_arguments(argv):
     parser = Parser(description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("--model", required=True, metavar="CONFIG.json", help="the run's config, local or gs://")
-    parser.add_argument("--tpu", metavar="NAME", help="train or evaluate on this TPU: a name, grpc://HOST:PORT, or local")
+    parser.add_argument("--tpu", metavar="NAME", help="use this TPU: a name, grpc://HOST:PORT, or local")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
                         help="override a key of the config for this run (JSON value); may be repeated")
     modes = parser.add_argument_group("instead of training")
     modes.add_argument("--eval", action="store_true", help="evaluate the newest checkpoint on the whole eval set")
-    modes.add_argument("--plan", action="store_true", help="say what this run would do; touches no device, writes nothing")
+    modes.add_argument("--plan", action="store_true", help="say what this run would do; writes nothing")
     modes.add_argument("--predict_text", metavar="TEXT", help="continue this text")
     modes.add_argument("--predict_file", metavar="FILE", help="continue the text in this file")
     options = parser.add_argument_group("generation")
     options.add_argument("--length", type=int, help="tokens to generate (default: 256)")
     options.add_argument("--num_samples", type=int, help="texts to generate (default: 1)")
-    options.add_argument("--temperature", type=float, help="below 1: safer; above: wilder; 0: always the likeliest token "
-                         "(default: 1)")
+    options.add_argument("--temperature", type=float,
+                         help="below 1: safer; above: wilder; 0: always the likeliest (default: 1)")
     options.add_argument("--top_k", type=int, help="draw from the K likeliest tokens only (default: 40; 0: from all)")
     options.add_argument("--top_p", type=float, help="draw from the likeliest tokens that together have probability P "
                          "(default: 1)")
@@ -53,18 +53,18 @@ def _check_arguments(args):
     modes = [name for name in ("eval", "plan") if getattr(args, name)]
     modes += [name for name in ("predict_text", "predict_file") if getattr(args, name) is not None]
     if len(modes) > 1:
-        raise UserError("--%s and --%s exclude each other; give one" % (modes[0], modes[1]))
+        raise UserError(f"--{modes[0]} and --{modes[1]} exclude each other; give one")
     given = [name for name in SAMPLING if getattr(args, name) is not None]
     if given and not (modes and modes[0].startswith("predict")):
-        raise UserError("--%s needs a text to continue; give --predict_text TEXT or --predict_file FILE" % given[0])
+        raise UserError(f"--{given[0]} needs a text to continue; give --predict_text TEXT or --predict_file FILE")
     limits = {"top_k": (0, None), "top_p": (0, 1), "temperature": (0, None), "length": (1, None),
               "num_samples": (1, None), "seed": (0, 2**31 - 1)}
     for name in given:
         low, high = limits[name]
         value = getattr(args, name)
         if not value >= low or (high is not None and value > high):
-            allowed = "at least %s" % low if high is None else "from %s to %s" % (low, high)
-            raise UserError("--%s is %s, but must be %s" % (name, value, allowed))
+            allowed = f"at least {low}" if high is None else f"from {low} to {high}"
+            raise UserError(f"--{name} is {value}, but must be {allowed}")
 
 
 def main(argv=None):
@@ -92,7 +92,7 @@ def _silence_tensorflow():
 
 
 def _note(line):
-    print("note: %s" % line, file=sys.stderr)
+    print(f"note: {line}", file=sys.stderr)
 
 
 def _found(config):
@@ -104,7 +104,7 @@ def _found(config):
             return str(error)
         return plan.Found(sum(len(part.shards) for part in parts), sum(part.records for part in parts),
                           sum(part.tokens for part in parts))
-    return plan.Corpus(look(corpus.TRAIN), look(corpus.EVAL) if config.eval_steps else "not wanted: \"eval_steps\" is 0")
+    return plan.Corpus(look(corpus.TRAIN), look(corpus.EVAL) if config.eval_steps else '"eval_steps" is 0')
 
 
 def _prompt(args):
@@ -113,15 +113,15 @@ def _prompt(args):
         return args.predict_text
     path = args.predict_file
     if not storage.exists(path):
-        raise UserError("--predict_file %s: no such file" % path)
+        raise UserError(f"--predict_file {path}: no such file")
     with storage.open_file(path, "rb") as f:
         data = f.read()
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
-        raise UserError("--predict_file %s is not UTF-8 text (byte %d); convert it first" % (path, error.start))
+        raise UserError(f"--predict_file {path} is not UTF-8 text (byte {error.start}); convert it first")
     if not text.strip():
-        raise UserError("--predict_file %s is empty; write the text to continue into it" % path)
+        raise UserError(f"--predict_file {path} is empty; write the text to continue into it")
     return text
 
 

@@ -83,7 +83,7 @@ def memory(config):
     width = ACTIVATION_BYTES[config.precision]
     layer = B * T * (16 * C * width + 2 * C) + B * H * T * T * (FLOAT32 + width)
     kept = L * B * T * C * width + layer if config.recompute else L * layer
-    accumulated = B < config.train_batch_size
+    accumulated = config.train_batch_size > B
     return Memory(weights=FLOAT32 * P, gradients=FLOAT32 * P * (2 if accumulated else 1),
                   optimizer=FLOAT32 * slot_count(config), activations=kept, logits=2 * FLOAT32 * B * T * V)
 

@@ -68,13 +68,13 @@ class Progress(tf.train.SessionRunHook):
             self._write(values, *self._point.read())
 
     def _print(self, values, loss, rate):
-        parts = ["step %*d/%d" % (len(str(self._max_steps)), self.step, self._max_steps)]
+        parts = [f"step {self.step:{len(str(self._max_steps))}}/{self._max_steps}"]
         if loss is not None and "loss" in values:
-            parts += ["loss %.4f" % loss, "lr %.2e" % values["learning_rate"]]
+            parts += [f"loss {loss:.4f}", f"lr {values['learning_rate']:.2e}"]
         if rate:
             overall = (self.step - self._started[1]) / (time.monotonic() - self._started[0])
-            parts += ["%s tokens/s" % format(round(rate * self._tokens), ","),
-                      "%s left" % duration((self._max_steps - self.step) / overall)]
+            parts += [f"{round(rate * self._tokens):,} tokens/s",
+                      f"{duration((self._max_steps - self.step) / overall)} left"]
         self._say("   ".join(parts))
 
     def _write(self, values, loss, rate):
@@ -90,7 +90,7 @@ def duration(seconds):
     """3725 -> '1:02:05'."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return "%d:%02d:%02d" % (hours, minutes, seconds) if hours else "%d:%02d" % (minutes, seconds)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 class StopOnSignal(tf.train.SessionRunHook):

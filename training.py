@@ -21,17 +21,16 @@ def train(config, encoder, tpu):
     path, changes = estimators.check_run(config, encoder)
     step = checkpoints.step_of(path)
     for line in changes:
-        print("warning: %s" % line)
+        print(f"warning: {line}")
     if step >= config.max_steps:
-        print("%s is done: step %d of %d; raise \"max_steps\" to go on" % (config.model_dir, step, config.max_steps))
+        print(f'{config.model_dir} is done: step {step} of {config.max_steps}; raise "max_steps" to go on')
         return 0
     # Anything wrong with the data is said before the first step.
     inputs.make_train_input_fn(config, train_set, encoder.eot, start_step=step, stop_step=step)
     estimators.save_run(config, encoder)
     estimator = estimators.build_estimator(config, tpu)
-    print("%s %s at step %d of %d, %s tokens a step" % (
-        "continuing" if path else "starting", config.model_dir, step, config.max_steps,
-        format(config.train_batch_size * config.n_ctx, ",")))
+    print(f"{'continuing' if path else 'starting'} {config.model_dir} at step {step} of {config.max_steps},"
+          f" {config.train_batch_size * config.n_ctx:,} tokens a step")
     stop = session_hooks.StopOnSignal()
     while step < config.max_steps:
         # Evaluations stand at multiples of train_steps, wherever the run was interrupted.
@@ -39,13 +38,13 @@ def train(config, encoder, tpu):
         _train_to(estimator, config, train_set, encoder, step, target, stop)
         step = checkpoints.step_of(checkpoints.latest(config.model_dir))
         if stop.signal_number is not None:
-            print("stopped by signal %d; step %d is saved in %s" % (stop.signal_number, step, config.model_dir))
+            print(f"stopped by signal {stop.signal_number}; step {step} is saved in {config.model_dir}")
             return 128 + stop.signal_number
         if eval_set:
             _evaluate(estimator, config, eval_set, encoder, stop)
         if stop.signal_number is not None:
             return 128 + stop.signal_number
-    print("done: %s is trained to step %d" % (config.model_dir, step))
+    print(f"done: {config.model_dir} is trained to step {step}")
     return 0
 
 
@@ -66,8 +65,8 @@ def _train_to(estimator, config, train_set, encoder, step, target, stop):
             if isinstance(error, tf.errors.InvalidArgumentError) and "Tensor had" not in error.message:
                 raise
             kept = checkpoints.latest(config.model_dir)
-            raise UserError("the loss is not finite at step %d; the last checkpoint is %s; lower \"lr\" or raise "
-                            "\"warmup_steps\" and run again" % ((progress.step or step) + 1, kept or "none"))
+            raise UserError(f"the loss is not finite at step {(progress.step or step) + 1}; the last checkpoint is"
+                            f' {kept or "none"}; lower "lr" or raise "warmup_steps" and run again')
 
 
 class _reading:
@@ -90,15 +89,15 @@ class _reading:
 
 
 def _evaluate(estimator, config, eval_set, encoder, stop):
-    """Evaluates, prints and returns (mean loss a token, tokens)."""
+    """Evaluates, prints the result and returns the mean loss of a token."""
     begun = time.monotonic()
     input_fn = inputs.make_eval_input_fn(config, eval_set, encoder.eot)
     steps = inputs.eval_steps(config, eval_set)
     with _reading(eval_set):
         result = estimator.evaluate(input_fn, steps=steps, hooks=[stop])
     loss = float(result["token_loss"])
-    print("evaluation at step %d: loss %.4f, perplexity %.2f, %d batches in %s" % (
-        result["global_step"], loss, result["perplexity"], steps, session_hooks.duration(time.monotonic() - begun)))
+    print(f"evaluation at step {result['global_step']}: loss {loss:.4f}, perplexity {result['perplexity']:.2f},"
+          f" {steps} batches in {session_hooks.duration(time.monotonic() - begun)}")
     return loss
 
 
@@ -108,14 +107,12 @@ def evaluate_whole(config, encoder, tpu):
     eval_set = _corpus(config, encoder, corpus.EVAL)
     path, _ = estimators.check_run(config, encoder)
     if path is None:
-        raise UserError('"model_dir" %s holds no checkpoint to evaluate; train first' % config.model_dir)
+        raise UserError(f'"model_dir" {config.model_dir} holds no checkpoint to evaluate; train first')
     checkpoints.step_of(path)
     estimator = estimators.build_estimator(config, tpu)
     loss = _evaluate(estimator, config, eval_set, encoder, session_hooks.StopOnSignal())
     bits = loss / math.log(2)
     targets = sum(part.tokens + part.records for part in eval_set.parts) - 1
-    line = "%s targets, %.4f bits per token" % (format(targets, ","), bits)
-    if eval_set.text_bytes:
-        line += ", %.4f bits per byte" % (bits * targets / eval_set.text_bytes)
-    print(line)
+    per_byte = f", {bits * targets / eval_set.text_bytes:.4f} bits per byte" if eval_set.text_bytes else ""
+    print(f"{targets:,} targets, {bits:.4f} bits per token{per_byte}")
     return 0

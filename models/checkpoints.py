@@ -18,8 +18,8 @@ def step_of(path):
         return 0
     reader = tf.train.load_checkpoint(path)
     if not reader.has_tensor(tf.GraphKeys.GLOBAL_STEP):
-        raise UserError("%s holds weights but no step of training, so it cannot be continued; move it elsewhere and set "
-                        "\"init_checkpoint\" to it" % path)
+        raise UserError(f"{path} holds weights but no step of training, so it cannot be continued; move it elsewhere"
+                        ' and set "init_checkpoint" to it')
     return int(reader.get_tensor(tf.GraphKeys.GLOBAL_STEP))
 
 
@@ -28,20 +28,22 @@ def check(path, config):
     try:
         found = dict(tf.train.list_variables(path))
     except (tf.errors.OpError, ValueError) as error:
-        raise UserError("%s is not a readable checkpoint: %s" % (path, str(error).split("\n")[0]))
-    wanted = {"%s/%s" % (SCOPE, weight.name): list(weight.shape) for weight in weight_list(config)}
+        reason = str(error).split("\n")[0]
+        raise UserError(f"{path} is not a readable checkpoint: {reason}; give the path of one without its endings")
+    wanted = {f"{SCOPE}/{weight.name}": list(weight.shape) for weight in weight_list(config)}
     # An optimizer's slot stands below its weight's name; everything else of the scope is of another network.
     extra = [name for name in found if name.startswith(SCOPE + "/") and name not in wanted
              and name.rpartition("/")[0] not in found]
-    misshapen = ["%s is %s, not %s" % (name, found[name], shape) for name, shape in wanted.items()
+    misshapen = [f"{name} is {found[name]}, not {shape}" for name, shape in wanted.items()
                  if name in found and list(found[name]) != shape]
     misfits = [("missing", [name for name in wanted if name not in found]), ("extra", extra),
                ("of another shape", misshapen)]
     if any(names for _, names in misfits):
-        raise UserError("%s does not fit the config: %s; use the config it was trained with or another \"model_dir\"" % (
-            path, "; ".join("%d %s (%s)" % (len(names), what, _shorten(names)) for what, names in misfits if names)))
+        listed = "; ".join(f"{len(names)} {what} ({_shorten(names)})" for what, names in misfits if names)
+        raise UserError(f"{path} does not fit the config: {listed}; use the config it was trained with or another"
+                        ' "model_dir"')
 
 
 def _shorten(names):
     rest = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (", and %d more" % rest if rest > 0 else "")
+    return ", ".join(names[:SHOWN]) + (f", and {rest} more" if rest > 0 else "")

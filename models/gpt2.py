@@ -7,7 +7,9 @@ B batch, T new positions, C width, H heads, D head size, V vocabulary, L layers.
 """
 import tensorflow.compat.v1 as tf
 
-from models import layers, optimizers, sampling, scalars, weights as weight_format
+from models import layers, optimizers, sampling, scalars
+from models import weights as weight_format
+
 
 def create_variables(config):
     """name -> float32 variable for every weight.  The initial values depend on the config's seed alone."""
@@ -113,7 +115,7 @@ def transformer_step(weights, tokens, config, *, cache, position):
 
 def layer_weights(weights, layer):
     """The weights of one layer, by their names below `h{layer}/`."""
-    prefix = "h%d/" % layer
+    prefix = f"h{layer}/"
     return {name[len(prefix):]: value for name, value in weights.items() if name.startswith(prefix)}
 
 

@@ -35,7 +35,7 @@ def sample(step_fn, cache, prompt, seeds, *, n_ctx, options):
     kept = min(given, n_ctx)
     logits, cache = step_fn(prompt[:, given - kept:], tf.constant(0), cache)
     token = choose(logits, seeds, 0, options)
-    # All tokens so far in one tensor, those not yet drawn as eot: the text that is read in again may start in the prompt.
+    # All tokens in one tensor, those not yet drawn as eot: what is read in again may reach back into the prompt.
     text = tf.concat([prompt, tf.fill([batch, length], options.eot)], 1)  # [B, S + N]
     text = _put(text, token, given)
 
@@ -46,7 +46,8 @@ def sample(step_fn, cache, prompt, seeds, *, n_ctx, options):
         logits, position, cache = _next_logits(step_fn, text, token, given + i, position, cache, n_ctx=n_ctx,
                                                total=given + length)
         token = tf.where_v2(ended, tf.fill([batch], options.eot), choose(logits, seeds, i, options))
-        return i + 1, _put(text, token, given + i), token, position, tf.logical_or(ended, tf.equal(token, options.eot)), cache
+        ended = tf.logical_or(ended, tf.equal(token, options.eot))
+        return i + 1, _put(text, token, given + i), token, position, ended, cache
     state = (tf.constant(1), text, token, tf.constant(kept), tf.equal(token, options.eot), cache)
     return tf.while_loop(unfinished, body, state, maximum_iterations=max(length - 1, 0))[1][:, given:]
 

@@ -23,7 +23,7 @@ def weight_list(config):
     weights = [Weight("wpe", (config.n_ctx, config.n_embd), deviation=POSITION_DEVIATION),
                Weight("wte", (config.n_vocab, config.n_embd), deviation=DEVIATION)]
     for layer in range(config.n_layer):
-        weights += [weight._replace(name="h%d/%s" % (layer, weight.name)) for weight in _layer(config)]
+        weights += [weight._replace(name=f"h{layer}/{weight.name}") for weight in _layer(config)]
     return weights + _normalisation("ln_f", config.n_embd)
 
 

@@ -35,7 +35,8 @@ def run_config(text_corpus, tmp_path):
     """Function (**changes) -> path of a JSON config of a run that takes a second, with its model_dir in tmp_path."""
     def write(**changes):
         values = {"n_ctx": 16, "n_vocab": 300, "n_embd": 32, "n_layer": 2, "n_head": 2, "lr": 1e-2, "warmup_steps": 2,
-                  "train_batch_size": 4, "eval_batch_size": 3, "predict_batch_size": 2, "train_steps": 4, "eval_steps": 2,
+                  "train_batch_size": 4, "eval_batch_size": 3, "predict_batch_size": 2, "train_steps": 4,
+                  "eval_steps": 2,
                   "max_steps": 8, "save_checkpoints_steps": 100, "input": "tfrecords", "data_path": str(text_corpus),
                   "train_files": "text_*.tfrecords", "eval_files": "text-eval_*.tfrecords",
                   "encoder_path": str(text_corpus / "encoder"), "model_dir": str(tmp_path / "run"),

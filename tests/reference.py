@@ -1,4 +1,4 @@
-"""GPT-2 and its optimizers once more, in NumPy float64 and straight from the papers: what the real ones are held against."""
+"""GPT-2 and its optimizers once more, in NumPy float64, straight from the papers: what ours are held against."""
 import numpy as np
 
 

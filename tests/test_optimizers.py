@@ -34,7 +34,8 @@ def problem(seed=0):
 
 
 def test_ten_steps_of_adamw_equal_numpy_and_only_matrices_decay():
-    config = graphs.small_config(lr_schedule="constant", weight_decay=0.3, beta1=0.8, beta2=0.9, epsilon=1e-3, grad_clip=0)
+    config = graphs.small_config(lr_schedule="constant", weight_decay=0.3, beta1=0.8, beta2=0.9, epsilon=1e-3,
+                                 grad_clip=0)
     start, grads = problem()
     found, _ = train(config, start, grads)
     for name, weight in start.items():
@@ -68,7 +69,8 @@ def test_ten_steps_of_adafactor_equal_numpy(beta1, decay_type):
     start["vector"] *= 1e-6  # below the floor of the parameter's scale
     found, _ = train(config, start, grads)
     for name, weight in start.items():
-        expected = reference.adafactor(weight, grads[name], rate=0.05, decay=0.2, beta1=beta1, decay_rate=rates[decay_type])
+        expected = reference.adafactor(weight, grads[name], rate=0.05, decay=0.2, beta1=beta1,
+                                       decay_rate=rates[decay_type])
         np.testing.assert_allclose(found[name], expected, rtol=5e-5, atol=1e-6, err_msg=name)
 
 

@@ -21,8 +21,8 @@ def generate(prompt, length, *, seeds=None, config=CONFIG, **options):
         def step(tokens, position, cache):
             hidden, cache = gpt2.transformer_step(weights, tokens, config, cache=cache, position=position)
             return gpt2.logits_of(hidden[:, -1], weights), cache
-        return sampling.sample(step, gpt2.empty_cache(tokens.shape[0], config), tokens, tf.constant(seeds), n_ctx=config.n_ctx,
-                               options=options)
+        cache = gpt2.empty_cache(tokens.shape[0], config)
+        return sampling.sample(step, cache, tokens, tf.constant(seeds), n_ctx=config.n_ctx, options=options)
     return graphs.run_network(config, WEIGHTS, prompt, function)
 
 
