@@ -37,13 +37,17 @@ def cast_weights(variables, config):
             for name, value in variables.items()}
 
 
+def micro_batches(config):
+    """How many slices the global batch is computed in, however many devices share each."""
+    return config.train_batch_size // (config.micro_batch_size or config.train_batch_size)
+
+
 def dropout_seeds(config, step, micro_batch):
     """seeds(site) -> int32 [2], another for each dropout site, micro-batch, replica and step; None without dropout."""
     if not (config.embed_dropout or config.attn_dropout or config.res_dropout):
         return None
     sites = 1 + 3 * config.n_layer
-    slices = config.train_batch_size // (config.micro_batch_size or config.train_batch_size)
-    replica = _replica_number()
+    slices, replica = micro_batches(config), _replica_number()
 
     def seeds(site):
         number = (replica * slices + micro_batch) * sites + site
@@ -176,7 +180,7 @@ def _train_spec(variables, tokens, labels, config, *, use_tpu):
 
     def cast(variables):
         return cast_weights(variables, config)
-    loss, gradients = optimizers.gradients(loss_fn, cast, variables, (tokens, labels), config.micro_batch_size)
+    loss, gradients = optimizers.gradients(loss_fn, cast, variables, (tokens, labels), micro_batches(config))
     loss = tf.debugging.check_numerics(loss, "loss")  # before the update, so that no checkpoint ever holds a NaN
     step_before = tf.identity(step)
     with tf.control_dependencies([loss, step_before]):

@@ -7,6 +7,8 @@ import math
 import tensorflow.compat.v1 as tf
 from tensorflow.python.tpu import tpu_function
 
+from errors import UserError
+
 ADAFACTOR_EPSILON = 1e-30  # added to squared gradients
 ADAFACTOR_SCALE_FLOOR = 1e-3  # smallest parameter scale, so that weights that start at zero can move
 ADAFACTOR_CLIP = 1.0  # largest root mean square of an update before it is scaled
@@ -32,15 +34,17 @@ def learning_rate(step, config):
     return config.lr * tf.where_v2(step < config.warmup_steps, warming, decaying)
 
 
-def gradients(loss_fn, cast, variables, batch, micro_batch_size=None):
+def gradients(loss_fn, cast, variables, batch, slices=1):
     """Mean loss of the batch and its gradient: (float32 scalar, list of float32 tensors like `variables`).
 
     loss_fn(weights, *micro-batch, number of the micro-batch) -> mean loss; cast(variables) -> weights to compute
-    with.  With `micro_batch_size` the batch goes through in slices of that many rows, one at a time: same result
-    up to rounding (and dropout masks), activations of one slice in memory.
+    with.  The rows of the batch go through in `slices` equal micro-batches, one at a time: same result up to
+    rounding (and dropout masks), activations of one micro-batch in memory.  Raises UserError where they do not divide.
     """
     rows = batch[0].shape[0]
-    slices = rows // (micro_batch_size or rows)
+    if rows % slices:
+        raise UserError(f'a device\'s {rows} sequences cannot be split into {slices} micro-batches; use a larger'
+                        ' "micro_batch_size"')
     weights = cast(variables)
     if slices == 1:
         return _slice_gradients(loss_fn, weights, batch, 0)
