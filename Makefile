@@ -18,6 +18,9 @@ $(READY): requirements.txt requirements-dev.txt $(READY_TO_RUN)
 	@touch $@
 
 # A vocabulary and shards from Python's own sources, 4 minutes of training, a sample.  Each part that is done is skipped.
+# Left out: installed packages, tests, and files that are tables rather than programs.
+SOURCES := $(foreach name,site-packages dist-packages test tests idlelib lib2to3 encodings pydoc_data msilib,--exclude $(name))
+
 quickstart: $(READY_TO_RUN)
 	@$(PYTHON) -c 'import sysconfig; print("text: Python sources in", sysconfig.get_path("stdlib"))'
 	@STDLIB=`$(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("stdlib"))'` && \
@@ -25,8 +28,8 @@ quickstart: $(READY_TO_RUN)
 	$(PYTHON) datasets/create_tfrecords.py --input "$$STDLIB" $(SOURCES) --no_ftfy --name python --eval_fraction 0.05 \
 	    --files_per 500 --encoder_path $(QUICK)/encoder --output_dir $(QUICK)
 	@$(PYTHON) main.py --model configs/quickstart.json
-	@$(PYTHON) main.py --model configs/quickstart.json --predict_text "class " --length 200 --top_k 20 --seed 1
-SOURCES := --exclude site-packages --exclude dist-packages --exclude test --exclude tests --exclude idlelib --exclude lib2to3
+	@$(PYTHON) main.py --model configs/quickstart.json --predict_text "def " --length 200 --top_k 20 \
+	    --temperature 0.8 --seed 1
 
 test: $(READY)
 	@$(PYTHON) -m pytest -m "not slow"

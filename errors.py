@@ -3,6 +3,8 @@ import errno
 import signal
 import sys
 
+import storage
+
 USER_ERROR = 2
 
 
@@ -25,6 +27,11 @@ def run_command(main, argv=None):
                                errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.EFBIG, errno.ENAMETOOLONG):
             raise
         sys.exit(_say(f"{error.filename or 'write'}: {error.strerror}"))
+    except Exception as error:
+        blamed = storage.blame(error)
+        if not blamed:
+            raise
+        sys.exit(_say("%s: %s; check the path and what this account may do there" % blamed))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)

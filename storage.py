@@ -1,10 +1,12 @@
 """Files that may be local or on Google Storage: `gs://` paths go through TensorFlow, all others never import it."""
 import glob as local_glob
 import os
+import re
 import shutil
 import tempfile
 
 REMOTE = "gs://"
+ANSWERS = {"401": "no or outdated credentials", "403": "no permission", "404": "no such bucket or object"}
 
 
 def is_remote(path):
@@ -43,9 +45,9 @@ def glob(pattern):
 
 
 def make_folder(path):
-    if is_remote(path):
-        _gfile().makedirs(path)
-    else:
+    # Google Storage has no folders; TensorFlow's makedirs would write empty objects, and never return from a bucket
+    # that does not exist.
+    if not is_remote(path):
         os.makedirs(path, exist_ok=True)
 
 
@@ -81,6 +83,18 @@ def remove_folder(path):
         _gfile().rmtree(path)
     else:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def blame(error):
+    """(gs:// path, what is wrong with it in a few words) from an error of TensorFlow, or None where it names none."""
+    path = re.search(r"gs://[^\s'\",;]*", str(error))
+    if not path or not type(error).__module__.startswith("tensorflow"):
+        return None
+    answer = re.search(r"HTTP response code (\d+)", str(error))
+    if not answer:
+        return path.group(), str(error).split("\n")[0]
+    return path.group(), "Google Storage answers %s, %s" % (
+        answer.group(1), ANSWERS.get(answer.group(1), "again and again"))
 
 
 def _umask():

@@ -1,0 +1,28 @@
+import sys, time, os, collections, re
+from tests.test_gs import *
+def show(name, r, t): print("=====", name, r.returncode, round(time.time()-t,1), "\n", r.stdout[-1500:], "|", r.stderr[-1800:], flush=True)
+def test_it(gcs, call):
+    orig = dict(gcs.objects)
+    def go(name, *a, fault=None, **ch):
+        t=time.time(); gcs._faults.clear()
+        if fault: gcs.fail(*fault)
+        try: show(name, call(*a, **ch), t)
+        except subprocess.TimeoutExpired as e: print("=====", name, "TIMEOUT", (e.stderr or b"")[-1000:], collections.Counter(re.sub(r"\?.*","",x) for x in gcs.requests[-300:]).most_common(5), flush=True)
+        gcs.objects.clear(); gcs.objects.update(orig)
+    go("wrong model_dir bucket", model_dir="gs://wrong/run")
+    go("model_dir bucket only", model_dir="gs://bucket")
+    go("wrong data bucket", data_path="gs://wrong/data")
+    go("wrong vocab", encoder_path="gs://wrong/enc")
+    go("missing data", data_path="gs://bucket/nope")
+    go("403 config", fault=("config.json", 403))
+    go("403 data", fault=(r"data%2Ftext", 403))
+    go("403 listing", fault=(r"/o\?", 403))
+    go("403 run write", fault=(r"POST", 403))
+    go("401 all", fault=(r"", 401))
+    go("503 all", fault=(r"", 503))
+    go("plan wrong bucket", "--plan", data_path="gs://wrong/data")
+    go("plan 403", "--plan", fault=(r"/o\?", 403))
+    go("predict 403 out", "--predict_text", "a", fault=(r"run%2Fcheckpoint", 403))
+    go("predict file missing", "--predict_file", "gs://bucket/nope.txt")
+    go("init_checkpoint missing", init_checkpoint="gs://bucket/nope/model.ckpt-3")
+    go("init_checkpoint wrong bucket", init_checkpoint="gs://wrong/nope/model.ckpt-3")
