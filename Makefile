@@ -26,9 +26,9 @@ quickstart: $(READY_TO_RUN)
 	@STDLIB=`$(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("stdlib"))'` && \
 	$(PYTHON) encoder/train.py --input "$$STDLIB" $(SOURCES) --no_ftfy --size 4096 --output_dir $(QUICK)/encoder && \
 	$(PYTHON) datasets/create_tfrecords.py --input "$$STDLIB" $(SOURCES) --no_ftfy --name python --eval_fraction 0.05 \
-	    --files_per 500 --encoder_path $(QUICK)/encoder --output_dir $(QUICK)
+	    --encoder_path $(QUICK)/encoder --output_dir $(QUICK)
 	@$(PYTHON) main.py --model configs/quickstart.json
-	@$(PYTHON) main.py --model configs/quickstart.json --predict_text "def " --length 200 --top_k 20 \
+	@$(PYTHON) main.py --model configs/quickstart.json --predict_text "class" --length 200 --top_k 20 \
 	    --temperature 0.8 --seed 1
 
 test: $(READY)

@@ -31,7 +31,7 @@ def run_command(main, argv=None):
         blamed = storage.blame(error)
         if not blamed:
             raise
-        sys.exit(_say("%s: %s; check the path and what this account may do there" % blamed))
+        sys.exit(_say(f"{blamed}; check the path, the space left and what this account may do there"))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)

@@ -87,5 +87,5 @@ def save_run(config, encoder):
         note = {"fingerprint": encoder.fingerprint, "size": encoder.size}
         storage.write_whole(storage.join(config.model_dir, VOCABULARY_FILE), json.dumps(note) + "\n")
     except (OSError, tf.errors.OpError) as error:
-        reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
+        reason = getattr(error, "strerror", None) or storage.blame(error) or str(error).splitlines()[0]
         raise UserError(f'"model_dir" {config.model_dir} cannot be written: {reason}; set it to a folder that can')

@@ -2,7 +2,6 @@
 import glob as local_glob
 import os
 import re
-import shutil
 import tempfile
 
 REMOTE = "gs://"
@@ -78,23 +77,19 @@ def write_whole(path, text):
         raise
 
 
-def remove_folder(path):
-    if is_remote(path):
-        _gfile().rmtree(path)
-    else:
-        shutil.rmtree(path, ignore_errors=True)
-
-
 def blame(error):
-    """(gs:// path, what is wrong with it in a few words) from an error of TensorFlow, or None where it names none."""
-    path = re.search(r"gs://[^\s'\",;]*", str(error))
-    if not path or not type(error).__module__.startswith("tensorflow"):
+    """What is wrong with a path, in a few words, from an error of TensorFlow; None where it is about something else."""
+    if not type(error).__module__.startswith("tensorflow"):
         return None
-    answer = re.search(r"HTTP response code (\d+)", str(error))
-    if not answer:
-        return path.group(), str(error).split("\n")[0]
-    return path.group(), "Google Storage answers %s, %s" % (
-        answer.group(1), ANSWERS.get(answer.group(1), "again and again"))
+    text = str(error)
+    path = re.search(r"gs://[^\s'\",;]*", text)
+    if "No space left on device" in text or "Disk quota exceeded" in text:
+        return "no space left on the disk"
+    answer = re.search(r"HTTP response code (\d+)", text)
+    if path and answer:
+        meaning = ANSWERS.get(answer.group(1), "again and again")
+        return f"{path.group()}: Google Storage answers {answer.group(1)}, {meaning}"
+    return f"{path.group()}: {text.splitlines()[0]}" if path else None
 
 
 def _umask():

@@ -36,7 +36,9 @@ def train(config, encoder, tpu):
         # Evaluations stand at multiples of train_steps, wherever the run was interrupted.
         target = min(config.max_steps, (step // config.train_steps + 1) * config.train_steps)
         _train_to(estimator, config, train_set, encoder, step, target, stop)
-        step = checkpoints.step_of(checkpoints.latest(config.model_dir))
+        before, step = step, checkpoints.step_of(checkpoints.latest(config.model_dir))
+        if step == before and stop.signal_number is None:
+            raise RuntimeError(f"training from step {step} to {target} saved nothing in {config.model_dir}")
         if stop.signal_number is not None:
             print(f"stopped by signal {stop.signal_number}; step {step} is saved in {config.model_dir}")
             return 128 + stop.signal_number

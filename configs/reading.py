@@ -50,7 +50,7 @@ def _read_text(path):
         # Google Storage raises TensorFlow's errors, which cannot be named without importing TensorFlow.
         if not isinstance(error, OSError) and not storage.is_remote(path):
             raise
-        cause = getattr(error, "strerror", None) or error
+        cause = getattr(error, "strerror", None) or storage.blame(error) or str(error).splitlines()[0]
         raise UserError(f"{path}: cannot be read ({cause}); give the path of a JSON file") from None
 
 

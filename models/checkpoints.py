@@ -1,15 +1,24 @@
 """Whether a checkpoint fits the network of a config."""
 import tensorflow.compat.v1 as tf
 
+import storage
 from errors import UserError
 from models.weights import SCOPE, weight_list
 
+STATE_FILE = "checkpoint"  # where TensorFlow notes the newest
 SHOWN = 3  # names per kind of misfit in a message
 
 
 def latest(model_dir):
-    """Path of the newest checkpoint in `model_dir`, or None."""
-    return tf.train.latest_checkpoint(model_dir)
+    """Path of the newest checkpoint in `model_dir`, or None where there never was one."""
+    state = storage.join(model_dir, STATE_FILE)
+    if not storage.exists(state):  # raises where Google Storage refuses; TensorFlow would say none, and we start over
+        return None
+    path = tf.train.latest_checkpoint(model_dir)
+    if path is None:
+        raise UserError(f"{state} cannot be read or names a checkpoint that is not there; bring its files back, or"
+                        " delete it to start anew")
+    return path
 
 
 def step_of(path):

@@ -310,6 +310,13 @@ def test_checkpoint_that_does_not_fit_lists_its_tensors(run_config, tmp_path):
     assert "12 extra (model/h1/attn/c_attn/b" in message
 
 
+def test_run_whose_newest_checkpoint_is_gone_is_not_taken_for_a_new_one(run_config, tmp_path):
+    config = run_config(max_steps=4)
+    main.main(["--model", config])
+    (tmp_path / "run" / "model.ckpt-4.index").unlink()
+    assert "names a checkpoint that is not there" in mistake("--model", config, "--set", "max_steps=8")
+
+
 def test_weights_without_a_step_in_model_dir_are_explained(run_config, tmp_path):
     with tf.Graph().as_default(), tf.Session() as s:
         from configs import schema

@@ -22,8 +22,8 @@ esac
 
 
 def setup(folder):
-    return subprocess.run(["/bin/sh", os.path.join(ROOT, "tools", "setup.sh"), "requirements.txt"], cwd=folder, text=True,
-                          capture_output=True, env={"PATH": str(folder)})
+    return subprocess.run(["/bin/sh", os.path.join(ROOT, "tools", "setup.sh"), "requirements.txt"], cwd=folder,
+                          text=True, capture_output=True, env={"PATH": str(folder)})
 
 
 def test_python_that_is_too_new_is_one_line_that_says_how_to_get_another(tmp_path):

@@ -94,7 +94,7 @@ def readme():
 
 
 def test_config_table_of_the_readme_is_that_of_the_schema():
-    assert schema.markdown() in readme(), "put `python3 -c 'from configs import schema; print(schema.markdown())'` there"
+    assert schema.markdown() in readme(), "print(configs.schema.markdown()) gives what must stand there"
 
 
 def test_file_tree_of_the_readme_names_every_file_once():
