@@ -75,9 +75,15 @@ def test_a_cache_that_cannot_be_used_or_written_is_no_error(tmp_path):
 
 
 def test_a_file_of_another_size_than_its_manifest_says_is_an_error(data):
+    with open(data[0].path, "rb") as f:
+        content = f.read()
     with open(data[0].path, "ab") as f:
-        f.write(b"x")
-    with pytest.raises(UserError, match=f"has {data[0].size + 1} bytes, .*a.manifest.json says {data[0].size}"):
+        f.write(content)
+    with pytest.raises(UserError, match=f"has {2 * data[0].size} bytes, .*a.manifest.json says {data[0].size}"):
+        manifest.describe([data[0].path])
+    with open(data[0].path, "wb") as f:
+        f.write(content[:-1])
+    with pytest.raises(UserError, match=r"a_0.tfrecords.*byte \d+"):
         manifest.describe([data[0].path])
     assert manifest.describe([data[2].path]).shards == (data[2],)
 
