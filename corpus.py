@@ -1,4 +1,8 @@
 """Which shards a config reads for training and for evaluation, and whether they fit it (no TensorFlow here)."""
+import glob
+import hashlib
+import json
+import os
 import re
 from typing import NamedTuple
 
@@ -37,11 +41,21 @@ class Corpus(NamedTuple):
     vocabulary: str  # fingerprint, or None where no manifest tells it
     text_bytes: int  # UTF-8 bytes of the text, or None where unknown
 
+    @property
+    def fingerprint(self):
+        """Hex sha256 over all that decides the order of the data, wherever the shards lie."""
+        facts = [[part.weight, [[os.path.basename(shard.path), shard.records, shard.tokens] for shard in part.shards]]
+                 for part in self.parts]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
-def find(config, split):
-    """The Corpus for `split`, TRAIN or EVAL.  Raises UserError: nothing found, damaged or contradictory shards."""
+
+def find(config, split, cache=True):
+    """The Corpus for `split`, TRAIN or EVAL; `cache` as in manifest.describe.
+
+    Raises UserError: nothing found, damaged or contradictory shards.
+    """
     patterns = _files(config, split) if config.input == schema.FILES_INPUT else _openwebtext(config, split)
-    described = [(manifest.describe(paths), weight) for paths, weight in patterns]
+    described = [(manifest.describe(paths, cache), weight) for paths, weight in patterns]
     vocabularies = {found.vocabulary for found, _ in described} - {None}
     if len(vocabularies) > 1:
         raise UserError(f'"{split}_files": the parts of the mixture were encoded with different vocabularies')
@@ -79,12 +93,13 @@ def _files(config, split):
     if isinstance(given, str):
         given = (given,)
     if isinstance(given[0], str):
-        return [([path for pattern in given for path in _match(config, pattern, key)], 1.0)]
+        paths = [path for pattern in given for path in _match(config, pattern, key)]
+        return [(list(dict.fromkeys(paths)), 1.0)]  # what two globs match is read once
     return [(_match(config, pattern, key), float(weight)) for pattern, weight in given]
 
 
 def _match(config, pattern, key):
-    pattern = storage.join(config.data_path, pattern)
+    pattern = _below(config.data_path, pattern)
     paths = [path for path in storage.glob(pattern) if not storage.is_folder(path)]
     if not paths:
         raise UserError(f'"{key}": no file matches {pattern}; make shards with datasets/create_tfrecords.py or set'
@@ -99,7 +114,7 @@ def _openwebtext(config, split):
 def _openwebtext_shards(config, name, split):
     """Shards {name}_{i} to train on and {name}-eval_{i} to evaluate on; without the latter the original's split."""
     def numbered(stem):
-        paths = storage.glob(storage.join(config.data_path, stem + "_*.tfrecords"))
+        paths = storage.glob(_below(config.data_path, stem + "_*.tfrecords"))
         return {int(found.group(1)): path for path in paths
                 for found in [re.search(r"_(\d+)\.tfrecords$", path)] if found}
     everything, held_out = numbered(name), numbered(name + "-eval")
@@ -113,6 +128,17 @@ def _openwebtext_shards(config, name, split):
         raise UserError(f'"data_path": no file {storage.join(config.data_path, stem)}_*.tfrecords; make shards with'
                         f" datasets/create_tfrecords.py --name {name}{without}")
     return [path for _, path in sorted(chosen.items())]
+
+
+def _below(folder, pattern):
+    """`pattern` in a folder whose own name may hold characters that globs use."""
+    return storage.join(folder if storage.is_remote(folder) else glob.escape(folder), pattern)
+
+
+def overlap(one, other):
+    """Paths that both corpora read."""
+    paths = {shard.path for part in other.parts for shard in part.shards}
+    return [shard.path for part in one.parts for shard in part.shards if shard.path in paths]
 
 
 def _natural(path):

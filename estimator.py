@@ -1,16 +1,20 @@
 """The one TPUEstimator that serves CPUs, GPUs and TPUs, and the state of its model_dir."""
+import errno
+import glob
 import json
 import logging
+import os
+import shutil
 
 import tensorflow.compat.v1 as tf
 
 import storage
-from configs import resume, schema
+from configs import reading, schema
+from configs.resume import CONFIG_FILE, saved_config_warnings
 from errors import UserError
 from models import checkpoints, gpt2
 
-CONFIG_FILE, VOCABULARY_FILE = "config.json", "vocabulary.json"
-NOISE = ("Reraising captured error", "Instructions for updating", "deprecated", "params are not passed to Estimator")
+DATA_FILE = "data.json"
 
 
 def quiet():
@@ -18,13 +22,11 @@ def quiet():
     # With eager execution on, replicas on several CPU devices hang and signals are swallowed in the session.
     tf.disable_eager_execution()
     logger = tf.get_logger()
-    logger.setLevel(logging.WARNING)
-    logger.addFilter(lambda record: not any(words in record.getMessage() for words in NOISE))
+    logger.setLevel(logging.CRITICAL)  # what goes wrong reaches the user as an exception
 
 
 def build_estimator(config, tpu=None, sampling_options=None):
     """TPUEstimator for the config; `tpu` names a TPU, None trains on what TensorFlow finds on this machine."""
-    quiet()
     session_config = tf.ConfigProto(allow_soft_placement=True)
     # Grappler's remapper fuses products with what follows into kernels that are up to four times slower on CPUs.
     session_config.graph_options.rewrite_options.remapping = 2  # RewriterConfig.OFF
@@ -55,37 +57,56 @@ def resolve_tpu(name):
     return resolver
 
 
-def check_run(config, encoder):
+def check_run(config, encoder, train_set=None):
     """(path of the newest checkpoint or None, warning lines), when model_dir fits this config and vocabulary.
 
     Raises UserError where the config, the vocabulary or the weights of the run in model_dir are others.
     """
     warnings_found = []
-    saved = storage.join(config.model_dir, CONFIG_FILE)
     path = checkpoints.latest(config.model_dir)
-    if path and storage.exists(saved):
-        warnings_found = resume.check_resume(schema.load(saved), config, saved)
-    noted = storage.join(config.model_dir, VOCABULARY_FILE)
-    if path and storage.exists(noted):
-        with storage.open_file(noted) as f:
-            fingerprint = json.load(f)["fingerprint"]
-        if fingerprint != encoder.fingerprint:
-            raise UserError(f"{config.model_dir} was trained with another vocabulary ({fingerprint:.12}) than that in"
-                            f" {config.encoder_path or 'the package of GPT-2'} ({encoder.fingerprint:.12}); set"
-                            ' "encoder_path" to that one or choose another "model_dir"')
+    if path:
+        warnings_found = saved_config_warnings(config) + _check_data(config, encoder, train_set)
     start = path or config.init_checkpoint
     if start:
         checkpoints.check(start, config)
     return path, warnings_found
 
 
-def save_run(config, encoder):
-    """Writes the resolved config and the vocabulary's fingerprint beside the checkpoints."""
+def _check_data(config, encoder, train_set):
+    """Warning lines for other data than the run's; UserError for another vocabulary."""
+    noted = storage.join(config.model_dir, DATA_FILE)
+    if not storage.exists(noted):
+        return []
+    found = reading.read_object(noted)
+    if found.get("vocabulary") != encoder.fingerprint:
+        raise UserError(f"{config.model_dir} was trained with another vocabulary ({found.get('vocabulary')!s:.12}) than"
+                        f" that in {config.encoder_path or 'the package of GPT-2'} ({encoder.fingerprint:.12}); set"
+                        ' "encoder_path" to that one or choose another "model_dir"')
+    if train_set is None or found.get("shards") == train_set.fingerprint:
+        return []
+    return [f"{noted}: the training shards are not those the run began with: the data order changes"]
+
+
+def make_folder(config):
+    """Creates model_dir.  Raises UserError where that cannot be."""
     try:
         storage.make_folder(config.model_dir)
+        if not storage.is_remote(config.model_dir) and not os.access(config.model_dir, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise UserError(f'"model_dir" {config.model_dir} cannot be written: {error.strerror}; set it to'
+                        " a folder that can")
+
+
+def save_run(config, encoder, train_set):
+    """Writes the resolved config and the fingerprints of vocabulary and shards beside the checkpoints."""
+    try:
         schema.save(config, storage.join(config.model_dir, CONFIG_FILE))
-        note = {"fingerprint": encoder.fingerprint, "size": encoder.size}
-        storage.write_whole(storage.join(config.model_dir, VOCABULARY_FILE), json.dumps(note) + "\n")
+        note = {"vocabulary": encoder.fingerprint, "vocabulary_size": encoder.size, "shards": train_set.fingerprint}
+        storage.write_whole(storage.join(config.model_dir, DATA_FILE), json.dumps(note) + "\n")
     except (OSError, tf.errors.OpError) as error:
         reason = getattr(error, "strerror", None) or storage.blame(error) or str(error).splitlines()[0]
         raise UserError(f'"model_dir" {config.model_dir} cannot be written: {reason}; set it to a folder that can')
+    if not storage.is_remote(config.model_dir):  # what a checkpoint that was cut short left behind
+        for path in storage.glob(storage.join(glob.escape(config.model_dir), "model.ckpt-*_temp")):
+            shutil.rmtree(path, ignore_errors=True)

@@ -6,7 +6,9 @@ import tensorflow.compat.v1 as tf
 
 import estimator as estimators
 import storage
+from encoder import bpe
 from errors import UserError
+from models import checkpoints
 from models.sampling import Options
 
 DEFAULTS = {"length": 256, "num_samples": 1, "temperature": 1.0, "top_k": 40, "top_p": 1.0}
@@ -15,24 +17,30 @@ RULE = "=" * 40
 
 def predict(config, encoder, prompt, args):
     """Prints and stores `args.num_samples` continuations of the str `prompt`; returns the exit status."""
+    estimators.quiet()
     path, _ = estimators.check_run(config, encoder)
-    path = path or config.init_checkpoint
     if path is None:
-        raise UserError(f'"model_dir" {config.model_dir} holds no checkpoint to generate with; train first, or set'
-                        ' "init_checkpoint"')
+        raise UserError(f'"model_dir" {config.model_dir} holds no checkpoint to generate with; train first')
+    checkpoints.step_of(path)
     if encoder.size > config.n_vocab:
         raise UserError(f'"n_vocab" is {config.n_vocab}, but the vocabulary has {encoder.size} ids; set "encoder_path"'
                         " to the one it was trained with")
     value = {name: default if getattr(args, name) is None else getattr(args, name)
              for name, default in DEFAULTS.items()}
     count = value.pop("num_samples")
-    seed = secrets.randbelow(2**31 - count) if args.seed is None else args.seed
+    seed = secrets.randbelow(2**31) if args.seed is None else args.seed
     options = Options(eot=encoder.eot, vocabulary=encoder.size, **value)
-    estimator = estimators.build_estimator(config, sampling_options=options)
+    prompt = bpe.well_formed(prompt)
     tokens = encoder.encode(prompt) or [encoder.eot]  # an empty prompt: a text begins behind <|endoftext|>
-    rows = estimator.predict(_input_fn(tokens, seed, count), checkpoint_path=path)
-    for number, row in zip(range(count), rows):
-        _show(config, number, prompt + encoder.decode(_until_end(row["tokens"], encoder.eot)))
+    _store(config, "")  # a path that cannot be written is said before minutes are spent
+    estimator = estimators.build_estimator(config, args.tpu, sampling_options=options)
+    with checkpoints.reading(path):
+        rows = estimator.predict(_input_fn(tokens, seed, count), checkpoint_path=path)
+        for number, row in zip(range(count), rows):
+            text = prompt + encoder.decode(_until_end(row["tokens"], encoder.eot))
+            sample = f"{RULE} SAMPLE {number} {RULE}\n{text}\n{RULE * 2}\n"  # the original's layout
+            print(sample, end="", flush=True)
+            _store(config, sample)
     return 0
 
 
@@ -41,8 +49,9 @@ def _input_fn(tokens, seed, count):
     def input_fn(params):
         batch = params["batch_size"]
         rows = -(-count // batch) * batch
-        seeds = (np.arange(rows, dtype=np.int64) + seed) % (2**31)
-        features = {"tokens": np.tile(np.array(tokens, np.int32), [rows, 1]), "seed": seeds.astype(np.int32)}
+        # Not seed, seed + 1 ...: the samples of neighbouring seeds would be the same texts.
+        seeds = [np.random.SeedSequence([seed, row]).generate_state(1)[0] % 2**31 for row in range(rows)]
+        features = {"tokens": np.tile(np.array(tokens, np.int32), [rows, 1]), "seed": np.array(seeds, np.int32)}
         return tf.data.Dataset.from_tensor_slices(features).batch(batch, drop_remainder=True)
     return input_fn
 
@@ -53,13 +62,12 @@ def _until_end(tokens, eot):
     return tokens[:tokens.index(eot)] if eot in tokens else tokens
 
 
-def _show(config, number, text):
-    """Prints one sample and appends it to predict_path, in the original's layout."""
-    sample = f"{RULE} SAMPLE {number} {RULE}\n{text}\n{RULE * 2}\n"
-    print(sample, end="", flush=True)
-    if config.predict_path:
-        folder = config.predict_path.rpartition("/")[0]
-        if folder:
-            storage.make_folder(folder)
-        with storage.open_file(config.predict_path, "a") as f:
-            f.write(sample)
+def _store(config, text):
+    """Appends `text` to predict_path."""
+    if not config.predict_path:
+        return
+    folder = config.predict_path.rpartition("/")[0]
+    if folder:
+        storage.make_folder(folder)
+    with storage.open_file(config.predict_path, "a") as f:
+        f.write(text)

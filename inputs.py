@@ -22,6 +22,7 @@ BLOCK_TOKENS = 1 << 25  # what is shuffled at once: 70 MB of records
 WINDOW_BUFFER_TOKENS = 1 << 24  # windows that wait to be drawn: 64 MB
 DOCUMENTS_AT_ONCE = 256
 IGNORED = -1  # label that does not count: models.layers.IGNORED
+LONGEST_SCHEDULE = 20000  # rows
 MIXTURE_PERIOD = 1000  # windows in which each part of a mixture has exactly its share
 
 
@@ -87,6 +88,8 @@ def mixture_quota(weights):
     for number in np.argsort(quota - exact, kind="stable")[:max(0, MIXTURE_PERIOD - quota.sum())]:
         quota[number] += 1
     quota[np.argmax(quota)] -= quota.sum() - MIXTURE_PERIOD
+    if quota.min() < 1:
+        raise UserError(f"a mixture of {len(weights)} parts cannot give each its share; use fewer parts")
     return quota
 
 
@@ -170,6 +173,7 @@ def make_train_input_fn(config, found, eot, *, start_step, stop_step):
                             f' {config.n_ctx + 1}; add text or lower "n_ctx"')
 
     def input_fn(params):
+        tf.compat.v1.set_random_seed(config.seed)  # tf.data's shuffles mix the graph's seed into their own
         start, stop = start_step * config.train_batch_size, stop_step * config.train_batch_size
         windows = _training_windows(found, config, eot, start, stop)
         examples = windows.map(lambda window: _static(window, config.n_ctx))
@@ -188,9 +192,22 @@ def _host(params):
     return hosts, number
 
 
+def longest_chunk(config, found):
+    """Steps whose schedule stays small enough to be worked out at once: a tiny corpus has many epochs in few steps."""
+    rows = max(len(blocks) / sum(block.windows for block in blocks)
+               for blocks in (cut_blocks(part.shards, config.n_ctx) for part in found.parts))  # a window
+    return max(1, int(LONGEST_SCHEDULE / (rows * config.train_batch_size)))
+
+
 def eval_steps(config, found):
-    """Batches of one evaluation: the config's eval_steps, at most (and for -1 exactly) the whole set."""
+    """Batches of one evaluation: the config's eval_steps, at most (and for -1 exactly) the whole set.
+
+    Raises UserError where there is nothing to predict.
+    """
     targets = sum(part.tokens + part.records for part in found.parts) - 1
+    if targets < 1:
+        raise UserError(f"the eval set {found.parts[0].shards[0].path} holds no text; give another in \"eval_files\" or"
+                        ' set "eval_steps" to 0')
     windows = -(-targets // config.n_ctx)
     batches = -(-windows // config.eval_batch_size)
     return batches if config.eval_steps < 0 else min(config.eval_steps, batches)

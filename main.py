@@ -3,7 +3,6 @@
     python3 main.py --model configs/117M.json [--tpu NAME | grpc://HOST:PORT | local]
     python3 main.py --model configs/117M.json --predict_text "Once upon a time"
 """
-import argparse
 import os
 import sys
 import warnings
@@ -12,20 +11,15 @@ import corpus
 import errors
 import plan
 import storage
-from configs import schema
+from configs import resume, schema
 from encoder import bpe
 from errors import UserError
 
 SAMPLING = ("top_k", "top_p", "temperature", "length", "num_samples", "seed")
 
 
-class Parser(argparse.ArgumentParser):
-    def error(self, message):
-        raise UserError(f"{message}; `python3 main.py --help` lists the options")
-
-
 def parse_arguments(argv):
-    parser = Parser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser = errors.Parser(description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("--model", required=True, metavar="CONFIG.json", help="the run's config, local or gs://")
     parser.add_argument("--tpu", metavar="NAME", help="use this TPU: a name, grpc://HOST:PORT, or local")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
@@ -57,8 +51,8 @@ def _check_arguments(args):
     given = [name for name in SAMPLING if getattr(args, name) is not None]
     if given and not (modes and modes[0].startswith("predict")):
         raise UserError(f"--{given[0]} needs a text to continue; give --predict_text TEXT or --predict_file FILE")
-    limits = {"top_k": (0, None), "top_p": (0, 1), "temperature": (0, None), "length": (1, None),
-              "num_samples": (1, None), "seed": (0, 2**31 - 1)}
+    limits = {"top_k": (0, None), "top_p": (0, 1), "temperature": (0, None), "length": (1, 10**6),
+              "num_samples": (1, 10**6), "seed": (0, 2**31 - 1)}
     for name in given:
         low, high = limits[name]
         value = getattr(args, name)
@@ -72,7 +66,7 @@ def main(argv=None):
     config = schema.load(args.model, args.overrides, notice=_note)
     encoder = bpe.load(config.encoder_path)
     if args.plan:
-        print(plan.report(config, _found(config)))
+        print(plan.report(config, _found(config, encoder), _run_problems(config)))
         return 0
     _silence_tensorflow()
     if args.predict_text is not None or args.predict_file is not None:
@@ -95,13 +89,23 @@ def _note(line):
     print(f"note: {line}", file=sys.stderr)
 
 
-def _found(config):
-    """What --plan shows of the data."""
+def _run_problems(config):
+    """Lines on what --plan sees in model_dir."""
+    try:
+        return resume.saved_config_warnings(config)
+    except UserError as error:
+        return [str(error)]
+
+
+def _found(config, encoder):
+    """What --plan shows of the data, or what is wrong with it."""
     def look(split):
         try:
-            parts = corpus.find(config, split).parts
+            found = corpus.find(config, split, cache=False)
+            corpus.check(found, config, encoder)
         except UserError as error:
             return str(error)
+        parts = found.parts
         return plan.Found(sum(len(part.shards) for part in parts), sum(part.records for part in parts),
                           sum(part.tokens for part in parts))
     return plan.Corpus(look(corpus.TRAIN), look(corpus.EVAL) if config.eval_steps else '"eval_steps" is 0')

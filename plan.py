@@ -114,18 +114,19 @@ def learning_rate(config, step):
     return config.lr * (config.lr_min + (1 - config.lr_min) * height)
 
 
-def report(config, corpus, replicas=1):
+def report(config, corpus, others=(), replicas=1):
     """The plan as text.
 
     Args:
       corpus: Corpus, or a str that says why there is none.
+      others: lines on problems found elsewhere.
       replicas: devices or TPU cores that share each batch.
     """
     if isinstance(corpus, str):
         corpus = Corpus(corpus, "not looked for")
     rows = _network(config) + _volume(config) + _data(config, corpus) + _cost(config) + _schedule(config)
     lines = [f"{name:<24}{value}" for name, value in rows]
-    found = problems(config, corpus, replicas)
+    found = [*problems(config, corpus, replicas), *others]
     return "\n".join(lines + (["problems:", *(f"  - {line}" for line in found)] if found else ["no problems found"]))
 
 
@@ -190,12 +191,11 @@ def _data_problems(config, corpus):
         return lines
     if isinstance(corpus.eval, str):
         lines.append(f'no eval data: {corpus.eval}; set "eval_steps" to 0 to train without')
-    elif not _windows(config, corpus.eval):
-        lines.append(f'the eval data has {corpus.eval.tokens:,} tokens, less than one window of "n_ctx" + 1 ='
-                     f' {config.n_ctx + 1:,}; set "eval_steps" to 0 to train without')
-    elif config.eval_steps * config.eval_batch_size > _windows(config, corpus.eval):
+    elif corpus.eval.targets < 2:
+        lines.append('the eval data is empty; give another, or set "eval_steps" to 0 to train without')
+    elif config.eval_steps * config.eval_batch_size > _eval_windows(config, corpus.eval):
         lines.append(f'"eval_steps" {config.eval_steps:,} x "eval_batch_size" {config.eval_batch_size:,} is more than'
-                     f' the {_windows(config, corpus.eval):,} windows of the eval data; set "eval_steps" to -1')
+                     f' the {_eval_windows(config, corpus.eval):,} windows of the eval data; set "eval_steps" to -1')
     return lines
 
 
@@ -242,6 +242,11 @@ def _folder_problems(folder):
 def _windows(config, found):
     """Windows of n_ctx + 1 tokens that overlap by one."""
     return max(0, found.targets - 1) // config.n_ctx
+
+
+def _eval_windows(config, found):
+    """Windows of an evaluation, the last of which may be shorter."""
+    return -(-(found.targets - 1) // config.n_ctx)
 
 
 def human_bytes(count):

@@ -93,6 +93,24 @@ def duration(seconds):
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
+class Interrupted(Exception):
+    """A signal came during an evaluation, whose result would be that of a part of the set."""
+
+
+class GiveUpOnSignal(tf.train.SessionRunHook):
+    """Raises Interrupted at the batch in which `stop`, a StopOnSignal, saw a signal: for evaluations."""
+
+    def __init__(self, stop):
+        self._stop = stop
+
+    def before_run(self, run_context):
+        self._stop.before_run(run_context)
+
+    def after_run(self, run_context, run_values):
+        if self._stop.signal_number is not None:
+            raise Interrupted
+
+
 class StopOnSignal(tf.train.SessionRunHook):
     """Ends training after the step in which SIGINT or SIGTERM came, so that it is saved; a second one kills at once.
 
@@ -113,7 +131,7 @@ class StopOnSignal(tf.train.SessionRunHook):
         if self.signal_number is not None:
             os._exit(128 + number)
         self.signal_number = number
-        os.write(2, b"signal %d: saving after this step; once more stops at once\n" % number)
+        os.write(2, b"signal %d: stopping after this step; once more stops at once\n" % number)
 
     def before_run(self, run_context):
         self._install()

@@ -1,8 +1,12 @@
 """Files that may be local or on Google Storage: `gs://` paths go through TensorFlow, all others never import it."""
+import contextlib
+import fcntl
 import glob as local_glob
 import os
 import re
 import tempfile
+
+from errors import UserError
 
 REMOTE = "gs://"
 ANSWERS = {"401": "no or outdated credentials", "403": "no permission", "404": "no such bucket or object"}
@@ -75,6 +79,23 @@ def write_whole(path, text):
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+@contextlib.contextmanager
+def only_run(path, remedy):
+    """Holds the lock file `path` (on gs:// nothing is held); raises UserError where another process has it."""
+    if is_remote(path):
+        yield
+        return
+    with open(path, "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when we are killed
+        except BlockingIOError:
+            raise UserError(f"another run holds {path}; wait for it, or {remedy}")
+        try:
+            yield
+        finally:
+            os.unlink(path)
 
 
 def blame(error):

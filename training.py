@@ -9,42 +9,59 @@ import corpus
 import estimator as estimators
 import inputs
 import session_hooks
+import storage
 from datasets import records
 from errors import UserError
 from models import checkpoints
 
+LOCK_FILE = ".lock"
+
 
 def train(config, encoder, tpu):
     """Runs or continues the run of `config` up to max_steps; returns the exit status."""
+    estimators.quiet()
     train_set = _corpus(config, encoder, corpus.TRAIN)
     eval_set = _corpus(config, encoder, corpus.EVAL) if config.eval_steps else None
-    path, changes = estimators.check_run(config, encoder)
+    # Anything wrong with the data is said before the first step.
+    inputs.make_train_input_fn(config, train_set, encoder.eot, start_step=0, stop_step=0)
+    if eval_set:
+        inputs.eval_steps(config, eval_set)
+        for path in corpus.overlap(train_set, eval_set)[:1]:
+            print(f"warning: {path} is trained on and evaluated on; the evaluation will look too good")
+    estimators.make_folder(config)
+    with storage.only_run(storage.join(config.model_dir, LOCK_FILE), 'choose another "model_dir"'):
+        return _train(config, encoder, tpu, train_set, eval_set)
+
+
+def _train(config, encoder, tpu, train_set, eval_set):
+    path, changes = estimators.check_run(config, encoder, train_set)
     step = checkpoints.step_of(path)
     for line in changes:
         print(f"warning: {line}")
     if step >= config.max_steps:
         print(f'{config.model_dir} is done: step {step} of {config.max_steps}; raise "max_steps" to go on')
         return 0
-    # Anything wrong with the data is said before the first step.
-    inputs.make_train_input_fn(config, train_set, encoder.eot, start_step=step, stop_step=step)
-    estimators.save_run(config, encoder)
+    estimators.save_run(config, encoder, train_set)
     estimator = estimators.build_estimator(config, tpu)
     print(f"{'continuing' if path else 'starting'} {config.model_dir} at step {step} of {config.max_steps},"
           f" {config.train_batch_size * config.n_ctx:,} tokens a step")
     stop = session_hooks.StopOnSignal()
     while step < config.max_steps:
         # Evaluations stand at multiples of train_steps, wherever the run was interrupted.
-        target = min(config.max_steps, (step // config.train_steps + 1) * config.train_steps)
+        due = min(config.max_steps, (step // config.train_steps + 1) * config.train_steps)
+        target = min(due, step + inputs.longest_chunk(config, train_set))
         _train_to(estimator, config, train_set, encoder, step, target, stop)
         before, step = step, checkpoints.step_of(checkpoints.latest(config.model_dir))
-        if step == before and stop.signal_number is None:
-            raise RuntimeError(f"training from step {step} to {target} saved nothing in {config.model_dir}")
-        if stop.signal_number is not None:
+        try:
+            if stop.signal_number is not None:
+                raise session_hooks.Interrupted
+            if step == before:
+                raise UserError(f"{train_set.parts[0].shards[0].path} or a shard beside it holds fewer records than its"
+                                " manifest says; delete the manifest, and the shards are scanned instead")
+            if eval_set and step == due:
+                _evaluate(estimator, config, eval_set, encoder, stop)
+        except session_hooks.Interrupted:
             print(f"stopped by signal {stop.signal_number}; step {step} is saved in {config.model_dir}")
-            return 128 + stop.signal_number
-        if eval_set:
-            _evaluate(estimator, config, eval_set, encoder, stop)
-        if stop.signal_number is not None:
             return 128 + stop.signal_number
     print(f"done: {config.model_dir} is trained to step {step}")
     return 0
@@ -60,15 +77,18 @@ def _train_to(estimator, config, train_set, encoder, step, target, stop):
     input_fn = inputs.make_train_input_fn(config, train_set, encoder.eot, start_step=step, stop_step=target)
     progress = session_hooks.Progress(config.model_dir, max_steps=config.max_steps,
                                       tokens=config.train_batch_size * config.n_ctx)
-    with _reading(train_set):
+    with _reading(train_set), checkpoints.reading(checkpoints.latest(config.model_dir) or "none"):
         try:
             estimator.train(input_fn, max_steps=target, hooks=[progress, stop])
-        except (tf.train.NanLossDuringTrainingError, tf.errors.InvalidArgumentError) as error:
-            if isinstance(error, tf.errors.InvalidArgumentError) and "Tensor had" not in error.message:
+        except (tf.train.NanLossDuringTrainingError, tf.errors.OpError) as error:
+            if "No space left" in str(error):
+                raise UserError(f'"model_dir" {config.model_dir}: no space left on the disk; make room and run again')
+            if isinstance(error, tf.errors.OpError) and "Tensor had" not in error.message:
                 raise
-            kept = checkpoints.latest(config.model_dir)
-            raise UserError(f"the loss is not finite at step {(progress.step or step) + 1}; the last checkpoint is"
-                            f' {kept or "none"}; lower "lr" or raise "warmup_steps" and run again')
+            what = "gradient" if "gradient norm" in str(error) else "loss"
+            raise UserError(f"the {what} is not finite at step {(progress.step or step) + 1}; the last checkpoint is"
+                            f" {checkpoints.latest(config.model_dir) or 'none'}; lower \"lr\" or raise \"warmup_steps\""
+                            " and run again, from an older checkpoint if it fails at once")
 
 
 class _reading:
@@ -95,9 +115,12 @@ def _evaluate(estimator, config, eval_set, encoder, stop):
     begun = time.monotonic()
     input_fn = inputs.make_eval_input_fn(config, eval_set, encoder.eot)
     steps = inputs.eval_steps(config, eval_set)
-    with _reading(eval_set):
-        result = estimator.evaluate(input_fn, steps=steps, hooks=[stop])
+    with _reading(eval_set), checkpoints.reading(checkpoints.latest(config.model_dir)):
+        result = estimator.evaluate(input_fn, steps=steps, hooks=[session_hooks.GiveUpOnSignal(stop)])
     loss = float(result["token_loss"])
+    if not math.isfinite(loss):
+        raise UserError(f"the evaluation loss at step {result['global_step']} is {loss}: the weights in"
+                        f' {config.model_dir} are spoiled; lower "lr" and go back to an older checkpoint')
     print(f"evaluation at step {result['global_step']}: loss {loss:.4f}, perplexity {result['perplexity']:.2f},"
           f" {steps} batches in {session_hooks.duration(time.monotonic() - begun)}")
     return loss
@@ -106,13 +129,18 @@ def _evaluate(estimator, config, eval_set, encoder, stop):
 def evaluate_whole(config, encoder, tpu):
     """Evaluates the newest checkpoint on every token of the eval set; returns the exit status."""
     config = dataclasses.replace(config, eval_steps=-1)
+    estimators.quiet()
     eval_set = _corpus(config, encoder, corpus.EVAL)
     path, _ = estimators.check_run(config, encoder)
     if path is None:
         raise UserError(f'"model_dir" {config.model_dir} holds no checkpoint to evaluate; train first')
     checkpoints.step_of(path)
     estimator = estimators.build_estimator(config, tpu)
-    loss = _evaluate(estimator, config, eval_set, encoder, session_hooks.StopOnSignal())
+    stop = session_hooks.StopOnSignal()
+    try:
+        loss = _evaluate(estimator, config, eval_set, encoder, stop)
+    except session_hooks.Interrupted:
+        return 128 + stop.signal_number
     bits = loss / math.log(2)
     targets = sum(part.tokens + part.records for part in eval_set.parts) - 1
     per_byte = f", {bits * targets / eval_set.text_bytes:.4f} bits per byte" if eval_set.text_bytes else ""

@@ -1,4 +1,5 @@
 """What it means to continue a run with another config than the one it was started with."""
+import storage
 from configs import reading, schema
 from errors import UserError
 
@@ -8,6 +9,15 @@ EFFECT = {
     schema.SCHEDULE: "the learning rate follows the new schedule from here on",
     schema.UPDATE: "the weights are updated differently from here on",
 }
+
+
+CONFIG_FILE = "config.json"  # the resolved config, in model_dir
+
+
+def saved_config_warnings(config):
+    """`check_resume` against the config saved in model_dir; no lines where there is none."""
+    saved = storage.join(config.model_dir, CONFIG_FILE)
+    return check_resume(schema.load(saved), config, saved) if storage.exists(saved) else []
 
 
 def compare(saved, new):

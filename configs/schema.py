@@ -41,13 +41,13 @@ class Config:
     """Make one with `load` or `from_dict`; the constructor itself checks nothing."""
     model: str = key(MODEL, "GPT2", one_of("GPT2"), NETWORK,
         "the network; there is one")
-    n_ctx: int = key(MODEL, 1024, integer(1), NETWORK,
+    n_ctx: int = key(MODEL, 1024, integer(1, 2**20), NETWORK,
         "tokens that the network sees at once")
-    n_vocab: int = key(MODEL, 50257, integer(1), NETWORK,
+    n_vocab: int = key(MODEL, 50257, integer(1, 2**24), NETWORK,
         "size of the vocabulary in `encoder_path`, `<|endoftext|>` included")
-    n_embd: int = key(MODEL, 768, integer(1), NETWORK,
+    n_embd: int = key(MODEL, 768, integer(1, 2**16), NETWORK,
         "width: numbers per token between layers")
-    n_layer: int = key(MODEL, 12, integer(1), NETWORK,
+    n_layer: int = key(MODEL, 12, integer(1, 1000), NETWORK,
         "layers")
     n_head: int | None = key(MODEL, None, optional(integer(1)), NETWORK,
         "attention heads; must divide `n_embd`; null = `n_embd` / 64")
@@ -74,7 +74,7 @@ class Config:
 
     opt_name: str = key(OPTIMIZER, "adam", one_of("adam", "adafactor"), NETWORK,
         "adam is AdamW when `weight_decay` is not 0; adafactor keeps almost no state beside the weights")
-    lr: float = key(OPTIMIZER, 2.5e-4, number(above=0), SCHEDULE,
+    lr: float = key(OPTIMIZER, 2.5e-4, number(above=0, high=100), SCHEDULE,
         "learning rate at its highest, right after the warm-up")
     lr_schedule: str = key(OPTIMIZER, "cosine", one_of("cosine", "linear", "constant"), SCHEDULE,
         "how lr falls from the end of the warm-up to `max_steps`")
@@ -101,11 +101,11 @@ class Config:
     grad_clip: float = key(OPTIMIZER, 1.0, number(low=0), UPDATE,
         "longest gradient, as the norm over all weights; 0 = no limit (the original's)")
 
-    train_batch_size: int = key(RUN, 8, integer(1), ORDER,
+    train_batch_size: int = key(RUN, 8, integer(1, 2**20), ORDER,
         "sequences of `n_ctx` tokens per step, over all devices together")
-    eval_batch_size: int = key(RUN, 8, integer(1), FREE,
+    eval_batch_size: int = key(RUN, 8, integer(1, 2**20), FREE,
         "sequences per evaluation batch")
-    predict_batch_size: int = key(RUN, 1, integer(1), FREE,
+    predict_batch_size: int = key(RUN, 1, integer(1, 2**20), FREE,
         "texts generated at once")
     train_steps: int = key(RUN, 1000, integer(1), FREE,
         "steps between evaluations")

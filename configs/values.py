@@ -3,6 +3,8 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+MOST = 2**31 - 1  # what TensorFlow's int32 holds
+
 
 class Kind(NamedTuple):
     allowed: str  # completes "must be ..." in an error, and the README's column
@@ -10,12 +12,12 @@ class Kind(NamedTuple):
 
 
 def integer(low, high=None):
-    """An int in [low, high]; a float without a fraction counts (1e5), a bool does not."""
+    """An int in [low, high], at most MOST; a float without a fraction counts (1e5), a bool does not."""
     def accept(value):
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         _require(isinstance(value, int) and not isinstance(value, bool))
-        _require(value >= low and (high is None or value <= high))
+        _require(low <= value <= (MOST if high is None else high))
         return value
     return Kind(f"an integer >= {low}" if high is None else f"an integer from {low} to {high}", accept)
 
@@ -50,12 +52,12 @@ def _boolean(value):
 
 
 def _text(value):
-    _require(isinstance(value, str))
+    _require(isinstance(value, str) and "\0" not in value)
     return value
 
 
 def _path(value):
-    _require(isinstance(value, str) and value.strip())
+    _require(_text(value).strip())
     return value
 
 

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 import storage
+from configs import reading
 from datasets import documents, manifest, records
 from encoder import bpe
 from errors import UserError
@@ -63,8 +64,7 @@ def completed(state, output_dir):
     names = sorted(os.listdir(state)) if os.path.isdir(state) else []
     for name in names:
         if name.endswith(COMPLETE):
-            with open(os.path.join(state, name)) as f:
-                yield manifest.entry_from_json(json.load(f), output_dir)
+            yield manifest.entry_from_json(reading.read_object(os.path.join(state, name)), output_dir)
 
 
 def build(jobs, processes, advance):

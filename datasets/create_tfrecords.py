@@ -5,14 +5,12 @@ sample of the whole and the bytes do not depend on the number of processes.  Dif
 files in the order of the disk: there a shard was whatever lay together.
 """
 import argparse
-import contextlib
 import os
 import sys
 
 if __name__ == "__main__":  # run as a file: imports start at the repository
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-import fcntl
 import hashlib
 import json
 import re
@@ -25,6 +23,7 @@ from tqdm import tqdm
 
 import errors
 import storage
+from configs import reading
 from datasets import building, documents, manifest
 from encoder import bpe
 from errors import UserError
@@ -40,30 +39,16 @@ def main(argv=None):
     args = _arguments(argv)
     _check(args)
     encoder = bpe.load(args.encoder_path)
+    print("listing documents", flush=True)
+    index = documents.make_index(args.input, args.exclude)
     os.makedirs(args.output_dir, exist_ok=True)
-    with _only_run(os.path.join(args.output_dir, f".{args.name}.lock")):
-        _create(args, encoder)
+    with storage.only_run(os.path.join(args.output_dir, f".{args.name}.lock"), "choose another --name"):
+        _create(args, encoder, index)
     return 0
 
 
-@contextlib.contextmanager
-def _only_run(path):
-    """Two runs would write the same files."""
-    with open(path, "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when we are killed
-        except BlockingIOError:
-            raise UserError(f"another run holds {path}: wait for it, or choose another --name")
-        try:
-            yield
-        finally:
-            os.unlink(path)
-
-
-def _create(args, encoder):
+def _create(args, encoder, index):
     """Brings the output from whatever state it is in to finished."""
-    print("listing documents", flush=True)
-    index = documents.make_index(args.input, args.exclude)
     plan = _plan(args, encoder, index)
     target = manifest.path_of(args.output_dir, args.name)
     state = os.path.join(args.output_dir, f".{args.name}.state")
@@ -140,8 +125,7 @@ def _finished(args, plan, target, state):
     if os.path.exists(target):
         _, found, entries = manifest.load(target)
     elif os.path.exists(note):
-        with open(note) as f:
-            found = json.load(f)
+        found = reading.read_object(note)
     remedy = f"choose another --name, or delete {args.name}_*.tfrecords, {args.name}-eval_*.tfrecords, "\
              f"{target} and {state}"
     if found is None:
@@ -176,7 +160,7 @@ def _orders(index, args):
 
 
 def _arguments(argv):
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0],
+    parser = errors.Parser(description=__doc__.split("\n\n")[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("--input", nargs="+", required=True, metavar="PATH",

@@ -83,7 +83,10 @@ def entry_from_json(content, folder):
     """The Entry, its path below `folder`.  Raises KeyError or TypeError where something is missing or superfluous."""
     facts = dict(content)
     path, split, outcomes = storage.join(folder, facts.pop("file")), facts.pop("split"), facts.pop("outcomes")
-    return Entry(split, Shard(path=path, **facts), outcomes)
+    shard = Shard(path=path, **facts)
+    if not all(isinstance(count, int) and count >= 0 for count in (shard.records, shard.tokens, shard.size)):
+        raise TypeError(f"the counts of {path}")
+    return Entry(split, shard, outcomes)
 
 
 def sum_outcomes(entries):
@@ -95,8 +98,10 @@ def sum_outcomes(entries):
     return total
 
 
-def describe(paths):
+def describe(paths, cache=True):
     """The Corpus of the shard files `paths` (local or gs://), from their manifests or else from reading them once.
+
+    With `cache` the facts of shards that had to be read are left beside them.
 
     Raises UserError where a file is not what its manifest says or the manifests have different vocabularies.
     """
@@ -114,7 +119,7 @@ def describe(paths):
                         "both with one vocabulary")
     plan = next(iter(involved.values())).plan if involved else {}
     unlisted = [path for path in paths if not facts[path]]
-    scanned = {path: _scan_once(path) for path in (tqdm(unlisted, desc="scan", unit="file") if unlisted else ())}
+    scanned = {path: _scan_once(path, cache) for path in (tqdm(unlisted, desc="scan", unit="file") if unlisted else ())}
     shards = tuple(_checked(path, *facts[path]) if facts[path] else scanned[path] for path in paths)
     return Corpus(shards, plan.get("vocabulary"), plan.get("vocabulary_size"))
 
@@ -128,7 +133,7 @@ def _checked(path, shard, manifest):
     return shard._replace(path=path)
 
 
-def _scan_once(path):
+def _scan_once(path, keep):
     """The Shard of a file without manifest, kept beside it for as long as the file does not change."""
     if not storage.exists(path):
         raise UserError(f"no file {path}")
@@ -141,6 +146,8 @@ def _scan_once(path):
         if content.pop("state") == state:
             return Shard(path=path, **content)
     shard = records.scan(path)
+    if not keep:
+        return shard
     facts = shard._asdict()
     del facts["path"]
     with contextlib.suppress(Exception):  # a folder that is read-only costs another scan next time, no more

@@ -103,6 +103,8 @@ def scan(path):
     for offset, payload in read(path):
         try:
             ids = _token_ids(_features(payload))
+            if ids.min(initial=0) < 0:
+                raise ValueError(f"holds token id {ids.min()}; ids start at 0")
         except ValueError as error:
             raise UserError(f"{path}: record {records} at byte {offset} {error}")
         records, tokens = records + 1, tokens + len(ids)
@@ -130,8 +132,8 @@ def encode(key, ids):
 def decode(payload):
     """The bytes of a tf.train.Example -> (key bytes, int64 [T]).  Raises ValueError naming what is missing."""
     features = _features(payload)
-    keys = [value for number, _, value in _fields(features.get("hash", b"")) if number == BYTES_LIST]
-    values = [value for key in keys for number, _, value in _fields(key) if number == 1]
+    keys = _nested(features.get("hash", b""), BYTES_LIST)
+    values = [value for key in keys for value in _nested(key, 1)]
     if len(values) != 1:
         raise ValueError(f"has {len(values)} values in the feature `hash`, not one")
     return values[0], _token_ids(features)
@@ -176,22 +178,29 @@ def decode_varints(data):
 def _features(payload):
     """{name: the bytes of its tf.train.Feature}, whatever their order; unknown fields are passed over."""
     features = {}
-    for number, _, group in _fields(payload):
-        for entry in [value for inner, _, value in _fields(group) if inner == 1] if number == 1 else ():
-            parts = {inner: value for inner, _, value in _fields(entry)}
-            features[parts.get(1, b"").decode("utf-8", "replace")] = parts.get(2, b"")
+    for entry in [entry for group in _nested(payload, 1) for entry in _nested(group, 1)]:
+        name, value = (b"".join(_nested(entry, number)[-1:]) for number in (1, 2))
+        features[name.decode("utf-8", "replace")] = value
     return features
+
+
+def _nested(data, number):
+    """List of the bytes of all fields of that number in a message.  Raises ValueError where one is a plain number."""
+    values = [value for found, _, value in _fields(data) if found == number]
+    if any(isinstance(value, int) for value in values):
+        raise ValueError("is not a tf.train.Example")
+    return values
 
 
 def _token_ids(features):
     """int64 [T] of the feature `text`, packed or not.  Raises ValueError when there is no such list."""
     if "text" not in features:
         raise ValueError(f"has no feature `text` (it has: {', '.join(sorted(features)) or 'none'})")
-    fields = list(_fields(features["text"]))
-    if any(number != INT64_LIST for number, _, _ in fields):
+    if any(number != INT64_LIST for number, _, _ in _fields(features["text"])):
         raise ValueError("has a feature `text` that is not an int64 list")
-    numbers = [value if wire == LENGTH_DELIMITED else encode_varint(value)
-               for _, _, values in fields for number, wire, value in _fields(values) if number == 1]
+    numbers = [encode_varint(value) if wire == VARINT else value
+               for values in _nested(features["text"], INT64_LIST) for number, wire, value in _fields(values)
+               if number == 1]
     return decode_varints(b"".join(numbers))
 
 

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 import errors
 import storage
+from configs import reading
 from datasets import documents
 from encoder import bpe
 from errors import UserError
@@ -44,10 +45,12 @@ def main(argv=None):
     if len(merges) < args.size - SMALLEST:
         raise UserError(f"--size {args.size} needs {args.size - SMALLEST} merges and the text gives {len(merges)}: "
                         f"give more text, or a --size of at most {len(merges) + SMALLEST}")
+    # The note comes before the files too, without their fingerprint: files we were stopped at are known as ours.
+    note = storage.join(args.output_dir, NOTE)
+    storage.write_whole(note, json.dumps(plan, indent=1) + "\n")
     bpe.write(args.output_dir, merges)
     encoder = bpe.load(args.output_dir)
-    note = {**plan, "fingerprint": encoder.fingerprint}
-    storage.write_whole(storage.join(args.output_dir, NOTE), json.dumps(note, indent=1) + "\n")
+    storage.write_whole(note, json.dumps({**plan, "fingerprint": encoder.fingerprint}, indent=1) + "\n")
     print(f"{args.output_dir}: {encoder.size} tokens, fingerprint {encoder.fingerprint}")
     return 0
 
@@ -82,18 +85,19 @@ def _finished(folder, plan):
         if present:
             raise UserError(f"{folder} holds {present[0]} without {NOTE}, from elsewhere: {remedy}")
         return False
-    with storage.open_file(note) as f:
-        found = json.load(f)
+    found = reading.read_object(note)
     if {**found, "fingerprint": None} != {**plan, "fingerprint": None}:
         changed = [key for key in plan if found.get(key) != plan[key]]
         raise UserError(f"{folder} holds a vocabulary made from other {', '.join(changed)}: {remedy}")
+    if "fingerprint" not in found:
+        return False
     if bpe.load(folder).fingerprint != found["fingerprint"]:
         raise UserError(f"{folder} holds a vocabulary that was changed after it was made: {remedy}")
     return True
 
 
 def _arguments(argv):
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0],
+    parser = errors.Parser(description=__doc__.split("\n\n")[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("--input", nargs="+", required=True, metavar="PATH",

@@ -1,4 +1,7 @@
 """Whether a checkpoint fits the network of a config."""
+import contextlib
+import glob
+
 import tensorflow.compat.v1 as tf
 
 import storage
@@ -13,8 +16,14 @@ def latest(model_dir):
     """Path of the newest checkpoint in `model_dir`, or None where there never was one."""
     state = storage.join(model_dir, STATE_FILE)
     if not storage.exists(state):  # raises where Google Storage refuses; TensorFlow would say none, and we start over
+        if storage.glob(storage.join(glob.escape(model_dir), "model.ckpt-*.index")):
+            raise UserError(f'{model_dir} holds checkpoints, but not the file "{STATE_FILE}" that names the'
+                            ' newest; write it (one line, model_checkpoint_path: "model.ckpt-STEP") or remove them')
         return None
-    path = tf.train.latest_checkpoint(model_dir)
+    try:
+        path = tf.train.latest_checkpoint(model_dir)
+    except ValueError:  # empty, or not text
+        path = None
     if path is None:
         raise UserError(f"{state} cannot be read or names a checkpoint that is not there; bring its files back, or"
                         " delete it to start anew")
@@ -25,20 +34,32 @@ def step_of(path):
     """The global step of the checkpoint at `path` (None: 0).  UserError where it holds weights only."""
     if path is None:
         return 0
-    reader = tf.train.load_checkpoint(path)
-    if not reader.has_tensor(tf.GraphKeys.GLOBAL_STEP):
-        raise UserError(f"{path} holds weights but no step of training, so it cannot be continued; move it elsewhere"
-                        ' and set "init_checkpoint" to it')
-    return int(reader.get_tensor(tf.GraphKeys.GLOBAL_STEP))
+    with reading(path):
+        reader = tf.train.load_checkpoint(path)
+        if reader.has_tensor(tf.GraphKeys.GLOBAL_STEP):
+            return int(reader.get_tensor(tf.GraphKeys.GLOBAL_STEP))
+    raise UserError(f"{path} holds weights but no step of training, so it cannot be continued; move it elsewhere and"
+                    ' set "init_checkpoint" to it')
+
+
+@contextlib.contextmanager
+def reading(path):
+    """Turns TensorFlow's word of a damaged or missing file of the checkpoint `path` into a UserError."""
+    try:
+        yield
+    except (tf.errors.OpError, ValueError) as error:
+        # Restoring happens inside a session that also reads data: only what names the checkpoint is about it.
+        if isinstance(error, tf.errors.OpError) and not any(word in str(error) for word in ("RestoreV2", path)):
+            raise
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"the checkpoint {path} is damaged or incomplete ({reason}); remove its files, and name the one"
+                        f' before it in "{STATE_FILE}" beside it')
 
 
 def check(path, config):
     """Raises UserError with the missing, extra and misshapen tensors of the checkpoint at `path`."""
-    try:
+    with reading(path):
         found = dict(tf.train.list_variables(path))
-    except (tf.errors.OpError, ValueError) as error:
-        reason = str(error).split("\n")[0]
-        raise UserError(f"{path} is not a readable checkpoint: {reason}; give the path of one without its endings")
     wanted = {f"{SCOPE}/{weight.name}": list(weight.shape) for weight in weight_list(config)}
     # An optimizer's slot stands below its weight's name; everything else of the scope is of another network.
     extra = [name for name in found if name.startswith(SCOPE + "/") and name not in wanted

@@ -43,14 +43,13 @@ def micro_batches(config):
 
 
 def dropout_seeds(config, step, micro_batch):
-    """seeds(site) -> int32 [2], another for each dropout site, micro-batch, replica and step; None without dropout."""
+    """seeds(site) -> int32 [2], another for each dropout site, micro-batch and step; None without dropout."""
     if not (config.embed_dropout or config.attn_dropout or config.res_dropout):
         return None
     sites = 1 + 3 * config.n_layer
-    slices, replica = micro_batches(config), _replica_number()
 
     def seeds(site):
-        number = (replica * slices + micro_batch) * sites + site
+        number = micro_batch * sites + site
         base = tf.stack([tf.constant(config.seed, tf.int32), tf.cast(step, tf.int32)])
         return tf.random.experimental.stateless_fold_in(base, number, alg=layers.RANDOM)
     return seeds
@@ -141,22 +140,15 @@ def write_cache(old, new, position):
 
 def logits_of(hidden, weights):
     """hidden [..., C] -> float32 logits [N, V]: the input embedding is the output layer too."""
-    rows = tf.reshape(hidden, [-1, hidden.shape[-1]])
-    return tf.cast(tf.matmul(rows, tf.cast(weights["wte"], rows.dtype), transpose_b=True), tf.float32)
+    # In float32 for bfloat16 activations too: eight bits of a logit are too few to tell the likeliest tokens apart.
+    rows = tf.cast(tf.reshape(hidden, [-1, hidden.shape[-1]]), tf.float32)
+    return tf.matmul(rows, weights["wte"], transpose_b=True)
 
 
 def token_losses(weights, tokens, labels, config, *, seeds=None):
     """tokens, labels int32 [B, T] -> float32 [B, T]; 0 where the label is layers.IGNORED."""
     hidden = transformer(weights, tokens, config, seeds=seeds)
     return tf.reshape(layers.cross_entropy(logits_of(hidden, weights), tf.reshape(labels, [-1])), labels.shape)
-
-
-def _replica_number():
-    """0, or which of several replicas this graph runs on, so that each drops other units."""
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return 0
-    return context.replica_id_in_sync_group
 
 
 def make_model_fn(config, sampling_options=None):
@@ -181,7 +173,7 @@ def _train_spec(variables, tokens, labels, config, *, use_tpu):
     def cast(variables):
         return cast_weights(variables, config)
     loss, gradients = optimizers.gradients(loss_fn, cast, variables, (tokens, labels), micro_batches(config))
-    loss = tf.debugging.check_numerics(loss, "loss")  # before the update, so that no checkpoint ever holds a NaN
+    loss = tf.debugging.check_numerics(loss, "loss")  # before the update, so that it does not spoil the weights
     step_before = tf.identity(step)
     with tf.control_dependencies([loss, step_before]):
         train_op, shown = optimizers.train_op(gradients, list(variables.values()), config, use_tpu=use_tpu)

@@ -1,6 +1,6 @@
 """From a loss to an update: accumulated gradients, clipping, the learning rate, AdamW, Adafactor.
 
-The same code serves one device, replicas under a tf.distribute strategy and TPU cores.
+The same code serves one device and the cores of a TPU.
 """
 import math
 
@@ -70,36 +70,22 @@ def _slice_gradients(loss_fn, weights, batch, number):
 def train_op(grads, variables, config, *, use_tpu):
     """(operation that updates `variables` and the global step, {name: scalar} to show).
 
-    Gradients are averaged over all replicas first, so that the norm that is clipped is the global batch's.
+    Gradients are averaged over all TPU cores first, so that the norm that is clipped is the global batch's.
     """
     step = tf.train.get_or_create_global_step()
     rate = learning_rate(step, config)
-    grads, replicas = _mean_over_replicas(grads, use_tpu)
-    norm = tf.global_norm(grads)
+    if use_tpu:
+        cores = tpu_function.get_tpu_context().number_of_shards or 1
+        grads = [tf.tpu.cross_replica_sum(grad) / cores for grad in grads]
+    norm = tf.debugging.check_numerics(tf.global_norm(grads), "gradient norm")
     if config.grad_clip:
         scale = config.grad_clip / tf.maximum(norm, config.grad_clip)
         grads = [grad * scale for grad in grads]
     optimizer = make_optimizer(config, rate, step)
-    # Under a strategy apply_gradients sums over the replicas once more.
-    pairs = [(grad / replicas if replicas > 1 else grad, variable) for grad, variable in zip(grads, variables)]
-    with tf.control_dependencies([rate]):  # the rate of this step, not of the one it counts up to
-        update = optimizer.apply_gradients(pairs, global_step=step)
+    # The rate of this step, not of the one it counts up to; and no update from gradients that are not finite.
+    with tf.control_dependencies([rate, norm]):
+        update = optimizer.apply_gradients(list(zip(grads, variables)), global_step=step)
     return update, {"learning_rate": rate, "gradient_norm": norm}
-
-
-def _mean_over_replicas(grads, use_tpu):
-    """(gradients averaged over all replicas, number of replicas that apply_gradients will sum over)."""
-    if use_tpu:
-        shards = tpu_function.get_tpu_context().number_of_shards or 1
-        return [tf.tpu.cross_replica_sum(grad) / shards for grad in grads], 1
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    if replicas == 1:
-        return grads, 1
-
-    # ReplicaContext.all_reduce is the normal way; in an Estimator's graph it fails (TensorFlow 2.15).
-    def reduce(strategy, grads):
-        return strategy.extended.batch_reduce_to(tf.distribute.ReduceOp.MEAN, [(grad, grad) for grad in grads])
-    return tf.distribute.get_replica_context().merge_call(reduce, args=(grads,)), replicas
 
 
 def make_optimizer(config, rate, step):

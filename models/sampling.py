@@ -101,5 +101,5 @@ def keep_nucleus(logits, p):
         return logits
     descending = tf.sort(logits, -1, direction="DESCENDING")
     before = tf.cumsum(tf.nn.softmax(descending), -1, exclusive=True)
-    smallest = tf.reduce_min(tf.where_v2(before < p, descending, float("inf")), -1, keepdims=True)
+    smallest = tf.reduce_min(tf.where_v2(before < max(p, 1e-9), descending, float("inf")), -1, keepdims=True)
     return tf.where_v2(logits < smallest, -float("inf"), logits)

@@ -51,7 +51,7 @@ def test_run_trains_resumes_and_generates_through_failing_requests(gcs, call):
     assert "starting gs://bucket/run at step 0 of 8" in out and "evaluation at step 8" in out
     out = output_of(call(max_steps=10, train_steps=8))
     assert "continuing gs://bucket/run at step 8 of 10" in out and "evaluation at step 10" in out
-    assert {"checkpoint", "config.json", "vocabulary.json", "model.ckpt-10.index"} <= set(gcs.names("gs://bucket/run"))
+    assert {"checkpoint", "config.json", "data.json", "model.ckpt-10.index"} <= set(gcs.names("gs://bucket/run"))
     gcs.put("gs://bucket/samples/out.txt", b"before\n")
     out = output_of(call("--predict_text", "def \u00e9", "--length", "3", "--num_samples", "2", max_steps=10))
     assert out.count("def \u00e9") == 2

@@ -189,8 +189,12 @@ def test_what_the_user_sees_is_ours_alone(run_config):
     for arguments in ([], ["--eval"], ["--predict_text", "def", "--length", "3"]):
         result = command("--model", config, *arguments)
         assert result.returncode == 0 and result.stderr == "", result.stderr
-        known = r"starting|step|evaluation|done|[\d,]+ targets|=+|def"
-        assert all(re.match(known, line) for line in result.stdout.splitlines() if "def" not in result.stdout)
+        known = r"starting|step|evaluation|done|[\d,]+ targets"
+        lines = result.stdout.splitlines()
+        if "--predict_text" in arguments:
+            assert "SAMPLE 0" in lines[0] and lines[1].startswith("def") and lines[-1] == "=" * 80
+        else:
+            assert lines and all(re.match(known, line) for line in lines), result.stdout
 
 
 def test_plan_imports_no_tensorflow_and_writes_nothing(run_config, tmp_path):
@@ -225,7 +229,7 @@ def test_a_mistake_is_one_line_on_stderr_and_status_2(run_config):
     (["--top_k", "3"], "--top_k needs a text to continue; give --predict_text TEXT or --predict_file FILE"),
     (["--predict_text", "a", "--temperature", "-1"], "--temperature is -1.0, but must be at least 0"),
     (["--predict_text", "a", "--top_p", "1.5"], "--top_p is 1.5, but must be from 0 to 1"),
-    (["--predict_text", "a", "--length", "0"], "--length is 0, but must be at least 1"),
+    (["--predict_text", "a", "--length", "0"], "--length is 0, but must be from 1 to 1000000"),
     (["--predict_text", "a"], "holds no checkpoint to generate with; train first"),
     (["--eval"], "holds no checkpoint to evaluate; train first"),
     (["--predict_file", "/nonexistent.txt"], "/nonexistent.txt: no such file")])
@@ -293,7 +297,7 @@ def test_vocabulary_of_another_size_or_content_is_an_error(run_config):
 def test_checkpoint_of_another_vocabulary_is_an_error(run_config, tmp_path):
     config = run_config(max_steps=4)
     main.main(["--model", config])
-    (tmp_path / "run" / "vocabulary.json").write_text('{"fingerprint": "other", "size": 300}')
+    (tmp_path / "run" / "data.json").write_text('{"vocabulary": "other"}')
     assert "was trained with another vocabulary" in mistake("--model", config)
     assert "was trained with another vocabulary" in mistake("--model", config, "--predict_text", "a")
 
@@ -308,6 +312,90 @@ def test_checkpoint_that_does_not_fit_lists_its_tensors(run_config, tmp_path):
     assert "1 of another shape (model/wpe is [16, 32], not [17, 32])" in message
     message = mistake("--model", config, "--set", "n_layer=1")
     assert "12 extra (model/h1/attn/c_attn/b" in message
+
+
+def test_checkpoints_without_the_file_that_names_the_newest_are_not_taken_for_a_new_run(run_config, tmp_path):
+    config = run_config(max_steps=4)
+    main.main(["--model", config])
+    (tmp_path / "run" / "checkpoint").unlink()
+    assert 'not the file "checkpoint" that names the newest' in mistake("--model", config)
+    (tmp_path / "run" / "checkpoint").write_bytes(b"\xff\x00")
+    assert "cannot be read" in mistake("--model", config)
+
+
+def damage(path, how):
+    data = path.read_bytes()
+    if how == "cut off":
+        path.write_bytes(data[:len(data) // 2])
+    elif how == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(os.urandom(len(data)))
+
+
+@pytest.mark.parametrize("how", ["cut off", "missing", "garbage"])
+def test_damaged_newest_checkpoint_is_named(run_config, tmp_path, how):
+    config = run_config(max_steps=4)
+    main.main(["--model", config])
+    damage(tmp_path / "run" / "model.ckpt-4.data-00000-of-00001", how)
+    for arguments in (["--set", "max_steps=8"], ["--eval"], ["--predict_text", "a"]):
+        message = mistake("--model", config, *arguments)
+        assert "model.ckpt-4 is damaged or incomplete" in message and "remove its files" in message
+
+
+def test_second_run_in_the_same_model_dir_is_refused(run_config, tmp_path):
+    import storage
+    (tmp_path / "run").mkdir()
+    with storage.only_run(str(tmp_path / "run" / ".lock"), "wait"):
+        assert "another run holds" in mistake("--model", run_config())
+
+
+@pytest.mark.parametrize("name", ["config.json", "data.json"])
+def test_damaged_notes_in_model_dir_are_named(run_config, tmp_path, name):
+    config = run_config(max_steps=4)
+    main.main(["--model", config])
+    (tmp_path / "run" / name).write_text("{")
+    assert name in mistake("--model", config)
+
+
+def test_other_shards_than_before_are_a_warning(run_config, text_corpus, tmp_path, capsys):
+    main.main(["--model", run_config(max_steps=4)])
+    main.main(["--model", run_config(max_steps=5, train_files="text*_*.tfrecords")])
+    out = capsys.readouterr().out
+    assert "the training shards are not those the run began with" in out
+    assert "is trained on and evaluated on" in out
+
+
+def test_empty_eval_set_is_an_error_before_training(run_config, tmp_path):
+    (tmp_path / "empty_0.tfrecords").write_bytes(b"")
+    message = mistake("--model", run_config(eval_files=str(tmp_path / "empty_*.tfrecords")))
+    assert "empty_0.tfrecords holds no text" in message and not (tmp_path / "run").exists()
+
+
+def test_signal_during_an_evaluation_gives_no_result(run_config, capsys):
+    import session_hooks
+    config = run_config(max_steps=4)
+    main.main(["--model", config])
+
+    class Stop(session_hooks.StopOnSignal):
+        def before_run(self, run_context):
+            self.signal_number = signal.SIGINT
+    capsys.readouterr()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session_hooks, "StopOnSignal", Stop)
+        assert main.main(["--model", config, "--eval"]) == 130
+    assert "loss" not in capsys.readouterr().out
+
+
+def test_plan_sees_what_does_not_fit(run_config, text_corpus, tmp_path, capsys):
+    config = run_config(max_steps=20)
+    main.main(["--model", config])
+    capsys.readouterr()
+    for change, words in [("n_layer=3", '"n_layer" was 2 and is now 3'), ("n_vocab=299", "has 300 ids"),
+                          ("encoder_path=null", "another vocabulary")]:
+        more = ["--set", "n_vocab=50257"] if change.startswith("encoder") else []
+        main.main(["--model", config, "--plan", "--set", change, *more])
+        assert words in capsys.readouterr().out, change
 
 
 def test_run_whose_newest_checkpoint_is_gone_is_not_taken_for_a_new_one(run_config, tmp_path):
@@ -337,7 +425,9 @@ def test_unwritable_model_dir_is_an_error(run_config, tmp_path):
 def test_loss_that_is_not_finite_names_its_step_and_keeps_the_last_checkpoint(run_config, tmp_path):
     config = run_config(max_steps=3, train_steps=3, warmup_steps=0, lr_schedule="constant", eval_steps=0)
     main.main(["--model", config])
-    message = mistake("--model", config, "--set", "max_steps=30", "--set", "train_steps=30", "--set", "lr=1e30")
+    assert '"lr" is 1e+30' in mistake("--model", config, "--set", "lr=1e30")
+    message = mistake("--model", config, "--set", "max_steps=30", "--set", "train_steps=30", "--set",
+                      "weight_decay=1e30")
     assert re.search(r"not finite at step 5; the last checkpoint is .*model.ckpt-3", message), message
     assert all(np.all(np.isfinite(value)) for value in weights_of(tmp_path / "run", 3).values())
 

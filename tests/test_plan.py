@@ -117,7 +117,7 @@ def problems_of(tmp_path, corpus=ENOUGH, replicas=1, **values):
 @pytest.mark.parametrize("values, words", [
     ({"max_steps": 30_000}, '"max_steps" 30,000 reads the training data 4.9 times; beyond 4 epochs'),
     ({"warmup_steps": 300, "max_steps": 1000}, '"warmup_steps" 300 is 30% of "max_steps" 1,000'),
-    ({"max_steps": 9, "eval_steps": 200}, '"eval_steps" 200 x "eval_batch_size" 8 is more than the 878 windows'),
+    ({"max_steps": 9, "eval_steps": 200}, '"eval_steps" 200 x "eval_batch_size" 8 is more than the 879 windows'),
     ({"max_steps": 9, "train_batch_size": 60_000}, 'its 48,829 windows of "n_ctx" do not fill one batch'),
 ])
 def test_setting_that_spoils_the_run_is_a_problem(values, words, tmp_path):
@@ -129,7 +129,7 @@ def test_setting_that_spoils_the_run_is_a_problem(values, words, tmp_path):
     ("no shard matches x_*.tfrecords", ENOUGH.eval, "no training data: no shard matches x_*.tfrecords"),
     (plan.Found(1, 3, 1020), ENOUGH.eval, 'the training data has 1,020 tokens, less than one window of "n_ctx" + 1 ='),
     (ENOUGH.train, "no shard matches y", 'no eval data: no shard matches y; set "eval_steps" to 0 to train without'),
-    (ENOUGH.train, plan.Found(0, 0, 0), "the eval data has 0 tokens, less than one window"),
+    (ENOUGH.train, plan.Found(0, 0, 0), "the eval data is empty; give another"),
 ])
 def test_missing_or_empty_data_is_a_problem_and_the_report_survives_it(train, held_out, words, tmp_path):
     corpus = plan.Corpus(train, held_out)
