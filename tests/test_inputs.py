@@ -195,6 +195,39 @@ def test_corpus_too_small_for_one_window_is_an_error(tmp_path):
         inputs.make_train_input_fn(config, corpus.find(config, corpus.TRAIN), EOT, start_step=0, stop_step=1)
 
 
+def test_negative_token_id_is_found_before_training(tmp_path):
+    with tf.io.TFRecordWriter(str(tmp_path / "a_0.tfrecords")) as writer:
+        example = tf.train.Example()
+        example.features.feature["hash"].bytes_list.value.append(b"x")
+        example.features.feature["text"].int64_list.value.extend([3, -1, 4])
+        writer.write(example.SerializeToString())
+    with pytest.raises(UserError, match="a_0.tfrecords: record 0 at byte 0 holds token id -1"):
+        corpus.find(config_for(tmp_path), corpus.TRAIN)
+
+
+def test_record_of_another_kind_is_named_and_not_a_crash(tmp_path):
+    with tf.io.TFRecordWriter(str(tmp_path / "a_0.tfrecords")) as writer:
+        writer.write(b"\x08\x05")  # field 1 as a plain number
+    with pytest.raises(UserError, match="a_0.tfrecords: record 0 at byte 0"):
+        corpus.find(config_for(tmp_path), corpus.TRAIN)
+
+
+def test_what_two_globs_match_is_read_once_and_data_path_is_no_glob(tmp_path):
+    folder = tmp_path / "we[i]rd"
+    folder.mkdir()
+    write_shards(folder, "a", [2, 3])
+    part, = corpus.find(config_for(folder, train_files=["a_*.tfrecords", "*_1.tfrecords"]), corpus.TRAIN).parts
+    assert [shard.path.rsplit("/", 1)[1] for shard in part.shards] == ["a_0.tfrecords", "a_1.tfrecords"]
+
+
+def test_tiny_corpus_is_scheduled_in_chunks(tmp_path, monkeypatch):
+    write_shards(tmp_path, "a", [9])
+    config = config_for(tmp_path)
+    windows = windows_an_epoch(config)
+    monkeypatch.setattr(inputs, "LONGEST_SCHEDULE", 10)
+    assert inputs.longest_chunk(config, corpus.find(config, corpus.TRAIN)) == 10 * windows // 3
+
+
 def test_no_python_operation_stands_in_the_pipeline(tmp_path):
     config = mixture(tmp_path)
     with graphs.session():

@@ -128,6 +128,22 @@ def test_samples_are_printed_and_appended_and_repeat_with_their_seed(run_config,
     assert capsys.readouterr().out != out
 
 
+def test_samples_of_neighbouring_seeds_are_different_texts():
+    import generation
+    with tf.Graph().as_default():
+        seeds = [generation._input_fn([1], seed, 5)({"batch_size": 5}) for seed in (1, 2)]
+        features = [tf.data.make_one_shot_iterator(dataset).get_next()["seed"] for dataset in seeds]
+        with tf.Session() as s:
+            one, other = s.run(features)
+    assert len(set(one) | set(other)) == 10
+
+
+def test_reader_that_has_enough_ends_the_program_quietly(run_config):
+    process = subprocess.run(f"{sys.executable} main.py --model {run_config()} --plan | true", shell=True, cwd=ROOT,
+                             capture_output=True, text=True)
+    assert process.stderr == ""
+
+
 def test_predict_file_is_the_prompt_and_zero_temperature_is_greedy(run_config, tmp_path, capsys):
     config = run_config(max_steps=4)
     main.main(["--model", config])

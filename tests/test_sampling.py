@@ -103,6 +103,10 @@ def test_draws_are_distributed_as_they_should_be(options, kept):
     assert chi_squared < 27.9  # chance of more, at 6 degrees of freedom: 1 in 10,000
 
 
+def test_empty_nucleus_keeps_the_likeliest_token():
+    assert draws(LOGITS, count=50, top_p=0.0)[2] == 50
+
+
 def test_nucleus_of_0_75_is_what_numpy_finds():
     order = np.argsort(-LOGITS)
     reached = np.cumsum(reference.softmax(LOGITS)[order])

@@ -14,7 +14,8 @@ def stand_in(folder, name, version):
 case "$*" in
   *sys.exit*) exit {usable} ;;
   *print*) echo {version} ;;
-  "-m venv"*) /bin/mkdir -p "$3/bin"; /bin/cp "$0" "$3/bin/python" ;;
+  "-m venv --clear"*) /bin/mkdir -p "$4/bin"; /bin/cp "$0" "$4/bin/python" ;;
+  "-m pip --version") [ ! -e "${{0%/*}}/../half-made" ] ;;
   *pip*) echo "pip $*" ;;
 esac
 """)
@@ -50,3 +51,13 @@ def test_environment_made_with_a_python_that_is_too_new_is_refused(tmp_path):
     stand_in(tmp_path / ".venv" / "bin", "python", "3.12")
     result = setup(tmp_path)
     assert result.returncode == 2 and "remove it, run `uv venv --python 3.11 --seed .venv`" in result.stderr
+
+
+def test_environment_that_was_left_half_made_is_made_anew(tmp_path):
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "half-made").write_text("")
+    stand_in(tmp_path / ".venv" / "bin", "python", "3.9")
+    stand_in(tmp_path, "python3", "3.11")
+    result = setup(tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / ".venv" / "bin" / "python").read_text() == (tmp_path / "python3").read_text()

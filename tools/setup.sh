@@ -5,7 +5,8 @@ VENV=${VENV:-.venv}
 
 usable() { "$1" -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 11))' 2>/dev/null; }
 
-if [ ! -x "$VENV/bin/python" ]; then
+# Without pip the folder was left half-made, by an interrupted set-up or a Python that lacks ensurepip.
+if [ ! -x "$VENV/bin/python" ] || { usable "$VENV/bin/python" && ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; }; then
     found=
     for python in "${PYTHON:-python3}" python3.11 python3.10 python3.9; do
         if usable "$python"; then found=$python; break; fi
@@ -15,7 +16,10 @@ if [ ! -x "$VENV/bin/python" ]; then
         echo "error: TensorFlow 2.15.1 needs Python 3.9 to 3.11, and this machine has $version; run \`uv venv --python 3.11 --seed $VENV\` and make again" >&2
         exit 2
     fi
-    "$found" -m venv "$VENV"
+    "$found" -m venv --clear "$VENV" || {
+        echo "error: $found cannot make a virtual environment; install its venv package (Debian: python3-venv) and make again" >&2
+        exit 2
+    }
 fi
 if ! usable "$VENV/bin/python"; then
     echo "error: $VENV was made with a Python that TensorFlow 2.15.1 has no build for; remove it, run \`uv venv --python 3.11 --seed $VENV\` and make again" >&2

@@ -1,0 +1,140 @@
+"""The graph that goes to a TPU, built without one: operations that TPUs know, static shapes, summed gradients.
+
+Nothing is run.  What is faked is the answer to "which devices does that TPU have"; the rest is the estimator's own.
+"""
+from unittest import mock
+
+import pytest
+import tensorflow.compat.v1 as tf
+from tensorflow.python.client.session import _DeviceAttributes
+from tensorflow.python.framework import kernels
+from tensorflow.python.tpu.tpu_system_metadata import TPUSystemMetadata
+from tensorflow.python.training import monitored_session
+
+import corpus
+import estimator as estimators
+import generation
+import inputs
+from configs import schema
+from encoder import bpe
+from models.sampling import Options
+
+ADDRESS = "grpc://10.0.0.1:8470"  # never called
+# Of the TPU's runtime: no kernel in the compiler, none needed.
+RUNTIME = {"InfeedDequeueTuple", "OutfeedEnqueueTuple", "CrossReplicaSum", "TPUReplicateMetadata", "TPUReplicatedInput",
+           "TPUReplicatedOutput", "TPUCompilationResult", "Placeholder", "NoOp", "VarHandleOp", "ReadVariableOp"}
+
+
+class Captured(Exception):
+    """A session was about to open: the graph is complete."""
+
+
+def program(config, mode, input_fn, options=None, cores=8):
+    """(NodeDefs of the program for the TPU, names of the graph's functions)."""
+    with mock.patch.object(estimators, "resolve_tpu", lambda name: None):
+        built = estimators.build_estimator(config, ADDRESS, options)
+    worker = "/job:worker/replica:0/task:0/device:"
+    devices = [_DeviceAttributes(f"{worker}{kind}:{i}", kind, 0, 0)
+               for kind, count in (("CPU", 1), ("TPU_SYSTEM", 1), ("TPU", cores)) for i in range(count)]
+    metadata = TPUSystemMetadata(num_cores=cores, num_hosts=1, num_of_cores_per_host=cores, topology=None,
+                                 devices=tuple(devices))
+    built._ctx._lazy_tpu_system_metadata_dict = dict.fromkeys(("", None, ADDRESS), metadata)
+    graphs = []
+
+    def stop(*args, **kwargs):
+        graphs.append(tf.get_default_graph().as_graph_def(add_shapes=True))
+        raise Captured
+    with mock.patch.object(monitored_session._MonitoredSession, "__init__", stop), pytest.raises(Captured):
+        if mode == "train":
+            built.train(input_fn, max_steps=100)
+        elif mode == "eval":
+            built.evaluate(input_fn, steps=2, checkpoint_path="/nowhere/model.ckpt-0")
+        else:
+            next(built.predict(input_fn, checkpoint_path="/nowhere/model.ckpt-0"))
+    return nodes_of_the_program(graphs[0]), {function.signature.name for function in graphs[0].library.function}
+
+
+def nodes_of_the_program(graph):
+    """Those tagged for the TPU, and the bodies of the functions that they call."""
+    library = {function.signature.name: function for function in graph.library.function}
+    found = [node for node in graph.node if "_tpu_replicate" in node.attr]
+    wanted, seen = list(found), set()
+    while wanted:
+        node = wanted.pop()
+        called = [node.op] + [value.func.name for value in node.attr.values() if value.HasField("func")]
+        called += [function.name for value in node.attr.values() for function in value.list.func]
+        for name in set(called) & set(library) - seen:
+            seen.add(name)
+            found += library[name].node_def
+            wanted += library[name].node_def
+    return found
+
+
+def compiled_operations():
+    """Operations for which the XLA compiler has a kernel; they are registered when it is first used."""
+    with tf.Graph().as_default(), tf.Session() as s:
+        s.run(tf.xla.experimental.compile(lambda: tf.constant(1) + 1))
+    return {kernel.op for kernel in kernels.get_all_registered_kernels().kernel
+            if kernel.device_type.startswith("XLA_") and kernel.device_type.endswith("_JIT")}
+
+
+def problems(nodes, functions):
+    known = compiled_operations() | RUNTIME | functions
+    shapes = [(node, tf.TensorShape(shape)) for node in nodes for shape in node.attr["_output_shapes"].list.shape]
+    return [f"no kernel: {node.op} {node.name}" for node in nodes if node.op not in known] \
+        + [f"dynamic shape {shape}: {node.op} {node.name}" for node, shape in shapes if not shape.is_fully_defined()]
+
+
+@pytest.fixture
+def config(run_config):
+    def make(**changes):
+        return schema.load(run_config(train_batch_size=16, eval_batch_size=16, predict_batch_size=8, iterations=5,
+                                      **changes))
+    return make
+
+
+CHANGES = [{}, {"precision": "bfloat16", "recompute": True, "micro_batch_size": 8, "res_dropout": 0.1,
+                "attn_dropout": 0.1, "embed_dropout": 0.1}, {"opt_name": "adafactor", "lr_schedule": "linear"}]
+
+
+@pytest.mark.parametrize("changes", CHANGES)
+def test_training_program_has_only_what_tpus_compile_and_sums_every_gradient(config, changes):
+    config = config(**changes)
+    found = corpus.find(config, corpus.TRAIN)
+    input_fn = inputs.make_train_input_fn(config, found, 299, start_step=0, stop_step=100)
+    nodes, functions = program(config, "train", input_fn)
+    assert not problems(nodes, functions)
+    assert sum(node.op == "CrossReplicaSum" for node in nodes) == 2 + 12 * config.n_layer + 2  # one a weight
+
+
+@pytest.mark.parametrize("changes", CHANGES[:2])
+def test_evaluation_program_has_only_what_tpus_compile(config, changes):
+    config = config(**changes)
+    input_fn = inputs.make_eval_input_fn(config, corpus.find(config, corpus.EVAL), 299)
+    assert not problems(*program(config, "eval", input_fn))
+
+
+@pytest.mark.parametrize("changes", CHANGES[:2])
+def test_generating_program_has_only_what_tpus_compile(config, changes):
+    config = config(**changes)
+    encoder = bpe.load(config.encoder_path)
+    options = Options(length=20, eot=encoder.eot, vocabulary=encoder.size, top_k=7, top_p=0.9)  # beyond n_ctx
+    assert not problems(*program(config, "infer", generation._input_fn([1, 2, 3], 5, 8), options))
+
+
+def test_dynamic_shapes_and_unknown_operations_are_found(config):
+    with tf.Graph().as_default() as graph:
+        tf.placeholder(tf.float32, [None, 3], name="x")
+        tf.strings.as_string(tf.constant(1), name="y")
+        nodes = graph.as_graph_def(add_shapes=True).node
+    found = problems(nodes, set())
+    assert any("dynamic shape" in line and "x" in line for line in found)
+    assert any("no kernel: AsString y" in line for line in found)
+
+
+@pytest.mark.parametrize("tpu", [None, ADDRESS])
+def test_the_estimator_uses_a_tpu_exactly_when_one_is_named(config, tpu):
+    with mock.patch.object(estimators, "resolve_tpu", lambda name: None):
+        built = estimators.build_estimator(config(), tpu)
+    assert isinstance(built, tf.estimator.tpu.TPUEstimator)
+    assert built._ctx._use_tpu == bool(tpu)
