@@ -22,6 +22,7 @@ BLOCK_TOKENS = 1 << 25  # what is shuffled at once: 70 MB of records
 WINDOW_BUFFER_TOKENS = 1 << 24  # windows that wait to be drawn: 64 MB
 DOCUMENTS_AT_ONCE = 256
 IGNORED = -1  # label that does not count: models.layers.IGNORED
+PREFETCHED_BATCHES = 4
 LONGEST_SCHEDULE = 20000  # rows
 MIXTURE_PERIOD = 1000  # windows in which each part of a mixture has exactly its share
 
@@ -179,8 +180,19 @@ def make_train_input_fn(config, found, eot, *, start_step, stop_step):
         examples = windows.map(lambda window: _static(window, config.n_ctx))
         batches = examples.batch(params["batch_size"], drop_remainder=True)
         hosts, host = _host(params)
-        return batches.shard(hosts, host).prefetch(tf.data.AUTOTUNE)
+        return _ready(batches.shard(hosts, host))
     return input_fn
+
+
+def _ready(batches):
+    """The dataset read ahead of the network.
+
+    Without tf.data's autotuning: the thread that does it misses the signal to end now and then, and the end of
+    every train() call waits for its next look, up to a minute (TensorFlow 2.15.1; look again with another release).
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return batches.prefetch(PREFETCHED_BATCHES).with_options(options)
 
 
 def _host(params):
@@ -229,5 +241,5 @@ def make_eval_input_fn(config, found, eot):
         nothing = (tf.fill([config.n_ctx], eot), tf.fill([config.n_ctx], IGNORED))
         filler = tf.data.Dataset.from_tensors(nothing).repeat(params["batch_size"] - 1)
         batches = examples.concatenate(filler).batch(params["batch_size"], drop_remainder=True)
-        return batches.prefetch(tf.data.AUTOTUNE)
+        return _ready(batches)
     return input_fn
