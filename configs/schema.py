@@ -75,7 +75,8 @@ class Config:
     opt_name: str = key(OPTIMIZER, "adam", one_of("adam", "adafactor"), NETWORK,
         "adam is AdamW when `weight_decay` is not 0; adafactor keeps almost no state beside the weights")
     lr: float = key(OPTIMIZER, 2.5e-4, number(above=0, high=100), SCHEDULE,
-        "learning rate at its highest, right after the warm-up")
+        "learning rate at its highest, right after the warm-up; adafactor multiplies it by the size of each tensor"
+        " (about 0.02), so that 0.01 is usual there")
     lr_schedule: str = key(OPTIMIZER, "cosine", one_of("cosine", "linear", "constant"), SCHEDULE,
         "how lr falls from the end of the warm-up to `max_steps`")
     warmup_steps: int = key(OPTIMIZER, 0, integer(0), SCHEDULE,
