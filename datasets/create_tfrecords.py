@@ -162,11 +162,8 @@ def _orders(index, args):
 def _arguments(argv):
     parser = errors.Parser(description=__doc__.split("\n\n")[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    documents.add_arguments(parser)
     add = parser.add_argument
-    add("--input", nargs="+", required=True, metavar="PATH",
-        help=f"files, folders (with all below) or globs; read are {', '.join(documents.SUFFIXES)}")
-    add("--exclude", action="append", default=[], metavar="GLOB",
-        help="leave out what has such a component or path below its input (repeatable)")
     add("--output_dir", required=True, help="local folder for the shards and the manifest")
     add("--name", required=True, help="shards are called NAME_0.tfrecords, NAME-eval_0.tfrecords and so on")
     add("--encoder_path", help="folder with encoder.json and vocab.bpe; GPT-2's vocabulary without it")

@@ -77,6 +77,14 @@ def make_index(inputs, exclude=()):
                  np.frombuffer(file, np.int32), offset, length, digest.hexdigest())
 
 
+def add_arguments(parser):
+    """Adds the options --input and --exclude, for `make_index`."""
+    parser.add_argument("--input", nargs="+", required=True, metavar="PATH",
+                        help=f"files, folders (with all below) or globs; read are {', '.join(SUFFIXES)}")
+    parser.add_argument("--exclude", action="append", default=[], metavar="GLOB",
+                        help="leave out what has such a component or path below its input (repeatable)")
+
+
 def save(index, folder):
     """Writes the Index for `load`, by another process."""
     for name, value in index._asdict().items():

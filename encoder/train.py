@@ -99,11 +99,8 @@ def _finished(folder, plan):
 def _arguments(argv):
     parser = errors.Parser(description=__doc__.split("\n\n")[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    documents.add_arguments(parser)
     add = parser.add_argument
-    add("--input", nargs="+", required=True, metavar="PATH",
-        help=f"files, folders (with all below) or globs; read are {', '.join(documents.SUFFIXES)}")
-    add("--exclude", action="append", default=[], metavar="GLOB",
-        help="leave out what has such a component or path below its input (repeatable)")
     add("--size", type=int, default=4096, help=f"number of token ids, {bpe.END_OF_TEXT} included")
     add("--output_dir", required=True, help="folder for the vocabulary")
     add("--no_ftfy", action="store_true", help="learn from the text as it is, without ftfy's repairs and NFKC")
