@@ -1,4 +1,5 @@
 """Trains in chunks with an evaluation after each, and evaluates a checkpoint on the whole eval set."""
+import contextlib
 import dataclasses
 import math
 import time
@@ -77,7 +78,7 @@ def _train_to(estimator, config, train_set, encoder, step, target, stop):
     input_fn = inputs.make_train_input_fn(config, train_set, encoder.eot, start_step=step, stop_step=target)
     progress = session_hooks.Progress(config.model_dir, max_steps=config.max_steps,
                                       tokens=config.train_batch_size * config.n_ctx)
-    with _reading(train_set), checkpoints.reading(checkpoints.latest(config.model_dir) or "none"):
+    with _naming_damage(train_set), checkpoints.reading(checkpoints.latest(config.model_dir) or "none"):
         try:
             estimator.train(input_fn, max_steps=target, hooks=[progress, stop])
         except (tf.train.NanLossDuringTrainingError, tf.errors.OpError) as error:
@@ -91,23 +92,17 @@ def _train_to(estimator, config, train_set, encoder, step, target, stop):
                             " and run again, from an older checkpoint if it fails at once")
 
 
-class _reading:
-    """Turns TensorFlow's word of a damaged record into one that names the file and the offset."""
-
-    def __init__(self, found):
-        self._found = found
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        if not isinstance(error, (tf.errors.DataLossError, tf.errors.InvalidArgumentError)):
-            return
-        if isinstance(error, tf.errors.InvalidArgumentError) and "parse" not in error.message:
-            return
-        for part in self._found.parts:
-            for shard in part.shards:
-                records.scan(shard.path)  # raises the UserError of the first damaged record
+@contextlib.contextmanager
+def _naming_damage(found):
+    """Turns TensorFlow's word of a damaged record in the corpus `found` into one that names the file and the offset."""
+    try:
+        yield
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
+        if isinstance(error, tf.errors.DataLossError) or "parse" in error.message:
+            for part in found.parts:
+                for shard in part.shards:
+                    records.scan(shard.path)  # raises the UserError of the first damaged record
+        raise
 
 
 def _evaluate(estimator, config, eval_set, encoder, stop):
@@ -115,7 +110,7 @@ def _evaluate(estimator, config, eval_set, encoder, stop):
     begun = time.monotonic()
     input_fn = inputs.make_eval_input_fn(config, eval_set, encoder.eot)
     steps = inputs.eval_steps(config, eval_set)
-    with _reading(eval_set), checkpoints.reading(checkpoints.latest(config.model_dir)):
+    with _naming_damage(eval_set), checkpoints.reading(checkpoints.latest(config.model_dir)):
         result = estimator.evaluate(input_fn, steps=steps, hooks=[session_hooks.GiveUpOnSignal(stop)])
     loss = float(result["token_loss"])
     if not math.isfinite(loss):

@@ -48,8 +48,8 @@ def reading(path):
     try:
         yield
     except (tf.errors.OpError, ValueError) as error:
-        # Restoring happens inside a session that also reads data: only what names the checkpoint is about it.
-        if isinstance(error, tf.errors.OpError) and not any(word in str(error) for word in ("RestoreV2", path)):
+        # Restoring happens inside a session that also computes and reads data: only what names the checkpoint counts.
+        if "RestoreV2" not in str(error) and path not in str(error):
             raise
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"the checkpoint {path} is damaged or incomplete ({reason}); remove its files, and name the one"
