@@ -60,18 +60,18 @@ def test_run_trains_resumes_and_generates_through_failing_requests(gcs, call):
 
 
 def test_bucket_that_does_not_exist_for_model_dir_is_an_error_at_once(call):
-    assert '"model_dir" gs://wrong/run cannot be written' in error_of(call(model_dir="gs://wrong/run"))
+    assert 'gs://wrong/run: Google Storage answers 404, no such bucket' in error_of(call(model_dir="gs://wrong/run"))
 
 
 @pytest.mark.slow
 def test_finished_run_says_so_and_is_evaluated_and_planned(gcs, call):
-    output_of(call(eval_steps=0))
+    output_of(call(eval_steps=0, warmup_steps=1))
     before = gcs.names("gs://bucket/run")
-    assert "gs://bucket/run is done: step 8 of 8" in output_of(call())
+    assert "gs://bucket/run is done: step 8 of 8" in output_of(call(warmup_steps=1))
     assert gcs.names("gs://bucket/run") == before
-    assert re.search(r"targets, [\d.]+ bits per token, [\d.]+ bits per byte", output_of(call("--eval")))
+    assert re.search(r"targets, [\d.]+ bits per token, [\d.]+ bits per byte", output_of(call("--eval", warmup_steps=1)))
     before = dict(gcs.objects)
-    assert "no problems found" in output_of(call("--plan", "--set", "warmup_steps=1"))
+    assert "no problems found" in output_of(call("--plan", warmup_steps=1))
     assert gcs.objects == before
 
 
@@ -81,11 +81,11 @@ def test_shards_without_manifest_are_read_once(gcs, call):
     del gcs.objects["gs://bucket/data/text.manifest.json"]
     for times_read in (1, 0):
         gcs.requests.clear()
-        process = call("--plan")
+        process = call("--plan", model_dir="gs://bucket/other")
         assert process.returncode == 0 and process.stdout == planned, process
         assert gcs.requests.count("GET /bucket/data%2Ftext_0.tfrecords") == times_read
-    assert "text_0.scan.json" in gcs.names("gs://bucket/data")
-    assert "starting" in call(eval_steps=0).stdout
+        assert ("text_0.scan.json" in gcs.names("gs://bucket/data")) == (times_read == 0)  # a plan leaves nothing
+        assert "starting" in call().stdout or not times_read
 
 
 @pytest.mark.slow
@@ -104,7 +104,7 @@ def test_init_checkpoint_may_be_remote(gcs, call):
     ({"data_path": "gs://wrong/data"}, "gs://wrong/data: Google Storage answers 404, no such bucket or object"),
     ({"data_path": "gs://bucket/nowhere"}, '"train_files": no file matches gs://bucket/nowhere/text_*.tfrecords'),
     ({"encoder_path": "gs://bucket/nowhere"}, "no vocabulary file gs://bucket/nowhere/encoder.json"),
-    ({"init_checkpoint": "gs://wrong/model.ckpt-1"}, "gs://wrong/model.ckpt-1 is not a readable checkpoint")])
+    ({"init_checkpoint": "gs://wrong/model.ckpt-1"}, "gs://wrong/model.ckpt-1 is damaged or incomplete")])
 def test_wrong_path_is_named(call, changes, words):
     assert words in error_of(call(**changes))
 
