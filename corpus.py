@@ -66,9 +66,7 @@ def find(config, split, cache=True):
 
 def check(corpus, config, encoder):
     """Raises UserError where the ids in the shards are not those of this network and vocabulary."""
-    if encoder.size > config.n_vocab:
-        raise UserError(f'"n_vocab" is {config.n_vocab}, but the vocabulary in {_vocabulary_of(config)} has'
-                        f' {encoder.size} ids; set "n_vocab" to {encoder.size}')
+    check_vocabulary(config, encoder)
     if corpus.vocabulary not in (None, encoder.fingerprint):
         raise UserError(f"{corpus.parts[0].shards[0].path} was encoded with another vocabulary"
                         f" ({corpus.vocabulary:.12}) than that in {_vocabulary_of(config)} ({encoder.fingerprint:.12});"
@@ -78,6 +76,13 @@ def check(corpus, config, encoder):
             if shard.largest_id >= config.n_vocab:
                 raise UserError(f'{shard.path} holds token id {shard.largest_id}, but "n_vocab" is {config.n_vocab};'
                                 " the shard was made with another vocabulary")
+
+
+def check_vocabulary(config, encoder):
+    """Raises UserError where the network has fewer ids than the vocabulary."""
+    if encoder.size > config.n_vocab:
+        raise UserError(f'"n_vocab" is {config.n_vocab}, but the vocabulary in {_vocabulary_of(config)} has'
+                        f' {encoder.size} ids; set "n_vocab" to {encoder.size}')
 
 
 def _vocabulary_of(config):

@@ -18,7 +18,7 @@ DATA_FILE = "data.json"
 
 
 def quiet():
-    """Graph mode, and of TensorFlow's own lines only warnings that are not about its future."""
+    """Graph mode, and none of TensorFlow's own lines."""
     # With eager execution on, replicas on several CPU devices hang and signals are swallowed in the session.
     tf.disable_eager_execution()
     logger = tf.get_logger()

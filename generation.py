@@ -4,6 +4,7 @@ import secrets
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+import corpus
 import estimator as estimators
 import storage
 from encoder import bpe
@@ -22,9 +23,7 @@ def predict(config, encoder, prompt, args):
     if path is None:
         raise UserError(f'"model_dir" {config.model_dir} holds no checkpoint to generate with; train first')
     checkpoints.step_of(path)
-    if encoder.size > config.n_vocab:
-        raise UserError(f'"n_vocab" is {config.n_vocab}, but the vocabulary has {encoder.size} ids; set "encoder_path"'
-                        " to the one it was trained with")
+    corpus.check_vocabulary(config, encoder)
     value = {name: default if getattr(args, name) is None else getattr(args, name)
              for name, default in DEFAULTS.items()}
     count = value.pop("num_samples")
