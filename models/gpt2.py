@@ -6,6 +6,7 @@ the weights' names and shapes stand in models/weights.py.
 B batch, T new positions, C width, H heads, D head size, V vocabulary, L layers.
 """
 import tensorflow.compat.v1 as tf
+from tensorflow.compiler.tf2xla.python import xla
 
 from models import layers, optimizers, sampling, scalars
 from models import weights as weight_format
@@ -42,20 +43,22 @@ def micro_batches(config):
     return config.train_batch_size // (config.micro_batch_size or config.train_batch_size)
 
 
-def dropout_seeds(config, step, micro_batch):
-    """seeds(site) -> int32 [2], another for each dropout site, micro-batch and step; None without dropout."""
+def dropout_noise(config, step, first_row):
+    """noise(site, shape) for layers.dropout, another for each step and site; None without dropout.
+
+    `first_row` int32 [] is the place in the global batch of the first sequence that is computed here.
+    """
     if not (config.embed_dropout or config.attn_dropout or config.res_dropout):
         return None
-    sites = 1 + 3 * config.n_layer
 
-    def seeds(site):
-        number = micro_batch * sites + site
+    def noise(site, shape):
         base = tf.stack([tf.constant(config.seed, tf.int32), tf.cast(step, tf.int32)])
-        return tf.random.experimental.stateless_fold_in(base, number, alg=layers.RANDOM)
-    return seeds
+        seed = tf.random.experimental.stateless_fold_in(base, site, alg=layers.RANDOM)
+        return layers.row_noise(seed, first_row, shape)
+    return noise
 
 
-def block(h, weights, config, *, seeds, layer, visible, cache=None, position=None):
+def block(h, weights, config, *, noise, layer, visible, cache=None, position=None):
     """One transformer layer: h [B, T, C] -> (h [B, T, C], cache).
 
     `weights` are this layer's, by their names below `h{layer}/`.  `cache` is None or this layer's (keys, values),
@@ -70,35 +73,35 @@ def block(h, weights, config, *, seeds, layer, visible, cache=None, position=Non
     if cache is not None:
         k, v = cache = [write_cache(old, new, position) for old, new in zip(cache, (k, v))]
     x = layers.attention(q, k, v, visible=visible,
-                         drop=lambda weights: layers.dropout(weights, config.attn_dropout, seeds, site))
+                         drop=lambda weights: layers.dropout(weights, config.attn_dropout, noise, site))
     x = tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [batch, time, width])  # [B, T, C]
     x = layers.linear(x, weights["attn/c_proj/w"], weights["attn/c_proj/b"])
-    h = h + layers.dropout(x, config.res_dropout, seeds, site + 1)
+    h = h + layers.dropout(x, config.res_dropout, noise, site + 1)
     x = layers.norm(h, weights["ln_2/g"], weights["ln_2/b"])
     x = layers.gelu(layers.linear(x, weights["mlp/c_fc/w"], weights["mlp/c_fc/b"]))  # [B, T, 4C]
     x = layers.linear(x, weights["mlp/c_proj/w"], weights["mlp/c_proj/b"])
-    return h + layers.dropout(x, config.res_dropout, seeds, site + 2), cache
+    return h + layers.dropout(x, config.res_dropout, noise, site + 2), cache
 
 
-def embed(weights, tokens, config, *, seeds, position):
+def embed(weights, tokens, config, *, noise, position):
     """tokens int32 [B, T] at positions `position`.. -> [B, T, C] in the activations' dtype."""
     time = tokens.shape[1]
     places = weights["wpe"][:time] if position is None else tf.gather(weights["wpe"], position + tf.range(time))
     h = tf.gather(weights["wte"], tokens) + places  # [B, T, C]
     # Differs from the original: dropout on the sum, not on the table that the output layer shares.
-    return tf.cast(layers.dropout(h, config.embed_dropout, seeds, 0), activations_dtype(config))
+    return tf.cast(layers.dropout(h, config.embed_dropout, noise, 0), activations_dtype(config))
 
 
-def transformer(weights, tokens, config, *, seeds=None):
-    """tokens int32 [B, T <= n_ctx] -> final hidden states [B, T, C]; `seeds` as in layers.dropout."""
+def transformer(weights, tokens, config, *, noise=None):
+    """tokens int32 [B, T <= n_ctx] -> final hidden states [B, T, C]; `noise` as in layers.dropout."""
     time = tokens.shape[1]
     visible = tf.linalg.band_part(tf.ones([time, time], tf.bool), -1, 0)
-    h = embed(weights, tokens, config, seeds=seeds, position=None)
+    h = embed(weights, tokens, config, noise=noise, position=None)
     for i in range(config.n_layer):
         names, values = zip(*layer_weights(weights, i).items())
 
         def run(h, *values, layer=i, names=names):
-            return block(h, dict(zip(names, values)), config, seeds=seeds, layer=layer, visible=visible)[0]
+            return block(h, dict(zip(names, values)), config, noise=noise, layer=layer, visible=visible)[0]
         h = layers.recompute(run)(h, *values) if config.recompute else run(h, *values)
     return layers.norm(h, weights["ln_f/g"], weights["ln_f/b"])
 
@@ -107,10 +110,10 @@ def transformer_step(weights, tokens, config, *, cache, position):
     """tokens int32 [B, T] that follow `position` cached ones -> (hidden states [B, T, C], the cache with them)."""
     time = tokens.shape[1]
     visible = tf.range(config.n_ctx) <= position + tf.range(time)[:, None]  # [T, n_ctx]
-    h = embed(weights, tokens, config, seeds=None, position=position)
+    h = embed(weights, tokens, config, noise=None, position=position)
     new_cache = []
     for i in range(config.n_layer):
-        h, layer_cache = block(h, layer_weights(weights, i), config, seeds=None, layer=i, visible=visible,
+        h, layer_cache = block(h, layer_weights(weights, i), config, noise=None, layer=i, visible=visible,
                                cache=cache[i], position=position)
         new_cache.append(layer_cache)
     return layers.norm(h, weights["ln_f/g"], weights["ln_f/b"]), new_cache
@@ -145,9 +148,9 @@ def logits_of(hidden, weights):
     return tf.matmul(rows, weights["wte"], transpose_b=True)
 
 
-def token_losses(weights, tokens, labels, config, *, seeds=None):
+def token_losses(weights, tokens, labels, config, *, noise=None):
     """tokens, labels int32 [B, T] -> float32 [B, T]; 0 where the label is layers.IGNORED."""
-    hidden = transformer(weights, tokens, config, seeds=seeds)
+    hidden = transformer(weights, tokens, config, noise=noise)
     return tf.reshape(layers.cross_entropy(logits_of(hidden, weights), tf.reshape(labels, [-1])), labels.shape)
 
 
@@ -166,9 +169,12 @@ def make_model_fn(config, sampling_options=None):
 def _train_spec(variables, tokens, labels, config, *, use_tpu):
     step = tf.train.get_or_create_global_step()
 
+    rows = tokens.shape[0]
+
     def loss_fn(weights, tokens, labels, micro_batch):
-        seeds = dropout_seeds(config, step, micro_batch)
-        return tf.reduce_mean(token_losses(weights, tokens, labels, config, seeds=seeds))
+        first_row = micro_batch * tokens.shape[0]
+        noise = dropout_noise(config, step, first_row + xla.replica_id() * rows if use_tpu else first_row)
+        return tf.reduce_mean(token_losses(weights, tokens, labels, config, noise=noise))
 
     def cast(variables):
         return cast_weights(variables, config)

@@ -10,6 +10,8 @@ import tensorflow.compat.v1 as tf
 NORM_EPSILON = 1e-5
 IGNORED = -1  # a label that does not count: padding of the evaluation's last window and batch
 RANDOM = "philox"  # the same everywhere; yet a graph compiled by XLA draws other bits from the same seed (TF 2.15)
+PHILOX = 1  # its number for raw operations
+NUMBERS_A_COUNT = 4  # that Philox makes from one value of its counter
 
 
 def norm(x, g, b):
@@ -31,15 +33,29 @@ def linear(x, w, b):
     return tf.reshape(tf.matmul(rows, w[0]) + b, x.shape[:-1].as_list() + [w.shape[2]])
 
 
-def dropout(x, rate, seeds, site):
-    """Inverted dropout; no op where `rate` is 0 or `seeds` is None (evaluation, generation).
+def dropout(x, rate, noise, site):
+    """Inverted dropout of x [B, ...]; no op where `rate` is 0 or `noise` is None (evaluation, generation).
 
-    seeds(site) -> int32 [2] is the seed of the mask: stateless, because op-level seeds start over on resuming.
+    noise(site, shape) -> uniform float32 in [0, 1) of that shape: `row_noise`, of another seed for each site.
     """
-    if not rate or seeds is None:
+    if not rate or noise is None:
         return x
-    kept = tf.random.stateless_uniform(x.shape, seeds(site), alg=RANDOM) >= rate
-    return tf.where_v2(kept, x / (1.0 - rate), tf.zeros_like(x))
+    return tf.where_v2(noise(site, x.shape.as_list()) >= rate, x / (1.0 - rate), tf.zeros_like(x))
+
+
+def row_noise(seed, first_row, shape):
+    """Uniform float32 in [0, 1) of `shape` [B, ...]: rows first_row.. of an endless sequence that `seed` names.
+
+    seed int32 [2]; first_row int32 [].  Stateless, because op-level seeds start over on resuming.  A row has its own
+    stretch of the generator's counter, so that the noise of a sequence does not depend on the micro-batch it is in.
+    """
+    key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
+    blocks = -(-math.prod(shape[1:]) // NUMBERS_A_COUNT)  # of the generator, for one row
+    skipped = tf.cast(first_row, tf.uint64) * tf.constant(blocks, tf.uint64)
+    counter += tf.stack([skipped, tf.zeros_like(skipped)])  # its low and high half
+    numbers = tf.raw_ops.StatelessRandomUniformV2(
+        shape=[shape[0], blocks * NUMBERS_A_COUNT], key=key, counter=counter, alg=PHILOX, dtype=tf.float32)
+    return tf.reshape(numbers[:, :math.prod(shape[1:])], shape)
 
 
 def attention(q, k, v, *, visible, drop=None):

@@ -168,7 +168,7 @@ def test_recomputed_block_has_the_same_gradients():
     def gradients(config):
         def function(weights, tokens):
             losses = gpt2.token_losses(weights, tokens, tf.constant(labels, tf.int32), config,
-                                       seeds=gpt2.dropout_seeds(config, tf.constant(3), 0))
+                                       noise=gpt2.dropout_noise(config, tf.constant(3), 0))
             return tf.gradients(tf.reduce_mean(losses), list(weights.values()))
         return graphs.run_network(config, WEIGHTS, TOKENS, function)
     changes = {"res_dropout": 0.2, "attn_dropout": 0.1, "embed_dropout": 0.1}
@@ -183,18 +183,55 @@ def test_recomputed_block_has_the_same_gradients():
 def test_dropout_differs_by_step_and_place_and_repeats_exactly():
     config = graphs.small_config(res_dropout=0.3, attn_dropout=0.3, embed_dropout=0.3)
 
-    def hidden(step, micro_batch=0):
-        return graphs.run_network(config, WEIGHTS, TOKENS, lambda weights, tokens: gpt2.transformer(
-            weights, tokens, config, seeds=gpt2.dropout_seeds(config, tf.constant(step), micro_batch)))
+    def hidden(step, first_row=0, tokens=TOKENS):
+        return graphs.run_network(config, WEIGHTS, tokens, lambda weights, tokens: gpt2.transformer(
+            weights, tokens, config, noise=gpt2.dropout_noise(config, tf.constant(step), first_row)))
     np.testing.assert_array_equal(hidden(5), hidden(5))
     assert not np.array_equal(hidden(5), hidden(6))
-    assert not np.array_equal(hidden(5), hidden(5, micro_batch=1))
+    assert not np.array_equal(hidden(5), hidden(5, first_row=1))
+    np.testing.assert_allclose(hidden(5, 3, TOKENS[3:]), hidden(5)[3:], atol=1e-5)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_noise_of_a_row_is_the_same_in_every_micro_batch_and_for_no_two_rows(compiled):
+    def noise(first_row, rows):
+        def function():
+            return layers.row_noise(tf.constant([7, 3]), tf.constant(first_row), [rows, 5, 7])
+        with graphs.session() as s:
+            return s.run(tf.xla.experimental.compile(function)[0] if compiled else function())
+    whole = noise(0, 8)
+    assert whole.min() >= 0 and whole.max() < 1 and len(np.unique(whole)) > 0.99 * whole.size
+    np.testing.assert_array_equal(np.concatenate([noise(0, 3), noise(3, 1), noise(4, 4)]), whole)
+
+
+@pytest.mark.parametrize("changes", [{}, {"res_dropout": 0.2, "attn_dropout": 0.1, "embed_dropout": 0.1},
+                                     {"recompute": True, "res_dropout": 0.2}])
+def test_micro_batches_give_the_gradient_of_the_whole_batch_dropout_included(changes):
+    tokens = np.random.RandomState(3).randint(0, CONFIG.n_vocab, [6, 14])
+
+    def first_step(micro_batch_size):
+        config = graphs.small_config(micro_batch_size=micro_batch_size, beta1=0.5, grad_clip=0, **changes)
+        with graphs.session() as s:
+            features, labels = tf.constant(tokens[:, :-1], tf.int32), tf.constant(tokens[:, 1:], tf.int32)
+            spec = gpt2.make_model_fn(config)(features, labels, "train", {"use_tpu": False})
+            s.run(tf.global_variables_initializer())
+            loss, _ = s.run([spec.loss, spec.train_op])
+            # After one update Adam's first moment is half the gradient.
+            return loss, s.run({v.op.name: v for v in tf.global_variables() if v.op.name.endswith("/adam_m")})
+    loss, whole = first_step(None)
+    norm = np.sqrt(sum(np.sum(moment ** 2) for moment in whole.values()))
+    assert len(whole) == len(WEIGHTS)
+    for size in (1, 2, 3):
+        found_loss, found = first_step(size)
+        assert found_loss == pytest.approx(loss, rel=1e-6)
+        for name, moment in whole.items():
+            assert np.linalg.norm(found[name] - moment) < 1e-5 * norm, name
 
 
 def test_dropout_keeps_the_mean_and_drops_the_rate():
     with graphs.session() as s:
         x = tf.ones([200, 301])
-        dropped = s.run(layers.dropout(x, 0.2, lambda site: tf.constant([7, site]), 4))
+        dropped = s.run(layers.dropout(x, 0.2, lambda site, shape: layers.row_noise([7, site], 0, shape), 4))
     assert np.mean(dropped == 0) == pytest.approx(0.2, abs=0.01)
     assert set(np.unique(dropped)) == {np.float32(0), np.float32(1) / np.float32(0.8)}
 

@@ -1,13 +1,16 @@
 """The graph that goes to a TPU, built without one: operations that TPUs know, static shapes, summed gradients.
 
-Nothing is run.  What is faked is the answer to "which devices does that TPU have"; the rest is the estimator's own.
+What is faked is the answer to "which devices does that TPU have"; the rest is the estimator's own.  The training step
+is also compiled by XLA, for this machine's processor, and run.
 """
 from unittest import mock
 
+import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 from tensorflow.python.client.session import _DeviceAttributes
 from tensorflow.python.framework import kernels
+from tensorflow.python.tpu import tpu_function
 from tensorflow.python.tpu.tpu_system_metadata import TPUSystemMetadata
 from tensorflow.python.training import monitored_session
 
@@ -17,7 +20,9 @@ import generation
 import inputs
 from configs import schema
 from encoder import bpe
+from models import gpt2
 from models.sampling import Options
+from tests import graphs
 
 ADDRESS = "grpc://10.0.0.1:8470"  # never called
 # Of the TPU's runtime: no kernel in the compiler, none needed.
@@ -138,3 +143,42 @@ def test_the_estimator_uses_a_tpu_exactly_when_one_is_named(config, tpu):
         built = estimators.build_estimator(config(), tpu)
     assert isinstance(built, tf.estimator.tpu.TPUEstimator)
     assert built._ctx._use_tpu == bool(tpu)
+
+
+TOKENS = np.random.RandomState(3).randint(0, 29, [6, 14])
+
+
+def first_step(use_tpu=True, **changes):
+    """(loss, {name: Adam's first moment}) after one step of the program for a TPU, compiled for this processor."""
+    config = graphs.small_config(beta1=0.5, **changes)
+    features, labels = TOKENS[:, :-1].astype(np.int32), TOKENS[:, 1:].astype(np.int32)
+
+    def step(features, labels):
+        spec = gpt2.make_model_fn(config)(features, labels, "train", {"use_tpu": use_tpu})
+        with tf.control_dependencies([spec.train_op]):
+            return tf.identity(spec.loss)
+    with graphs.session() as s, tpu_function.tpu_shard_context(1), \
+            mock.patch.object(tf.tpu, "cross_replica_sum", lambda x: x), \
+            mock.patch.object(gpt2.xla, "replica_id", lambda: 0):  # one core, which XLA's processor backend cannot name
+        inputs = [tf.constant(features), tf.constant(labels)]
+        tf.train.create_global_step()
+        loss = tf.xla.experimental.compile(step, inputs=inputs)[0] if use_tpu else step(*inputs)
+        s.run(tf.global_variables_initializer())
+        return s.run(loss), s.run({v.op.name: v for v in tf.global_variables() if v.op.name.endswith("/adam_m")})
+
+
+def assert_same_step(one, other):
+    assert one[0] == pytest.approx(other[0], rel=1e-5)
+    norm = np.sqrt(sum(np.sum(moment ** 2) for moment in one[1].values()))
+    for name, moment in one[1].items():
+        assert np.linalg.norm(other[1][name] - moment) < 1e-5 * norm, name
+
+
+def test_compiled_step_is_the_plain_one():
+    assert_same_step(first_step(), first_step(use_tpu=False))
+
+
+@pytest.mark.parametrize("changes", [{"res_dropout": 0.2, "attn_dropout": 0.1, "embed_dropout": 0.1}])
+def test_compiled_step_of_micro_batches_is_that_of_the_whole_batch(changes):
+    whole = first_step(**changes)
+    assert_same_step(whole, first_step(micro_batch_size=2, recompute=True, **changes))
