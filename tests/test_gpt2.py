@@ -5,7 +5,7 @@ import tensorflow.compat.v1 as tf
 
 from models import gpt2, layers
 from models.weights import weight_list
-from tests import graphs, reference
+from tests import graphs, hugging_face, reference
 
 CONFIG = graphs.small_config()
 WEIGHTS = graphs.random_weights(CONFIG)
@@ -17,29 +17,11 @@ def test_logits_equal_an_independent_numpy_forward_pass():
     np.testing.assert_allclose(graphs.logits(CONFIG, WEIGHTS, TOKENS), expected, atol=1e-4)
 
 
-def hugging_face_logits(weights, tokens):
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
-    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(
-        vocab_size=CONFIG.n_vocab, n_positions=CONFIG.n_ctx, n_embd=CONFIG.n_embd, n_layer=CONFIG.n_layer,
-        n_head=CONFIG.n_head)).eval()
-    names = {"wte": "wte.weight", "wpe": "wpe.weight"}
-    state = {}
-    for name, value in weights.items():
-        theirs = names.get(name) or name.replace("/", ".").replace("h", "h.", 1 if name[0] == "h" else 0)
-        for ours, other in ((".g", ".weight"), (".w", ".weight"), (".b", ".bias")):
-            if theirs.endswith(ours):
-                theirs = theirs[:-len(ours)] + other
-        state["transformer." + theirs] = torch.tensor(value[0] if name.endswith("/w") else value)
-    state["lm_head.weight"] = state["transformer.wte.weight"]
-    assert not model.load_state_dict(state, strict=False).unexpected_keys
-    assert set(state) == {name for name, _ in model.state_dict().items()}
-    with torch.no_grad():
-        return model(torch.tensor(tokens)).logits.numpy()
-
-
 def test_logits_equal_those_of_hugging_face_on_the_same_weights():
-    np.testing.assert_allclose(graphs.logits(CONFIG, WEIGHTS, TOKENS), hugging_face_logits(WEIGHTS, TOKENS), atol=1e-4)
+    torch = pytest.importorskip("torch")
+    with torch.no_grad():
+        expected = hugging_face.network(CONFIG, WEIGHTS).eval()(torch.tensor(TOKENS)).logits.numpy()
+    np.testing.assert_allclose(graphs.logits(CONFIG, WEIGHTS, TOKENS), expected, atol=1e-4)
 
 
 def test_bfloat16_logits_are_float32_and_near():
