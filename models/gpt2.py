@@ -198,7 +198,7 @@ def _eval_spec(variables, tokens, labels, config):
     counts = tf.cast(tf.not_equal(labels, layers.IGNORED), tf.float32)
 
     def metrics(losses, counts):
-        mean, update = tf.metrics.mean(losses, weights=counts)
+        mean, update = scalars.exact_mean(losses, counts)
         # exp of the mean over all tokens, not the mean of the batches' exp
         return {"token_loss": (mean, update), "perplexity": (tf.exp(mean), update)}
     loss = tf.reduce_sum(losses) / tf.maximum(tf.reduce_sum(counts), 1.0)
