@@ -42,6 +42,19 @@ class Corpus(NamedTuple):
     text_bytes: int  # UTF-8 bytes of the text, or None where unknown
 
     @property
+    def records(self):
+        return sum(part.records for part in self.parts)
+
+    @property
+    def tokens(self):
+        return sum(part.tokens for part in self.parts)
+
+    @property
+    def targets(self):
+        """Tokens to predict where all documents are one text, <|endoftext|> behind each."""
+        return self.tokens + self.records - 1
+
+    @property
     def fingerprint(self):
         """Hex sha256 over all that decides the order of the data, wherever the shards lie."""
         facts = [[part.weight, [[os.path.basename(shard.path), shard.records, shard.tokens] for shard in part.shards]]

@@ -27,6 +27,8 @@ def parse_arguments(argv):
     modes = parser.add_argument_group("instead of training")
     modes.add_argument("--eval", action="store_true", help="evaluate the newest checkpoint on the whole eval set")
     modes.add_argument("--plan", action="store_true", help="say what this run would do; writes nothing")
+    modes.add_argument("--which_data", type=int, metavar="STEP",
+                       help="list the `hash`es of the documents in the batch of this step (1 is the first)")
     modes.add_argument("--predict_text", metavar="TEXT", help="continue this text")
     modes.add_argument("--predict_file", metavar="FILE", help="continue the text in this file")
     options = parser.add_argument_group("generation")
@@ -45,9 +47,11 @@ def parse_arguments(argv):
 
 def _check_arguments(args):
     modes = [name for name in ("eval", "plan") if getattr(args, name)]
-    modes += [name for name in ("predict_text", "predict_file") if getattr(args, name) is not None]
+    modes += [name for name in ("which_data", "predict_text", "predict_file") if getattr(args, name) is not None]
     if len(modes) > 1:
         raise UserError(f"--{modes[0]} and --{modes[1]} exclude each other; give one")
+    if args.which_data is not None and args.which_data < 1:
+        raise UserError(f"--which_data is {args.which_data}, but steps are counted from 1")
     given = [name for name in SAMPLING if getattr(args, name) is not None]
     if given and not (modes and modes[0].startswith("predict")):
         raise UserError(f"--{given[0]} needs a text to continue; give --predict_text TEXT or --predict_file FILE")
@@ -73,6 +77,8 @@ def main(argv=None):
         import generation  # here and not above: TensorFlow takes seconds, which --plan and a mistake need not cost
         return generation.predict(config, encoder, _prompt(args), args)
     import training
+    if args.which_data is not None:
+        return training.print_documents(config, encoder, args.which_data)
     if args.eval:
         return training.evaluate_whole(config, encoder, args.tpu)
     return training.train(config, encoder, args.tpu)
@@ -105,10 +111,8 @@ def _found(config, encoder):
             corpus.check(found, config, encoder)
         except UserError as error:
             return str(error)
-        parts = found.parts
-        return plan.Found(sum(len(part.shards) for part in parts), sum(part.records for part in parts),
-                          sum(part.tokens for part in parts))
-    return plan.Corpus(look(corpus.TRAIN), look(corpus.EVAL) if config.eval_steps else '"eval_steps" is 0')
+        return found
+    return plan.Data(look(corpus.TRAIN), look(corpus.EVAL) if config.eval_steps else '"eval_steps" is 0')
 
 
 def _prompt(args):

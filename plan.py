@@ -11,6 +11,8 @@ import math
 import os
 from typing import NamedTuple
 
+import corpus
+import order
 import storage
 from models.weights import weight_list
 
@@ -23,22 +25,10 @@ LONGEST_WARMUP = 0.2  # of max_steps
 OPTIMAL_TOKENS_PER_PARAMETER = 20
 
 
-class Found(NamedTuple):
-    """What lies in a set of shards."""
-    shards: int
-    documents: int
-    tokens: int
-
-    @property
-    def targets(self):
-        """Tokens to predict in one epoch: every document is joined to the next by one <|endoftext|>."""
-        return self.tokens + self.documents
-
-
-class Corpus(NamedTuple):
-    """Both sets; one that cannot be read is the str that says why."""
-    train: Found | str
-    eval: Found | str
+class Data(NamedTuple):
+    """The corpus.Corpus of both sets; one that cannot be read is the str that says why."""
+    train: corpus.Corpus | str
+    eval: corpus.Corpus | str
 
 
 class Memory(NamedTuple):
@@ -96,11 +86,6 @@ def tokens_per_step(config):
     return config.train_batch_size * config.n_ctx
 
 
-def epochs(config, train_tokens):
-    """How often `max_steps` reads a corpus of so many tokens."""
-    return config.max_steps * tokens_per_step(config) / train_tokens
-
-
 def learning_rate(config, step):
     """The learning rate of the update made at `step` (the first update is made at step 0)."""
     if step < config.warmup_steps:  # never 0, and `lr` is reached at step warmup_steps
@@ -114,25 +99,25 @@ def learning_rate(config, step):
     return config.lr * (config.lr_min + (1 - config.lr_min) * height)
 
 
-def report(config, corpus, others=(), replicas=1):
+def report(config, data, others=(), replicas=1):
     """The plan as text.
 
     Args:
-      corpus: Corpus, or a str that says why there is none.
+      data: Data, or a str that says why there is none.
       others: lines on problems found elsewhere.
       replicas: devices or TPU cores that share each batch.
     """
-    if isinstance(corpus, str):
-        corpus = Corpus(corpus, "not looked for")
-    rows = _network(config) + _volume(config) + _data(config, corpus) + _cost(config) + _schedule(config)
+    if isinstance(data, str):
+        data = Data(data, "not looked for")
+    rows = _network(config) + _volume(config) + _data(config, data) + _cost(config) + _schedule(config)
     lines = [f"{name:<24}{value}" for name, value in rows]
-    found = [*problems(config, corpus, replicas), *others]
+    found = [*problems(config, data, replicas), *others]
     return "\n".join(lines + (["problems:", *(f"  - {line}" for line in found)] if found else ["no problems found"]))
 
 
-def problems(config, corpus, replicas=1):
+def problems(config, data, replicas=1):
     """Everything that would stop or spoil the run, one line each."""
-    return (_data_problems(config, corpus) + _batch_problems(config, replicas)
+    return (_data_problems(config, data) + _batch_problems(config, replicas)
             + _schedule_problems(config) + _folder_problems(config.model_dir))
 
 
@@ -154,13 +139,18 @@ def _volume(config):
             ("tokens per parameter", ratio)]
 
 
-def _data(config, corpus):
+def _data(config, data):
     rows = [(name, found if isinstance(found, str) else
-             f"{found.shards:,} shards, {found.documents:,} documents, {found.tokens:,} tokens")
-            for name, found in (("train data", corpus.train), ("eval data", corpus.eval))]
-    if isinstance(corpus.train, Found) and corpus.train.tokens:
-        rows.append(("epochs", f"{epochs(config, corpus.train.targets):,.2f}"))
+             f"{sum(len(part.shards) for part in found.parts):,} shards, {found.records:,} documents,"
+             f" {found.tokens:,} tokens") for name, found in (("train data", data.train), ("eval data", data.eval))]
+    if _readable(config, data.train):
+        rows += [("read in all", str(order.seen(config, data.train, config.max_steps))),
+                 ("dropped", f"{order.dropped(config, data.train):.4%} of each epoch, at the ends of blocks of files")]
     return rows
+
+
+def _readable(config, train):
+    return not isinstance(train, str) and all(order.cut_blocks(part.shards, config.n_ctx) for part in train.parts)
 
 
 def _cost(config):
@@ -178,30 +168,33 @@ def _schedule(config):
             for name, step in [*steps, ("end", config.max_steps)]]
 
 
-def _data_problems(config, corpus):
+def _data_problems(config, data):
     lines = []
-    if isinstance(corpus.train, str):
-        lines.append(f"no training data: {corpus.train}")
-    elif corpus.train.targets <= config.n_ctx:
-        lines.append(f"the training data has {corpus.train.tokens:,} tokens, less than one window of"
+    if isinstance(data.train, str):
+        lines.append(f"no training data: {data.train}")
+    elif not _readable(config, data.train):
+        tokens = min(part.tokens for part in data.train.parts)
+        lines.append(f"the training data has {tokens:,} tokens, less than one window of"
                      f' "n_ctx" + 1 = {config.n_ctx + 1:,}')
     else:
-        lines += _reading_problems(config, corpus.train)
+        lines += reading_problems(config, data.train)
     if config.eval_steps == 0:
         return lines
-    if isinstance(corpus.eval, str):
-        lines.append(f'no eval data: {corpus.eval}; set "eval_steps" to 0 to train without')
-    elif corpus.eval.targets < 2:
+    if isinstance(data.eval, str):
+        lines.append(f'no eval data: {data.eval}; set "eval_steps" to 0 to train without')
+    elif data.eval.targets < 1:
         lines.append('the eval data is empty; give another, or set "eval_steps" to 0 to train without')
-    elif config.eval_steps * config.eval_batch_size > _eval_windows(config, corpus.eval):
+    elif config.eval_steps * config.eval_batch_size > _eval_windows(config, data.eval):
         lines.append(f'"eval_steps" {config.eval_steps:,} x "eval_batch_size" {config.eval_batch_size:,} is more than'
-                     f' the {_eval_windows(config, corpus.eval):,} windows of the eval data; set "eval_steps" to -1')
+                     f' the {_eval_windows(config, data.eval):,} windows of the eval data; set "eval_steps" to -1')
     return lines
 
 
-def _reading_problems(config, train):
+def reading_problems(config, train):
+    """Lines on a corpus.Corpus that is too small for the run."""
     lines = []
-    windows, count = _windows(config, train), epochs(config, train.targets)
+    windows = sum(order.windows_an_epoch(part, config.n_ctx) for part in train.parts)
+    count = max(order.seen(config, train, config.max_steps).epochs)
     if windows < config.train_batch_size:
         lines.append(f'tiny corpus: its {windows:,} windows of "n_ctx" do not fill one batch of "train_batch_size"'
                      f" {config.train_batch_size:,}")
@@ -239,14 +232,9 @@ def _folder_problems(folder):
     return []
 
 
-def _windows(config, found):
-    """Windows of n_ctx + 1 tokens that overlap by one."""
-    return max(0, found.targets - 1) // config.n_ctx
-
-
 def _eval_windows(config, found):
     """Windows of an evaluation, the last of which may be shorter."""
-    return -(-(found.targets - 1) // config.n_ctx)
+    return -(-found.targets // config.n_ctx)
 
 
 def human_bytes(count):

@@ -9,6 +9,8 @@ from models import scalars
 
 LINE_SECONDS = 5  # between progress lines
 SCALARS_STEPS = 10  # between points in TensorBoard
+SPIKE_STEPS = 50  # over about so many steps the usual loss and its usual change from step to step are averaged
+SPIKE_CHANGES = 8  # above the usual loss
 
 
 class Meter:
@@ -30,15 +32,38 @@ class Meter:
         return result
 
 
+class SpikeWatch:
+    """Tells a loss that leaves its own recent range upwards from noise and from the steady fall of a training."""
+
+    def __init__(self):
+        self._steps, self._mean, self._change, self._last, self._high = 0, 0.0, 0.0, None, False
+
+    def usual(self, loss):
+        """The usual loss where `loss` is the first of a spike, else None."""
+        usual, longest = self._mean, SPIKE_CHANGES * self._change
+        was_high, self._high = self._high, self._steps >= SPIKE_STEPS and loss > usual + longest
+        self._steps += 1
+        share = max(1 / self._steps, 1 / SPIKE_STEPS)
+        self._mean += share * (loss - self._mean)
+        if self._last is not None:
+            change = abs(loss - self._last)
+            change = min(change, longest) if self._steps > SPIKE_STEPS else change  # one spike must not hide the next
+            self._change += share * (change - self._change)
+        self._last = loss
+        return usual if self._high and not was_high else None
+
+
 class Progress(tf.train.SessionRunHook):
     """Prints a line every few seconds and writes scalars to TensorBoard, from the graph's collection of scalars.
 
-    `max_steps` is where the run ends and `tokens` what a step reads.  The mean loss since the last line is shown:
-    one batch's says little.
+    `max_steps` is where the run ends, `tokens` what a step reads, and seen(step) -> order.Seen.  The mean loss since
+    the last line is shown: one batch's says little.  A loss that jumps is named with its step at once; `watch` is the
+    run's SpikeWatch.
     """
 
-    def __init__(self, model_dir, *, max_steps, tokens, say=print):
-        self._model_dir, self._max_steps, self._tokens, self._say = model_dir, max_steps, tokens, say
+    def __init__(self, model_dir, *, max_steps, tokens, seen, watch, say=print):
+        self._model_dir, self._max_steps, self._tokens, self._seen = model_dir, max_steps, tokens, seen
+        self._watch, self._say = watch, say
         self._line, self._point = None, None
         self.step = None  # of the last update, for whoever catches an error
 
@@ -56,6 +81,11 @@ class Progress(tf.train.SessionRunHook):
         values = dict(run_values.results)
         self.step = values.pop("step") if "loss" not in values else self.step + 1
         values.pop("step", None)
+        if "loss" in values:
+            usual = self._watch.usual(values["loss"])
+            if usual is not None:
+                self._say(f"warning: the loss jumped to {values['loss']:.4f} at step {self.step}, from about"
+                          f" {usual:.4f}; --which_data {self.step} lists the documents of that batch")
         if self._line is None:  # the first step also builds and warms up: its time says nothing
             self._line, self._point, self._started = Meter(), Meter(), (time.monotonic(), self.step)
             self._print(values, values.get("loss"), None)
@@ -73,12 +103,14 @@ class Progress(tf.train.SessionRunHook):
             parts += [f"loss {loss:.4f}", f"lr {values['learning_rate']:.2e}"]
         if rate:
             overall = (self.step - self._started[1]) / (time.monotonic() - self._started[0])
-            parts += [f"{round(rate * self._tokens):,} tokens/s",
+            parts += [f"epoch {max(self._seen(self.step).epochs):.2f}", f"{round(rate * self._tokens):,} tokens/s",
                       f"{duration((self._max_steps - self.step) / overall)} left"]
         self._say("   ".join(parts))
 
     def _write(self, values, loss, rate):
-        points = dict(values, tokens_per_second=rate * self._tokens)
+        seen = self._seen(self.step)
+        points = dict(values, tokens_per_second=rate * self._tokens, epoch=max(seen.epochs),
+                      documents_seen=seen.documents, tokens_seen=seen.tokens)
         if "loss" in values:
             points["loss"] = loss
         summary = tf.Summary(value=[tf.Summary.Value(tag=name, simple_value=float(value))

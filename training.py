@@ -6,9 +6,13 @@ import time
 
 import tensorflow.compat.v1 as tf
 
+import best_checkpoint
 import corpus
 import estimator as estimators
 import inputs
+import ledger
+import order
+import plan
 import session_hooks
 import storage
 from datasets import records
@@ -16,6 +20,7 @@ from errors import UserError
 from models import checkpoints
 
 LOCK_FILE = ".lock"
+SHOWN = 5  # documents named in a message
 
 
 def train(config, encoder, tpu):
@@ -37,7 +42,7 @@ def train(config, encoder, tpu):
 def _train(config, encoder, tpu, train_set, eval_set):
     path, changes = estimators.check_run(config, encoder, train_set)
     step = checkpoints.step_of(path)
-    for line in changes:
+    for line in changes + plan.reading_problems(config, train_set):
         print(f"warning: {line}")
     if step >= config.max_steps:
         print(f'{config.model_dir} is done: step {step} of {config.max_steps}; raise "max_steps" to go on')
@@ -45,13 +50,14 @@ def _train(config, encoder, tpu, train_set, eval_set):
     estimators.save_run(config, encoder, train_set)
     estimator = estimators.build_estimator(config, tpu)
     print(f"{'continuing' if path else 'starting'} {config.model_dir} at step {step} of {config.max_steps},"
-          f" {config.train_batch_size * config.n_ctx:,} tokens a step")
-    stop = session_hooks.StopOnSignal()
+          f" {config.train_batch_size * config.n_ctx:,} tokens a step;"
+          f" {order.dropped(config, train_set):.4%} of each epoch's tokens fill no window")
+    stop, watch = session_hooks.StopOnSignal(), session_hooks.SpikeWatch()
     while step < config.max_steps:
         # Evaluations stand at multiples of train_steps, wherever the run was interrupted.
         due = min(config.max_steps, (step // config.train_steps + 1) * config.train_steps)
         target = min(due, step + inputs.longest_chunk(config, train_set))
-        _train_to(estimator, config, train_set, encoder, step, target, stop)
+        _train_to(estimator, config, train_set, encoder, step, target, stop, watch)
         before, step = step, checkpoints.step_of(checkpoints.latest(config.model_dir))
         try:
             if stop.signal_number is not None:
@@ -60,11 +66,11 @@ def _train(config, encoder, tpu, train_set, eval_set):
                 raise UserError(f"{train_set.parts[0].shards[0].path} or a shard beside it holds fewer records than its"
                                 " manifest says; delete the manifest, and the shards are scanned instead")
             if eval_set and step == due:
-                _evaluate(estimator, config, eval_set, encoder, stop)
+                _evaluate_and_keep(estimator, config, eval_set, encoder, stop)
         except session_hooks.Interrupted:
             print(f"stopped by signal {stop.signal_number}; step {step} is saved in {config.model_dir}")
             return 128 + stop.signal_number
-    print(f"done: {config.model_dir} is trained to step {step}")
+    print(f"done: {config.model_dir} is trained to step {step}; read {order.seen(config, train_set, step)}")
     return 0
 
 
@@ -74,10 +80,11 @@ def _corpus(config, encoder, split):
     return found
 
 
-def _train_to(estimator, config, train_set, encoder, step, target, stop):
+def _train_to(estimator, config, train_set, encoder, step, target, stop, watch):
     input_fn = inputs.make_train_input_fn(config, train_set, encoder.eot, start_step=step, stop_step=target)
-    progress = session_hooks.Progress(config.model_dir, max_steps=config.max_steps,
-                                      tokens=config.train_batch_size * config.n_ctx)
+    progress = session_hooks.Progress(
+        config.model_dir, max_steps=config.max_steps, tokens=config.train_batch_size * config.n_ctx,
+        seen=lambda step: order.seen(config, train_set, step), watch=watch)
     with _naming_damage(train_set), checkpoints.reading(checkpoints.latest(config.model_dir) or "none"):
         try:
             estimator.train(input_fn, max_steps=target, hooks=[progress, stop])
@@ -87,9 +94,17 @@ def _train_to(estimator, config, train_set, encoder, step, target, stop):
             if isinstance(error, tf.errors.OpError) and "Tensor had" not in error.message:
                 raise
             what = "gradient" if "gradient norm" in str(error) else "loss"
-            raise UserError(f"the {what} is not finite at step {(progress.step or step) + 1}; the last checkpoint is"
-                            f" {checkpoints.latest(config.model_dir) or 'none'}; lower \"lr\" or raise \"warmup_steps\""
-                            " and run again, from an older checkpoint if it fails at once")
+            raise _not_finite(config, train_set, what, (progress.step or step) + 1)
+
+
+def _not_finite(config, train_set, what, step):
+    """The UserError for a loss or gradient that is not finite: says which documents stand in the batch."""
+    names = ledger.documents_of(config, train_set, step)
+    rest = f" and {len(names) - SHOWN} more (--which_data {step} lists them)" if len(names) > SHOWN else ""
+    return UserError(f"the {what} is not finite at step {step}, whose batch holds the documents"
+                     f" {', '.join(names[:SHOWN])}{rest}; the last checkpoint is"
+                     f" {checkpoints.latest(config.model_dir) or 'none'}; lower \"lr\" or raise \"warmup_steps\""
+                     " and run again, from an older checkpoint if it fails at once")
 
 
 @contextlib.contextmanager
@@ -103,6 +118,16 @@ def _naming_damage(found):
                 for shard in part.shards:
                     records.scan(shard.path)  # raises the UserError of the first damaged record
         raise
+
+
+def _evaluate_and_keep(estimator, config, eval_set, encoder, stop):
+    """Evaluates the newest checkpoint and keeps it apart if it is the best."""
+    path = checkpoints.latest(config.model_dir)
+    loss = _evaluate(estimator, config, eval_set, encoder, stop)
+    result = {"loss": loss, "step": checkpoints.step_of(path), "eval_set": eval_set.fingerprint,
+              "windows": inputs.eval_steps(config, eval_set) * config.eval_batch_size}
+    if best_checkpoint.keep(config.model_dir, path, result):
+        print(f"the best so far, kept in {storage.join(config.model_dir, best_checkpoint.FOLDER)}")
 
 
 def _evaluate(estimator, config, eval_set, encoder, stop):
@@ -137,7 +162,17 @@ def evaluate_whole(config, encoder, tpu):
     except session_hooks.Interrupted:
         return 128 + stop.signal_number
     bits = loss / math.log(2)
-    targets = sum(part.tokens + part.records for part in eval_set.parts) - 1
-    per_byte = f", {bits * targets / eval_set.text_bytes:.4f} bits per byte" if eval_set.text_bytes else ""
-    print(f"{targets:,} targets, {bits:.4f} bits per token{per_byte}")
+    per_byte = f", {bits * eval_set.targets / eval_set.text_bytes:.4f} bits per byte" if eval_set.text_bytes else ""
+    print(f"{eval_set.targets:,} targets, {bits:.4f} bits per token{per_byte}")
+    return 0
+
+
+def print_documents(config, encoder, step):
+    """Lists the documents in the batch of a step; returns the exit status."""
+    if step > config.max_steps:
+        raise UserError(f'--which_data {step} is beyond "max_steps" {config.max_steps}')
+    train_set = _corpus(config, encoder, corpus.TRAIN)
+    inputs.make_train_input_fn(config, train_set, encoder.eot, start_step=0, stop_step=0)
+    with _naming_damage(train_set):
+        print("\n".join(ledger.documents_of(config, train_set, step)))
     return 0

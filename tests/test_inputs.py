@@ -7,6 +7,8 @@ import tensorflow.compat.v1 as tf
 
 import corpus
 import inputs
+import ledger
+import order
 from configs import schema
 from datasets import manifest
 from errors import UserError
@@ -17,9 +19,9 @@ EOT = 999
 N_CTX = 5
 
 
-def write_shards(folder, name, sizes, seed=0):
+def write_shards(folder, name, sizes, seed=0, token=0):
     """Shards {name}_{i}.tfrecords with documents of random lengths and unlike tokens, by TensorFlow's own writer."""
-    random, documents, token = np.random.RandomState(seed), [], 0
+    random, documents = np.random.RandomState(seed), []
     for number, count in enumerate(sizes):
         with tf.io.TFRecordWriter(str(folder / ("%s_%d.tfrecords" % (name, number)))) as writer:
             for _ in range(count):
@@ -28,7 +30,7 @@ def write_shards(folder, name, sizes, seed=0):
                 token += length
                 documents.append(ids)
                 example = tf.train.Example()
-                example.features.feature["hash"].bytes_list.value.append(b"%d" % len(documents))
+                example.features.feature["hash"].bytes_list.value.append(b"%d" % ids[0])
                 example.features.feature["text"].int64_list.value.extend(ids)
                 writer.write(example.SerializeToString())
     return documents
@@ -73,12 +75,12 @@ def flat(found):
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks of a few files instead of 32 million tokens."""
-    monkeypatch.setattr(inputs, "BLOCK_TOKENS", 120)
+    monkeypatch.setattr(order, "BLOCK_TOKENS", 120)
 
 
 def windows_an_epoch(config):
     part, = corpus.find(config, corpus.TRAIN).parts
-    return sum(block.windows for block in inputs.cut_blocks(part.shards, config.n_ctx))
+    return order.windows_an_epoch(part, config.n_ctx)
 
 
 @pytest.mark.parametrize("epochs", [1, 3])
@@ -87,7 +89,7 @@ def test_every_token_is_a_target_once_an_epoch_but_for_less_than_a_window_a_bloc
     config = config_for(tmp_path, train_batch_size=1)
     windows = windows_an_epoch(config)
     part, = corpus.find(config, corpus.TRAIN).parts
-    blocks = inputs.cut_blocks(part.shards, N_CTX)
+    blocks = order.cut_blocks(part.shards, N_CTX)
     assert len(blocks) > 1
     found = batches(config, 0, epochs * windows)
     counts = collections.Counter(int(label) for _, labels in found for label in labels[0])
@@ -148,20 +150,20 @@ def mixture(folder, **changes):
 
 
 def test_mixture_has_its_shares_and_goes_on_from_any_step(tmp_path, monkeypatch):
-    monkeypatch.setattr(inputs, "MIXTURE_PERIOD", 20)
+    monkeypatch.setattr(order, "MIXTURE_PERIOD", 20)
     config = mixture(tmp_path)
     whole = flat(batches(config, 0, 40))
     for start in (1, 6, 7, 13, 39):
         np.testing.assert_array_equal(flat(batches(config, start, 40)), whole[3 * start:])
-    np.testing.assert_array_equal(inputs.mixture_quota([1, 3]), [5, 15])
-    orders = [inputs.mixture_order(np.array([5, 15]), config.seed, period) for period in (0, 1)]
-    assert [sorted(order) for order in orders] == [[0] * 5 + [1] * 15] * 2 and not np.array_equal(*orders)
+    np.testing.assert_array_equal(order.mixture_quota([1, 3]), [5, 15])
+    orders = [order.mixture_order(np.array([5, 15]), config.seed, period) for period in (0, 1)]
+    assert [sorted(turns) for turns in orders] == [[0] * 5 + [1] * 15] * 2 and not np.array_equal(*orders)
 
 
 @pytest.mark.parametrize("weights", [[1], [0.3, 0.7], [1, 1, 1], [1e-9, 1, 1]])
 def test_quota_of_a_mixture_sums_to_the_period_and_starves_nobody(weights):
-    quota = inputs.mixture_quota(weights)
-    assert quota.sum() == inputs.MIXTURE_PERIOD and quota.min() >= 1
+    quota = order.mixture_quota(weights)
+    assert quota.sum() == order.MIXTURE_PERIOD and quota.min() >= 1
     np.testing.assert_allclose(quota / quota.sum(), np.array(weights) / sum(weights), atol=2e-3)
 
 
@@ -293,3 +295,40 @@ def test_facts_of_shards_without_manifest_are_those_of_their_records(tmp_path):
     documents = write_shards(tmp_path, "a", [9])
     shard, = manifest.describe([str(tmp_path / "a_0.tfrecords")]).shards
     assert (shard.records, shard.tokens) == (9, sum(map(len, documents)))
+
+
+@pytest.mark.parametrize("step", [1, 4, 9, 30, 41])
+def test_documents_of_a_step_are_those_whose_tokens_its_batch_holds(tmp_path, small_blocks, step):
+    documents = write_shards(tmp_path, "a", [7, 4, 9, 8, 3])
+    config = config_for(tmp_path)
+    check_documents_of(config, documents, step)
+
+
+def check_documents_of(config, documents, step):
+    owner = {token: str(document[0]) for document in documents for token in document}
+    windows = flat(batches(config, step - 1, step))
+    found = ledger.documents_of(config, corpus.find(config, corpus.TRAIN), step)
+    held = {owner[token] for window in windows for token in window if token != EOT}
+    only_ends = set(found) - held  # a window may begin with a document's <|endoftext|>
+    assert held <= set(found) and len(only_ends) <= config.train_batch_size
+
+
+def test_documents_of_a_step_of_a_mixture(tmp_path, monkeypatch):
+    monkeypatch.setattr(order, "MIXTURE_PERIOD", 20)
+    documents = write_shards(tmp_path, "a", [9, 6], seed=1) + write_shards(tmp_path, "b", [8], seed=2, token=500)
+    config = config_for(tmp_path, train_files=[["a_*.tfrecords", 1], ["b_*.tfrecords", 3]], seed=4)
+    for step in (1, 2, 9):
+        check_documents_of(config, documents, step)
+
+
+def test_what_was_seen_counts_epochs_documents_and_tokens(tmp_path, monkeypatch):
+    monkeypatch.setattr(order, "MIXTURE_PERIOD", 20)
+    config = mixture(tmp_path)
+    found = corpus.find(config, corpus.TRAIN)
+    seen = order.seen(config, found, 40)
+    windows = [order.windows_an_epoch(part, N_CTX) for part in found.parts]
+    assert seen.tokens == 40 * 3 * N_CTX
+    np.testing.assert_allclose(seen.epochs, [30 / windows[0], 90 / windows[1]])
+    assert seen.documents == int(30 / windows[0] * 15) + int(90 / windows[1] * 8)
+    lost = sum(part.tokens + part.records - N_CTX * count for part, count in zip(found.parts, windows))
+    assert order.dropped(config, found) == pytest.approx(lost / (found.tokens + found.records))

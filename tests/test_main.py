@@ -12,7 +12,10 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import main
+from configs import schema
+from datasets import records
 from errors import UserError
+from tests import reference
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -94,10 +97,30 @@ def test_a_finished_run_says_so_and_trains_no_further(run_config, tmp_path, caps
 def test_tensorboard_gets_training_and_evaluation_scalars(run_config, tmp_path):
     main.main(["--model", run_config(max_steps=20, train_steps=20)])
     training, evaluation = scalars_of(tmp_path / "run"), scalars_of(tmp_path / "run" / "eval")
-    for tag in ("loss", "learning_rate", "gradient_norm", "tokens_per_second"):
+    for tag in ("loss", "learning_rate", "gradient_norm", "tokens_per_second", "epoch"):
         assert [step for step, _ in training[tag]] == [10, 20], tag
         assert all(np.isfinite(value) and value > 0 for _, value in training[tag])
+    assert training["tokens_seen"] == [(10, 640), (20, 1280)]
+    assert training["documents_seen"] == [(10, 0), (20, 0)]  # of two documents a third was read
     assert evaluation["perplexity"][0][1] == pytest.approx(np.exp(evaluation["token_loss"][0][1]), rel=1e-5)
+
+
+def test_best_checkpoint_is_kept_and_is_a_model_dir_by_itself(run_config, tmp_path, capsys):
+    # A rate that spoils the network after the second evaluation.
+    changes = {"train_steps": 4, "lr_schedule": "constant", "keep_checkpoint_max": 1, "eval_steps": -1}
+    main.main(["--model", run_config(max_steps=8, **changes)])
+    main.main(["--model", run_config(max_steps=12, lr=3.0, **changes)])
+    out = capsys.readouterr().out
+    losses = [float(loss) for loss in re.findall(r"evaluation at step \d+: loss ([\d.]+)", out)]
+    assert losses[2] > losses[1] < losses[0]
+    assert out.count("the best so far") == 2
+    best = tmp_path / "run" / "best"
+    assert json.loads((best / "evaluation.json").read_text())["loss"] == pytest.approx(losses[1], abs=1e-4)
+    assert sorted(path.name for path in best.glob("model.ckpt*")) \
+        == ["model.ckpt-8.data-00000-of-00001", "model.ckpt-8.index"]
+    assert not (tmp_path / "run" / "model.ckpt-8.index").exists()
+    assert main.main(["--model", run_config(max_steps=8, model_dir=str(best), **changes), "--eval"]) == 0
+    assert f"loss {losses[1]:.4f}" in capsys.readouterr().out
 
 
 def test_eval_reads_the_whole_set_and_equals_itself(run_config, capsys):
@@ -110,6 +133,28 @@ def test_eval_reads_the_whole_set_and_equals_itself(run_config, capsys):
         results.append(re.sub(r" in \d+:\d+", "", capsys.readouterr().out))
     assert results[0] == results[1]
     assert re.search(r"targets, [\d.]+ bits per token, [\d.]+ bits per byte", results[0])
+
+
+def test_eval_equals_numpy_over_the_same_windows(run_config, text_corpus, capsys):
+    config = schema.load(run_config(max_steps=40, train_steps=40, n_ctx=13))
+    main.main(["--model", run_config(max_steps=40, train_steps=40, n_ctx=13)])
+    capsys.readouterr()
+    main.main(["--model", run_config(max_steps=40, train_steps=40, n_ctx=13), "--eval"])
+    loss, perplexity = map(float, re.search(r"loss ([\d.]+), perplexity ([\d.]+)", capsys.readouterr().out).groups())
+    text = []
+    for path in sorted(text_corpus.glob("text-eval_*.tfrecords")):
+        for _, payload in records.read(str(path)):
+            text += [*records.decode(payload)[1], 299]
+    weights = {name[len("model/"):]: value for name, value in weights_of(config.model_dir, 40).items()
+               if name.startswith("model/") and "adam" not in name}
+    losses = []
+    for start in range(0, len(text) - 1, 13):
+        window = text[start:start + 14]
+        logits = reference.logits(weights, np.array([window[:-1]]), layers=config.n_layer, heads=config.n_head)
+        losses += (-np.log(reference.softmax(logits)[0][range(len(window) - 1), window[1:]])).tolist()
+    assert len(losses) == len(text) - 1
+    assert loss == pytest.approx(np.mean(losses), abs=1e-4)  # four digits are printed
+    assert perplexity == pytest.approx(np.exp(np.mean(losses)), rel=1e-3)
 
 
 def test_samples_are_printed_and_appended_and_repeat_with_their_seed(run_config, tmp_path, capsys):
@@ -438,13 +483,17 @@ def test_unwritable_model_dir_is_an_error(run_config, tmp_path):
     assert '"model_dir"' in mistake("--model", run_config(model_dir=str(tmp_path / "file" / "run")))
 
 
-def test_loss_that_is_not_finite_names_its_step_and_keeps_the_last_checkpoint(run_config, tmp_path):
+def test_loss_that_is_not_finite_names_step_and_documents_and_keeps_the_checkpoint(run_config, tmp_path, capsys):
     config = run_config(max_steps=3, train_steps=3, warmup_steps=0, lr_schedule="constant", eval_steps=0)
     main.main(["--model", config])
     assert '"lr" is 1e+30' in mistake("--model", config, "--set", "lr=1e30")
     message = mistake("--model", config, "--set", "max_steps=30", "--set", "train_steps=30", "--set",
                       "weight_decay=1e30")
-    assert re.search(r"not finite at step 5; the last checkpoint is .*model.ckpt-3", message), message
+    assert re.search(r"not finite at step 5, .*; the last checkpoint is .*model.ckpt-3", message), message
+    capsys.readouterr()
+    assert main.main(["--model", config, "--set", "max_steps=30", "--which_data", "5"]) == 0
+    names = capsys.readouterr().out.split()
+    assert names and f"holds the documents {', '.join(names[:5])}" in message
     assert all(np.all(np.isfinite(value)) for value in weights_of(tmp_path / "run", 3).values())
 
 

@@ -6,11 +6,20 @@ import sys
 
 import pytest
 
+import corpus
 import plan
 from configs import schema
+from datasets.records import Shard
 from models.weights import weight_list
 
-ENOUGH = plan.Corpus(plan.Found(7, 1000, 50_000_000), plan.Found(1, 10, 900_000))
+
+def found(shards, documents, tokens):
+    """A corpus of so many equal shards."""
+    shard = Shard("x_0.tfrecords", documents // shards, tokens // shards, None, 0, None, 1, 5)
+    return corpus.Corpus((corpus.Part((shard,) * shards, 1.0),), None, None)
+
+
+ENOUGH = plan.Data(found(8, 1000, 50_000_000), found(1, 10, 900_000))
 
 
 def config_with(**values):
@@ -68,11 +77,14 @@ def test_memory_follows_micro_batches_recompute_and_precision():
     assert plan.memory(config_with(precision="bfloat16")).weights == full.weights
 
 
-def test_epochs_count_the_tokens_of_all_steps():
-    config = config_with(train_batch_size=4, n_ctx=10, max_steps=300)
-    assert plan.tokens_per_step(config) == 40
-    assert plan.epochs(config, 6000) == 2
-    assert plan.Found(1, 5, 95).targets == 100
+def test_report_counts_what_all_steps_read_and_what_no_window_holds(tmp_path):
+    # 8 files of 6 tokens and 2 documents are one block: 64 targets but the first, in windows of 10
+    config = config_with(train_batch_size=4, n_ctx=10, max_steps=300, model_dir=str(tmp_path))
+    text = plan.report(config, plan.Data(found(8, 16, 48), "none"))
+    assert "read in all             200.00 epochs, 3,200 documents, 12,000 tokens" in text
+    assert "dropped                 6.2500% of each epoch" in text
+    assert any("reads the training data 200.0 times" in line for line in problems_of(
+        tmp_path, plan.Data(found(8, 16, 48), "none"), train_batch_size=4, n_ctx=10, max_steps=300))
 
 
 def test_learning_rate_rises_evenly_and_reaches_lr_right_after_the_warmup():
@@ -103,44 +115,44 @@ def test_report_without_problems_says_everything(tmp_path):
     text = plan.report(config, ENOUGH)
     for words in ("12 layers, 12 heads of 64, width 768, context 1,024, vocabulary 50,257", "124,439,808",
                   "12,288 = 12 x 1,024 in 3 micro-batches of 4", "24,576,000",
-                  "7 shards, 1,000 documents, 50,000,000 tokens", "1 shards, 10 documents, 900,000 tokens",
-                  "epochs                  0.49", "5 x 1.5 GB = 7.5 GB", "0.00025 at step 100", "0 at step 2,000"):
+                  "8 shards, 1,000 documents, 50,000,000 tokens", "1 shards, 10 documents, 900,000 tokens",
+                  "read in all             0.49 epochs, 491 documents, 24,576,000 tokens",
+                  "5 x 1.5 GB = 7.5 GB", "0.00025 at step 100", "0 at step 2,000"):
         assert words in text
     assert text.splitlines()[-1] == "no problems found"
     assert not (tmp_path / "not").exists()
 
 
-def problems_of(tmp_path, corpus=ENOUGH, replicas=1, **values):
-    return plan.problems(config_with(**{"model_dir": str(tmp_path), **values}), corpus, replicas)
+def problems_of(tmp_path, data=ENOUGH, replicas=1, **values):
+    return plan.problems(config_with(**{"model_dir": str(tmp_path), **values}), data, replicas)
 
 
 @pytest.mark.parametrize("values, words", [
     ({"max_steps": 30_000}, '"max_steps" 30,000 reads the training data 4.9 times; beyond 4 epochs'),
     ({"warmup_steps": 300, "max_steps": 1000}, '"warmup_steps" 300 is 30% of "max_steps" 1,000'),
     ({"max_steps": 9, "eval_steps": 200}, '"eval_steps" 200 x "eval_batch_size" 8 is more than the 879 windows'),
-    ({"max_steps": 9, "train_batch_size": 60_000}, 'its 48,829 windows of "n_ctx" do not fill one batch'),
+    ({"max_steps": 9, "train_batch_size": 60_000}, 'its 48,828 windows of "n_ctx" do not fill one batch'),
 ])
 def test_setting_that_spoils_the_run_is_a_problem(values, words, tmp_path):
-    found = problems_of(tmp_path, **values)
-    assert len([line for line in found if words in line]) == 1
+    assert len([line for line in problems_of(tmp_path, **values) if words in line]) == 1
 
 
 @pytest.mark.parametrize("train, held_out, words", [
     ("no shard matches x_*.tfrecords", ENOUGH.eval, "no training data: no shard matches x_*.tfrecords"),
-    (plan.Found(1, 3, 1020), ENOUGH.eval, 'the training data has 1,020 tokens, less than one window of "n_ctx" + 1 ='),
+    (found(1, 3, 1020), ENOUGH.eval, 'the training data has 1,020 tokens, less than one window of "n_ctx" + 1 ='),
     (ENOUGH.train, "no shard matches y", 'no eval data: no shard matches y; set "eval_steps" to 0 to train without'),
-    (ENOUGH.train, plan.Found(0, 0, 0), "the eval data is empty; give another"),
+    (ENOUGH.train, found(1, 0, 0), "the eval data is empty; give another"),
 ])
 def test_missing_or_empty_data_is_a_problem_and_the_report_survives_it(train, held_out, words, tmp_path):
-    corpus = plan.Corpus(train, held_out)
-    found = problems_of(tmp_path, corpus, max_steps=10)
-    assert len(found) == 1 and words in found[0]
-    text = plan.report(config_with(model_dir=str(tmp_path), max_steps=10), corpus)
-    assert text.splitlines()[-2:] == ["problems:", "  - " + found[0]]
+    data = plan.Data(train, held_out)
+    problem, = problems_of(tmp_path, data, max_steps=10)
+    assert words in problem
+    text = plan.report(config_with(model_dir=str(tmp_path), max_steps=10), data)
+    assert text.splitlines()[-2:] == ["problems:", "  - " + problem]
 
 
 def test_missing_eval_data_is_no_problem_when_nothing_is_evaluated(tmp_path):
-    assert problems_of(tmp_path, plan.Corpus(ENOUGH.train, "none"), max_steps=10, eval_steps=0) == []
+    assert problems_of(tmp_path, plan.Data(ENOUGH.train, "none"), max_steps=10, eval_steps=0) == []
 
 
 def test_corpus_may_be_one_problem_for_both_sets(tmp_path):
@@ -152,8 +164,8 @@ def test_corpus_may_be_one_problem_for_both_sets(tmp_path):
 def test_batch_that_the_devices_cannot_share_is_a_problem(tmp_path):
     assert problems_of(tmp_path, replicas=8, max_steps=10) == []
     assert len(problems_of(tmp_path, replicas=8, max_steps=10, train_batch_size=12)) == 1
-    found = problems_of(tmp_path, replicas=8, max_steps=10, train_batch_size=16, micro_batch_size=4, eval_batch_size=7)
-    assert found == ['"micro_batch_size" 4 cannot be shared by 8 devices; use a multiple of 8',
+    lines = problems_of(tmp_path, replicas=8, max_steps=10, train_batch_size=16, micro_batch_size=4, eval_batch_size=7)
+    assert lines == ['"micro_batch_size" 4 cannot be shared by 8 devices; use a multiple of 8',
                      '"eval_batch_size" 7 cannot be shared by 8 devices; use a multiple of 8']
 
 
