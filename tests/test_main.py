@@ -250,7 +250,7 @@ def test_what_the_user_sees_is_ours_alone(run_config):
     for arguments in ([], ["--eval"], ["--predict_text", "def", "--length", "3"]):
         result = command("--model", config, *arguments)
         assert result.returncode == 0 and result.stderr == "", result.stderr
-        known = r"starting|step|evaluation|done|[\d,]+ targets"
+        known = r"starting|step|evaluation|the best so far|done|[\d,]+ targets"
         lines = result.stdout.splitlines()
         if "--predict_text" in arguments:
             assert "SAMPLE 0" in lines[0] and lines[1].startswith("def") and lines[-1] == "=" * 80
