@@ -10,7 +10,7 @@ import storage
 from configs import reading
 from configs.resume import CONFIG_FILE
 from estimator import DATA_FILE
-from models import checkpoints
+from models import saved
 
 FOLDER = "best"
 RESULT_FILE = "evaluation.json"
@@ -35,7 +35,7 @@ def keep(model_dir, path, result):
         _copy(source, storage.join(folder, os.path.basename(source)))
     for source in (CONFIG_FILE, DATA_FILE):
         _copy(storage.join(model_dir, source), storage.join(folder, source))
-    storage.write_whole(storage.join(folder, checkpoints.STATE_FILE), f'model_checkpoint_path: "{name}"\n')
+    storage.write_whole(storage.join(folder, saved.STATE_FILE), f'model_checkpoint_path: "{name}"\n')
     storage.write_whole(note, json.dumps(result) + "\n")
     for old in stale:
         if not os.path.basename(old).startswith(name + "."):

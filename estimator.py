@@ -12,7 +12,7 @@ import storage
 from configs import reading, schema
 from configs.resume import CONFIG_FILE, saved_config_warnings
 from errors import UserError
-from models import checkpoints, gpt2
+from models import gpt2, saved
 
 DATA_FILE = "data.json"
 
@@ -37,7 +37,7 @@ def build_estimator(config, tpu=None, sampling_options=None):
         checkpoint_save_graph_def=False,  # a quarter of the time of a save, and nothing here reads it
         tpu_config=tf.estimator.tpu.TPUConfig(iterations_per_loop=config.iterations))
     start = None
-    if config.init_checkpoint and not checkpoints.latest(config.model_dir):
+    if config.init_checkpoint and not saved.latest(config.model_dir):
         start = tf.estimator.WarmStartSettings(config.init_checkpoint, vars_to_warm_start="model/.*")
     return tf.estimator.tpu.TPUEstimator(
         model_fn=gpt2.make_model_fn(config, sampling_options), use_tpu=bool(tpu), eval_on_tpu=bool(tpu),
@@ -63,12 +63,12 @@ def check_run(config, encoder, train_set=None):
     Raises UserError where the config, the vocabulary or the weights of the run in model_dir are others.
     """
     warnings_found = []
-    path = checkpoints.latest(config.model_dir)
+    path = saved.latest(config.model_dir)
     if path:
         warnings_found = saved_config_warnings(config) + _check_data(config, encoder, train_set)
     start = path or config.init_checkpoint
     if start:
-        checkpoints.check(start, config)
+        saved.check(start, config)
     return path, warnings_found
 
 

@@ -9,7 +9,7 @@ import estimator as estimators
 import storage
 from encoder import bpe
 from errors import UserError
-from models import checkpoints
+from models import saved
 from models.sampling import Options
 
 DEFAULTS = {"length": 256, "num_samples": 1, "temperature": 1.0, "top_k": 40, "top_p": 1.0}
@@ -22,7 +22,7 @@ def predict(config, encoder, prompt, args):
     path, _ = estimators.check_run(config, encoder)
     if path is None:
         raise UserError(f'"model_dir" {config.model_dir} holds no checkpoint to generate with; train first')
-    checkpoints.step_of(path)
+    saved.step_of(path)
     corpus.check_vocabulary(config, encoder)
     value = {name: default if getattr(args, name) is None else getattr(args, name)
              for name, default in DEFAULTS.items()}
@@ -33,7 +33,7 @@ def predict(config, encoder, prompt, args):
     tokens = encoder.encode(prompt) or [encoder.eot]  # an empty prompt: a text begins behind <|endoftext|>
     _store(config, "")  # a path that cannot be written is said before minutes are spent
     estimator = estimators.build_estimator(config, args.tpu, sampling_options=options)
-    with checkpoints.reading(path):
+    with saved.reading(path):
         rows = estimator.predict(_input_fn(tokens, seed, count), checkpoint_path=path)
         for number, row in zip(range(count), rows):
             text = prompt + encoder.decode(_until_end(row["tokens"], encoder.eot))

@@ -17,7 +17,7 @@ import session_hooks
 import storage
 from datasets import records
 from errors import UserError
-from models import checkpoints
+from models import saved
 
 LOCK_FILE = ".lock"
 SHOWN = 5  # documents named in a message
@@ -41,7 +41,7 @@ def train(config, encoder, tpu):
 
 def _train(config, encoder, tpu, train_set, eval_set):
     path, changes = estimators.check_run(config, encoder, train_set)
-    step = checkpoints.step_of(path)
+    step = saved.step_of(path)
     for line in changes + plan.reading_problems(config, train_set):
         print(f"warning: {line}")
     if step >= config.max_steps:
@@ -58,7 +58,7 @@ def _train(config, encoder, tpu, train_set, eval_set):
         due = min(config.max_steps, (step // config.train_steps + 1) * config.train_steps)
         target = min(due, step + inputs.longest_chunk(config, train_set))
         _train_to(estimator, config, train_set, encoder, step, target, stop, watch)
-        before, step = step, checkpoints.step_of(checkpoints.latest(config.model_dir))
+        before, step = step, saved.step_of(saved.latest(config.model_dir))
         try:
             if stop.signal_number is not None:
                 raise session_hooks.Interrupted
@@ -85,7 +85,7 @@ def _train_to(estimator, config, train_set, encoder, step, target, stop, watch):
     progress = session_hooks.Progress(
         config.model_dir, max_steps=config.max_steps, tokens=config.train_batch_size * config.n_ctx,
         seen=lambda step: order.seen(config, train_set, step), watch=watch)
-    with _naming_damage(train_set), checkpoints.reading(checkpoints.latest(config.model_dir) or "none"):
+    with _naming_damage(train_set), saved.reading(saved.latest(config.model_dir) or "none"):
         try:
             estimator.train(input_fn, max_steps=target, hooks=[progress, stop])
         except (tf.train.NanLossDuringTrainingError, tf.errors.OpError) as error:
@@ -103,7 +103,7 @@ def _not_finite(config, train_set, what, step):
     rest = f" and {len(names) - SHOWN} more (--which_data {step} lists them)" if len(names) > SHOWN else ""
     return UserError(f"the {what} is not finite at step {step}, whose batch holds the documents"
                      f" {', '.join(names[:SHOWN])}{rest}; the last checkpoint is"
-                     f" {checkpoints.latest(config.model_dir) or 'none'}; lower \"lr\" or raise \"warmup_steps\""
+                     f" {saved.latest(config.model_dir) or 'none'}; lower \"lr\" or raise \"warmup_steps\""
                      " and run again, from an older checkpoint if it fails at once")
 
 
@@ -122,9 +122,9 @@ def _naming_damage(found):
 
 def _evaluate_and_keep(estimator, config, eval_set, encoder, stop):
     """Evaluates the newest checkpoint and keeps it apart if it is the best."""
-    path = checkpoints.latest(config.model_dir)
+    path = saved.latest(config.model_dir)
     loss = _evaluate(estimator, config, eval_set, encoder, stop)
-    result = {"loss": loss, "step": checkpoints.step_of(path), "eval_set": eval_set.fingerprint,
+    result = {"loss": loss, "step": saved.step_of(path), "eval_set": eval_set.fingerprint,
               "windows": inputs.eval_steps(config, eval_set) * config.eval_batch_size}
     if best_checkpoint.keep(config.model_dir, path, result):
         print(f"the best so far, kept in {storage.join(config.model_dir, best_checkpoint.FOLDER)}")
@@ -135,7 +135,7 @@ def _evaluate(estimator, config, eval_set, encoder, stop):
     begun = time.monotonic()
     input_fn = inputs.make_eval_input_fn(config, eval_set, encoder.eot)
     steps = inputs.eval_steps(config, eval_set)
-    with _naming_damage(eval_set), checkpoints.reading(checkpoints.latest(config.model_dir)):
+    with _naming_damage(eval_set), saved.reading(saved.latest(config.model_dir)):
         result = estimator.evaluate(input_fn, steps=steps, hooks=[session_hooks.GiveUpOnSignal(stop)])
     loss = float(result["token_loss"])
     if not math.isfinite(loss):
@@ -154,7 +154,7 @@ def evaluate_whole(config, encoder, tpu):
     path, _ = estimators.check_run(config, encoder)
     if path is None:
         raise UserError(f'"model_dir" {config.model_dir} holds no checkpoint to evaluate; train first')
-    checkpoints.step_of(path)
+    saved.step_of(path)
     estimator = estimators.build_estimator(config, tpu)
     stop = session_hooks.StopOnSignal()
     try:

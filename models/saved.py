@@ -1,4 +1,4 @@
-"""Whether a checkpoint fits the network of a config."""
+"""The checkpoints of a run: which is the newest, its step, and whether it fits the network of a config."""
 import contextlib
 import glob
 
