@@ -40,7 +40,7 @@ def main(argv=None):
     _check(args)
     encoder = bpe.load(args.encoder_path)
     print("listing documents", flush=True)
-    index = documents.make_index(args.input, args.exclude)
+    index = documents.make_index(args.input, args.exclude, args.eval_input)
     os.makedirs(args.output_dir, exist_ok=True)
     with storage.only_run(os.path.join(args.output_dir, f".{args.name}.lock"), "choose another --name"):
         _create(args, encoder, index)
@@ -84,12 +84,15 @@ def _jobs(args, vocabulary, state, orders):
 
 def _finish(args, plan, entries, target, state):
     """Checks and writes the manifest, then clears up and prints the table."""
-    if not any(entry.shard.records for entry in entries if entry.split == "train"):
+    filled = {entry.split for entry in entries if entry.shard.records}
+    if "train" not in filled or (args.eval_input and "eval" not in filled):
         for entry in entries:
             os.unlink(entry.shard.path)
         shutil.rmtree(state)
-        raise UserError(f"none of {plan['documents']} documents is left for training ({_outcomes(entries)}): give more "
-                        f"text, or lower --minimum_size {args.minimum_size} or --eval_fraction {args.eval_fraction}")
+        purpose = "evaluation" if "train" in filled else "training"
+        fraction = "" if args.eval_input else f" or --eval_fraction {args.eval_fraction}"
+        raise UserError(f"none of {plan['documents']} documents is left for {purpose} ({_outcomes(entries)}): give more"
+                        f" text, or lower --minimum_size {args.minimum_size}{fraction}")
     manifest.write(target, plan, entries)
     shutil.rmtree(state)
     for split in ("train", "eval"):
@@ -97,7 +100,7 @@ def _finish(args, plan, entries, target, state):
         print(f"{split:5} {len(shards):6} shards {sum(s.records for s in shards):10} records "
               f"{sum(s.tokens for s in shards):13} tokens {sum(s.text_bytes for s in shards):14} bytes of text")
     print(f"documents: {_outcomes(entries)}\n{target}")
-    if args.eval_fraction and not any(entry.shard.records for entry in entries if entry.split == "eval"):
+    if args.eval_fraction and "eval" not in filled:
         print(f"no document fell into the evaluation set: raise --eval_fraction {args.eval_fraction}")
 
 
@@ -113,6 +116,8 @@ def _plan(args, encoder, index):
             "cleaning": "none" if args.no_ftfy else "ftfy NFKC", "minimum_size": args.minimum_size,
             "files_per": args.files_per, "eval_fraction": args.eval_fraction, "seed": args.seed,
             "exclude": args.exclude, "inputs": index.fingerprint, "documents": len(index.file), "tools": tools}
+    if args.eval_input:
+        plan["held_out"] = index.held_out
     return json.loads(json.dumps(plan))  # as it will be read back
 
 
@@ -147,9 +152,10 @@ def _finished(args, plan, target, state):
 def _orders(index, args):
     """{"train", "eval": int64 document numbers}, each in the seed's random order.
 
-    Whether a document is for evaluation depends on the seed and its identity alone: more documents do not move it.
+    Without --eval_input, whether a document is for evaluation depends on the seed and its identity alone: more
+    documents do not move it.
     """
-    chosen = np.zeros(len(index.file), bool)
+    chosen = np.arange(len(index.file)) < index.held_out
     for number in range(len(chosen)) if args.eval_fraction else ():
         name = f"{args.seed}:{documents.identity(index, number)}"
         digest = hashlib.blake2b(os.fsencode(name), digest_size=8).digest()
@@ -169,11 +175,18 @@ def _arguments(argv):
     add("--encoder_path", help="folder with encoder.json and vocab.bpe; GPT-2's vocabulary without it")
     add("--minimum_size", type=int, default=25, help="tokens below which a document is dropped")
     add("--files_per", type=int, default=FILES_PER, help="documents per shard, before short ones are dropped")
-    add("--eval_fraction", type=float, default=EVAL_FRACTION, help="of the documents, put aside for evaluation")
+    evaluation = parser.add_mutually_exclusive_group().add_argument
+    evaluation("--eval_fraction", type=float, default=EVAL_FRACTION,
+               help="of the documents, put aside for evaluation")
+    evaluation("--eval_input", nargs="+", default=[], metavar="PATH",
+               help="the documents for evaluation, as for --input; left out of what --input finds")
     add("--seed", type=int, default=0, help="of the order and of the choice for evaluation")
     add("--processes", type=int, default=building.cores(), help="the bytes of the output do not depend on it")
     add("--no_ftfy", action="store_true", help="encode the text as it is, without ftfy's repairs and NFKC")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.eval_input:
+        args.eval_fraction = 0.0
+    return args
 
 
 def _check(args):

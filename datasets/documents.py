@@ -8,6 +8,7 @@ import array
 import fnmatch
 import glob
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -34,6 +35,7 @@ class Index(NamedTuple):
     offset: np.ndarray  # int64 [N], bytes
     length: np.ndarray  # int64 [N], bytes
     fingerprint: str  # hex sha256 over path below the root, size and time of change of each file
+    held_out: int  # so many of the documents, the first ones, are from the inputs for evaluation
 
 
 class Document(NamedTuple):
@@ -43,17 +45,21 @@ class Document(NamedTuple):
     invalid_utf8: bool
 
 
-def make_index(inputs, exclude=()):
+def make_index(inputs, exclude=(), eval_inputs=()):
     """The Index of all documents in `inputs`: files, folders (read recursively) or globs of either.
 
     `exclude`: globs of what to leave out, each compared with every component of the path below the input's root and
-    with that path as a whole.  Raises UserError where nothing is found.
+    with that path as a whole.  `eval_inputs`, as `inputs`: what is for evaluation, and nothing else where both name
+    it.  Raises UserError where nothing is found.
     """
+    excluded = _matcher(exclude)
+    for_evaluation = {os.path.join(*place): place for place in _find(eval_inputs, excluded, "--eval_input")}
+    others = (place for place in _find(inputs, excluded, "--input") if os.path.join(*place) not in for_evaluation)
     folders, numbers = [], {}
     folder, file, arrays = array.array("i"), array.array("i"), [array.array("q") for _ in range(4)]
     name_end, first, offset, length = arrays
     names, digest = bytearray(), hashlib.sha256()
-    for root, relative in _find(inputs, _matcher(exclude)):
+    for root, relative in itertools.chain(for_evaluation.values(), others):
         path = os.path.join(root, relative)
         facts = os.stat(path)
         digest.update(b"%s\0%d\0%d\0" % (os.fsencode(relative), facts.st_size, facts.st_mtime_ns))
@@ -69,12 +75,15 @@ def make_index(inputs, exclude=()):
         offset.frombytes(starts.tobytes())
         length.frombytes(lengths.tobytes())
         folder.append(numbers[key])
-    if not len(offset):
-        raise UserError(f"no document in {' '.join(inputs)}{' after --exclude' if exclude else ''}: give files, "
-                        f"folders or globs of {', '.join(SUFFIXES)}")
+    held_out = first[len(for_evaluation)] if len(first) > len(for_evaluation) else len(offset)
+    for given, count in ((eval_inputs, held_out), (inputs, len(offset) - held_out)):
+        if given and not count:
+            raise UserError(f"no document in {' '.join(given)}{' after --exclude' if exclude else ''}"
+                            f"{' and --eval_input' if held_out else ''}: give files, folders or globs of "
+                            f"{', '.join(SUFFIXES)}")
     name_end, first, offset, length = [np.frombuffer(values, np.int64) for values in arrays]
     return Index(folders, np.frombuffer(folder, np.int32), np.frombuffer(names, np.uint8), name_end, first,
-                 np.frombuffer(file, np.int32), offset, length, digest.hexdigest())
+                 np.frombuffer(file, np.int32), offset, length, digest.hexdigest(), held_out)
 
 
 def add_arguments(parser):
@@ -91,16 +100,16 @@ def save(index, folder):
         if isinstance(value, np.ndarray):
             save_array(os.path.join(folder, name + ".npy"), value)
     with open(os.path.join(folder, "index.json"), "w") as f:
-        json.dump([index.folders, index.fingerprint], f)
+        json.dump([index.folders, index.fingerprint, index.held_out], f)
 
 
 def load(folder):
     """The Index that `save` wrote; what is not used of it stays on disk."""
     with open(os.path.join(folder, "index.json")) as f:
-        folders, fingerprint = json.load(f)
+        folders, fingerprint, held_out = json.load(f)
     arrays = {name: np.load(os.path.join(folder, name + ".npy"), mmap_mode="r")
-              for name in Index._fields if name not in ("folders", "fingerprint")}
-    return Index(folders=folders, fingerprint=fingerprint, **arrays)
+              for name in Index._fields if name not in ("folders", "fingerprint", "held_out")}
+    return Index(folders=folders, fingerprint=fingerprint, held_out=held_out, **arrays)
 
 
 def save_array(path, array):
@@ -151,9 +160,9 @@ def clean(text):
     return ftfy.fix_text(text, normalization="NFKC")
 
 
-def _find(inputs, excluded):
+def _find(inputs, excluded, option):
     """Yields (root, path below it) of every file to read, sorted within each input, nothing twice."""
-    found = [place for pattern in inputs for place in _expand(pattern)]
+    found = [place for pattern in inputs for place in _expand(pattern, option)]
     whole = {os.path.abspath(path) for path, _ in found}
     seen = set()
     for path, root in found:
@@ -167,19 +176,19 @@ def _find(inputs, excluded):
             yield os.path.abspath(root), os.path.relpath(path, root)
 
 
-def _expand(pattern):
+def _expand(pattern, option):
     """[(path, root)]: a folder is its own root; the root of a glob is what stands before its first wildcard."""
     if "://" in pattern:
-        raise UserError(f"--input {pattern}: text is read from local files only, copy it here first")
+        raise UserError(f"{option} {pattern}: text is read from local files only, copy it here first")
     if os.path.isdir(pattern):
         return [(pattern, pattern)]
     if os.path.exists(pattern):
         if not pattern.endswith(SUFFIXES):
-            raise UserError(f"--input {pattern}: only {', '.join(SUFFIXES)} are read")
+            raise UserError(f"{option} {pattern}: only {', '.join(SUFFIXES)} are read")
         return [(pattern, os.path.dirname(pattern) or ".")]
     matches = sorted(glob.glob(pattern, recursive=True))
     if not matches:
-        raise UserError(f"--input {pattern}: no such file or folder")
+        raise UserError(f"{option} {pattern}: no such file or folder")
     root = os.path.dirname(re.split(r"[*?\[]", pattern)[0]) or "."
     return [(path, root) for path in matches if os.path.isdir(path) or path.endswith(SUFFIXES)]
 

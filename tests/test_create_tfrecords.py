@@ -150,6 +150,88 @@ def test_evaluation_takes_its_fraction_and_more_documents_move_none(corpus, refe
     assert {key for key in after if key < "200" or key[0] == "l"} == chosen and after > chosen
 
 
+def with_eval_input(corpus, output, *paths, more=()):
+    """`create` with --eval_input in the place of --eval_fraction."""
+    given = arguments(corpus, output, "--processes", "1", *more, "--eval_input", *map(str, paths))
+    at = given.index("--eval_fraction")
+    return create_tfrecords.main(given[:at] + given[at + 2:])
+
+
+@pytest.fixture
+def held_out(tmp_path):
+    """A folder of 23 documents: a file, lines, and one below."""
+    folder = tmp_path / "held"
+    (folder / "below").mkdir(parents=True)
+    (folder / "000.txt").write_text("other words " * 30)  # the corpus has a file of that name too
+    (folder / "below" / "y.txt").write_text("words below " * 30)
+    (folder / "x.jsonl").write_text("\n".join(json.dumps({"text": f"line {i} of many " * 20}) for i in range(21)))
+    return folder
+
+
+def test_documents_named_for_evaluation_are_the_eval_shards(corpus, held_out, tmp_path):
+    assert with_eval_input(corpus, tmp_path / "out", held_out) == 0
+    expected = ["000.txt", "below/y.txt", *(f"x.jsonl:{i}" for i in range(1, 22))]
+    found = keys(tmp_path / "out", "a-eval_*.tfrecords")
+    assert sorted(found) == sorted(expected) and found != expected
+    assert len(list((tmp_path / "out").glob("a-eval_*"))) == 2  # of PER_SHARD documents
+    assert len(keys(tmp_path / "out", "a_*.tfrecords")) == 226
+    ids = [ids for path in (tmp_path / "out").glob("a-eval_*") for _, payload in records.read(str(path))
+           for key, ids in [records.decode(payload)] if key == b"000.txt"]
+    assert [bpe.load().decode(found) for found in ids] == ["other words " * 30]
+
+
+@pytest.mark.parametrize("paths", [["1*.txt"], ["lines.jsonl", "000.txt"], ["."]])
+def test_what_both_inputs_name_is_for_evaluation_alone(corpus, held_out, tmp_path, paths):
+    with_eval_input(corpus, tmp_path / "out", *(os.path.join(corpus, path) for path in paths),
+                    more=["--input", corpus, str(held_out)])
+    train, evaluation = (keys(tmp_path / "out", f"{name}_*.tfrecords") for name in ("a", "a-eval"))
+    of_corpus = [*(f"{i:03}.txt" for i in range(180)), *(f"lines.jsonl:{i}" for i in range(1, 47))]
+    wanted = {"1*.txt": lambda key: key[0] == "1", "lines.jsonl": lambda key: key[0] == "l" or key == "000.txt",
+              ".": lambda key: True}[paths[0]]
+    of_held_out = ["000.txt", "below/y.txt", *(f"x.jsonl:{i}" for i in range(1, 22))]
+    assert sorted(evaluation) == sorted(filter(wanted, of_corpus))
+    assert sorted(train) == sorted([key for key in of_corpus if not wanted(key)] + of_held_out)
+
+
+def test_folder_for_evaluation_may_lie_in_the_folder_of_the_input(held_out, tmp_path):
+    (tmp_path / "mine.txt").write_text("my own words " * 30)
+    with_eval_input(str(tmp_path), tmp_path / "out", held_out)
+    assert keys(tmp_path / "out", "a_*.tfrecords") == ["mine.txt"]
+    assert len(keys(tmp_path / "out", "a-eval_*.tfrecords")) == 23
+
+
+def test_shards_of_named_documents_are_made_again_to_the_byte(corpus, held_out, tmp_path):
+    out = tmp_path / "out"
+    with_eval_input(corpus, out, held_out)
+    before = contents(out)
+    for name in ("a-eval_1.tfrecords", "a_3.tfrecords"):
+        (out / name).unlink()
+    with_eval_input(corpus, out, held_out, more=["--processes", "2"])
+    assert contents(out) == before
+    with pytest.raises(UserError, match="eval_fraction was 0.0, now 0.2; held_out was 23, now None"):
+        create(corpus, out)
+    with pytest.raises(UserError, match="held_out was 23, now 2"):
+        with_eval_input(corpus, out, held_out / "000.txt", held_out / "below")
+    assert contents(out) == before
+
+
+@pytest.mark.parametrize("paths, more, message", [
+    (["nowhere"], [], "--eval_input .*nowhere: no such file or folder"),
+    (["none"], [], "no document in .*none: give files"),
+    (["000.txt"], ["--input", "000.txt"], "no document in .*000.txt and --eval_input: give"),
+    (["000.txt"], ["--minimum_size", "100"], "none of 181 documents is left for evaluation .* --minimum_size 100$"),
+])
+def test_nothing_to_evaluate_or_to_train_on_is_an_error_and_leaves_nothing(held_out, tmp_path, paths, more, message):
+    (held_out / "none").mkdir()
+    (tmp_path / "long").mkdir()
+    for i in range(180):
+        (tmp_path / "long" / f"{i}.txt").write_text("longer and longer " * 40)
+    more = [str(held_out / word) if word.endswith(".txt") else word for word in more]
+    with pytest.raises(UserError, match=message):
+        with_eval_input(str(tmp_path / "long"), tmp_path / "out", *(held_out / path for path in paths), more=more)
+    assert not (tmp_path / "out").exists() or os.listdir(tmp_path / "out") == []
+
+
 def test_without_evaluation_there_are_no_such_shards(corpus, tmp_path):
     create(corpus, tmp_path, "--eval_fraction", "0")
     assert len(keys(tmp_path, "a_*.tfrecords")) == 226 and not list(tmp_path.glob("a-eval*"))
@@ -299,6 +381,7 @@ def test_a_vocabulary_that_lacks_a_character_names_document_and_character(tmp_pa
     (["--minimum_size", "0"], "--minimum_size 0 is out of range"),
     (["--eval_fraction", "1"], "--eval_fraction 1.0 is out of range"),
     (["--name", "../x"], "--name '../x'"),
+    (["--eval_input", __file__], "--eval_input: not allowed with argument --eval_fraction"),
 ])
 def test_mistakes_are_one_line_and_status_2(corpus, tmp_path, more, message):
     run = start(corpus, tmp_path, *more)
