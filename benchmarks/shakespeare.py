@@ -1,0 +1,143 @@
+"""nanoGPT's small CPU run on tiny Shakespeare, character by character: does this trainer reach the published loss?
+
+The setting is that of https://github.com/karpathy/nanoGPT (README, "I only have a macbook"; data/shakespeare_char/
+prepare.py), which reports a validation loss of 1.88: the first 90 % of the text to train on, the rest to evaluate
+on, a token for each character.  Evaluated here is the whole rest.  Prints one JSON line at the end:
+{"val_loss": [a seed's, ...], "mean": ...}.
+"""
+import os
+import sys
+
+if __name__ == "__main__":  # run as a file: imports start at the repository
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import argparse
+import json
+import platform
+import re
+import signal
+import statistics
+import subprocess
+from importlib.metadata import version
+
+import errors
+import storage
+from configs import schema
+from datasets import building, create_tfrecords
+from encoder import bpe
+from errors import UserError
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+CONFIG = os.path.join(ROOT, "configs", "shakespeare-char.json")
+NAME = "shakespeare-char"
+TRAINING_SHARE = 0.9
+TRAIN_TEXT, VALIDATION_TEXT = "train.txt", "validation.txt"
+
+
+def main(argv=None):
+    """Arguments -> data, a trained model and its loss for each seed, and the JSON line; returns the exit status."""
+    args = _arguments(argv)
+    config = schema.load(CONFIG, args.overrides)
+    data = os.path.join(args.output_dir, config.data_path)
+    prepare(_read(args.text), data)
+    print(f"{building.cores()} cores, {platform.machine()}, Python {platform.python_version()}, TensorFlow "
+          f"{version('tensorflow')}; {args.seeds} seeds, {config.max_steps} steps each", flush=True)
+    losses = []
+    for seed in range(1, args.seeds + 1):
+        folder = os.path.join(args.output_dir, f"{config.model_dir}-{seed}")
+        status, loss = _train_and_evaluate(args.overrides, seed=seed, data_path=data, model_dir=folder,
+                                           encoder_path=os.path.join(data, "encoder"))
+        if status:
+            return status
+        losses.append(loss)
+    print(json.dumps({"val_loss": losses, "mean": round(statistics.fmean(losses), 4)}))
+    return 0
+
+
+def prepare(text, folder):
+    """Writes the two parts of `text`, the vocabulary of its characters and the shards, where they are not yet."""
+    if not text.isascii():
+        raise UserError(f"the text holds {next(c for c in text if not c.isascii())!r}, which is more than one byte: "
+                        "give the tiny Shakespeare text (README, Benchmarks) or another one in ASCII")
+    parts = dict(zip((TRAIN_TEXT, VALIDATION_TEXT), split(text)))
+    paths = [os.path.join(folder, name) for name in parts]
+    for path, part in zip(paths, parts.values()):
+        if os.path.exists(path):  # not written anew: the shards know their sources by the time of change
+            with open(path, "rb") as f:
+                if f.read() != part.encode():
+                    raise UserError(f"{path} is of another text: choose another --output_dir, or delete {folder}")
+            continue
+        os.makedirs(folder, exist_ok=True)
+        storage.write_whole(path, part)
+    symbols = bpe.byte_symbols()
+    bpe.write(os.path.join(folder, "encoder"), [], [symbols[ord(character)] for character in sorted(set(text))])
+    create_tfrecords.main(["--input", paths[0], "--eval_input", paths[1], "--name", NAME, "--output_dir", folder,
+                           "--encoder_path", os.path.join(folder, "encoder"), "--no_ftfy", "--minimum_size", "1"])
+
+
+def split(text):
+    """(training text, validation text), by position as in nanoGPT."""
+    position = int(len(text) * TRAINING_SHARE)
+    return text[:position], text[position:]
+
+
+def _train_and_evaluate(overrides, **changes):
+    """(exit status, validation loss): `main.py` on the config, which skips what an earlier call has done."""
+    settings = [*overrides, *(f"{key}={json.dumps(value)}" for key, value in changes.items())]
+    command = [sys.executable, os.path.join(ROOT, "main.py"), "--model", CONFIG]
+    for setting in settings:
+        command += ["--set", setting]
+    status = _run(command)
+    if status:
+        return status, None
+    result = subprocess.run([*command, "--eval"], stdout=subprocess.PIPE, text=True)
+    print(result.stdout, end="", flush=True)
+    return result.returncode, None if result.returncode else loss_in(result.stdout)
+
+
+def _run(command):
+    """Runs `command` to its end and returns its exit status; when it is told to stop, it may save its work first."""
+    process = subprocess.Popen(command)
+    before = signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())
+    try:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:  # the terminal sent it to the command as well
+                continue
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def loss_in(output):
+    """The loss that `main.py --eval` printed."""
+    return float(re.search(r"^evaluation at step \d+: loss ([\d.]+),", output, re.MULTILINE).group(1))
+
+
+def _read(path):
+    if not os.path.isfile(path):
+        raise UserError(f"--text {path}: no such file; README, Benchmarks, says where the text is found")
+    with open(path, "rb") as f:
+        data = f.read()
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"--text {path} is not UTF-8 text (byte {error.start}): fetch it anew")
+
+
+def _arguments(argv):
+    parser = errors.Parser(description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add("--text", required=True, metavar="FILE", help="the tiny Shakespeare text")
+    add("--seeds", type=int, default=3, help="runs, with the seeds 1, 2 and so on")
+    add("--output_dir", default=".", help="folder for the config's data_path and model_dir (with the seed behind it)")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+        help="override a key of the config, as for main.py; may be repeated")
+    args = parser.parse_args(argv)
+    if args.seeds < 1:
+        raise UserError(f"--seeds {args.seeds} is out of range: give at least 1")
+    return args
+
+
+if __name__ == "__main__":
+    errors.run_command(main)
