@@ -4,7 +4,9 @@ import pathlib
 
 import pytest
 
+import main
 import plan
+from benchmarks import shakespeare
 from configs import schema
 
 FOLDER = pathlib.Path(schema.__file__).parent
@@ -21,7 +23,7 @@ def stated_in(name):
 
 
 def test_no_preset_is_missing():
-    assert {*SIZES, "124M-nanogpt", "shakespeare-char"} <= set(PRESETS)
+    assert {*SIZES, "124M-nanogpt", "shakespeare-char", "shakespeare-char-gpu"} <= set(PRESETS)
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -76,3 +78,30 @@ def test_shakespeare_preset_is_the_small_cpu_run():
     config = load("shakespeare-char")
     assert (config.n_layer, config.n_head, config.n_embd, config.n_ctx, config.n_vocab) == (4, 4, 128, 64, 66)
     assert plan.learning_rate(config, config.max_steps) == pytest.approx(1e-4)
+
+
+def test_shakespeare_gpu_preset_is_the_published_run():
+    config = load("shakespeare-char-gpu")
+    assert (config.n_layer, config.n_head, config.n_embd, config.n_ctx, config.n_vocab) == (6, 6, 384, 256, 66)
+    assert {config.embed_dropout, config.attn_dropout, config.res_dropout} == {0.2}
+    assert (config.train_batch_size, config.max_steps, config.warmup_steps) == (64, 5000, 100)
+    assert (config.beta1, config.beta2, config.weight_decay, config.grad_clip) == (0.9, 0.99, 0.1, 1.0)
+    assert [plan.learning_rate(config, step) for step in (100, 5000)] == pytest.approx([1e-3, 1e-4])
+
+
+def test_shakespeare_presets_read_the_same_shards():
+    small, large = load("shakespeare-char"), load("shakespeare-char-gpu")
+    for key in ("data_path", "input", "train_files", "eval_files", "encoder_path"):
+        assert getattr(small, key) == getattr(large, key)
+    assert small.model_dir != large.model_dir
+
+
+@pytest.mark.parametrize("name", ["shakespeare-char", "shakespeare-char-gpu"])
+def test_shakespeare_preset_is_accepted_by_plan(name, tmp_path, capsys):
+    shakespeare.prepare("To be, or not to be. " * 300, str(tmp_path))
+    capsys.readouterr()
+    model = ["--model", str(FOLDER / f"{name}.json")]
+    for key, value in (("data_path", tmp_path), ("encoder_path", tmp_path / "encoder"), ("model_dir", tmp_path / "x")):
+        model += ["--set", f"{key}={value}"]
+    assert main.main([*model, "--plan"]) == 0
+    assert "5,670 tokens" in capsys.readouterr().out
