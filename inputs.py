@@ -4,8 +4,9 @@ The sequence of global batches is a pure function of (shards, seed, batch size, 
 
 1. The shards, in the order of their names, are cut into blocks of files; a block is what is shuffled at once.
 2. Each epoch has its own order of blocks, of documents in a block, and of windows in a block.
-3. The documents of a block, <|endoftext|> behind each, are one text, cut into windows that overlap by one token:
-   every token is a target once an epoch, but for less than one window a block.
+3. The documents of a block, <|endoftext|> behind each, are one text, closed to a ring and cut into windows that overlap
+   by one token, from a place that is another each epoch (a corpus may be a single document): every token is a target
+   once an epoch, but for less than one window a block.
 4. The number of windows of a block follows from its counts of tokens and records, so the window that a step starts
    with is found by arithmetic: whole blocks are skipped unread, and part of one is replayed.
 
@@ -30,15 +31,29 @@ def _tokens_of(serialized, eot):
     return tf.cast(tf.concat([parsed, ends], 1).flat_values, tf.int32)
 
 
-def _cut_windows(n_ctx):
-    """Function for Dataset.scan: (tokens left over, new tokens) -> (tokens left over, windows [k, n_ctx + 1])."""
-    def cut(left, new):
-        text = tf.concat([left, new], 0)
-        count = tf.maximum(tf.size(text) - 1, 0) // n_ctx
-        first = tf.reshape(text[:count * n_ctx], [-1, n_ctx])
-        following = tf.reshape(text[1:count * n_ctx + 1], [-1, n_ctx])
-        return text[count * n_ctx:], tf.concat([first, following[:, -1:]], 1)
-    return cut
+def _cut_windows(values, n_ctx, offset):
+    """Dataset of vectors -> dataset of windows [n_ctx + 1] of their ring: the first `offset` values come last."""
+    dtype = values.element_spec.dtype
+    end = tf.data.Dataset.from_tensors((tf.zeros([0], dtype), True))
+
+    def cut(state, piece):
+        left, head, missing = state
+        new, last = piece
+        taken = tf.minimum(missing, tf.size(new, tf.int64))
+        head = tf.concat([head, new[:taken]], 0)
+        text = tf.concat([left, new[taken:], head[:tf.where(last, tf.size(head), 0)]], 0)
+        windows = _whole_windows(text, n_ctx)
+        return (text[tf.shape(windows)[0] * n_ctx:], head, missing - taken), windows
+    start = (tf.zeros([0], dtype), tf.zeros([0], dtype), offset)
+    return values.map(lambda new: (new, False)).concatenate(end).scan(start, cut).unbatch()
+
+
+def _whole_windows(text, n_ctx):
+    """The windows [k, n_ctx + 1], overlapping by one, that `text` [any] fills from its start."""
+    count = tf.maximum(tf.size(text) - 1, 0) // n_ctx
+    first = tf.reshape(text[:count * n_ctx], [-1, n_ctx])
+    following = tf.reshape(text[1:count * n_ctx + 1], [-1, n_ctx])
+    return tf.concat([first, following[:, -1:]], 1)
 
 
 def _reader(eot):
@@ -68,8 +83,7 @@ def part_windows(part, config, read, *, start, stop):
     buffer = max(1, WINDOW_BUFFER_TOKENS // config.n_ctx)
 
     def one_block(row):
-        values = read(block_records(part, blocks, row), row)
-        windows = values.scan(tf.zeros([0], values.element_spec.dtype), _cut_windows(config.n_ctx)).unbatch()
+        windows = _cut_windows(read(block_records(part, blocks, row), row), config.n_ctx, row[1] % config.n_ctx)
         # Windows are shuffled after they are cut: neighbours in a document would else stand in one batch.
         return windows.shuffle(buffer, seed=row[1], reshuffle_each_iteration=False).skip(row[2])
     return tf.data.Dataset.from_tensor_slices(rows).flat_map(one_block)
@@ -169,8 +183,7 @@ def make_eval_input_fn(config, found, eot):
         tokens = tf.data.TFRecordDataset(paths).batch(DOCUMENTS_AT_ONCE).map(lambda x: _tokens_of(x, eot))
         # What the last whole window leaves over becomes one more, filled up with IGNORED.
         end = tf.data.Dataset.from_tensors(tf.fill([config.n_ctx], IGNORED))
-        windows = tokens.concatenate(end).scan(tf.zeros([0], tf.int32), _cut_windows(config.n_ctx)).unbatch()
-        examples = windows.map(example)
+        examples = _cut_windows(tokens.concatenate(end), config.n_ctx, tf.constant(0, tf.int64)).map(example)
         nothing = (tf.fill([config.n_ctx], eot), tf.fill([config.n_ctx], IGNORED))
         filler = tf.data.Dataset.from_tensors(nothing).repeat(params["batch_size"] - 1)
         batches = examples.concatenate(filler).batch(params["batch_size"], drop_remainder=True)

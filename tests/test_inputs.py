@@ -19,15 +19,15 @@ EOT = 999
 N_CTX = 5
 
 
-def write_shards(folder, name, sizes, seed=0, token=0):
+def write_shards(folder, name, sizes, seed=0, token=0, length=None):
     """Shards {name}_{i}.tfrecords with documents of random lengths and unlike tokens, by TensorFlow's own writer."""
     random, documents = np.random.RandomState(seed), []
-    for number, count in enumerate(sizes):
+    for number, size in enumerate(sizes):
         with tf.io.TFRecordWriter(str(folder / ("%s_%d.tfrecords" % (name, number)))) as writer:
-            for _ in range(count):
-                length = random.randint(1, 12)
-                ids = list(range(token, token + length))
-                token += length
+            for _ in range(size):
+                count = length or random.randint(1, 12)
+                ids = list(range(token, token + count))
+                token += count
                 documents.append(ids)
                 example = tf.train.Example()
                 example.features.feature["hash"].bytes_list.value.append(b"%d" % ids[0])
@@ -129,6 +129,20 @@ def test_each_epoch_has_another_order_of_the_same_tokens(tmp_path, small_blocks)
     assert not np.array_equal(windows[:count], windows[count:])
     first, second = (set(np.concatenate(part).tolist()) for part in (windows[:count], windows[count:]))
     assert len(first & second) > 0.9 * len(first)
+
+
+def test_a_single_document_is_cut_at_other_places_in_each_epoch(tmp_path):
+    document, = write_shards(tmp_path, "a", [1], seed=3, length=101)
+    config = config_for(tmp_path, train_batch_size=1)
+    count = windows_an_epoch(config)
+    assert count == 20  # 101 tokens and <|endoftext|>, the first of which is no target
+    windows = flat(batches(config, 0, 6 * count))
+    starts = [{window[0] for window in windows[epoch * count:][:count]} for epoch in range(6)]
+    assert len({frozenset(start) for start in starts}) > 2
+    ring = document + [EOT]
+    following = dict(zip(ring, ring[1:] + ring[:1]))
+    for window in windows:
+        assert [following[token] for token in window[:-1]] == window[1:].tolist()
 
 
 def test_another_seed_gives_another_order(tmp_path):
