@@ -63,7 +63,7 @@ def check_run(config, encoder, train_set=None):
     Raises UserError where the config, the vocabulary or the weights of the run in model_dir are others.
     """
     warnings_found = []
-    path = saved.latest(config.model_dir)
+    path = saved.whole(config.model_dir)
     if path:
         warnings_found = saved_config_warnings(config) + _check_data(config, encoder, train_set)
     start = path or config.init_checkpoint

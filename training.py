@@ -48,6 +48,8 @@ def _train(config, encoder, tpu, train_set, eval_set):
         print(f'{config.model_dir} is done: step {step} of {config.max_steps}; raise "max_steps" to go on')
         return 0
     estimators.save_run(config, encoder, train_set)
+    if path:
+        saved.note_newest(path)
     estimator = estimators.build_estimator(config, tpu)
     print(f"{'continuing' if path else 'starting'} {config.model_dir} at step {step} of {config.max_steps},"
           f" {config.train_batch_size * config.n_ctx:,} tokens a step;"
@@ -123,20 +125,20 @@ def _naming_damage(found):
 def _evaluate_and_keep(estimator, config, eval_set, encoder, stop):
     """Evaluates the newest checkpoint and keeps it apart if it is the best."""
     path = saved.latest(config.model_dir)
-    loss = _evaluate(estimator, config, eval_set, encoder, stop)
+    loss = _evaluate(estimator, config, eval_set, encoder, stop, path)
     result = {"loss": loss, "step": saved.step_of(path), "eval_set": eval_set.fingerprint,
               "windows": inputs.eval_steps(config, eval_set) * config.eval_batch_size}
     if best_checkpoint.keep(config.model_dir, path, result):
         print(f"the best so far, kept in {storage.join(config.model_dir, best_checkpoint.FOLDER)}")
 
 
-def _evaluate(estimator, config, eval_set, encoder, stop):
-    """Evaluates, prints the result and returns the mean loss of a token."""
+def _evaluate(estimator, config, eval_set, encoder, stop, path):
+    """Evaluates the checkpoint `path`, prints the result and returns the mean loss of a token."""
     begun = time.monotonic()
     input_fn = inputs.make_eval_input_fn(config, eval_set, encoder.eot)
     steps = inputs.eval_steps(config, eval_set)
-    with _naming_damage(eval_set), saved.reading(saved.latest(config.model_dir)):
-        result = estimator.evaluate(input_fn, steps=steps, hooks=[session_hooks.GiveUpOnSignal(stop)])
+    with _naming_damage(eval_set), saved.reading(path):
+        result = estimator.evaluate(input_fn, steps=steps, checkpoint_path=path, hooks=[session_hooks.GiveUpOnSignal(stop)])
     loss = float(result["token_loss"])
     if not math.isfinite(loss):
         raise UserError(f"the evaluation loss at step {result['global_step']} is {loss}: the weights in"
@@ -158,7 +160,7 @@ def evaluate_whole(config, encoder, tpu):
     estimator = estimators.build_estimator(config, tpu)
     stop = session_hooks.StopOnSignal()
     try:
-        loss = _evaluate(estimator, config, eval_set, encoder, stop)
+        loss = _evaluate(estimator, config, eval_set, encoder, stop, path)
     except session_hooks.Interrupted:
         return 128 + stop.signal_number
     bits = loss / math.log(2)

@@ -1,6 +1,9 @@
 """The checkpoints of a run: which is the newest, its step, and whether it fits the network of a config."""
 import contextlib
 import glob
+import os
+import re
+import sys
 
 import tensorflow.compat.v1 as tf
 
@@ -13,21 +16,73 @@ SHOWN = 3  # names per kind of misfit in a message
 
 
 def latest(model_dir):
-    """Path of the newest checkpoint in `model_dir`, or None where there never was one."""
+    """Path of the checkpoint that TensorFlow noted as the newest, or None where there never was one."""
+    if not storage.exists(storage.join(model_dir, STATE_FILE)):
+        return None  # storage raises where Google Storage refuses; TensorFlow would say none, and we start over
+    return tf.train.latest_checkpoint(model_dir)
+
+
+def whole(model_dir):
+    """Path of the newest checkpoint whose every byte can be read, or None where there never was one.
+
+    Names on stderr what is passed over for it.  Raises UserError where none is left, or where it is unclear.
+    """
     state = storage.join(model_dir, STATE_FILE)
-    if not storage.exists(state):  # raises where Google Storage refuses; TensorFlow would say none, and we start over
-        if storage.glob(storage.join(glob.escape(model_dir), "model.ckpt-*.index")):
+    paths = sorted((path[:-len(".index")] for path in storage.glob(
+        storage.join(glob.escape(model_dir), "model.ckpt-*.index"))), key=_number, reverse=True)
+    if not storage.exists(state):
+        if paths:
             raise UserError(f'{model_dir} holds checkpoints, but not the file "{STATE_FILE}" that names the'
                             ' newest; write it (one line, model_checkpoint_path: "model.ckpt-STEP") or remove them')
         return None
+    named = _named(state)
+    if named:  # what is newer was not yet noted when the process died
+        paths = [named] + [path for path in paths if _number(path) < _number(named)]
+    problems = []
+    for path in paths:
+        problem = _damage(path)
+        if problem is None:
+            for line in problems:
+                print(f"warning: {line}; going on from {path}", file=sys.stderr)
+            return path
+        problems.append(f"the checkpoint {path} is damaged or incomplete ({problem})")
+    reason = "; ".join(problems) or f"{state} cannot be read"
+    raise UserError(f"{reason}; no whole checkpoint is left: bring its files back, or remove {state} and the"
+                    " model.ckpt files to start anew")
+
+
+def note_newest(path):
+    """Makes `path` the checkpoint that TensorFlow restores: `whole` may have passed over newer ones."""
+    folder, _, name = path.rpartition("/")
+    state = storage.join(folder, STATE_FILE)
+    if _named(state) != path:
+        storage.write_whole(state, f'model_checkpoint_path: "{name}"\nall_model_checkpoint_paths: "{name}"\n')
+
+
+def _named(state):
+    """Path of the checkpoint that the file `state` names, whether it is there or not; None where it names none."""
+    with storage.open_file(state, "rb") as f:
+        found = re.search(rb'^model_checkpoint_path: "([^"]+)"', f.read(), re.MULTILINE)
+    return storage.join(os.path.dirname(state), os.fsdecode(found.group(1))) if found else None
+
+
+def _number(path):
+    """The step in the name of a checkpoint; -1 for a foreign name."""
+    found = re.search(r"-(\d+)$", path)
+    return int(found.group(1)) if found else -1
+
+
+def _damage(path):
+    """What keeps the checkpoint at `path` from being read, in a few words, or None.  Reads it once, tensor by tensor."""
     try:
-        path = tf.train.latest_checkpoint(model_dir)
-    except ValueError:  # empty, or not text
-        path = None
-    if path is None:
-        raise UserError(f"{state} cannot be read or names a checkpoint that is not there; bring its files back, or"
-                        " delete it to start anew")
-    return path
+        reader = tf.train.load_checkpoint(path)
+        for name in reader.get_variable_to_shape_map():
+            reader.get_tensor(name)  # compares checksums
+    except Exception as error:  # TensorFlow's reader also raises IndexError, ValueError and RuntimeError for damage
+        if storage.is_remote(path) and re.search("HTTP|permission|credential", str(error)):
+            raise
+        return " ".join(str(error).split())[:160]
+    return None
 
 
 def step_of(path):

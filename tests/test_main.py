@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -375,12 +376,16 @@ def test_checkpoint_that_does_not_fit_lists_its_tensors(run_config, tmp_path):
     assert "12 extra (model/h1/attn/c_attn/b" in message
 
 
-def test_checkpoints_without_the_file_that_names_the_newest_are_not_taken_for_a_new_run(run_config, tmp_path):
+def test_checkpoints_without_the_file_that_names_the_newest_are_no_new_run(run_config, tmp_path, capsys):
     config = run_config(max_steps=4)
     main.main(["--model", config])
     (tmp_path / "run" / "checkpoint").unlink()
     assert 'not the file "checkpoint" that names the newest' in mistake("--model", config)
-    (tmp_path / "run" / "checkpoint").write_bytes(b"\xff\x00")
+    (tmp_path / "run" / "checkpoint").write_bytes(b"\xff\x00")  # what it named is still there
+    assert main.main(["--model", config]) == 0
+    assert "is done: step 4 of 4" in capsys.readouterr().out
+    for path in (tmp_path / "run").glob("model.ckpt-*"):
+        path.unlink()
     assert "cannot be read" in mistake("--model", config)
 
 
@@ -398,10 +403,31 @@ def damage(path, how):
 def test_damaged_newest_checkpoint_is_named(run_config, tmp_path, how):
     config = run_config(max_steps=4)
     main.main(["--model", config])
-    damage(tmp_path / "run" / "model.ckpt-4.data-00000-of-00001", how)
+    for step in (0, 4):
+        damage(tmp_path / "run" / f"model.ckpt-{step}.data-00000-of-00001", how)
     for arguments in (["--set", "max_steps=8"], ["--eval"], ["--predict_text", "a"]):
         message = mistake("--model", config, *arguments)
-        assert "model.ckpt-4 is damaged or incomplete" in message and "remove its files" in message
+        assert "model.ckpt-4 is damaged or incomplete" in message and "no whole checkpoint is left" in message
+
+
+@pytest.mark.parametrize("how", ["cut off", "garbage", "gone"])
+def test_damaged_newest_checkpoint_is_passed_over_for_the_one_before(run_config, tmp_path, how):
+    changes = {"max_steps": 9, "train_steps": 3, "eval_steps": 0, "res_dropout": 0.1}
+    whole, config = run_config(model_dir=str(tmp_path / "whole"), **changes), str(tmp_path / "again.json")
+    main.main(["--model", whole])
+    shutil.copytree(tmp_path / "whole", tmp_path / "run")
+    os.rename(run_config(**changes), config)
+    data = tmp_path / "run" / "model.ckpt-9.data-00000-of-00001"
+    if how == "gone":
+        data.with_name("model.ckpt-9.index").unlink()
+    else:
+        damage(data, how)
+    result = command("--model", config)
+    assert result.returncode == 0, result.stderr
+    assert "model.ckpt-9 is damaged or incomplete" in result.stderr and "going on from" in result.stderr
+    assert "continuing" in result.stdout and "at step 6 of 9" in result.stdout
+    for name, value in weights_of(tmp_path / "whole", 9).items():
+        np.testing.assert_array_equal(value, weights_of(tmp_path / "run", 9)[name], err_msg=name)
 
 
 def test_second_run_in_the_same_model_dir_is_refused(run_config, tmp_path):
@@ -459,11 +485,12 @@ def test_plan_sees_what_does_not_fit(run_config, text_corpus, tmp_path, capsys):
         assert words in capsys.readouterr().out, change
 
 
-def test_run_whose_newest_checkpoint_is_gone_is_not_taken_for_a_new_one(run_config, tmp_path):
+def test_run_whose_checkpoints_are_gone_is_not_taken_for_a_new_one(run_config, tmp_path):
     config = run_config(max_steps=4)
     main.main(["--model", config])
-    (tmp_path / "run" / "model.ckpt-4.index").unlink()
-    assert "names a checkpoint that is not there" in mistake("--model", config, "--set", "max_steps=8")
+    for path in (tmp_path / "run").glob("model.ckpt-*.index"):
+        path.unlink()
+    assert "no whole checkpoint is left" in mistake("--model", config, "--set", "max_steps=8")
 
 
 def test_weights_without_a_step_in_model_dir_are_explained(run_config, tmp_path):
