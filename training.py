@@ -138,7 +138,8 @@ def _evaluate(estimator, config, eval_set, encoder, stop, path):
     input_fn = inputs.make_eval_input_fn(config, eval_set, encoder.eot)
     steps = inputs.eval_steps(config, eval_set)
     with _naming_damage(eval_set), saved.reading(path):
-        result = estimator.evaluate(input_fn, steps=steps, checkpoint_path=path, hooks=[session_hooks.GiveUpOnSignal(stop)])
+        result = estimator.evaluate(input_fn, steps=steps, checkpoint_path=path,
+                                    hooks=[session_hooks.GiveUpOnSignal(stop)])
     loss = float(result["token_loss"])
     if not math.isfinite(loss):
         raise UserError(f"the evaluation loss at step {result['global_step']} is {loss}: the weights in"

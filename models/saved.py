@@ -73,7 +73,7 @@ def _number(path):
 
 
 def _damage(path):
-    """What keeps the checkpoint at `path` from being read, in a few words, or None.  Reads it once, tensor by tensor."""
+    """What keeps the checkpoint at `path` from being read, in a few words, or None; reads it tensor by tensor."""
     try:
         reader = tf.train.load_checkpoint(path)
         for name in reader.get_variable_to_shape_map():

@@ -95,6 +95,10 @@ def test_starting_weights_have_gpt2_s_deviations():
         assert abs(values[name].mean()) < 0.2 * deviation
     assert np.all(values["h2/ln_1/g"] == 1) and np.all(values["h2/attn/c_attn/b"] == 0)
     assert initial_values(scale_by_depth=False)["h3/mlp/c_proj/w"].std() == pytest.approx(0.02, rel=0.1)
+    wide = initial_values(initializer_range=0.05)
+    assert wide["h1/mlp/c_fc/w"].std() == pytest.approx(0.05, rel=0.1)
+    assert wide["h3/mlp/c_proj/w"].std() == pytest.approx(0.05 / 4, rel=0.1)
+    assert wide["wpe"].std() == pytest.approx(0.01, rel=0.1)
     assert initial_values(scale_by_in=True)["h1/mlp/c_fc/w"].std() == pytest.approx(0.02 / np.sqrt(96), rel=0.1)
 
 
