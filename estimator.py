@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import shutil
+import sys
 
 import tensorflow.compat.v1 as tf
 
@@ -12,7 +13,8 @@ import storage
 from configs import reading, schema
 from configs.resume import CONFIG_FILE, saved_config_warnings
 from errors import UserError
-from models import gpt2, saved
+from models import gpt2, saved, sources
+from models.weights import SCOPE
 
 DATA_FILE = "data.json"
 
@@ -36,13 +38,25 @@ def build_estimator(config, tpu=None, sampling_options=None):
         keep_checkpoint_max=config.keep_checkpoint_max, save_summary_steps=None, log_step_count_steps=None,
         checkpoint_save_graph_def=False,  # a quarter of the time of a save, and nothing here reads it
         tpu_config=tf.estimator.tpu.TPUConfig(iterations_per_loop=config.iterations))
-    start = None
+    model_fn = gpt2.make_model_fn(config, sampling_options)
     if config.init_checkpoint and not saved.latest(config.model_dir):
-        start = tf.estimator.WarmStartSettings(config.init_checkpoint, vars_to_warm_start="model/.*")
+        model_fn = _starting_with(sources.open_source(config.init_checkpoint), model_fn)
     return tf.estimator.tpu.TPUEstimator(
-        model_fn=gpt2.make_model_fn(config, sampling_options), use_tpu=bool(tpu), eval_on_tpu=bool(tpu),
-        config=run_config, train_batch_size=config.train_batch_size, eval_batch_size=config.eval_batch_size,
-        predict_batch_size=config.predict_batch_size, warm_start_from=start)
+        model_fn=model_fn, use_tpu=bool(tpu), eval_on_tpu=bool(tpu), config=run_config,
+        train_batch_size=config.train_batch_size, eval_batch_size=config.eval_batch_size,
+        predict_batch_size=config.predict_batch_size)
+
+
+def _starting_with(source, model_fn):
+    """`model_fn`, whose variables start with the weights of `source` where no checkpoint is restored."""
+    def scaffold():
+        variables = {variable.op.name[len(SCOPE) + 1:]: variable for variable in tf.trainable_variables()}
+        # Not by WarmStartSettings: that knows only TensorFlow's checkpoints, and only when it trains.
+        return tf.train.Scaffold(init_fn=lambda _, session: sources.load(source, variables, session))
+
+    def started(features, labels, mode, params):
+        return model_fn(features, labels, mode, params)._replace(scaffold_fn=scaffold)
+    return started
 
 
 def resolve_tpu(name):
@@ -65,11 +79,27 @@ def check_run(config, encoder, train_set=None):
     warnings_found = []
     path = saved.whole(config.model_dir)
     if path:
+        saved.step_of(path)
         warnings_found = saved_config_warnings(config) + _check_data(config, encoder, train_set)
-    start = path or config.init_checkpoint
-    if start:
-        saved.check(start, config)
+        saved.check(path, config, train=train_set is not None)
+    elif config.init_checkpoint:
+        sources.check(sources.open_source(config.init_checkpoint), config)
     return path, warnings_found
+
+
+def trained(config, encoder, purpose):
+    """Path of the newest checkpoint, checked, or None where the weights of init_checkpoint are to be used.
+
+    Raises UserError where there is neither; `purpose` says what for.
+    """
+    path, _ = check_run(config, encoder)
+    if path is None and not config.init_checkpoint:
+        raise UserError(f'"model_dir" {config.model_dir} holds no checkpoint to {purpose}; train first, or set'
+                        ' "init_checkpoint" to weights from elsewhere')
+    if path is None and os.path.dirname(config.init_checkpoint) != os.path.normpath(config.model_dir):
+        print(f'note: {config.model_dir} holds no checkpoint yet: using the weights of "init_checkpoint"'
+              f" {config.init_checkpoint}", file=sys.stderr)
+    return path
 
 
 def _check_data(config, encoder, train_set):

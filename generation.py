@@ -8,7 +8,6 @@ import corpus
 import estimator as estimators
 import storage
 from encoder import bpe
-from errors import UserError
 from models import saved
 from models.sampling import Options
 
@@ -19,10 +18,7 @@ RULE = "=" * 40
 def predict(config, encoder, prompt, args):
     """Prints and stores `args.num_samples` continuations of the str `prompt`; returns the exit status."""
     estimators.quiet()
-    path, _ = estimators.check_run(config, encoder)
-    if path is None:
-        raise UserError(f'"model_dir" {config.model_dir} holds no checkpoint to generate with; train first')
-    saved.step_of(path)
+    path = estimators.trained(config, encoder, "generate with")
     corpus.check_vocabulary(config, encoder)
     value = {name: default if getattr(args, name) is None else getattr(args, name)
              for name, default in DEFAULTS.items()}
@@ -33,7 +29,7 @@ def predict(config, encoder, prompt, args):
     tokens = encoder.encode(prompt) or [encoder.eot]  # an empty prompt: a text begins behind <|endoftext|>
     _store(config, "")  # a path that cannot be written is said before minutes are spent
     estimator = estimators.build_estimator(config, args.tpu, sampling_options=options)
-    with saved.reading(path):
+    with saved.reading(path or config.init_checkpoint):
         rows = estimator.predict(_input_fn(tokens, seed, count), checkpoint_path=path)
         for number, row in zip(range(count), rows):
             text = prompt + encoder.decode(_until_end(row["tokens"], encoder.eot))

@@ -137,7 +137,7 @@ def _evaluate(estimator, config, eval_set, encoder, stop, path):
     begun = time.monotonic()
     input_fn = inputs.make_eval_input_fn(config, eval_set, encoder.eot)
     steps = inputs.eval_steps(config, eval_set)
-    with _naming_damage(eval_set), saved.reading(path):
+    with _naming_damage(eval_set), saved.reading(path or config.init_checkpoint):
         result = estimator.evaluate(input_fn, steps=steps, checkpoint_path=path,
                                     hooks=[session_hooks.GiveUpOnSignal(stop)])
     loss = float(result["token_loss"])
@@ -154,10 +154,7 @@ def evaluate_whole(config, encoder, tpu):
     config = dataclasses.replace(config, eval_steps=-1)
     estimators.quiet()
     eval_set = _corpus(config, encoder, corpus.EVAL)
-    path, _ = estimators.check_run(config, encoder)
-    if path is None:
-        raise UserError(f'"model_dir" {config.model_dir} holds no checkpoint to evaluate; train first')
-    saved.step_of(path)
+    path = estimators.trained(config, encoder, "evaluate")
     estimator = estimators.build_estimator(config, tpu)
     stop = session_hooks.StopOnSignal()
     try:

@@ -126,7 +126,10 @@ class Config:
     seed: int = key(RUN, 1, integer(0, 2**31 - 1), ORDER,
         "starting weights, data order and dropout")
     init_checkpoint: str | None = key(RUN, None, optional(PATH), START,
-        "start a new run from these weights (not their optimizer or step); null = from scratch")
+        "start a new run from these weights (not their optimizer or step): a folder or checkpoint of OpenAI's, Hugging"
+        " Face's, the original's or ours; a smaller `n_ctx` takes the first positions; null = from scratch")
+    resize_vocab: bool = key(RUN, False, BOOLEAN, START,
+        "let `init_checkpoint` have another `n_vocab`: ids that both have keep their weights, further ones start anew")
 
     data_path: str = key(DATA, "", TEXT, ORDER,
         "folder of the .tfrecords files; empty = the current folder")

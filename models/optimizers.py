@@ -9,6 +9,7 @@ from tensorflow.python.tpu import tpu_function
 
 from errors import UserError
 
+SLOTS = {"adam": "adam_m", "adafactor": "adafactor_vr"}  # kept in checkpoints for every matrix, under these names
 ADAFACTOR_EPSILON = 1e-30  # added to squared gradients
 ADAFACTOR_SCALE_FLOOR = 1e-3  # smallest parameter scale, so that weights that start at zero can move
 ADAFACTOR_CLIP = 1.0  # largest root mean square of an update before it is scaled

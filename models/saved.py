@@ -9,10 +9,12 @@ import tensorflow.compat.v1 as tf
 
 import storage
 from errors import UserError
-from models.weights import SCOPE, weight_list
+from models import hugging_face, openai, optimizers
+from models.weights import SCOPE, is_slot, misfits
 
 STATE_FILE = "checkpoint"  # where TensorFlow notes the newest
-SHOWN = 3  # names per kind of misfit in a message
+REMEDY = ('move it elsewhere and set "init_checkpoint" to it, or give it to `python3 -m models.checkpoints`, which'
+          ' imports it')
 
 
 def latest(model_dir):
@@ -34,6 +36,7 @@ def whole(model_dir):
         if paths:
             raise UserError(f'{model_dir} holds checkpoints, but not the file "{STATE_FILE}" that names the'
                             ' newest; write it (one line, model_checkpoint_path: "model.ckpt-STEP") or remove them')
+        _refuse_weights(model_dir)
         return None
     named = _named(state)
     if named:  # what is newer was not yet noted when the process died
@@ -93,8 +96,16 @@ def step_of(path):
         reader = tf.train.load_checkpoint(path)
         if reader.has_tensor(tf.GraphKeys.GLOBAL_STEP):
             return int(reader.get_tensor(tf.GraphKeys.GLOBAL_STEP))
-    raise UserError(f"{path} holds weights but no step of training, so it cannot be continued; move it elsewhere and"
-                    ' set "init_checkpoint" to it')
+    raise UserError(f"{path} holds weights but no step of training, so it cannot be continued; {REMEDY}")
+
+
+def _refuse_weights(model_dir):
+    """Raises UserError for somebody's weights that were put into model_dir, where they would be overlooked."""
+    for name in (openai.NAME + ".index", hugging_face.SINGLE, hugging_face.INDEX, "pytorch_model.bin"):
+        path = storage.join(model_dir, name)
+        if storage.exists(path):
+            raise UserError(f'"model_dir" {model_dir} holds weights from elsewhere ({name}), and only a run\'s own'
+                            f" checkpoints are continued there; {REMEDY}")
 
 
 @contextlib.contextmanager
@@ -111,24 +122,21 @@ def reading(path):
                         f' before it in "{STATE_FILE}" beside it')
 
 
-def check(path, config):
-    """Raises UserError with the missing, extra and misshapen tensors of the checkpoint at `path`."""
+def check(path, config, *, train):
+    """Raises UserError where the run's checkpoint at `path` does not fit the network, or to `train`, the optimizer."""
     with reading(path):
-        found = dict(tf.train.list_variables(path))
-    wanted = {f"{SCOPE}/{weight.name}": list(weight.shape) for weight in weight_list(config)}
-    # An optimizer's slot stands below its weight's name; everything else of the scope is of another network.
-    extra = [name for name in found if name.startswith(SCOPE + "/") and name not in wanted
-             and name.rpartition("/")[0] not in found]
-    misshapen = [f"{name} is {found[name]}, not {shape}" for name, shape in wanted.items()
-                 if name in found and list(found[name]) != shape]
-    misfits = [("missing", [name for name in wanted if name not in found]), ("extra", extra),
-               ("of another shape", misshapen)]
-    if any(names for _, names in misfits):
-        listed = "; ".join(f"{len(names)} {what} ({_shorten(names)})" for what, names in misfits if names)
-        raise UserError(f"{path} does not fit the config: {listed}; use the config it was trained with or another"
+        reader = tf.train.load_checkpoint(path)
+        shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
+    below = {name[len(SCOPE) + 1:]: shape for name, shape in sorted(shapes.items()) if name.startswith(SCOPE + "/")}
+    problem = misfits({name: shape for name, shape in below.items() if not is_slot(name, below)}, config)
+    if problem:
+        raise UserError(f"{path} does not fit the config: {problem}; use the config it was trained with or another"
                         ' "model_dir"')
-
-
-def _shorten(names):
-    rest = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f", and {rest} more" if rest > 0 else "")
+    foreign = [name for name in below if dtypes[f"{SCOPE}/{name}"] != tf.float32]
+    if foreign:
+        raise UserError(f"{path} stores {SCOPE}/{foreign[0]} as {dtypes[f'{SCOPE}/{foreign[0]}'].name}, so it is not of"
+                        f" this program and cannot be used as it is; {REMEDY}")
+    slot = f"{SCOPE}/wte/{optimizers.SLOTS[config.opt_name]}"
+    if train and slot not in shapes:
+        raise UserError(f"{path} holds no {slot}, so it is not of this program or was stripped, and its training"
+                        f" cannot be continued; {REMEDY}")

@@ -3,10 +3,12 @@
 Names and shapes are those of OpenAI's checkpoints, https://github.com/openai/gpt-2, src/model.py.
 """
 import math
-from typing import NamedTuple
+import re
+from typing import Callable, NamedTuple
 
 SCOPE = "model"
 POSITION_DEVIATION = 0.01  # of wpe, as in OpenAI's code
+SHOWN = 3  # names per kind of misfit in a message
 
 
 class Weight(NamedTuple):
@@ -15,6 +17,17 @@ class Weight(NamedTuple):
     shape: tuple
     mean: float = 0.0
     deviation: float = 0.0
+
+
+class Source(NamedTuple):
+    """Weights on disk, whatever their format; names (below SCOPE) and shapes are ours."""
+    path: str  # of the files themselves, for messages
+    kind: str
+    shapes: dict  # {name: shape} of the weights
+    dtypes: dict  # {name: dtype as stored}
+    read: Callable  # name -> float32 array of its shape; one tensor is in memory at a time
+    hints: dict  # {config key: value} that the files tell
+    others: dict  # {name as stored: shape} of what is no weight: optimizer's slots, masks, the step
 
 
 def weight_list(config):
@@ -45,3 +58,33 @@ def _layer(config):
 
 def _normalisation(name, width):
     return [Weight(name + "/g", (width,), mean=1.0), Weight(name + "/b", (width,))]
+
+
+def sizes(shapes):
+    """{config key: size} that {name: shape} tells: all of the network's but n_head.  None where it is not GPT-2's."""
+    if any(len(shapes.get(name, ())) != 2 for name in ("wte", "wpe")):
+        return None
+    layers = {int(found.group(1)) for found in (re.match(r"h(\d+)/", name) for name in shapes) if found}
+    return {"n_ctx": shapes["wpe"][0], "n_vocab": shapes["wte"][0], "n_embd": shapes["wte"][1],
+            "n_layer": max(layers, default=-1) + 1}
+
+
+def misfits(shapes, config):
+    """What {name: shape} lacks or has too much for the network of the config, in words; None where it fits."""
+    wanted = {weight.name: tuple(weight.shape) for weight in weight_list(config)}
+    misshapen = [f"{SCOPE}/{name} is {list(shapes[name])}, not {list(shape)}" for name, shape in wanted.items()
+                 if name in shapes and tuple(shapes[name]) != shape]
+    kinds = [("missing", [f"{SCOPE}/{name}" for name in wanted if name not in shapes]),
+             ("extra", [f"{SCOPE}/{name}" for name in shapes if name not in wanted]),
+             ("of another shape", misshapen)]
+    return "; ".join(f"{len(names)} {what} ({_shorten(names)})" for what, names in kinds if names) or None
+
+
+def is_slot(name, names):
+    """Whether tensor `name` is an optimizer's: what it keeps for a weight stands below the weight's name."""
+    return name.rpartition("/")[0] in names
+
+
+def _shorten(names):
+    rest = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f", and {rest} more" if rest > 0 else "")
