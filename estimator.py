@@ -96,7 +96,7 @@ def trained(config, encoder, purpose):
     if path is None and not config.init_checkpoint:
         raise UserError(f'"model_dir" {config.model_dir} holds no checkpoint to {purpose}; train first, or set'
                         ' "init_checkpoint" to weights from elsewhere')
-    if path is None and os.path.dirname(config.init_checkpoint) != os.path.normpath(config.model_dir):
+    if path is None and config.init_checkpoint.rpartition("/")[0] != config.model_dir.rstrip("/"):
         print(f'note: {config.model_dir} holds no checkpoint yet: using the weights of "init_checkpoint"'
               f" {config.init_checkpoint}", file=sys.stderr)
     return path

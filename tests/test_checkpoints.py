@@ -528,8 +528,9 @@ def repeated_noise(shapes):
 
 def run_measured(*arguments):
     """The printed text and the largest resident memory in bytes of the command in a process of its own."""
-    code = ("import resource, sys; from models import checkpoints; checkpoints.main(sys.argv[1:]);"
-            " print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)")
+    # Not getrusage: a process starts with the largest size of the one that started it.
+    code = ("import re, sys; from models import checkpoints; checkpoints.main(sys.argv[1:]);"
+            " print(re.search(r'VmHWM:\\s+(\\d+) kB', open('/proc/self/status').read()).group(1))")
     result = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], cwd=ROOT, capture_output=True,
                             text=True, timeout=1500)
     assert result.returncode == 0, result.stderr

@@ -5,8 +5,10 @@ import subprocess
 import sys
 
 import pytest
+import safetensors.numpy
 
 from tests.fake_gcs import FakeGCS
+from tests.weight_files import write_hf
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 IMPATIENT = {"GCS_RETRY_CONFIG_INIT_DELAY_TIME_US": "0"}  # the ten further attempts follow at once
@@ -100,11 +102,33 @@ def test_init_checkpoint_may_be_remote(gcs, call):
 
 
 @pytest.mark.slow
+def test_weights_are_imported_used_and_exported_on_google_storage(gcs, call, tmp_path, text_corpus):
+    write_hf(tmp_path / "hf", vocabulary=text_corpus / "encoder")
+    gcs.put_folder(str(tmp_path / "hf"), "gs://bucket/hf")
+
+    def convert(*arguments):
+        return subprocess.run([sys.executable, "-m", "models.checkpoints", *arguments], cwd=ROOT, capture_output=True,
+                              text=True, timeout=120, env={**os.environ, **gcs.environment(), **IMPATIENT})
+    assert "equal to the bit" in output_of(convert("import-hf", "gs://bucket/hf", "gs://bucket/ours"))
+    assert "gs://bucket/ours is not empty" in error_of(convert("import-hf", "gs://bucket/hf", "gs://bucket/ours"))
+    for kind in ("hf", "openai"):
+        assert "equal to the bit" in output_of(convert(f"export-{kind}", "gs://bucket/ours/model.json",
+                                                       f"gs://bucket/{kind}-again"))
+    before, after = (safetensors.numpy.load(gcs.objects[f"gs://bucket/{name}/model.safetensors"])
+                     for name in ("hf", "hf-again"))
+    assert set(before) == set(after) and all((before[name] == after[name]).all() for name in before)
+    sizes = {"n_ctx": 13, "n_embd": 12, "n_layer": 2, "n_head": 3, "eval_steps": 0, "max_steps": 2, "train_steps": 2}
+    for number, start in enumerate(("gs://bucket/hf", "gs://bucket/openai-again", "gs://bucket/ours/weights.ckpt")):
+        assert "at step 0 of 2" in output_of(call(**sizes, init_checkpoint=start, model_dir=f"gs://bucket/new{number}"))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("changes, words", [
     ({"data_path": "gs://wrong/data"}, "gs://wrong/data: Google Storage answers 404, no such bucket or object"),
     ({"data_path": "gs://bucket/nowhere"}, '"train_files": no file matches gs://bucket/nowhere/text_*.tfrecords'),
     ({"encoder_path": "gs://bucket/nowhere"}, "no vocabulary file gs://bucket/nowhere/encoder.json"),
-    ({"init_checkpoint": "gs://wrong/model.ckpt-1"}, "gs://wrong/model.ckpt-1 is damaged or incomplete")])
+    ({"init_checkpoint": "gs://bucket/nowhere"}, "gs://bucket/nowhere: no such file or folder; give a folder with"),
+    ({"init_checkpoint": "gs://wrong/model.ckpt-1"}, "gs://wrong/model.ckpt-1: no such file or folder; give a folder")])
 def test_wrong_path_is_named(call, changes, words):
     assert words in error_of(call(**changes))
 

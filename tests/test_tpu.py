@@ -22,7 +22,7 @@ from configs import schema
 from encoder import bpe
 from models import gpt2
 from models.sampling import Options
-from tests import graphs
+from tests import graphs, weight_files
 
 ADDRESS = "grpc://10.0.0.1:8470"  # never called
 # Of the TPU's runtime: no kernel in the compiler, none needed.
@@ -135,6 +135,21 @@ def test_dynamic_shapes_and_unknown_operations_are_found(config):
     found = problems(nodes, set())
     assert any("dynamic shape" in line and "x" in line for line in found)
     assert any("no kernel: AsString y" in line for line in found)
+
+
+def test_weights_to_start_from_are_loaded_into_the_variables_of_the_program(config, tmp_path):
+    source = weight_files.write_openai(tmp_path / "src")
+    config = config(n_ctx=13, n_embd=12, n_layer=2, n_head=3, init_checkpoint=source)
+    input_fn = inputs.make_train_input_fn(config, corpus.find(config, corpus.TRAIN), 299, start_step=0, stop_step=9)
+    real = tf.train.Scaffold.__init__
+    with mock.patch.object(tf.train.Scaffold, "__init__", autospec=True, side_effect=real) as made:
+        assert not problems(*program(config, "train", input_fn))
+    start = next(call[1]["init_fn"] for call in made.call_args_list if call[1].get("init_fn"))
+    with mock.patch.object(estimators.sources, "load") as load:
+        start(None, "session")
+    found, variables, session = load.call_args[0]
+    assert found.path == source + "/model.ckpt" and session == "session"
+    assert {name: tuple(variable.shape) for name, variable in variables.items()} == found.shapes
 
 
 @pytest.mark.parametrize("tpu", [None, ADDRESS])
