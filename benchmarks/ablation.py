@@ -1,0 +1,245 @@
+"""What each of the original's choices costs: small models on a real text, with each choice alone and with all of them.
+
+Every run is a process of its own that trains through main.py with the real data pipeline, the same number of tokens
+and evaluations on the whole held-out text; what it found is kept, so an interrupted ablation goes on where it was.
+"""
+import argparse
+import os
+import sys
+
+if __name__ == "__main__":  # run as a file: imports start at the repository
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import concurrent.futures
+import hashlib
+import json
+import re
+import shutil
+import statistics
+import subprocess
+import sysconfig
+import time
+
+import errors
+import storage
+from configs import reading
+from datasets import create_tfrecords, documents, manifest
+from encoder import train as encoder_train
+from errors import UserError
+
+STEPS, SEEDS, PROCESSES, LR = 400, 3, 2, 3e-3
+EVALUATIONS = 5
+MODEL = {"n_ctx": 64, "n_vocab": 1024, "n_embd": 64, "n_layer": 4, "n_head": 2, "lr_min": 0.1, "weight_decay": 0.1,
+         "train_batch_size": 16, "eval_batch_size": 32, "eval_steps": -1, "keep_checkpoint_max": 1,
+         "input": "tfrecords"}
+WARM_UP = 0.05  # of the steps
+# Documents are pieces of files about as long as a window, as web pages are to the original's window of 1,024 tokens.
+PIECE_CHARACTERS = 180
+HELD_OUT_PIECES, HELD_OUT_SHARE = 50, 0.015  # a whole run of pieces is held out, not one from between two others
+READ_SHARE = 0.9  # of the training text, by a run: nothing is read twice but by the choices that do so
+SHARDS = 40
+# Python's own sources as the quick start takes them: without installed packages, tests and tables.
+EXCLUDED = ("site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "encodings", "pydoc_data",
+            "msilib")
+DEFAULT = "default"
+CHOICES = ("tied_dropout", "scale_by_in", "residual_scale", "vector_decay", "no_clipping", "one_window",
+           "first_shards_again", "adafactor")
+# name: (choices of the original, keys of the config besides)
+VARIANTS = {DEFAULT: ((), {}), "tied_dropout": (("tied_dropout",), {}), "sum_dropout": ((), {"embed_dropout": 0.1}),
+            **{name: ((name,), {}) for name in CHOICES[1:]},
+            "all_but_adafactor": (CHOICES[:-1], {}), "all": (CHOICES, {})}
+
+
+def main(argv=None):
+    args = _arguments(argv)
+    if args.run:
+        return run_one(args.output_dir, args.run, args.seed)
+    os.makedirs(args.output_dir, exist_ok=True)
+    with storage.only_run(os.path.join(args.output_dir, ".lock"), "choose another --output_dir"):
+        tokens = prepare(args)
+        results = run_missing(args)
+    print(table(results))
+    print(json.dumps({"tokens": tokens, "lr": args.lr, "val_loss": results}))
+    return 0
+
+
+def _arguments(argv):
+    parser = errors.Parser(description=__doc__.split("\n\n")[0],
+                           formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add("--text", metavar="PATH", help="file, folder or glob of text; Python's own sources without it")
+    add("--seeds", type=int, default=SEEDS, help="runs of each variant")
+    add("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME",
+        help="run these variants only, of " + ", ".join(VARIANTS))
+    add("--steps", type=int, default=STEPS, help="of each run, with five evaluations")
+    add("--lr", type=float, default=LR, help="learning rate of all variants but Adafactor's")
+    add("--processes", type=int, default=PROCESSES, help="runs at once, on one core each")
+    add("--output_dir", default="runs/ablation", help="folder for the text, the results and the logs")
+    add("--run", choices=VARIANTS, help=argparse.SUPPRESS)  # one run, as each process of an ablation does it
+    add("--seed", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    for name, low in (("seeds", 1), ("steps", EVALUATIONS), ("processes", 1)):
+        if getattr(args, name) < low:
+            raise UserError(f"--{name} is {getattr(args, name)}, but must be at least {low}")
+    return args
+
+
+def prepare(args):
+    """Text, vocabulary, shards and config in output_dir, once; returns the tokens that a run trains on."""
+    folder = args.output_dir
+    index = documents.make_index([args.text or sysconfig.get_path("stdlib")], () if args.text else EXCLUDED)
+    setting = {"steps": args.steps, "lr": args.lr, "text": index.fingerprint}
+    note = os.path.join(folder, "setting.json")
+    if storage.exists(note):
+        for key, value in reading.read_object(note).items():
+            if setting.get(key) != value:
+                raise UserError(f"{folder} holds results with {key} {value}, not {setting.get(key)}: choose another"
+                                " --output_dir or delete it")
+    else:
+        storage.write_whole(note, json.dumps(setting) + "\n")
+    _write_pieces(index, folder)
+    count = _make_shards(folder)
+    tokens = args.steps * MODEL["train_batch_size"] * MODEL["n_ctx"]
+    paths = [os.path.abspath(os.path.join(folder, f"train_{i}.tfrecords")) for i in range(count)]
+    values = {**MODEL, "lr": args.lr, "warmup_steps": round(WARM_UP * args.steps), "max_steps": args.steps,
+              "train_steps": -(-args.steps // EVALUATIONS), "save_checkpoints_steps": args.steps,
+              "train_files": _enough(paths, tokens / READ_SHARE),
+              "eval_files": os.path.abspath(os.path.join(folder, "eval_*.tfrecords")),
+              "encoder_path": os.path.abspath(os.path.join(folder, "encoder")), "model_dir": "unset"}
+    storage.write_whole(os.path.join(folder, "config.json"), json.dumps(values, indent=1) + "\n")
+    return tokens
+
+
+def _write_pieces(index, folder):
+    """Cuts the documents at ends of lines into train.jsonl and eval.jsonl."""
+    targets = {split: os.path.join(folder, split + ".jsonl") for split in ("train", "eval")}
+    if all(map(storage.exists, targets.values())):
+        return
+    lines = {split: [] for split in targets}
+    for number in range(len(index.file)):
+        document = documents.read(index, number)
+        for i, piece in enumerate(pieces(document.text or "")):
+            digest = hashlib.blake2b(os.fsencode(f"{document.identity}:{i // HELD_OUT_PIECES}"), digest_size=8).digest()
+            held_out = int.from_bytes(digest, "big") < HELD_OUT_SHARE * 2 ** 64
+            lines["eval" if held_out else "train"].append(json.dumps({"text": piece}) + "\n")
+    for split, path in targets.items():
+        if not lines[split]:
+            raise UserError(f"--text is too short: no piece of it fell to the {split} set; give more")
+        storage.write_whole(path, "".join(lines[split]))
+
+
+def pieces(text):
+    """Yields the text cut at ends of lines into pieces of at least PIECE_CHARACTERS, but for the last."""
+    piece = ""
+    for line in text.splitlines(keepends=True):
+        piece += line
+        if len(piece) >= PIECE_CHARACTERS:
+            yield piece
+            piece = ""
+    if piece.strip():
+        yield piece
+
+
+def _make_shards(folder):
+    """Vocabulary and shards, unless they are there; returns the number of shards to train on."""
+    def path(name):
+        return os.path.join(folder, name)
+    encoder_train.main(["--input", path("train.jsonl"), "--size", str(MODEL["n_vocab"]), "--no_ftfy",
+                        "--output_dir", path("encoder")])
+    with open(path("train.jsonl")) as f:
+        count = sum(1 for _ in f)
+    for split in ("train", "eval"):
+        create_tfrecords.main(["--input", path(split + ".jsonl"), "--name", split, "--output_dir", folder,
+                               "--encoder_path", path("encoder"), "--eval_fraction", "0", "--minimum_size", "8",
+                               "--no_ftfy", "--processes", "1", "--files_per", str(-(-count // SHARDS))])
+    return sum(entry.shard.records > 0 for entry in manifest.load(manifest.path_of(folder, "train")).entries)
+
+
+def _enough(paths, tokens):
+    """The fewest leading shards with that many tokens, or all."""
+    held = 0
+    for count, shard in enumerate(manifest.describe(paths).shards, 1):
+        held += shard.tokens + shard.records
+        if held >= tokens:
+            return paths[:count]
+    return paths
+
+
+def run_one(folder, variant, seed):
+    """Trains one variant as `main.py` would; returns its exit status."""
+    import main as command
+    from benchmarks import original  # here: the process that starts the others needs no TensorFlow
+    chosen, keys = VARIANTS[variant]
+    with original.put_over(chosen) as original_keys:
+        keys = {**keys, **original_keys, "seed": seed, "model_dir": os.path.join(folder, f"{variant}-{seed}")}
+        overrides = [text for key, value in keys.items() for text in ("--set", f"{key}={json.dumps(value)}")]
+        return command.main(["--model", os.path.join(folder, "config.json"), *overrides])
+
+
+def run_missing(args):
+    """{variant: [result]} by seed, of all runs asked for; those without a result are made now."""
+    # Seed by seed, so that an ablation that is cut short has something of every variant.
+    wanted = [(variant, seed) for seed in range(1, args.seeds + 1) for variant in VARIANTS if variant in args.only]
+    missing = [run for run in wanted if not os.path.exists(_result_path(args.output_dir, *run))]
+    print(f"{len(wanted)} runs, {len(missing)} to make, logs in {args.output_dir}", flush=True)
+    with concurrent.futures.ThreadPoolExecutor(args.processes) as pool:
+        running = [pool.submit(_run_process, args.output_dir, *run) for run in missing]
+        try:
+            for number, future in enumerate(concurrent.futures.as_completed(running), 1):
+                print(f"{number}/{len(missing)} {future.result()}", flush=True)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    results = {}
+    for variant, seed in wanted:
+        result = reading.read_object(_result_path(args.output_dir, variant, seed))
+        results.setdefault(variant, []).append(result["loss"])
+    return results
+
+
+def _result_path(folder, variant, seed):
+    return os.path.join(folder, f"{variant}-{seed}.json")
+
+
+def _run_process(folder, variant, seed):
+    """Runs run_one in a process of one thread and writes its result; returns a line on it."""
+    begun, log = time.monotonic(), os.path.join(folder, f"{variant}-{seed}.log")
+    checkpoints = os.path.join(folder, f"{variant}-{seed}")
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    command = [sys.executable, os.path.abspath(__file__), "--run", variant, "--seed", str(seed), "--output_dir", folder]
+    one_thread = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+    environment = {**os.environ, **one_thread, "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3",
+                   "PYTHONUNBUFFERED": "1"}
+    with open(log, "w") as f:
+        status = subprocess.run(command, stdout=f, stderr=subprocess.STDOUT, env=environment).returncode
+    with open(log) as f:
+        text = f.read()
+    found = re.findall(r"^evaluation at step (\d+): loss (\S+),", text, re.M)
+    found = [(int(step), float(loss)) for step, loss in found]
+    diverged = "is not finite" in text
+    if not diverged and (status or not found):
+        raise UserError(f"the run {variant}-{seed} ended with status {status}; see {log}")
+    loss, seconds = None if diverged else found[-1][1], round(time.monotonic() - begun, 1)
+    storage.write_whole(_result_path(folder, variant, seed), json.dumps(
+        {"variant": variant, "seed": seed, "loss": loss, "evaluations": found, "seconds": seconds}) + "\n")
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    return f"{variant} seed {seed}: {'diverged' if diverged else f'loss {loss:.4f}'} in {seconds:.0f} s"
+
+
+def table(results):
+    """{variant: [loss by seed, None where it diverged]} -> a Markdown table; differences are those at equal seeds."""
+    rows = ["| variant | validation loss | spread | difference to the default |", "|---|---|---|---|"]
+    for variant, losses in results.items():
+        if None in losses:
+            rows.append(f"| {variant} | {losses.count(None)} of {len(losses)} diverged | | |")
+            continue
+        difference = ""
+        if variant != DEFAULT and None not in results.get(DEFAULT, [None]):
+            pairs = [loss - default for loss, default in zip(losses, results[DEFAULT])]
+            difference = f"{statistics.mean(pairs):+.3f} ({min(pairs):+.3f} to {max(pairs):+.3f})"
+        rows.append(f"| {variant} | {statistics.mean(losses):.3f} | {max(losses) - min(losses):.3f} | {difference} |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    errors.run_command(main)

@@ -1,0 +1,161 @@
+"""What the original did otherwise, one choice at a time, put over the product while a benchmark runs.
+
+Sources: https://github.com/ConnorJL/GPT2, models/gpt2/gpt2.py (the network), optimizers.py, inputs.py (the data),
+main.py (the loop) and 1.5B.json.  The product has no switches for these, but for what keys of published configs reach.
+"""
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import math
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+import inputs
+from datasets import records
+from errors import UserError
+from models import gpt2, layers, optimizers, weights
+
+STITCH = 42  # documents that the original joined to draw one window from (2 in its corpus of long ones)
+
+
+class Choice(NamedTuple):
+    """`keys` of the config, and `replace`: a function of all the names chosen that gives [(owner, name, new)]."""
+    meaning: str
+    keys: dict
+    replace: object = None
+
+
+def choices():
+    """{name: Choice}, in the order in which they are put over each other."""
+    return {
+        "tied_dropout": Choice("dropout 0.1 on the entries of the token and position tables; the first is also the"
+                               " output layer", {"embed_dropout": 0.1},
+                               lambda names: [(gpt2, "token_losses", _dropping_tables(gpt2.token_losses))]),
+        "scale_by_in": Choice("starting weights also divided by sqrt(fan-in)", {"scale_by_in": True}),
+        "residual_scale": Choice("attention's projection starts at 0.02, the MLP's at 0.02 / sqrt(n_layer)", {},
+                                 lambda names: [(weights, "weight_list", _residual_scale(weights.weight_list))]),
+        "vector_decay": Choice("weight decay on gains and biases too", {},
+                               lambda names: [(optimizers._Decoupled, "_resource_apply_dense", _decay_all)]),
+        "no_clipping": Choice("gradients are not clipped", {"grad_clip": 0}),
+        "one_window": Choice(f"one random window out of {STITCH} joined documents", {},
+                             lambda names: [(inputs, "make_train_input_fn", _one_window)]),
+        "first_shards_again": Choice("after every evaluation the data begin with the first shards again", {},
+                                     _first_shards_again),
+        "adafactor": Choice("Adafactor, lr 2.5e-4 times the size of each tensor",
+                            {"opt_name": "adafactor", "lr": 2.5e-4, "decay_type": "pow", "decay_exponent": 0.8}),
+    }
+
+
+@contextlib.contextmanager
+def put_over(names):
+    """The product with the named choices of the original, until the end of the context; gives their config keys."""
+    keys = {}
+    with contextlib.ExitStack() as stack:
+        for name, choice in choices().items():
+            if name in names:
+                keys.update(choice.keys)
+                for owner, attribute, new in choice.replace(names) if choice.replace else ():
+                    stack.callback(setattr, owner, attribute, getattr(owner, attribute))
+                    setattr(owner, attribute, new)
+        yield keys
+
+
+def _dropping_tables(token_losses):
+    """As models.gpt2.token_losses, but with dropout on wte and wpe themselves instead of on the embeddings' sum."""
+    def dropping(weights, tokens, labels, config, *, seeds=None):
+        sites = {"wte": 0, "wpe": 1 + 3 * config.n_layer}  # the second is one more than the network has
+        dropped = {name: layers.dropout(weights[name], config.embed_dropout, seeds, site)
+                   for name, site in sites.items()}
+        return token_losses({**weights, **dropped}, tokens, labels, dataclasses.replace(config, embed_dropout=0.0),
+                            seeds=seeds)
+    return dropping
+
+
+def _residual_scale(weight_list):
+    """As models.weights.weight_list, whose residual projections both start at 0.02 / sqrt(2 n_layer)."""
+    def scaled(config):
+        factors = {"attn/c_proj/w": math.sqrt(2 * config.n_layer), "mlp/c_proj/w": math.sqrt(2)}
+        return [weight._replace(deviation=weight.deviation * factors.get(weight.name.partition("/")[2], 1.0))
+                for weight in weight_list(config)]
+    return scaled
+
+
+def _decay_all(self, grad, variable):
+    """optimizers._Decoupled's update with decay of tensors of any rank."""
+    shrunk = variable.assign_sub(self._rate * self._config.weight_decay * variable, read_value=False)
+    with tf.control_dependencies([shrunk]):
+        return self._update(grad, variable)
+
+
+def _one_window(config, found, eot, *, start_step, stop_step):
+    """As inputs.make_train_input_fn, with windows as the original drew them."""
+    if len(found.parts) > 1:
+        raise UserError("one window per group of documents is for one corpus, not for a mixture")
+    paths = tuple(shard.path for shard in found.parts[0].shards)
+
+    def input_fn(params):
+        start, stop = start_step * config.train_batch_size, stop_step * config.train_batch_size
+        windows = stitched_windows(_documents(paths), eot, config.n_ctx, config.seed, start, stop)
+        batches = tf.data.Dataset.from_tensor_slices((windows[:, :-1], windows[:, 1:])).batch(
+            params["batch_size"], drop_remainder=True)
+        return inputs._ready(batches)
+    return input_fn
+
+
+@functools.lru_cache(maxsize=2)
+def _documents(paths):
+    """[int64 [T]] of all records in these files."""
+    return [records.decode(payload)[1] for path in paths for _, payload in records.read(path)]
+
+
+def stitched_windows(documents, eot, n_ctx, seed, start, stop):
+    """Windows [start, stop) of all passes, int32 [stop - start, n_ctx + 1].
+
+    In each pass the documents get a new random order and are joined by `eot`, STITCH at a time; of each such text,
+    one window is read, from a random place.
+    """
+    groups = len(documents) // STITCH
+    if not groups:
+        raise UserError(f"{len(documents)} documents are fewer than the {STITCH} that one window is drawn from; give"
+                        " more text")
+    windows = np.zeros([stop - start, n_ctx + 1], np.int32)
+    for number in range(start, stop):
+        turn, group = divmod(number, groups)
+        if number == start or not group:
+            order = np.random.RandomState(inputs._stable_seed(seed, turn)).permutation(len(documents))
+        text = [piece for i in order[group * STITCH:(group + 1) * STITCH] for piece in (documents[i], [eot])]
+        text = np.concatenate(text[:-1])
+        places = len(text) - (n_ctx + 1)  # the last one is never drawn, as there
+        if places < 1:
+            raise UserError(f"{STITCH} documents of {len(text)} tokens in all are shorter than a window of"
+                            f" {n_ctx + 1}; give longer ones or lower n_ctx")
+        place = np.random.RandomState(inputs._stable_seed(seed, turn, 1 + group)).randint(places)
+        windows[number - start] = text[place:place + n_ctx + 1]
+    return windows
+
+
+def _first_shards_again(names):
+    """Every train() call reads from the start of the first shards, in an order of its own within them."""
+    make_input_fn = inputs.make_train_input_fn  # or what another choice has put there
+    texts = STITCH if "one_window" in names else 1  # windows of text that are read for one to train on
+
+    def again(config, found, eot, *, start_step, stop_step):
+        windows = (stop_step - start_step) * config.train_batch_size
+        parts = tuple(part._replace(shards=_first_shards(part.shards, windows * texts * config.n_ctx))
+                      for part in found.parts)
+        call = start_step // config.train_steps
+        return make_input_fn(dataclasses.replace(config, seed=1000 * config.seed + call), found._replace(parts=parts),
+                             eot, start_step=0, stop_step=stop_step - start_step)
+    return [(inputs, "make_train_input_fn", again)]
+
+
+def _first_shards(shards, tokens):
+    """The fewest leading shards that hold that many tokens with <|endoftext|> behind each document, at least one."""
+    for count, held in enumerate(np.cumsum([shard.tokens + shard.records for shard in shards]), 1):
+        if held > tokens:
+            return shards[:count]
+    return shards
