@@ -27,8 +27,8 @@ from datasets import create_tfrecords, documents, manifest
 from encoder import train as encoder_train
 from errors import UserError
 
-STEPS, SEEDS, PROCESSES, LR = 400, 3, 2, 3e-3
-EVALUATIONS = 5
+STEPS, SEEDS, PROCESSES, LR = 320, 3, 2, 6e-3
+EVALUATIONS = 4
 MODEL = {"n_ctx": 64, "n_vocab": 1024, "n_embd": 64, "n_layer": 4, "n_head": 2, "lr_min": 0.1, "weight_decay": 0.1,
          "train_batch_size": 16, "eval_batch_size": 32, "eval_steps": -1, "keep_checkpoint_max": 1,
          "input": "tfrecords"}
@@ -71,7 +71,7 @@ def _arguments(argv):
     add("--seeds", type=int, default=SEEDS, help="runs of each variant")
     add("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME",
         help="run these variants only, of " + ", ".join(VARIANTS))
-    add("--steps", type=int, default=STEPS, help="of each run, with five evaluations")
+    add("--steps", type=int, default=STEPS, help="of each run, with four evaluations")
     add("--lr", type=float, default=LR, help="learning rate of all variants but Adafactor's")
     add("--processes", type=int, default=PROCESSES, help="runs at once, on one core each")
     add("--output_dir", default="runs/ablation", help="folder for the text, the results and the logs")
