@@ -66,12 +66,12 @@ def put_over(names):
 
 def _dropping_tables(token_losses):
     """As models.gpt2.token_losses, but with dropout on wte and wpe themselves instead of on the embeddings' sum."""
-    def dropping(weights, tokens, labels, config, *, seeds=None):
+    def dropping(weights, tokens, labels, config, *, noise=None):
         sites = {"wte": 0, "wpe": 1 + 3 * config.n_layer}  # the second is one more than the network has
-        dropped = {name: layers.dropout(weights[name], config.embed_dropout, seeds, site)
+        dropped = {name: layers.dropout(weights[name], config.embed_dropout, noise, site)
                    for name, site in sites.items()}
         return token_losses({**weights, **dropped}, tokens, labels, dataclasses.replace(config, embed_dropout=0.0),
-                            seeds=seeds)
+                            noise=noise)
     return dropping
 
 

@@ -51,14 +51,14 @@ def test_variants_are_each_choice_alone_a_control_and_all_together():
     assert ablation.VARIANTS["sum_dropout"][1] == {"embed_dropout": 0.1}
 
 
-def losses_of(config, given, seed):
-    """Losses of one batch in training (with dropout) or, where seed is None, in evaluation."""
+def losses_of(config, given, step):
+    """Losses of one batch in training (with that step's dropout) or, where step is None, in evaluation."""
     random = np.random.RandomState(3)
     tokens, labels = (random.randint(0, config.n_vocab, [5, 7]) for _ in range(2))
 
     def function(tensors, tokens):
-        seeds = None if seed is None else gpt2.dropout_seeds(config, tf.constant(seed), 0)
-        return gpt2.token_losses(tensors, tokens, tf.constant(labels, tf.int32), config, seeds=seeds)
+        noise = None if step is None else gpt2.dropout_noise(config, tf.constant(step), 0)
+        return gpt2.token_losses(tensors, tokens, tf.constant(labels, tf.int32), config, noise=noise)
     return graphs.run_network(config, given, tokens, function)
 
 
@@ -66,9 +66,9 @@ def test_tied_dropout_drops_entries_of_both_tables_in_training_only():
     config, plain = graphs.small_config(embed_dropout=0.1), graphs.small_config()
     given = graphs.random_weights(config)
     with graphs.session() as s:
-        seeds = gpt2.dropout_seeds(config, tf.constant(4), 0)
+        noise = gpt2.dropout_noise(config, tf.constant(4), 0)
         sites = {"wte": 0, "wpe": 1 + 3 * config.n_layer}
-        dropped = s.run({name: layers.dropout(tf.constant(given[name]), 0.1, seeds, site)
+        dropped = s.run({name: layers.dropout(tf.constant(given[name]), 0.1, noise, site)
                          for name, site in sites.items()})
     assert 0.05 < np.mean(dropped["wte"] == 0) < 0.15 and 0.03 < np.mean(dropped["wpe"] == 0) < 0.2
     with original.put_over(("tied_dropout",)) as keys:
