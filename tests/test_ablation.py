@@ -81,29 +81,32 @@ def test_tied_dropout_drops_entries_of_both_tables_in_training_only():
         assert np.abs(trained - different).max() > 1e-2
 
 
-def measured_deviations(config):
-    """{name: deviation of the starting values} of the second layer's projections and the tables."""
-    with graphs.session() as s:
-        variables = gpt2.create_variables(config)
-        s.run(tf.global_variables_initializer())
-        values = s.run(variables)
-    return {name.replace("h1/", ""): np.std(value) for name, value in values.items()
-            if name in ("wte", "wpe") or name.startswith("h1/") and name.endswith("/w")}
+def expected_deviations(names, width, depth):
+    """{name below the layer: deviation} with these choices of the original."""
+    attention, mlp = (1, depth ** -0.5) if "residual_scale" in names else ((2 * depth) ** -0.5,) * 2
+    narrow, wide = (width ** -0.5, (4 * width) ** -0.5) if "scale_by_in" in names else (1, 1)
+    return {"wte": 0.02, "wpe": 0.01, "attn/c_attn/w": 0.02 * narrow, "attn/c_proj/w": 0.02 * attention * narrow,
+            "mlp/c_fc/w": 0.02 * narrow, "mlp/c_proj/w": 0.02 * mlp * wide}
 
 
 @pytest.mark.parametrize("names", [(), ("scale_by_in",), ("residual_scale",), ("scale_by_in", "residual_scale")])
 def test_starting_weights_have_the_deviations_of_the_choice(names):
     width, depth = 64, 3
+    expected = expected_deviations(names, width, depth)
     with original.put_over(names) as keys:
-        found = measured_deviations(graphs.small_config(n_embd=width, n_head=4, n_layer=depth, n_vocab=101, n_ctx=97,
-                                                        **keys))
-    attention, mlp = (1, depth ** -0.5) if "residual_scale" in names else ((2 * depth) ** -0.5,) * 2
-    narrow, wide = (width ** -0.5, (4 * width) ** -0.5) if "scale_by_in" in names else (1, 1)
-    expected = {"wte": 0.02, "wpe": 0.01, "attn/c_attn/w": 0.02 * narrow, "attn/c_proj/w": 0.02 * attention * narrow,
-                "mlp/c_fc/w": 0.02 * narrow, "mlp/c_proj/w": 0.02 * mlp * wide}
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        np.testing.assert_allclose(found[name], value, rtol=0.05, err_msg=name)
+        config = graphs.small_config(n_embd=width, n_head=4, n_layer=depth, n_vocab=101, n_ctx=97, **keys)
+        listed = {weight.name: weight.deviation for weight in weights.weight_list(config)}
+        if len(names) == 2:  # and what the network makes of the list
+            with graphs.session() as s:
+                variables = gpt2.create_variables(config)
+                s.run(tf.global_variables_initializer())
+                measured = {name: np.std(value) for name, value in s.run(variables).items()}
+            for name, value in expected.items():
+                name = name if name in measured else "h1/" + name
+                np.testing.assert_allclose(measured[name], value, rtol=0.05, err_msg=name)
+    for name, value in listed.items():
+        below = name.partition("/")[2] if name[0] == "h" else name
+        np.testing.assert_allclose(value, expected.get(below, 0), rtol=1e-6, err_msg=name)
 
 
 def updated(config, grads):
