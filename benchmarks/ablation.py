@@ -27,12 +27,12 @@ from datasets import create_tfrecords, documents, manifest
 from encoder import train as encoder_train
 from errors import UserError
 
-STEPS, SEEDS, PROCESSES, LR = 320, 3, 2, 6e-3
+STEPS, SEEDS, PROCESSES, LR = 320, 3, 2, 3e-3
 EVALUATIONS = 4
 MODEL = {"n_ctx": 64, "n_vocab": 1024, "n_embd": 64, "n_layer": 4, "n_head": 2, "lr_min": 0.1, "weight_decay": 0.1,
          "train_batch_size": 16, "eval_batch_size": 32, "eval_steps": -1, "keep_checkpoint_max": 1,
          "input": "tfrecords"}
-WARM_UP = 0.05  # of the steps
+WARM_UP = 0.1  # of the steps
 # Documents are pieces of files about as long as a window, as web pages are to the original's window of 1,024 tokens.
 PIECE_CHARACTERS = 180
 HELD_OUT_PIECES, HELD_OUT_SHARE = 50, 0.015  # a whole run of pieces is held out, not one from between two others
