@@ -204,7 +204,8 @@ def test_one_window_reads_what_the_groups_give_and_goes_on_across_train_calls(tm
     np.testing.assert_array_equal(read_tokens(("one_window",), config, 2, 4), found[6:])
 
 
-def test_first_shards_are_read_again_by_every_train_call_in_another_order(tmp_path):
+def test_first_shards_are_read_again_by_every_train_call_in_another_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(inputs, "WINDOW_BUFFER_TOKENS", 1000)  # a buffer of millions takes seconds to make
     documents = write_shards(tmp_path, "a", [20, 20, 20, 20])
     first = {token for document in documents[:20] for token in document} | {EOT}
     config = config_for(tmp_path, train_steps=3)
@@ -247,7 +248,7 @@ def test_table_compares_equal_seeds_and_names_what_diverged():
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (["--steps", "4"], "--steps is 4, but must be at least 5"), (["--only", "dropout"], "invalid choice: 'dropout'"),
+    (["--steps", "3"], "--steps is 3, but must be at least 4"), (["--only", "dropout"], "invalid choice: 'dropout'"),
     (["--text", "nowhere.txt"], "--input nowhere.txt: no such file")])
 def test_wrong_arguments_are_named(arguments, message, tmp_path):
     with pytest.raises(UserError, match=message):
@@ -256,13 +257,13 @@ def test_wrong_arguments_are_named(arguments, message, tmp_path):
 
 @pytest.mark.slow
 def test_ablation_trains_keeps_its_results_and_refuses_another_setting(tmp_path):
-    command = ["--text", os.path.join(sysconfig.get_path("stdlib"), "asyncio"), "--seeds", "1", "--steps", "5",
+    command = ["--text", os.path.join(sysconfig.get_path("stdlib"), "asyncio"), "--seeds", "1", "--steps", "8",
                "--only", "default", "all", "--output_dir", str(tmp_path)]
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         ablation.main(command)
     result = json.loads(printed.getvalue().splitlines()[-1])
-    assert result["tokens"] == 5 * 16 * 64 and result["val_loss"].keys() == {"default", "all"}
+    assert result["tokens"] == 8 * 16 * 64 and result["val_loss"].keys() == {"default", "all"}
     assert all(5 < loss < 7 for losses in result["val_loss"].values() for loss in losses)
     again = io.StringIO()
     with contextlib.redirect_stdout(again):
