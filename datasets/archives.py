@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import functools
 import gzip
 import hashlib
 import io
@@ -23,6 +24,8 @@ import zlib
 from errors import UserError
 
 COMPRESSIONS = {"xz": lzma.open, "bz2": bz2.open, "gz": gzip.open}
+# xz's usual 6 gives 1.3 MB of HTML a second, 1 gives 10 and a third more bytes: the archive keeps up with the network.
+LEVELS = {"xz": {"preset": 1}, "bz2": {}, "gz": {"compresslevel": 6}}
 MAGIC = {b"\xfd7zXZ\0": "xz", b"BZh": "bz2", b"\x1f\x8b": "gz"}
 PAGE_SUFFIXES = (".txt", ".html", ".htm")
 MONTH = re.compile(r"(RS_.*2\d{3}-\d{2})")
@@ -174,37 +177,48 @@ class Writer:
         self.folder, self.state_path, self.month, self.compression = folder, state_path, month, compression
         self.number = max([0, *find(folder, month), *find(folder, month, "meta")]) + 1
         self.lines = []  # finished since the last archive
-        self.pages = 0
-        self._parts = None
+        self._parts = []
 
     def add(self, line, url="", page=None, meta=None):
         """Notes a line as finished; `page` (bytes, UTF-8) and `meta` (for JSON) are stored if there are any."""
-        if page is not None:
-            self._parts = self._parts or [_Part(self.folder, self.compression) for _ in ("data", "meta")]
-            for part, data, suffix in zip(self._parts, (page, json.dumps(meta).encode()), ("txt", "json")):
-                part.add(f"{stem_of(line, url)}.{suffix}", data)
-            self.pages += 1
-        self.lines.append(line)
+        with self._nothing_by_halves():
+            if page is not None:
+                while len(self._parts) < 2:
+                    self._parts.append(_Part(self.folder, self.compression))
+                for part, data, suffix in zip(self._parts, (page, json.dumps(meta).encode()), ("txt", "json")):
+                    part.add(f"{stem_of(line, url)}.{suffix}", data)
+            self.lines.append(line)
 
     def close(self):
         """Completes the archive, if it holds any page, then the state; afterwards the next one begins."""
-        if self._parts:
-            for part in self._parts:
-                part.close()
-            # The meta archive first: where there is a data archive, both are complete.
-            for kind, part in (("meta", self._parts[1]), ("data", self._parts[0])):
-                name = f"{self.month}-{self.number}_{kind}.{self.compression}"
-                os.rename(part.path, os.path.join(self.folder, name))
-            _sync_folder(self.folder)
-            self._parts, self.number = None, self.number + 1
-        append_state(self.state_path, self.lines)
-        self.lines, self.pages = [], 0
+        with self._nothing_by_halves():
+            if self._parts:
+                for part in self._parts:
+                    part.close()
+                # The meta archive first: where there is a data archive, both are complete.
+                for kind, part in (("meta", self._parts[1]), ("data", self._parts[0])):
+                    name = f"{self.month}-{self.number}_{kind}.{self.compression}"
+                    os.rename(part.path, os.path.join(self.folder, name))
+                _sync_folder(self.folder)
+                self._parts, self.number = [], self.number + 1
+            append_state(self.state_path, self.lines)
+            self.lines = []
 
     def abandon(self):
         """Removes what is not complete."""
-        for part in self._parts or ():
+        for part in self._parts:
             part.abandon()
-        self._parts, self.lines, self.pages = None, [], 0
+        self._parts, self.lines = [], []
+
+    @contextlib.contextmanager
+    def _nothing_by_halves(self):
+        try:
+            yield
+        except BaseException as error:
+            self.abandon()  # else a later `close` would complete an archive with half a page in it
+            if isinstance(error, OSError):
+                error.filename = error.filename or self.folder
+            raise
 
 
 class _Part:
@@ -214,7 +228,7 @@ class _Part:
         handle, self.path = tempfile.mkstemp(dir=folder, prefix=PARTIAL)
         os.fchmod(handle, 0o644)
         self._file = os.fdopen(handle, "wb")
-        self._compressed = COMPRESSIONS[compression](self._file, "wb")
+        self._compressed = COMPRESSIONS[compression](self._file, "wb", **LEVELS[compression])
         self._tar = tarfile.TarFile(fileobj=self._compressed, mode="w")
 
     def add(self, name, data):
@@ -231,11 +245,9 @@ class _Part:
         self._file.close()
 
     def abandon(self):
-        os.unlink(self.path)
-        with contextlib.suppress(OSError):  # the disk may be full
-            self._compressed.close()
-        with contextlib.suppress(OSError):
-            self._file.close()
+        for end in (functools.partial(os.unlink, self.path), self._compressed.close, self._file.close):
+            with contextlib.suppress(OSError, ValueError):  # the disk may be full, or the file complete already
+                end()
 
 
 def clear(folder):
