@@ -191,6 +191,8 @@ class Writer:
 
     def close(self):
         """Completes the archive, if it holds any page, then the state; afterwards the next one begins."""
+        if not self.lines:
+            return
         with self._nothing_by_halves():
             if self._parts:
                 for part in self._parts:
@@ -265,7 +267,7 @@ def read_state(path):
         for number, line in enumerate(f, 1):
             if not line.endswith(b"\n"):
                 return
-            if not re.fullmatch(rb"\d{1,12}", line.strip()):
+            if not re.fullmatch(rb"\d{1,9}", line.strip()):
                 raise UserError(f"{path} line {number}: {line[:40]!r} is no line number: mend it or delete the file")
             yield int(line)
 

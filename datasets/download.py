@@ -31,7 +31,9 @@ from errors import UserError
 USER_AGENT = "gpt2-corpus-download/0.1"
 LISTS_AT_ONCE = 4  # so that the last slow pages of one do not hold up the next
 WINDOW = 1000  # lines of a list under way or waiting for their host
+MAX_LOOKUPS = 500
 UNWRITTEN_BYTES = 1 << 26
+MAX_LOOKUPS = 500
 UNWRITTEN_BYTES = 1 << 26
 LINES_AT_ONCE = 1000  # that may be skipped before others get a turn
 STATE_OUTCOMES = ("saved", "blank", "invalid", "repeated", "earlier")
@@ -86,6 +88,8 @@ def _finished(args, month):
 async def _run(args, lists):
     """Downloads what is left of the lists; returns the exit status."""
     _raise_file_limit()
+    # Names are looked up in threads, of which there would be a handful: dead name servers would hold them all up.
+    asyncio.get_running_loop().set_default_executor(futures.ThreadPoolExecutor(min(args.concurrency, MAX_LOOKUPS)))
     with tqdm(total=sum(part.left for part in lists), unit="url",
               mininterval=0.5 if sys.stderr.isatty() else 30) as bar:
         async with fetching.Fetcher(_limits(args)) as fetcher:

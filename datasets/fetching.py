@@ -76,6 +76,7 @@ class Fetcher:
         self.open.set()
         self._hosts = {}
         self._robots = robots.Cache(self._fetch_robots)
+        self._names_work = False
 
     async def __aenter__(self):
         limits = self.limits
@@ -102,6 +103,8 @@ class Fetcher:
             try:
                 return await self._try(url)
             except Failure as failure:
+                # Without a network no host exists; until one was found, that is no reason to give up a page for good.
+                failure.passing = failure.passing or failure.outcome == "no_such_host" and not self._names_work
                 if not failure.passing or attempt == self.limits.retries:
                     raise
                 wait = self.limits.retry_wait * 2 ** attempt * random.uniform(0.5, 1.5)
@@ -144,6 +147,7 @@ class Fetcher:
         start = time.monotonic()
         async with self._session.get(url, allow_redirects=False) as response:
             status, headers = response.status, response.headers
+            self._names_work = self._names_work or not _is_ip(url.host)
             location = headers.get("Location") if status in (301, 302, 303, 307, 308) else None
             if location:
                 return _Answer(location, "", b"", time.monotonic() - start)
@@ -217,6 +221,12 @@ def _public_socket(address):
     if not is_public(ip):
         raise PrivateAddress
     return socket.socket(family, kind, protocol)
+
+
+def _is_ip(host):
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host) is not None
+    return False
 
 
 def is_public(ip):

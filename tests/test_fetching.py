@@ -70,6 +70,29 @@ def test_the_address_that_counts_is_the_one_connected_to(server, monkeypatch):
     assert answers == ["www.example.com"] * 2 and server.requests["/plain/1"] == 1
 
 
+@pytest.mark.parametrize("error, names_work, outcome, passing", [
+    (socket.EAI_NONAME, True, "no_such_host", False), (socket.EAI_NONAME, False, "no_such_host", True),
+    (socket.EAI_AGAIN, True, "name_server", True), (socket.EAI_FAIL, False, "name_server", True)])
+def test_a_host_that_is_not_found_may_be_for_want_of_a_network(server, monkeypatch, error, names_work, outcome,
+                                                               passing):
+    async def resolve(self, host, port=0, family=socket.AF_INET, original=aiohttp.ThreadedResolver.resolve):
+        if host == "nowhere.example":
+            raise socket.gaierror(error, "not found")
+        return await original(self, host, port, family)
+    monkeypatch.setattr(aiohttp.ThreadedResolver, "resolve", resolve)
+    monkeypatch.setattr(aiohttp.connector, "DefaultResolver", aiohttp.ThreadedResolver)
+    url = f"http://localhost:{server.port}/plain/1" if names_work else server.url("plain", 1)
+
+    async def run():
+        async with fetching.Fetcher(LIMITS) as fetcher:
+            await fetcher.page(url)
+            with pytest.raises(fetching.Failure) as failure:
+                await fetcher.page("http://nowhere.example/")
+            return failure.value
+    failure = asyncio.run(run())
+    assert (failure.outcome, failure.passing) == (outcome, passing)
+
+
 def test_a_redirect_from_outside_does_not_reach_inside(server, monkeypatch):
     """Only the first address is taken for public, as if the redirecting server were out there."""
     seen = []
