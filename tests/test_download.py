@@ -17,7 +17,7 @@ import pytest
 import errors
 from datasets import archives, download
 from errors import UserError
-from tests import bad_server
+from tests import bad_server, fake_gcs
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 MONTH = "RS_2017-04"
@@ -121,9 +121,10 @@ def test_of_a_thousand_pages_exactly_the_good_ones_are_saved(server, tmp_path):
                      rare=("hang", "drip", "header_drip"))
 
 
-def start(arguments):
+def start(arguments, environment=()):
     return subprocess.Popen([sys.executable, os.path.join(ROOT, "datasets", "download.py"), *arguments],
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                            env={**os.environ, **dict(environment)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            text=True)
 
 
 def wait_for(condition, seconds=30):
@@ -291,6 +292,17 @@ def test_memory_does_not_grow_with_the_list(server, tmp_path):
         assert f"{lines} invalid" in process.stdout and "1 saved" in process.stdout, process.stderr
         return int(process.stdout.split()[-1])
     assert peak(100_000) - peak(1) < 3000  # kilobytes
+
+
+@pytest.mark.slow
+def test_a_list_may_lie_on_google_storage(server, tmp_path):
+    urls = [server.url("plain", i) for i in range(3)]
+    with fake_gcs.FakeGCS() as storage:
+        storage.put(f"gs://bucket/{MONTH}.txt", "\n".join(urls).encode())
+        process = start([f"gs://bucket/{MONTH}.txt", *options(tmp_path / "out")], storage.environment())
+        output, error = process.communicate(timeout=120)
+    assert process.returncode == 0 and "3 saved" in output, error
+    assert read_pages(tmp_path / "out") == expected_pages(urls)
 
 
 def another_tool(folder, month):
