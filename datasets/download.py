@@ -74,7 +74,7 @@ def _finished(args, month):
         return lines, {}
     last = max(data)
     path, suffix = (meta[last], ".json") if last in meta else (data[last], ".txt")
-    found = (re.fullmatch(r"(\d{7,12})-[0-9a-f]{32}", stem) for stem, _ in archives.members(path, (suffix,)))
+    found = (re.fullmatch(r"(\d{7,9})-[0-9a-f]{32}", stem) for stem, _ in archives.members(path, (suffix,)))
     stems = {int(match[1]): match[0] for match in found if match}
     missing = [line for line in stems if line not in lines]
     if missing:
