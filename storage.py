@@ -76,8 +76,10 @@ def write_whole(path, text):
             os.fsync(f.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         os.unlink(temporary)
+        if isinstance(error, OSError):
+            error.filename = error.filename or path  # a failed write does not say of which file
         raise
 
 

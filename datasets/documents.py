@@ -1,27 +1,37 @@
 """Text files -> numbered documents: an index small enough for millions of them, and each readable by its number.
 
-Read are .txt, .py and .md (one document each) and .jsonl (one a line, its text in the field `text`).
+Read are .txt, .py and .md (one document each) and .jsonl (one a line, its text in the field `text`), also packed as
+.jsonl.gz and .jsonl.zst: unpacked once to a scratch folder, since documents are read in random order.
 """
 from __future__ import annotations
 
 import array
+import contextlib
 import fnmatch
+import functools
 import glob
+import gzip
 import hashlib
 import itertools
 import json
 import os
 import re
+import shutil
+import zlib
 from typing import NamedTuple
 
 import numpy as np
 
 from errors import UserError
 
-TEXT_SUFFIXES, LINES_SUFFIX = (".txt", ".py", ".md"), ".jsonl"
-SUFFIXES = (*TEXT_SUFFIXES, LINES_SUFFIX)
+TEXT_SUFFIXES, PACKED_SUFFIXES = (".txt", ".py", ".md"), (".jsonl.gz", ".jsonl.zst")
+LINES_SUFFIXES = (".jsonl", *PACKED_SUFFIXES)
+SUFFIXES = (*TEXT_SUFFIXES, *LINES_SUFFIXES)
 ARCHIVED_STEM = re.compile(r"\d{7}-[0-9a-f]{32}")  # openwebtext's: line of the URL list, md5 of the URL
 READ_BYTES = 1 << 24
+# Text unpacks to 3 to 20 times its size.  What goes beyond this is a bomb, or a page written over and over.
+ZSTANDARD_BYTES = 1 << 12  # unpacked at once: to at most 128 MB, 128 KB for each 4 bytes
+LARGEST_RATIO, HARMLESS_BYTES = 300, 1 << 28
 
 
 class Index(NamedTuple):
@@ -36,6 +46,7 @@ class Index(NamedTuple):
     length: np.ndarray  # int64 [N], bytes
     fingerprint: str  # hex sha256 over path below the root, size and time of change of each file
     held_out: int  # so many of the documents, the first ones, are from the inputs for evaluation
+    scratch: str | None  # folder of the unpacked files
 
 
 class Document(NamedTuple):
@@ -45,12 +56,15 @@ class Document(NamedTuple):
     invalid_utf8: bool
 
 
-def make_index(inputs, exclude=(), eval_inputs=()):
+def make_index(inputs, exclude=(), eval_inputs=(), scratch=None):
     """The Index of all documents in `inputs`: files, folders (read recursively) or globs of either.
 
     `exclude`: globs of what to leave out, each compared with every component of the path below the input's root and
     with that path as a whole.  `eval_inputs`, as `inputs`: what is for evaluation, and nothing else where both name
-    it.  Raises UserError where nothing is found.
+    it.  `scratch`: a folder, made when there are packed files, for their unpacked contents; it must last as long as
+    the Index, and what an earlier run left there is used again.
+
+    Raises UserError where nothing is found.
     """
     excluded = _matcher(exclude)
     for_evaluation = {os.path.join(*place): place for place in _find(eval_inputs, excluded, "--eval_input")}
@@ -68,7 +82,10 @@ def make_index(inputs, exclude=(), eval_inputs=()):
             numbers[key] = len(folders)
             folders.append(list(key))
         names += os.fsencode(os.path.basename(relative))
-        starts, lengths = _lines(path) if path.endswith(LINES_SUFFIX) else (np.int64([0]), np.int64([facts.st_size]))
+        if path.endswith(LINES_SUFFIXES):
+            starts, lengths = _lines(_unpack(path, scratch) if path.endswith(PACKED_SUFFIXES) else path)
+        else:
+            starts, lengths = np.int64([0]), np.int64([facts.st_size])
         name_end.append(len(names))
         first.append(len(offset))
         file.frombytes(np.full(len(starts), len(folder), np.int32).tobytes())
@@ -83,7 +100,7 @@ def make_index(inputs, exclude=(), eval_inputs=()):
                             f"{', '.join(SUFFIXES)}")
     name_end, first, offset, length = [np.frombuffer(values, np.int64) for values in arrays]
     return Index(folders, np.frombuffer(folder, np.int32), np.frombuffer(names, np.uint8), name_end, first,
-                 np.frombuffer(file, np.int32), offset, length, digest.hexdigest(), held_out)
+                 np.frombuffer(file, np.int32), offset, length, digest.hexdigest(), held_out, scratch)
 
 
 def add_arguments(parser):
@@ -100,23 +117,28 @@ def save(index, folder):
         if isinstance(value, np.ndarray):
             save_array(os.path.join(folder, name + ".npy"), value)
     with open(os.path.join(folder, "index.json"), "w") as f:
-        json.dump([index.folders, index.fingerprint, index.held_out], f)
+        json.dump([index.folders, index.fingerprint, index.held_out, index.scratch], f)
 
 
 def load(folder):
     """The Index that `save` wrote; what is not used of it stays on disk."""
     with open(os.path.join(folder, "index.json")) as f:
-        folders, fingerprint, held_out = json.load(f)
-    arrays = {name: np.load(os.path.join(folder, name + ".npy"), mmap_mode="r")
-              for name in Index._fields if name not in ("folders", "fingerprint", "held_out")}
-    return Index(folders=folders, fingerprint=fingerprint, held_out=held_out, **arrays)
+        folders, fingerprint, held_out, scratch = json.load(f)
+    # As plain arrays, still mapped: reading one number from a np.memmap takes several times as long.
+    arrays = {name: np.asarray(np.load(os.path.join(folder, name + ".npy"), mmap_mode="r"))
+              for name in Index._fields if name not in ("folders", "fingerprint", "held_out", "scratch")}
+    return Index(folders=folders, fingerprint=fingerprint, held_out=held_out, scratch=scratch, **arrays)
 
 
 def save_array(path, array):
     """As np.save, which on a full disk raises an error that does not say so."""
-    with open(path, "wb") as f:
-        np.lib.format.write_array_header_1_0(f, np.lib.format.header_data_from_array_1_0(array))
-        f.write(array.data)
+    try:
+        with open(path, "wb") as f:
+            np.lib.format.write_array_header_1_0(f, np.lib.format.header_data_from_array_1_0(array))
+            f.write(array.data)
+    except OSError as error:
+        error.filename = error.filename or path
+        raise
 
 
 def identity(index, number):
@@ -124,32 +146,47 @@ def identity(index, number):
     (`books/war.txt`), with the line for .jsonl (`books.jsonl:17`).
     """
     file = int(index.file[number])
+    name = file_identity(index, file)
+    return f"{name}:{number - int(index.first[file]) + 1}" if name.endswith(LINES_SUFFIXES) else name
+
+
+def file_identity(index, file):
+    """What the identities of the file's documents begin with, or are."""
     name = _name(index, file)
     stem = os.path.splitext(name)[0]
-    if not name.endswith(LINES_SUFFIX):
-        return stem if ARCHIVED_STEM.fullmatch(stem) else os.path.join(_folder(index, file)[1], name)
-    return f"{os.path.join(_folder(index, file)[1], name)}:{number - int(index.first[file]) + 1}"
+    if ARCHIVED_STEM.fullmatch(stem) and name.endswith(TEXT_SUFFIXES):
+        return stem
+    return os.path.join(_folder(index, file)[1], name)
+
+
+def path(index, file):
+    """Where the file lies."""
+    return os.path.join(*_folder(index, file), _name(index, file))
+
+
+def identity_key(name):
+    """int: 64 bits that stand for an identity where millions are compared."""
+    return int.from_bytes(hashlib.blake2b(os.fsencode(name), digest_size=8).digest(), "little")
 
 
 def read(index, number):
     """The Document of that number.  Raises UserError where its file cannot be read as the index has it."""
     file, length = int(index.file[number]), int(index.length[number])
-    name = _name(index, file)
-    path = os.path.join(*_folder(index, file), name)
+    place = path(index, file)
     try:
-        with open(path, "rb") as f:
+        with open(_readable(place, index.scratch, index.fingerprint), "rb") as f:
             f.seek(int(index.offset[number]))
             data = f.read(length)
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}: mend it or leave it out with --exclude")
+        raise UserError(f"{place}: {error.strerror}: mend it or leave it out with --exclude")
     if len(data) < length:
-        raise UserError(f"{path} has become shorter: do not change the input while it is read")
+        raise UserError(f"{place} has become shorter: do not change the input while it is read")
     try:
         text, invalid = data.decode(), False
     except UnicodeDecodeError:
         text, invalid = data.decode(errors="replace"), True
     text = text.removeprefix("\ufeff")
-    if name.endswith(LINES_SUFFIX):
+    if place.endswith(LINES_SUFFIXES):
         text = _text_field(text) if text.strip() else ""
     return Document(identity(index, number), text, invalid)
 
@@ -213,6 +250,86 @@ def _matcher(patterns):
         # The leading slash lets `*/idlelib/*` match at the root as well.
         return bool(matches(relative) or matches("/" + relative) or any(map(matches, relative.split("/"))))
     return excluded
+
+
+@contextlib.contextmanager
+def scratch_folder(path):
+    """Hands on `path`, for `make_index`, and deletes it at the end and after a user's mistake: not after a kill or on
+    a full disk, so that the next run finds what is unpacked.
+    """
+    try:
+        yield path
+    except UserError:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@functools.lru_cache(maxsize=64)
+def _readable(path, scratch, fingerprint):
+    """Where what `path` held, when the Index was made, can be read by offset."""
+    return _unpacked(path, scratch) if path.endswith(PACKED_SUFFIXES) else path
+
+
+def _unpacked(path, scratch):
+    """Where the contents of the packed file lie: a name of its own for each file and version of it."""
+    facts = os.stat(path)
+    key = b"%s\0%d\0%d" % (os.fsencode(os.path.abspath(path)), facts.st_size, facts.st_mtime_ns)
+    return os.path.join(scratch, hashlib.sha256(key).hexdigest()[:32] + LINES_SUFFIXES[0])
+
+
+def _unpack(path, scratch):
+    """Unpacks a file unless that is done; returns where.  Raises UserError where it is damaged."""
+    target = _unpacked(path, scratch)
+    if os.path.exists(target):
+        return target
+    os.makedirs(scratch, exist_ok=True)
+    partial = f"{target}.partial-{os.getpid()}"
+    largest, size = max(HARMLESS_BYTES, LARGEST_RATIO * os.path.getsize(path)), 0
+    try:
+        with open(partial, "wb") as f:
+            for data in _packed_contents(path):
+                size += len(data)
+                if size > largest:
+                    raise UserError(f"{path} unpacks to more than {LARGEST_RATIO} times its size, so it is not text: "
+                                    "leave it out with --exclude, or unpack it yourself")
+                f.write(data)
+        os.replace(partial, target)
+    except BaseException as error:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(partial)
+        if isinstance(error, OSError):
+            error.filename = error.filename or partial
+        raise
+    return target
+
+
+def _packed_contents(path):
+    """Yields the contents of a .gz or .zst file in parts.  Raises UserError where it is damaged or cut off."""
+    import zstandard  # only packed files pay for it
+    try:
+        with open(path, "rb") as f:
+            if path.endswith(".gz"):
+                yield from iter(functools.partial(gzip.GzipFile(fileobj=f).read, READ_BYTES), b"")
+            else:
+                yield from _zstandard_contents(f, zstandard.ZstdDecompressor())
+    except (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
+        raise UserError(f"{path} is damaged or cut off ({error}): fetch it anew or leave it out with --exclude")
+
+
+def _zstandard_contents(f, decompressor):
+    """The same of frames that follow each other.  The library's own reader takes a file that is cut off for whole."""
+    frame, rest = None, b""
+    while True:
+        data = rest or f.read(ZSTANDARD_BYTES)
+        if not data:
+            break
+        frame = frame or decompressor.decompressobj()
+        yield frame.decompress(data)
+        rest = frame.unused_data if frame.eof else b""
+        frame = None if frame.eof else frame
+    if frame:
+        raise EOFError("it ends within a frame")
 
 
 def _lines(path):

@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import sys
+import tempfile
 
 if __name__ == "__main__":  # run as a file: imports start at the repository
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -34,7 +35,12 @@ def main(argv=None):
     args = _arguments(argv)
     if args.size < SMALLEST:
         raise UserError(f"--size {args.size} is too small: 256 bytes and {bpe.END_OF_TEXT} need {SMALLEST}")
-    index = documents.make_index(args.input, args.exclude)
+    # The vocabulary's own folder may be on gs://; packed text is unpacked in TMPDIR.
+    with tempfile.TemporaryDirectory(prefix="unpacked-") as scratch:
+        return _train(args, documents.make_index(args.input, args.exclude, scratch=scratch))
+
+
+def _train(args, index):
     plan = {"size": args.size, "inputs": index.fingerprint, "documents": len(index.file),
             "cleaning": "none" if args.no_ftfy else "ftfy NFKC",
             "tools": {"tokenizers": version("tokenizers"), **({} if args.no_ftfy else {"ftfy": version("ftfy")})}}
