@@ -1,4 +1,4 @@
-"""Builds shards: one job is one shard, read, cleaned, encoded and written by one worker.
+"""Builds shards: one job is one shard, read, cleaned, encoded and written by one worker (datasets/workers.py).
 
 The state folder holds what workers share (the index and order of the documents), what they have done so far, and
 one small file for each shard that is complete.
@@ -7,15 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
-import multiprocessing
-import multiprocessing.connection
 import os
-import signal
-import struct
-import threading
-import time
-from concurrent import futures
-from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple
 
 import numpy as np
@@ -26,10 +18,9 @@ from datasets import documents, manifest, records
 from encoder import bpe
 from errors import UserError
 
-OUTCOMES = ("read", "kept", "short", "broken", "empty", "bad_lines", "invalid_utf8")
+OUTCOMES = ("read", "kept", "dropped", "short", "broken", "empty", "bad_lines", "invalid_utf8")
+DROPPED = "dropped.npy"
 COMPLETE = ".complete.json"
-PROGRESS = "progress"
-REPORT_SECONDS = 0.3
 
 
 class Job(NamedTuple):
@@ -44,19 +35,17 @@ class Job(NamedTuple):
     clean: bool
 
 
-def cores():
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def prepare(state, index, orders):
-    """Lays down what the workers read: the Index, and {split: int64 document numbers} in order."""
+def prepare(state, index, orders, dropped):
+    """Lays down what the workers read: the Index, {split: int64 document numbers} in order, and which documents to
+    leave out, bool [documents].
+    """
     for name in os.listdir(state):
         if name.startswith(".partial-"):
             os.unlink(os.path.join(state, name))  # of a run that was killed
     documents.save(index, state)
     for split, order in orders.items():
         documents.save_array(os.path.join(state, split + ".npy"), order)
+    documents.save_array(os.path.join(state, DROPPED), dropped)
 
 
 def completed(state, output_dir):
@@ -65,16 +54,6 @@ def completed(state, output_dir):
     for name in names:
         if name.endswith(COMPLETE):
             yield manifest.entry_from_json(reading.read_object(os.path.join(state, name)), output_dir)
-
-
-def build(jobs, processes, advance):
-    """Yields the Entry of each job as it is done, in any order; `advance(documents)` is called now and then."""
-    processes = min(processes, len(jobs))
-    if processes > 1:
-        yield from _build_in_processes(jobs, processes, advance)
-        return
-    for job in jobs:
-        yield build_shard(job, advance)
 
 
 def build_shard(job, advance):
@@ -100,7 +79,12 @@ def _encoder(path, fingerprint):
 
 def _encoded(job, numbers, encoder, index, outcomes, advance):
     """Yields (key bytes, token ids, text bytes) of each document that is kept, and counts them all."""
+    dropped = np.load(os.path.join(job.state, DROPPED), mmap_mode="r")
     for number in numbers.tolist():
+        if dropped[number]:
+            outcomes["dropped"] += 1
+            advance(1)
+            continue
         document = documents.read(index, number)
         outcomes["read"] += 1
         outcomes["invalid_utf8"] += document.invalid_utf8
@@ -126,54 +110,3 @@ def _judge(document, encoder, job):
         return "short", text, ids
     # As in the original, which met files of nothing but token 0.
     return "kept" if ids.any() else "broken", text, ids
-
-
-def _build_in_processes(jobs, processes, advance):
-    """The same from a pool.  Spawned, not forked: forking a process that has threads can hang."""
-    progress = os.path.join(jobs[0].state, PROGRESS)
-    with open(progress, "wb") as f:
-        f.write(bytes(8 * len(jobs)))
-    pool = futures.ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=_enter_worker)
-    try:
-        waiting = {pool.submit(_build_and_report, job, progress, i) for i, job in enumerate(jobs)}
-        shown = 0
-        while waiting:
-            done, waiting = futures.wait(waiting, REPORT_SECONDS, futures.FIRST_COMPLETED)
-            so_far = int(np.fromfile(progress, "<i8").sum())
-            advance(so_far - shown)
-            shown = so_far
-            for future in done:
-                yield future.result()
-    except BrokenProcessPool:
-        raise UserError("a worker died, for lack of memory perhaps: run the same command again to go on, with fewer "
-                        f"--processes than {processes}")
-    finally:
-        for child in multiprocessing.active_children():
-            child.terminate()  # idle when all went well
-        pool.shutdown(cancel_futures=True)
-
-
-def _build_and_report(job, progress, number):
-    """`build_shard` in a worker: the count of documents goes to the place `number` of the file `progress`."""
-    count, due = 0, 0.0
-    with open(progress, "r+b", buffering=0) as f:
-        def advance(documents_done, final=False):
-            nonlocal count, due
-            count += documents_done
-            if final or time.monotonic() > due:
-                due = time.monotonic() + REPORT_SECONDS
-                os.pwrite(f.fileno(), struct.pack("<q", count), 8 * number)
-        entry = build_shard(job, advance)
-        advance(0, final=True)
-    return entry
-
-
-def _enter_worker():
-    """Ctrl-C is the parent's to handle; a parent that was killed takes its workers with it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-
-
-def _die_with_parent():
-    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
-    os._exit(1)

@@ -24,7 +24,7 @@ from tqdm import tqdm
 import errors
 import storage
 from configs import reading
-from datasets import building, documents, manifest
+from datasets import building, documents, drop_list, manifest, workers
 from encoder import bpe
 from errors import UserError
 
@@ -40,16 +40,18 @@ def main(argv=None):
     _check(args)
     encoder = bpe.load(args.encoder_path)
     print("listing documents", flush=True)
-    index = documents.make_index(args.input, args.exclude, args.eval_input)
+    hidden = os.path.join(args.output_dir, f".{args.name}.")
     os.makedirs(args.output_dir, exist_ok=True)
-    with storage.only_run(os.path.join(args.output_dir, f".{args.name}.lock"), "choose another --name"):
-        _create(args, encoder, index)
+    with storage.only_run(hidden + "lock", "choose another --name"), \
+            documents.scratch_folder(hidden + "unpacked") as scratch:
+        _create(args, encoder, documents.make_index(args.input, args.exclude, args.eval_input, scratch))
     return 0
 
 
 def _create(args, encoder, index):
     """Brings the output from whatever state it is in to finished."""
-    plan = _plan(args, encoder, index)
+    drop, drop_sha256 = drop_list.read(args.drop) if args.drop else (np.zeros(0, np.uint64), None)
+    plan = _plan(args, encoder, index, drop_sha256)
     target = manifest.path_of(args.output_dir, args.name)
     state = os.path.join(args.output_dir, f".{args.name}.state")
     done = _finished(args, plan, target, state)
@@ -60,12 +62,13 @@ def _create(args, encoder, index):
         shutil.rmtree(state, ignore_errors=True)
         print(f"{target} is finished: nothing to do")
         return
+    dropped = _dropped(args, drop, index)
     os.makedirs(state, exist_ok=True)
     storage.write_whole(os.path.join(state, "plan.json"), json.dumps(plan))
-    building.prepare(state, index, orders)
+    building.prepare(state, index, orders, dropped)
     with tqdm(total=len(index.file), initial=len(index.file) - sum(job.stop - job.start for job in missing),
               unit="doc", mininterval=0.5 if sys.stderr.isatty() else 30) as bar:
-        for entry in building.build(missing, args.processes, bar.update):
+        for entry in workers.each(building.build_shard, missing, args.processes, state, bar.update):
             done[os.path.basename(entry.shard.path)] = entry
     _finish(args, plan, [done[os.path.basename(job.path)] for job in jobs], target, state)
 
@@ -108,14 +111,15 @@ def _outcomes(entries):
     return ", ".join(f"{name} {count}" for name, count in manifest.sum_outcomes(entries).items())
 
 
-def _plan(args, encoder, index):
+def _plan(args, encoder, index, drop_sha256):
     """All that decides the bytes of the output."""
     tools = {"unicode": unicodedata.unidata_version, "tiktoken": version("tiktoken"),
              **({} if args.no_ftfy else {"ftfy": version("ftfy")})}
     plan = {"name": args.name, "vocabulary": encoder.fingerprint, "vocabulary_size": encoder.size,
             "cleaning": "none" if args.no_ftfy else "ftfy NFKC", "minimum_size": args.minimum_size,
             "files_per": args.files_per, "eval_fraction": args.eval_fraction, "seed": args.seed,
-            "exclude": args.exclude, "inputs": index.fingerprint, "documents": len(index.file), "tools": tools}
+            "exclude": args.exclude, "drop": drop_sha256, "inputs": index.fingerprint, "documents": len(index.file),
+            "tools": tools}
     if args.eval_input:
         plan["held_out"] = index.held_out
     return json.loads(json.dumps(plan))  # as it will be read back
@@ -165,6 +169,18 @@ def _orders(index, args):
     return {"train": random.permutation(np.flatnonzero(~chosen)), "eval": random.permutation(np.flatnonzero(chosen))}
 
 
+def _dropped(args, drop, index):
+    """bool [documents]: which ones --drop names."""
+    dropped, known = drop_list.mark(drop, index) if args.drop else (np.zeros(len(index.file), bool), drop)
+    if args.drop and len(known) and not known.any():
+        raise UserError(f"--drop {args.drop}: none of its {len(known)} lines names a document of --input: names start "
+                        "at each --input, so give the same ones as to datasets/dedup.py")
+    if args.drop:
+        print(f"{args.drop}: leaves out {np.count_nonzero(dropped)} documents; "
+              f"{np.count_nonzero(~known)} of its {len(known)} lines name none")
+    return dropped
+
+
 def _arguments(argv):
     parser = errors.Parser(description=__doc__.split("\n\n")[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
@@ -173,6 +189,8 @@ def _arguments(argv):
     add("--output_dir", required=True, help="local folder for the shards and the manifest")
     add("--name", required=True, help="shards are called NAME_0.tfrecords, NAME-eval_0.tfrecords and so on")
     add("--encoder_path", help="folder with encoder.json and vocab.bpe; GPT-2's vocabulary without it")
+    add("--drop", metavar="FILE",
+        help="leave out the documents of --input that it names, one a line: the list of datasets/dedup.py")
     add("--minimum_size", type=int, default=25, help="tokens below which a document is dropped")
     add("--files_per", type=int, default=FILES_PER, help="documents per shard, before short ones are dropped")
     evaluation = parser.add_mutually_exclusive_group().add_argument
@@ -181,7 +199,7 @@ def _arguments(argv):
     evaluation("--eval_input", nargs="+", default=[], metavar="PATH",
                help="the documents for evaluation, as for --input; left out of what --input finds")
     add("--seed", type=int, default=0, help="of the order and of the choice for evaluation")
-    add("--processes", type=int, default=building.cores(), help="the bytes of the output do not depend on it")
+    add("--processes", type=int, default=workers.cores(), help="the bytes of the output do not depend on it")
     add("--no_ftfy", action="store_true", help="encode the text as it is, without ftfy's repairs and NFKC")
     args = parser.parse_args(argv)
     if args.eval_input:

@@ -1,4 +1,6 @@
 """datasets/create_tfrecords.py from end to end: contents, determinism, restarts, kills, full disks, errors."""
+import gzip
+import hashlib
 import json
 import os
 import random
@@ -111,8 +113,8 @@ def test_the_manifest_says_what_the_shards_hold(reference):
     scanned = [records.scan(path) for path in paths]
     for key in ("records", "tokens", "size"):
         assert sum(totals[key] for totals in content["totals"].values()) == sum(getattr(s, key) for s in scanned)
-    assert content["outcomes"] == {"read": DOCUMENTS, "kept": 226, "short": 1, "broken": 0, "empty": 1, "bad_lines": 2,
-                                   "invalid_utf8": 1}
+    assert content["outcomes"] == {"read": DOCUMENTS, "kept": 226, "dropped": 0, "short": 1, "broken": 0,
+                                   "empty": 1, "bad_lines": 2, "invalid_utf8": 1}
     assert content["vocabulary"] == bpe.load().fingerprint and content["vocabulary_size"] == 50257
     corpus = manifest.describe(paths)
     assert [s._replace(text_bytes=None, sha256=None) for s in corpus.shards] == scanned
@@ -245,6 +247,48 @@ def test_documents_below_the_minimum_size_are_dropped(corpus, tmp_path):
     assert counts["short"] + counts["kept"] == 227 and counts["short"] > 40
 
 
+def test_dropped_documents_are_counted_and_the_others_stay_as_they_are(corpus, reference, tmp_path, capsys):
+    expected, drop = keys(reference, "a_*.tfrecords"), tmp_path / "drop.txt"
+    gone = [*sorted(expected)[:50:7], "lines.jsonl:9"]
+    drop.write_text("\n".join([*gone, "nowhere.txt", "lines.jsonl:99"]) + "\n")
+    create(corpus, tmp_path / "out", "--drop", str(drop))
+    assert f"leaves out {len(gone)} documents; 2 of its {len(gone) + 2} lines name none" in capsys.readouterr().out
+    assert keys(tmp_path / "out", "a_*.tfrecords") == [key for key in expected if key not in gone]
+    found = manifest.load(str(tmp_path / "out" / "a.manifest.json"))
+    counts = manifest.sum_outcomes(found.entries)
+    assert counts["dropped"] == len(gone) and counts["read"] == DOCUMENTS - len(gone)
+    assert found.plan["drop"] == hashlib.sha256(drop.read_bytes()).hexdigest()
+    drop.write_text(gone[0])
+    with pytest.raises(UserError, match="drop was"):
+        create(corpus, tmp_path / "out", "--drop", str(drop))
+
+
+def test_a_list_leaves_what_is_held_out_for_evaluation_alone(corpus, held_out, tmp_path):
+    with open(held_out / "x.jsonl", "rb") as f:
+        (held_out / "x.jsonl.gz").write_bytes(gzip.compress(f.read()))
+    (held_out / "x.jsonl").unlink()
+    drop = tmp_path / "drop.txt"
+    drop.write_text("000.txt\n001.txt\nx.jsonl.gz:2\n")  # the first of both folders
+    with_eval_input(corpus, tmp_path / "out", held_out, more=["--drop", str(drop)])
+    assert sorted(keys(tmp_path / "out", "a-eval_*.tfrecords")) == [
+        "000.txt", "below/y.txt", *sorted(f"x.jsonl.gz:{i}" for i in range(1, 22))]
+    train = keys(tmp_path / "out", "a_*.tfrecords")
+    assert len(train) == 224 and not {"000.txt", "001.txt"} & {*train}
+    drop.write_text("x.jsonl.gz:2\n")
+    with pytest.raises(UserError, match="none of its 1 lines names a document of --input"):
+        with_eval_input(corpus, tmp_path / "other", held_out, more=["--drop", str(drop)])
+
+
+def test_packed_lines_become_the_same_records_and_are_cleared_up(corpus, tmp_path):
+    (tmp_path / "in").mkdir()
+    with open(os.path.join(corpus, "lines.jsonl"), "rb") as f:
+        (tmp_path / "in" / "lines.jsonl.gz").write_bytes(gzip.compress(f.read()))
+    create(str(tmp_path / "in"), tmp_path / "out", "--processes", "2")
+    found = keys(tmp_path / "out", "a*.tfrecords")
+    assert sorted(found) == sorted(f"lines.jsonl.gz:{i}" for i in range(1, 47))
+    assert all(name.startswith("a") for name in os.listdir(tmp_path / "out"))
+
+
 def test_finished_output_is_left_as_it_is(corpus, reference, capsys):
     before = contents(reference)
     assert create(corpus, reference) == 0
@@ -362,7 +406,7 @@ def test_an_empty_file_is_counted(tmp_path):
     (tmp_path / "in" / "marks.txt").write_text("! " * 3)
     create(str(tmp_path / "in"), tmp_path / "out", "--eval_fraction", "0")
     assert manifest.load(str(tmp_path / "out" / "a.manifest.json")).entries[0].outcomes == {
-        "read": 3, "kept": 1, "short": 1, "broken": 0, "empty": 1, "bad_lines": 0, "invalid_utf8": 0}
+        "read": 3, "kept": 1, "dropped": 0, "short": 1, "broken": 0, "empty": 1, "bad_lines": 0, "invalid_utf8": 0}
 
 
 def test_a_vocabulary_that_lacks_a_character_names_document_and_character(tmp_path):
@@ -375,6 +419,8 @@ def test_a_vocabulary_that_lacks_a_character_names_document_and_character(tmp_pa
 
 @pytest.mark.parametrize("more, message", [
     (["--input", "/nowhere"], "/nowhere: no such file"),
+    (["--drop", "/nowhere"], "--drop /nowhere: no such file"),
+    (["--drop", __file__], "lines names a document of --input"),
     (["--encoder_path", "/nowhere"], "/nowhere/encoder.json"),
     (["--output_dir", os.path.join(__file__, "out")], "Not a directory"),
     (["--output_dir", "gs://bucket/out"], "local folder"),

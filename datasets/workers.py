@@ -1,0 +1,86 @@
+"""Runs jobs in worker processes that die with their parent and tell it how far they are."""
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import struct
+import threading
+import time
+from concurrent import futures
+from concurrent.futures.process import BrokenProcessPool
+
+import numpy as np
+
+from errors import UserError
+
+PROGRESS = "progress"
+REPORT_SECONDS = 0.3
+
+
+def cores():
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def each(function, jobs, processes, state, advance):
+    """Yields `function(job, advance)` of each job as it is done, in any order; `advance(documents)` is called now and
+    then.  `state`: folder for the workers' notes.  With one process nothing is started.
+    """
+    processes = min(processes, len(jobs))
+    if processes > 1:
+        yield from _in_processes(function, jobs, processes, os.path.join(state, PROGRESS), advance)
+        return
+    for job in jobs:
+        yield function(job, advance)
+
+
+def _in_processes(function, jobs, processes, progress, advance):
+    """The same from a pool.  Spawned, not forked: forking a process that has threads can hang."""
+    with open(progress, "wb") as f:
+        f.write(bytes(8 * len(jobs)))
+    pool = futures.ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=_enter)
+    try:
+        waiting = {pool.submit(_run_and_report, function, job, progress, i) for i, job in enumerate(jobs)}
+        shown = 0
+        while waiting:
+            done, waiting = futures.wait(waiting, REPORT_SECONDS, futures.FIRST_COMPLETED)
+            so_far = int(np.fromfile(progress, "<i8").sum())
+            advance(so_far - shown)
+            shown = so_far
+            for future in done:
+                yield future.result()
+    except BrokenProcessPool:
+        raise UserError("a worker died, for lack of memory perhaps: run the same command again to go on, with fewer "
+                        f"--processes than {processes}")
+    finally:
+        for child in multiprocessing.active_children():
+            child.terminate()  # idle when all went well
+        pool.shutdown(cancel_futures=True)
+
+
+def _run_and_report(function, job, progress, number):
+    """`function` in a worker: the count of documents goes to the place `number` of the file `progress`."""
+    count, due = 0, 0.0
+    with open(progress, "r+b", buffering=0) as f:
+        def advance(documents_done, final=False):
+            nonlocal count, due
+            count += documents_done
+            if final or time.monotonic() > due:
+                due = time.monotonic() + REPORT_SECONDS
+                os.pwrite(f.fileno(), struct.pack("<q", count), 8 * number)
+        result = function(job, advance)
+        advance(0, final=True)
+    return result
+
+
+def _enter():
+    """Ctrl-C is the parent's to handle; a parent that was killed takes its workers with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent():
+    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
