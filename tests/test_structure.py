@@ -13,6 +13,7 @@ COMMANDS = ("main", "datasets.create_tfrecords", "encoder.train", "models.checkp
 # Who may not import what, directly or through others of the project.  A command stands above the house, wherever its
 # file lies: nobody imports it, so that models.checkpoints may know the vocabulary that goes with the weights.
 COMMANDS = ("main", "datasets.create_tfrecords", "datasets.download", "encoder.train")
+COMMANDS = ("main", "datasets.create_tfrecords", "datasets.dedup", "encoder.train")
 # Who may not import what, directly or through others of the project.
 FORBIDDEN = {
     "configs": ("tensorflow", "models", "inputs", "encoder", "datasets", "training", "estimator"),

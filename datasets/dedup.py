@@ -1,0 +1,255 @@
+"""Documents -> a list of those to leave out: exact and near duplicates, and what overlaps evaluation texts.
+
+Stages, each from files to files and in bounded memory: signatures of all documents (parallel; a run that is killed
+goes on with the next chunk), pairs with equal keys by sorting one band after another, clusters of the pairs whose
+estimated similarity reaches the threshold.  Of a cluster the first document stays, in the order of --input and of the
+names.  The list is for `create_tfrecords.py --drop`.  Sources in datasets/minhash.py.
+"""
+import argparse
+import os
+import sys
+
+if __name__ == "__main__":  # run as a file: imports start at the repository
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import json
+import shutil
+import unicodedata
+
+import numpy as np
+from tqdm import tqdm
+
+import errors
+import storage
+from configs import reading
+from datasets import clusters, documents, drop_list, minhash, signing, workers
+from errors import UserError
+
+FORMAT_VERSION = 1  # of the report
+# Lower, and pages that share a frame but not their contents go; higher, and copies with other frames stay.
+THRESHOLD = 0.75
+AGAINST_WORDS = 13
+# GPT-3 (https://arxiv.org/abs/2005.14165, appendix C) took what more than ten documents hold for common phrases.
+COMMON = 10
+PAIRS = 1 << 18  # judged at once
+LARGEST = 10  # clusters that the report names
+KINDS = {signing.EMPTY: "empty", signing.BAD_LINE: "bad_lines"}
+
+
+def main(argv=None):
+    """Arguments -> list and report; returns 0."""
+    args = _arguments(argv)
+    _check(args)
+    folder, name = os.path.split(args.output)
+    hidden = os.path.join(folder, f".{name}.")
+    os.makedirs(folder or ".", exist_ok=True)
+    with storage.only_run(hidden + "lock", "choose another --output"), \
+            documents.scratch_folder(hidden + "unpacked") as scratch:
+        print("listing documents", flush=True)
+        index = documents.make_index(args.input, args.exclude, scratch=scratch)
+        against = documents.make_index(args.against, scratch=scratch) if args.against else None
+        _dedup(args, index, against, hidden + "state")
+    return 0
+
+
+def _dedup(args, index, against, state):
+    """Brings the output from whatever state it is in to finished."""
+    plan, report = _plan(args, index, against), report_path(args.output)
+    if _finished(args, plan, state):
+        shutil.rmtree(state, ignore_errors=True)
+        print(f"{args.output} is finished: nothing to do")
+        return
+    drop_list.check_names(index)
+    index, overlap = _prepare(args, plan, index, against, state)
+    jobs = signing.jobs(state, len(index.file), args.against_words if against else 0)
+    missing = [job for job in jobs if not os.path.exists(signing.chunk(job).path)]
+    with _bar(len(index.file), "signatures", "doc", sum(job.count for job in missing)) as bar:
+        for _ in workers.each(signing.sign, missing, args.processes, state, bar.update):
+            pass
+    facts = np.concatenate([signing.chunk(job).facts() for job in jobs])
+    parents, exact, found = find_clusters(jobs, facts[:, 0], args.threshold)
+    survives = parents == np.arange(len(parents))
+    overlaps = _overlapping(jobs, survives, overlap) if against else np.zeros(len(parents), bool)
+    sha256 = drop_list.write(args.output, index, np.flatnonzero(~survives | overlaps))
+    outcomes = _outcomes(facts, exact, survives, overlaps)
+    dropped_bytes = int(index.length[np.flatnonzero(~survives | overlaps)].sum())
+    content = {**plan, "outcomes": outcomes, "dropped_bytes": dropped_bytes, "pairs": found, "against_texts": overlap,
+               "clusters": _largest(index, parents), "sha256": sha256}
+    storage.write_whole(report, json.dumps(content, indent=1) + "\n")
+    shutil.rmtree(state)
+    print(f"documents: {', '.join(f'{name} {count}' for name, count in outcomes.items())}")
+    print(f"{args.output} {report}")
+
+
+def _prepare(args, plan, index, against, state):
+    """Lays down what the workers read; returns the Index, now on disk, and facts about the evaluation texts."""
+    os.makedirs(state, exist_ok=True)
+    for name in os.listdir(state):
+        if name.startswith(".partial-"):
+            os.unlink(os.path.join(state, name))  # of a run that was killed
+    storage.write_whole(os.path.join(state, "plan.json"), json.dumps(plan))
+    documents.save(index, state)
+    if not against:
+        return documents.load(state), None
+    ngrams, without = signing.ngrams_of(against, args.against_words)
+    if not len(ngrams):
+        shutil.rmtree(state)
+        raise UserError(f"--against: none of its {without} texts has {args.against_words} words: give longer ones, or "
+                        "lower --against_words")
+    if without:
+        print(f"--against: {without} of {len(against.file)} texts have fewer than {args.against_words} words and are "
+              "not looked for")
+    documents.save_array(os.path.join(state, signing.NGRAMS), ngrams)
+    return documents.load(state), {"texts": len(against.file), "too_short": without, "ngrams": len(ngrams)}
+
+
+def find_clusters(jobs, kinds, threshold):
+    """(int32 [documents]: the first document of each one's cluster; how many documents are exact duplicates; counts of
+    the pairs) from the chunks of `jobs` and the documents' `kinds`, uint8.
+    """
+    parents, found = clusters.singles(len(kinds)), {"candidates": 0, "similar": 0}
+    with _bar(signing.COLUMNS, "clusters", "band") as bar:
+        numbers = np.flatnonzero(kinds <= signing.SHORT).astype(np.int32)
+        for one, other in clusters.equal_pairs(_column(jobs, signing.EXACT)[numbers], numbers):
+            clusters.unite(parents, one, other)
+        parents = clusters.flatten(parents)
+        exact = int(np.count_nonzero(parents != np.arange(len(parents))))
+        bar.update()
+        numbers = np.flatnonzero((kinds == signing.COMPARED) & (parents == np.arange(len(parents)))).astype(np.int32)
+        for band in range(minhash.BANDS):
+            for one, other in clusters.equal_pairs(_column(jobs, band)[numbers], numbers):
+                for i in range(0, len(one), PAIRS):
+                    _judge(jobs, parents, one[i:i + PAIRS], other[i:i + PAIRS], threshold, found)
+            bar.update()
+    return clusters.flatten(parents), exact, found
+
+
+def _column(jobs, number):
+    return np.concatenate([signing.chunk(job).column(number) for job in jobs])
+
+
+def _judge(jobs, parents, one, other, threshold, found):
+    """Unites the pairs that are similar enough, leaving alone those that are together already."""
+    apart = clusters.roots(parents, one) != clusters.roots(parents, other)
+    one, other = one[apart], other[apart]
+    if not len(one):
+        return
+    similar = _similarities(jobs, one, other) >= threshold
+    clusters.unite(parents, one[similar], other[similar])
+    found["candidates"] += len(one)
+    found["similar"] += int(np.count_nonzero(similar))
+
+
+def _similarities(jobs, one, other):
+    """float64 [pairs], estimated from the signatures on disk."""
+    numbers, places = np.unique(np.concatenate([one, other]), return_inverse=True)
+    rows = np.empty((len(numbers), minhash.PERMUTATIONS), np.uint8)
+    chunks, starts = np.unique(numbers // signing.CHUNK, return_index=True)
+    for chunk, start, stop in zip(chunks, starts, [*starts[1:], len(numbers)]):
+        rows[start:stop] = signing.chunk(jobs[chunk]).rows(numbers[start:stop] - chunk * signing.CHUNK)
+    return minhash.similarity(rows[places[:len(one)]], rows[places[len(one):]])
+
+
+def _overlapping(jobs, survives, overlap):
+    """bool [documents]: which survivors hold an n-gram of an evaluation text that is no common phrase; adds the number
+    of common ones to `overlap`.  Only survivors count, so that the copies of a text do not make it common.
+    """
+    def hits():
+        for job in jobs:
+            found = signing.chunk(job).hits()
+            rows = found[:, 0] + job.number * signing.CHUNK
+            yield rows[survives[rows]], found[survives[rows], 1]
+    counts, overlaps = np.zeros(overlap["ngrams"], np.int32), np.zeros(len(survives), bool)
+    for _, ngrams in hits():
+        np.add.at(counts, ngrams, 1)
+    for rows, ngrams in hits():
+        overlaps[rows[counts[ngrams] <= COMMON]] = True
+    overlap["common"] = int(np.count_nonzero(counts > COMMON))
+    return overlaps
+
+
+def _outcomes(facts, exact, survives, overlaps):
+    """{outcome: documents}; all but the last two add up to those that were read."""
+    unread = {name: int(np.count_nonzero(facts[:, 0] == kind)) for kind, name in KINDS.items()}
+    counts = {"exact": exact, "near": int(np.count_nonzero(~survives)) - exact,
+              "against": int(np.count_nonzero(overlaps)), **unread}
+    return {"read": len(facts), "kept": len(facts) - sum(counts.values()), **counts,
+            "short": int(np.count_nonzero(facts[:, 0] == signing.SHORT)), "invalid_utf8": int(facts[:, 1].sum())}
+
+
+def _largest(index, parents):
+    """Facts about the clusters, for a human to look into the largest."""
+    sizes = np.bincount(parents)
+    order = np.argsort(-sizes, kind="stable")[:LARGEST]
+    return {"number": int(np.count_nonzero(sizes > 1)),
+            "largest": [{"kept": documents.identity(index, number), "documents": int(sizes[number])}
+                        for number in order.tolist() if sizes[number] > 1]}
+
+
+def report_path(output):
+    return os.path.splitext(output)[0] + ".json"
+
+
+def _plan(args, index, against):
+    """All that decides the bytes of the output."""
+    plan = {"format_version": FORMAT_VERSION, "threshold": args.threshold, "exclude": args.exclude,
+            "inputs": index.fingerprint, "documents": len(index.file),
+            "against": against.fingerprint if against else None,
+            "against_words": args.against_words if against else None,
+            "signatures": {"format": minhash.FORMAT, "shingle": minhash.SHINGLE, "bands": minhash.BANDS,
+                           "rows": minhash.ROWS, "unicode": unicodedata.unidata_version}}
+    return json.loads(json.dumps(plan))  # as it will be read back
+
+
+def _finished(args, plan, state):
+    """Whether the output is there.  Raises UserError where what is there comes from another plan or from elsewhere."""
+    note, report = os.path.join(state, "plan.json"), report_path(args.output)
+    remedy = f"choose another --output, or delete {args.output}, {report} and {state}"
+    done = os.path.exists(report) and os.path.exists(args.output)
+    if done or os.path.exists(note):
+        found = reading.read_object(report if done else note)
+        changed = [f"{key} was {found.get(key)!s:.40}, now {plan[key]!s:.40}" for key in plan
+                   if found.get(key) != plan[key]]
+        if changed:
+            raise UserError(f"{args.output} was made, or begun, in another way ({'; '.join(changed)}): repeat that "
+                            f"command, or {remedy}")
+    elif os.path.exists(report) or os.path.exists(args.output):
+        raise UserError(f"{args.output if os.path.exists(args.output) else report} comes from elsewhere: {remedy}")
+    return done
+
+
+def _bar(total, name, unit, left=None):
+    return tqdm(total=total, initial=0 if left is None else total - left, desc=name, unit=unit,
+                mininterval=0.5 if sys.stderr.isatty() else 30)
+
+
+def _arguments(argv):
+    parser = errors.Parser(description=__doc__.split("\n\n")[0],
+                           formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    documents.add_arguments(parser)
+    add = parser.add_argument
+    add("--output", required=True, metavar="FILE", help="the list; a report of the same name in .json comes with it")
+    add("--threshold", type=float, default=THRESHOLD,
+        help="share of all 5-word runs of two documents, estimated, from which on they are near duplicates")
+    add("--against", nargs="+", default=[], metavar="PATH",
+        help="evaluation texts, in the forms of --input: documents that overlap them are left out")
+    add("--against_words", type=int, default=AGAINST_WORDS, help="an overlap is a run of so many words, unless more "
+        f"than {COMMON} documents hold it")
+    add("--processes", type=int, default=workers.cores(), help="the bytes of the output do not depend on it")
+    return parser.parse_args(argv)
+
+
+def _check(args):
+    for name, right, bounds in (("threshold", 0 < args.threshold <= 1, "more than 0 and at most 1"),
+                                ("against_words", args.against_words >= 1, "at least 1"),
+                                ("processes", args.processes >= 1, "at least 1")):
+        if not right:
+            raise UserError(f"--{name} {getattr(args, name)} is out of range: give {bounds}")
+    if storage.is_remote(args.output):
+        raise UserError(f"--output {args.output}: write to a local file and copy it with `gsutil cp`")
+    if args.output.endswith((".json", os.sep)) or os.path.isdir(args.output):
+        raise UserError(f"--output {args.output}: give a file, such as drop.txt; the report beside it ends in .json")
+
+
+if __name__ == "__main__":
+    errors.run_command(main)

@@ -1,0 +1,67 @@
+"""datasets/signing.py: what a chunk's file holds, read back, against the same from one document at a time."""
+import numpy as np
+import pytest
+
+from datasets import documents, minhash, signing
+
+TEXTS = ["one two three four five six", "", "few words", "naïve 中文字 and more words than five", "x " * 300]
+
+
+@pytest.fixture
+def state(tmp_path):
+    """A saved Index of nine documents: two of each text but the last."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for i, text in enumerate(TEXTS + TEXTS[:4]):
+        (folder / f"{i}.txt").write_text(text, encoding="utf-8")
+    (folder / "0.txt").write_bytes(TEXTS[0].encode() + b"\xff")
+    documents.save(documents.make_index([str(folder)]), str(tmp_path))
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize("size", [4, 9, 100])
+@pytest.mark.parametrize("batch", [1, 1 << 20])
+def test_a_chunk_holds_the_keys_and_rows_of_its_documents(state, monkeypatch, size, batch):
+    monkeypatch.setattr(signing, "CHUNK", size)
+    monkeypatch.setattr(minhash, "TEXT_BYTES", batch)
+    jobs, count = signing.jobs(state, 9, 0), 0
+    for job in jobs:
+        signing.sign(job, lambda n: None)
+        chunk = signing.chunk(job)
+        for row in range(job.count):
+            text = documents.read(documents.load(state), count).text
+            words, counts = minhash.word_hashes([text])
+            signature = minhash.minima(words, counts)
+            kind, invalid = chunk.facts()[row].tolist()
+            expected = signing.EMPTY if not text else signing.SHORT if counts[0] < 5 else signing.COMPARED
+            assert (kind, invalid) == (expected, count == 0)
+            if text:
+                keys = [chunk.column(number)[row] for number in range(signing.COLUMNS)]
+                assert keys == [*minhash.band_keys(signature)[:, 0], minhash.exact_key(text, words)]
+                assert np.array_equal(chunk.rows(np.array([row]))[0], minhash.low_bytes(signature)[0])
+            count += 1
+        assert len(chunk.hits()) == 0
+    assert count == 9 and len(jobs) == -(-9 // size)
+
+
+def test_progress_counts_every_document_once(state):
+    seen = []
+    for job in signing.jobs(state, 9, 0):
+        signing.sign(job, seen.append)
+    assert sum(seen) == 9
+
+
+def test_hits_are_the_ngrams_that_a_document_shares_with_the_evaluation_texts(state, tmp_path):
+    (tmp_path / "eval.txt").write_text("Two three, four! naïve 中文 x x x", encoding="utf-8")
+    ngrams, without = signing.ngrams_of(documents.make_index([str(tmp_path / "eval.txt")]), 3)
+    assert len(ngrams) == 7 and not without
+    documents.save_array(str(tmp_path / signing.NGRAMS), ngrams)
+    signing._wanted.cache_clear()
+    job = signing.jobs(state, 9, 3)[0]
+    signing.sign(job, lambda n: None)
+    hits = signing.chunk(job).hits()
+    assert len(np.unique(hits, axis=0)) == len(hits)
+    assert np.bincount(hits[:, 0], minlength=9).tolist() == [1, 0, 0, 1, 1, 1, 0, 0, 1]
+    shared = {row: ngrams[hits[hits[:, 0] == row, 1]].tolist() for row in (0, 3, 4)}
+    for row, words in ((0, "two three four"), (3, "naïve 中文"), (4, "x x x")):
+        assert shared[row] == minhash.ngrams(*minhash.word_hashes([words]), 3)[0].tolist()
