@@ -24,7 +24,7 @@ from tqdm import tqdm
 import errors
 import storage
 from configs import reading
-from datasets import building, documents, drop_list, manifest, workers
+from datasets import building, documents, drop_list, manifest, packed, workers
 from encoder import bpe
 from errors import UserError
 
@@ -43,7 +43,7 @@ def main(argv=None):
     hidden = os.path.join(args.output_dir, f".{args.name}.")
     os.makedirs(args.output_dir, exist_ok=True)
     with storage.only_run(hidden + "lock", "choose another --name"), \
-            documents.scratch_folder(hidden + "unpacked") as scratch:
+            packed.scratch_folder(hidden + "unpacked") as scratch:
         _create(args, encoder, documents.make_index(args.input, args.exclude, args.eval_input, scratch))
     return 0
 

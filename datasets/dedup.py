@@ -22,7 +22,7 @@ from tqdm import tqdm
 import errors
 import storage
 from configs import reading
-from datasets import clusters, documents, drop_list, minhash, signing, workers
+from datasets import clusters, documents, drop_list, minhash, packed, signing, workers
 from errors import UserError
 
 FORMAT_VERSION = 1  # of the report
@@ -44,7 +44,7 @@ def main(argv=None):
     hidden = os.path.join(folder, f".{name}.")
     os.makedirs(folder or ".", exist_ok=True)
     with storage.only_run(hidden + "lock", "choose another --output"), \
-            documents.scratch_folder(hidden + "unpacked") as scratch:
+            packed.scratch_folder(hidden + "unpacked") as scratch:
         print("listing documents", flush=True)
         index = documents.make_index(args.input, args.exclude, scratch=scratch)
         against = documents.make_index(args.against, scratch=scratch) if args.against else None

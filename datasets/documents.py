@@ -1,37 +1,30 @@
 """Text files -> numbered documents: an index small enough for millions of them, and each readable by its number.
 
 Read are .txt, .py and .md (one document each) and .jsonl (one a line, its text in the field `text`), also packed as
-.jsonl.gz and .jsonl.zst: unpacked once to a scratch folder, since documents are read in random order.
+.jsonl.gz and .jsonl.zst (datasets/packed.py).
 """
 from __future__ import annotations
 
 import array
-import contextlib
 import fnmatch
 import functools
 import glob
-import gzip
 import hashlib
 import itertools
 import json
 import os
 import re
-import shutil
-import zlib
 from typing import NamedTuple
 
 import numpy as np
 
+from datasets import packed
 from errors import UserError
 
-TEXT_SUFFIXES, PACKED_SUFFIXES = (".txt", ".py", ".md"), (".jsonl.gz", ".jsonl.zst")
-LINES_SUFFIXES = (".jsonl", *PACKED_SUFFIXES)
+TEXT_SUFFIXES, LINES_SUFFIXES = (".txt", ".py", ".md"), (".jsonl", *packed.SUFFIXES)
 SUFFIXES = (*TEXT_SUFFIXES, *LINES_SUFFIXES)
 ARCHIVED_STEM = re.compile(r"\d{7}-[0-9a-f]{32}")  # openwebtext's: line of the URL list, md5 of the URL
 READ_BYTES = 1 << 24
-# Text unpacks to 3 to 20 times its size.  What goes beyond this is a bomb, or a page written over and over.
-ZSTANDARD_BYTES = 1 << 12  # unpacked at once: to at most 128 MB, 128 KB for each 4 bytes
-LARGEST_RATIO, HARMLESS_BYTES = 300, 1 << 28
 
 
 class Index(NamedTuple):
@@ -83,7 +76,7 @@ def make_index(inputs, exclude=(), eval_inputs=(), scratch=None):
             folders.append(list(key))
         names += os.fsencode(os.path.basename(relative))
         if path.endswith(LINES_SUFFIXES):
-            starts, lengths = _lines(_unpack(path, scratch) if path.endswith(PACKED_SUFFIXES) else path)
+            starts, lengths = _lines(packed.unpack(path, scratch) if path.endswith(packed.SUFFIXES) else path)
         else:
             starts, lengths = np.int64([0]), np.int64([facts.st_size])
         name_end.append(len(names))
@@ -252,84 +245,10 @@ def _matcher(patterns):
     return excluded
 
 
-@contextlib.contextmanager
-def scratch_folder(path):
-    """Hands on `path`, for `make_index`, and deletes it at the end and after a user's mistake: not after a kill or on
-    a full disk, so that the next run finds what is unpacked.
-    """
-    try:
-        yield path
-    except UserError:
-        shutil.rmtree(path, ignore_errors=True)
-        raise
-    shutil.rmtree(path, ignore_errors=True)
-
-
 @functools.lru_cache(maxsize=64)
 def _readable(path, scratch, fingerprint):
     """Where what `path` held, when the Index was made, can be read by offset."""
-    return _unpacked(path, scratch) if path.endswith(PACKED_SUFFIXES) else path
-
-
-def _unpacked(path, scratch):
-    """Where the contents of the packed file lie: a name of its own for each file and version of it."""
-    facts = os.stat(path)
-    key = b"%s\0%d\0%d" % (os.fsencode(os.path.abspath(path)), facts.st_size, facts.st_mtime_ns)
-    return os.path.join(scratch, hashlib.sha256(key).hexdigest()[:32] + LINES_SUFFIXES[0])
-
-
-def _unpack(path, scratch):
-    """Unpacks a file unless that is done; returns where.  Raises UserError where it is damaged."""
-    target = _unpacked(path, scratch)
-    if os.path.exists(target):
-        return target
-    os.makedirs(scratch, exist_ok=True)
-    partial = f"{target}.partial-{os.getpid()}"
-    largest, size = max(HARMLESS_BYTES, LARGEST_RATIO * os.path.getsize(path)), 0
-    try:
-        with open(partial, "wb") as f:
-            for data in _packed_contents(path):
-                size += len(data)
-                if size > largest:
-                    raise UserError(f"{path} unpacks to more than {LARGEST_RATIO} times its size, so it is not text: "
-                                    "leave it out with --exclude, or unpack it yourself")
-                f.write(data)
-        os.replace(partial, target)
-    except BaseException as error:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(partial)
-        if isinstance(error, OSError):
-            error.filename = error.filename or partial
-        raise
-    return target
-
-
-def _packed_contents(path):
-    """Yields the contents of a .gz or .zst file in parts.  Raises UserError where it is damaged or cut off."""
-    import zstandard  # only packed files pay for it
-    try:
-        with open(path, "rb") as f:
-            if path.endswith(".gz"):
-                yield from iter(functools.partial(gzip.GzipFile(fileobj=f).read, READ_BYTES), b"")
-            else:
-                yield from _zstandard_contents(f, zstandard.ZstdDecompressor())
-    except (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
-        raise UserError(f"{path} is damaged or cut off ({error}): fetch it anew or leave it out with --exclude")
-
-
-def _zstandard_contents(f, decompressor):
-    """The same of frames that follow each other.  The library's own reader takes a file that is cut off for whole."""
-    frame, rest = None, b""
-    while True:
-        data = rest or f.read(ZSTANDARD_BYTES)
-        if not data:
-            break
-        frame = frame or decompressor.decompressobj()
-        yield frame.decompress(data)
-        rest = frame.unused_data if frame.eof else b""
-        frame = None if frame.eof else frame
-    if frame:
-        raise EOFError("it ends within a frame")
+    return packed.place(path, scratch) if path.endswith(packed.SUFFIXES) else path
 
 
 def _lines(path):

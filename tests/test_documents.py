@@ -1,11 +1,8 @@
 """datasets/documents.py: which files are found, how they are named, and what is read."""
-import gzip
 import json
 import os
-import random
 
 import pytest
-import zstandard
 
 from datasets import documents
 from errors import UserError
@@ -144,59 +141,3 @@ def test_text_is_cleaned_as_in_the_original():
 def test_deeply_nested_json_is_a_bad_line(tmp_path):
     (tmp_path / "x.jsonl").write_text("[" * 100000 + "\n" + json.dumps({"text": "ok"}))
     assert [document.text for document in read_all([tmp_path])] == [None, "ok"]
-
-
-PACKED = {"gz": gzip.compress, "zst": zstandard.ZstdCompressor().compress}
-
-
-@pytest.mark.parametrize("kind", PACKED)
-def test_packed_lines_are_read_as_plain_ones_and_unpacked_once(tmp_path, kind):
-    lines = [json.dumps({"text": f"text {i} é"}) for i in range(50)] + ["broken"]
-    halves = ["".join(line + "\n" for line in some).encode() for some in (lines[:20], lines[20:])]
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / f"x.jsonl.{kind}").write_bytes(b"".join(map(PACKED[kind], halves)))  # members or frames in a row
-    scratch = tmp_path / "scratch"
-    index = documents.make_index([str(tmp_path / "in")], scratch=str(scratch))
-    found = [documents.read(index, number) for number in range(51)]
-    assert [document.text for document in found] == [f"text {i} é" for i in range(50)] + [None]
-    assert found[17].identity == f"x.jsonl.{kind}:18"
-    before = [(path, path.stat().st_mtime_ns) for path in scratch.iterdir()]
-    documents.make_index([str(tmp_path / "in")], scratch=str(scratch))
-    assert [(path, path.stat().st_mtime_ns) for path in scratch.iterdir()] == before and len(before) == 1
-
-
-@pytest.mark.parametrize("kind", PACKED)
-@pytest.mark.parametrize("damage", ["cut off", "cut off early", "garbage behind", "garbage", "flipped"])
-def test_a_damaged_packed_file_is_an_error_and_leaves_nothing(tmp_path, kind, damage):
-    noise = random.Random(1).randbytes(3000)
-    data = PACKED[kind](b'{"text": "' + noise.hex().encode() + b'"}\n')
-    if kind == "zst" and damage == "flipped":  # only a frame with a checksum tells
-        data = zstandard.ZstdCompressor(write_checksum=True).compress(b'{"text": "' + noise.hex().encode() + b'"}\n')
-    bad = {"cut off": data[:-3], "cut off early": data[:7], "garbage behind": data + b"not a member",
-           "garbage": b"not packed at all", "flipped": data[:99] + bytes([data[99] ^ 4]) + data[100:]}[damage]
-    (tmp_path / f"x.jsonl.{kind}").write_bytes(bad)
-    with pytest.raises(UserError, match=f"x.jsonl.{kind} is damaged or cut off"):
-        documents.make_index([str(tmp_path)], scratch=str(tmp_path / "scratch"))
-    assert not list((tmp_path / "scratch").iterdir())
-
-
-@pytest.mark.parametrize("kind", PACKED)
-def test_a_bomb_is_an_error_before_it_fills_the_disk(tmp_path, monkeypatch, kind):
-    monkeypatch.setattr(documents, "HARMLESS_BYTES", 1 << 16)
-    (tmp_path / f"x.jsonl.{kind}").write_bytes(PACKED[kind](bytes(10 ** 7)))
-    with pytest.raises(UserError, match="unpacks to more than 300 times its size"):
-        documents.make_index([str(tmp_path)], scratch=str(tmp_path / "scratch"))
-    assert not list((tmp_path / "scratch").iterdir())
-
-
-def test_a_scratch_folder_outlives_a_kill_but_no_mistake(tmp_path):
-    folder = tmp_path / "scratch"
-    for error, stays in ((KeyboardInterrupt, True), (OSError, True), (UserError, False), (None, False)):
-        try:
-            with documents.scratch_folder(str(folder)):
-                folder.mkdir(exist_ok=True)
-                if error:
-                    raise error
-        except (KeyboardInterrupt, OSError, UserError):
-            pass
-        assert folder.exists() == stays, error

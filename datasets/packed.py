@@ -1,0 +1,93 @@
+"""Packed lines of JSON -> lines in a scratch folder, once: documents are read in random order, which packing forbids.
+
+Formats: https://www.rfc-editor.org/rfc/rfc1952 and https://www.rfc-editor.org/rfc/rfc8878.
+"""
+import contextlib
+import functools
+import gzip
+import hashlib
+import os
+import shutil
+import zlib
+
+from errors import UserError
+
+SUFFIXES = (".jsonl.gz", ".jsonl.zst")
+READ_BYTES = 1 << 24
+ZSTANDARD_BYTES = 1 << 12  # unpacked at once: to at most 128 MB, 128 KB for each 4 bytes
+# Text unpacks to 3 to 20 times its size.  What goes beyond this is a bomb, or a page written over and over.
+LARGEST_RATIO, HARMLESS_BYTES = 300, 1 << 28
+
+
+@contextlib.contextmanager
+def scratch_folder(path):
+    """Hands on `path`, for `make_index`, and deletes it at the end and after a user's mistake: not after a kill or on
+    a full disk, so that the next run finds what is unpacked.
+    """
+    try:
+        yield path
+    except UserError:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def place(path, scratch):
+    """Where the contents of the packed file lie: a name of its own for each file and version of it."""
+    facts = os.stat(path)
+    key = b"%s\0%d\0%d" % (os.fsencode(os.path.abspath(path)), facts.st_size, facts.st_mtime_ns)
+    return os.path.join(scratch, hashlib.sha256(key).hexdigest()[:32] + ".jsonl")
+
+
+def unpack(path, scratch):
+    """Unpacks a file unless that is done; returns where.  Raises UserError where it is damaged."""
+    target = place(path, scratch)
+    if os.path.exists(target):
+        return target
+    os.makedirs(scratch, exist_ok=True)
+    partial = f"{target}.partial-{os.getpid()}"
+    largest, size = max(HARMLESS_BYTES, LARGEST_RATIO * os.path.getsize(path)), 0
+    try:
+        with open(partial, "wb") as f:
+            for data in _contents(path):
+                size += len(data)
+                if size > largest:
+                    raise UserError(f"{path} unpacks to more than {LARGEST_RATIO} times its size, so it is not text: "
+                                    "leave it out with --exclude, or unpack it yourself")
+                f.write(data)
+        os.replace(partial, target)
+    except BaseException as error:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(partial)
+        if isinstance(error, OSError):
+            error.filename = error.filename or partial
+        raise
+    return target
+
+
+def _contents(path):
+    """Yields the contents of a .gz or .zst file in parts.  Raises UserError where it is damaged or cut off."""
+    import zstandard  # only packed files pay for it
+    try:
+        with open(path, "rb") as f:
+            if path.endswith(".gz"):
+                yield from iter(functools.partial(gzip.GzipFile(fileobj=f).read, READ_BYTES), b"")
+            else:
+                yield from _zstandard_contents(f, zstandard.ZstdDecompressor())
+    except (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
+        raise UserError(f"{path} is damaged or cut off ({error}): fetch it anew or leave it out with --exclude")
+
+
+def _zstandard_contents(f, decompressor):
+    """The same of frames that follow each other.  The library's own reader takes a file that is cut off for whole."""
+    frame, rest = None, b""
+    while True:
+        data = rest or f.read(ZSTANDARD_BYTES)
+        if not data:
+            break
+        frame = frame or decompressor.decompressobj()
+        yield frame.decompress(data)
+        rest = frame.unused_data if frame.eof else b""
+        frame = None if frame.eof else frame
+    if frame:
+        raise EOFError("it ends within a frame")
