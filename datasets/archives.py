@@ -58,17 +58,18 @@ def find(folder, month, kind="data"):
             for match, name in names if match and match["month"] == month and match["kind"] == kind}
 
 
-def pages(path, max_bytes=MAX_BYTES, outcomes=None):
+def pages(path, max_bytes=MAX_BYTES, outcomes=None, position=None):
     """Yields (stem, bytes) of each page, in the order of the archive, which is read once from front to back.
 
     No member is ever written to the disk.  `outcomes`, a collections.Counter, gets what was skipped: `unsafe_name`
     (absolute, `..` and the like), `not_a_file` (links, devices, folders), `other_suffix`, `repeated_name`, `too_big`,
-    beside the `page`s.  Raises UserError where the archive is truncated or cannot be read, after the pages before that.
+    beside the `page`s; `position` is called with the bytes of the file that have been read so far, for each member.
+    Raises UserError where the archive is truncated or cannot be read, after the pages before that.
     """
-    yield from members(path, PAGE_SUFFIXES, max_bytes, outcomes)
+    yield from members(path, PAGE_SUFFIXES, max_bytes, outcomes, position)
 
 
-def members(path, suffixes, max_bytes=MAX_BYTES, outcomes=None):
+def members(path, suffixes, max_bytes=MAX_BYTES, outcomes=None, position=None):
     """Yields (stem, bytes) of the members with one of the suffixes; else as `pages`."""
     outcomes = {} if outcomes is None else outcomes
     found, seen = 0, set()
@@ -79,6 +80,8 @@ def members(path, suffixes, max_bytes=MAX_BYTES, outcomes=None):
                     tar.members.clear()  # tarfile keeps each header for random access, which a stream has not
                     outcome, stem = _judge(member, suffixes, max_bytes, seen)
                     outcomes[outcome] = outcomes.get(outcome, 0) + 1
+                    if position:
+                        position(raw.tell())
                     if outcome != "page":
                         continue
                     data = tar.extractfile(member).read()
