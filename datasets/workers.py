@@ -11,12 +11,11 @@ import time
 from concurrent import futures
 from concurrent.futures.process import BrokenProcessPool
 
-import numpy as np
-
 from errors import UserError
 
 PROGRESS = "progress"
 REPORT_SECONDS = 0.3
+COUNT = struct.Struct("<q")
 
 
 def cores():
@@ -25,8 +24,8 @@ def cores():
 
 
 def each(function, jobs, processes, state, advance):
-    """Yields `function(job, advance)` of each job as it is done, in any order; `advance(documents)` is called now and
-    then.  `state`: folder for the workers' notes.  With one process nothing is started.
+    """Yields `function(job, advance)` of each job as it is done, in any order; `advance(amount)` is called now and
+    then.  `state`: folder for the workers' notes.  With one process or job nothing is started.
     """
     processes = min(processes, len(jobs))
     if processes > 1:
@@ -39,14 +38,15 @@ def each(function, jobs, processes, state, advance):
 def _in_processes(function, jobs, processes, progress, advance):
     """The same from a pool.  Spawned, not forked: forking a process that has threads can hang."""
     with open(progress, "wb") as f:
-        f.write(bytes(8 * len(jobs)))
-    pool = futures.ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=_enter)
+        f.write(bytes(COUNT.size * len(jobs)))
+    pool = futures.ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=enter)
     try:
         waiting = {pool.submit(_run_and_report, function, job, progress, i) for i, job in enumerate(jobs)}
         shown = 0
         while waiting:
             done, waiting = futures.wait(waiting, REPORT_SECONDS, futures.FIRST_COMPLETED)
-            so_far = int(np.fromfile(progress, "<i8").sum())
+            with open(progress, "rb") as f:
+                so_far = sum(count for count, in COUNT.iter_unpack(f.read()))
             advance(so_far - shown)
             shown = so_far
             for future in done:
@@ -61,21 +61,21 @@ def _in_processes(function, jobs, processes, progress, advance):
 
 
 def _run_and_report(function, job, progress, number):
-    """`function` in a worker: the count of documents goes to the place `number` of the file `progress`."""
-    count, due = 0, 0.0
+    """`function` in a worker: the amount done goes to the place `number` of the file `progress`."""
+    amount, due = 0, 0.0
     with open(progress, "r+b", buffering=0) as f:
-        def advance(documents_done, final=False):
-            nonlocal count, due
-            count += documents_done
+        def advance(more, final=False):
+            nonlocal amount, due
+            amount += more
             if final or time.monotonic() > due:
                 due = time.monotonic() + REPORT_SECONDS
-                os.pwrite(f.fileno(), struct.pack("<q", count), 8 * number)
+                os.pwrite(f.fileno(), COUNT.pack(amount), COUNT.size * number)
         result = function(job, advance)
         advance(0, final=True)
     return result
 
 
-def _enter():
+def enter():
     """Ctrl-C is the parent's to handle; a parent that was killed takes its workers with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
