@@ -8,13 +8,13 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 from datasets import create_tfrecords, manifest, records
 from encoder import bpe
 from errors import UserError
+from tests.waiting import children, wait_until, wait_until_gone
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SCRIPT = os.path.join(ROOT, "datasets", "create_tfrecords.py")
@@ -61,31 +61,6 @@ def keys(folder, pattern):
     """The names of the documents in shards, in order."""
     paths = sorted(folder.glob(pattern), key=lambda path: int(path.stem.split("_")[-1]))
     return [records.decode(payload)[0].decode() for path in paths for _, payload in records.read(str(path))]
-
-
-def wait_until(condition, seconds=30):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "nothing happened"
-        time.sleep(0.005)
-
-
-def children(pid):
-    """Process ids of the workers of `pid`, and of what else it started."""
-    with open(f"/proc/{pid}/task/{pid}/children") as f:
-        return [int(child) for child in f.read().split()]
-
-
-def wait_until_gone(pids):
-    wait_until(lambda: not any(map(alive, pids)))
-
-
-def alive(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as f:
-            return f.read().rsplit(")", 1)[1].split()[0] not in "ZX"
-    except OSError:
-        return False
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,8 @@ COMMANDS = ("main", "datasets.create_tfrecords", "encoder.train", "models.checkp
 # file lies: nobody imports it, so that models.checkpoints may know the vocabulary that goes with the weights.
 COMMANDS = ("main", "datasets.create_tfrecords", "datasets.download", "encoder.train")
 COMMANDS = ("main", "datasets.create_tfrecords", "datasets.dedup", "encoder.train")
+COMMANDS = ("main", "datasets.create_tfrecords", "datasets.extract_text", "datasets.run_newspaper_extract",
+            "encoder.train")
 # Who may not import what, directly or through others of the project.
 FORBIDDEN = {
     "configs": ("tensorflow", "models", "inputs", "encoder", "datasets", "training", "estimator"),

@@ -1,0 +1,32 @@
+"""One archive of pages -> text documents OUTPUT_DIR/MONTH/STEM.txt, to be killed and run again at will.
+
+Read are the archives of the OpenWebText downloader and of datasets/download.py (tar, compressed by xz, bz2 or gzip),
+OpenWebText's release, whose pages are text already, and WARC files.
+"""
+import argparse
+import os
+import sys
+
+if __name__ == "__main__":  # run as a file: imports start at the repository
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import errors
+from datasets import extraction
+
+
+def main(argv=None):
+    """Arguments -> texts; returns 0."""
+    args = _arguments(argv)
+    extraction.run([args.archive], args)
+    return 0
+
+
+def _arguments(argv):
+    parser = errors.Parser(description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--archive", "--html_archive", required=True, help="path of the file")
+    extraction.add_arguments(parser)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    errors.run_command(main)

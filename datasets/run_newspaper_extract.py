@@ -1,0 +1,52 @@
+"""Many archives of pages -> text documents OUTPUT_DIR/MONTH/STEM.txt, in parallel, to be killed and run again at will.
+
+The name is the original's; newspaper is one of the extractors.  What is read: see datasets/extract_text.py.
+"""
+import argparse
+import os
+import sys
+
+if __name__ == "__main__":  # run as a file: imports start at the repository
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import glob
+import re
+
+import errors
+from datasets import extraction
+from errors import UserError
+
+PAGES = re.compile(r"[^.].*(_data\.(xz|bz2|gz)|\.warc(\.gz)?)")
+
+
+def main(argv=None):
+    """Arguments -> texts; returns 0."""
+    args = _arguments(argv)
+    paths = sorted({os.path.realpath(path): path for pattern in args.input for path in _expand(pattern)}.values())
+    extraction.run(paths, args)
+    return 0
+
+
+def _expand(pattern):
+    """Paths of the archives that a file, folder or glob stands for; a meta archive has no pages."""
+    if os.path.isdir(pattern):
+        found = [os.path.join(pattern, name) for name in sorted(os.listdir(pattern)) if PAGES.fullmatch(name)]
+    elif os.path.exists(pattern):
+        return [pattern]
+    else:
+        found = [path for path in sorted(glob.glob(pattern, recursive=True)) if os.path.isfile(path)
+                 and PAGES.fullmatch(os.path.basename(path))]
+    if not found:
+        raise UserError(f"--input {pattern}: no archive there, that is *_data.xz, .bz2 or .gz, *.warc or *.warc.gz")
+    return found
+
+
+def _arguments(argv):
+    parser = errors.Parser(description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--input", nargs="+", required=True, help="archives, folders of them, or globs")
+    extraction.add_arguments(parser)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    errors.run_command(main)
