@@ -5,6 +5,8 @@ The format: https://iipc.github.io/warc-specifications/specifications/warc-forma
 from __future__ import annotations
 
 import gzip
+import io
+import warnings
 import zlib
 
 from datasets import archives
@@ -36,7 +38,7 @@ def pages(path, max_bytes=archives.MAX_BYTES, outcomes=None, position=None):
                 if outcome == "page":
                     url = record.headers.get("WARC-Target-URI") or ""
                     yield archives.stem_of(number, url), page
-        except (_Damaged, OSError) as error:
+        except Exception as error:  # _Damaged, and each release of fastwarc has exceptions of its own
             problem = error
         problem = stream.problem or problem or (None if stream.tail == END else "the last record is cut short")
         if problem:
@@ -66,6 +68,9 @@ class _Stream:
     def tell(self):
         return self.position
 
+    def close(self):
+        """Left to who opened the file."""
+
 
 def _open(path):
     try:
@@ -86,7 +91,7 @@ def _page(record, max_bytes):
         response, page = _response(content, max_bytes)
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException:  # OSError, and a panic of fastwarc's Rust, which is no Exception
+    except BaseException:  # errors of fastwarc, and a panic of fastwarc's Rust, which is no Exception
         return "bad_http", None
     if response.http_headers is None or response.http_headers.status_code != 200:
         return "not_html", None
@@ -99,10 +104,12 @@ def _page(record, max_bytes):
 
 def _response(content, max_bytes):
     """(record, body without its transfer and content encodings, at most one byte longer than max_bytes)."""
-    from fastwarc.warc import WarcRecord
-    # A record of its own: an error in the encodings of one that belongs to the file ends the reading of the file.
-    record = WarcRecord.from_bytes(RECORD % len(content) + content)
-    record.parse_http(auto_decode="all")
+    from fastwarc.warc import ArchiveIterator
+    # A file of its own: an error in a record's encodings ends the reading of the file that it belongs to.
+    record = next(iter(ArchiveIterator(io.BytesIO(RECORD % len(content) + content + END), parse_http=False)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # that is how the releases for Python 3.9 say that they leave chunks as they are
+        record.parse_http(auto_decode="all")
     body = b""
     while len(body) <= max_bytes:
         more = record.reader.read(max_bytes + 1 - len(body))

@@ -1,7 +1,7 @@
 """datasets/warc.py: files as crawlers write them, and damaged ones."""
 import gzip
 import hashlib
-import os
+import sys
 
 import pytest
 
@@ -30,9 +30,9 @@ RECORDS = [
     record(0, page(0)),
     record(1, page(1), kind="request"),
     record(2, page(2), status="404 Not Found"),
-    record(3, os.urandom(300), content_type="image/png"),
+    record(3, bytes(range(256)), content_type="image/png"),
     record(4, gzip.compress(page(4)), header="Content-Encoding: gzip\r\n"),
-    record(5, b"5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n", header="Transfer-Encoding: chunked\r\n"),
+    record(5, b"hello world", content_type="application/xhtml+xml"),
     record(6, b"no gzip at all", header="Content-Encoding: gzip\r\n"),
     record(7, gzip.compress(b"<p>" + b"a" * 3_000_000), header="Content-Encoding: gzip\r\n"),
     record(8, b"x" * 200_000),
@@ -58,6 +58,12 @@ def test_html_responses_are_read_and_the_rest_is_counted(tmp_path, compress):
     assert outcomes == OUTCOMES
 
 
+def test_chunks_are_joined(tmp_path):
+    chunks = record(1, b"5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n", header="Transfer-Encoding: chunked\r\n")
+    found = [data for _, data in read(tmp_path / "a", chunks)]
+    assert found == ([b"hello world"] if sys.version_info >= (3, 10) else [])  # see _response
+
+
 @pytest.mark.parametrize("compress", [lambda data: data, gzip.compress], ids=["plain", "gzip"])
 @pytest.mark.parametrize("cut", [3, 200, 400])
 def test_a_file_that_is_cut_short_gives_the_pages_before_and_says_so(tmp_path, compress, cut):
@@ -69,7 +75,8 @@ def test_a_file_that_is_cut_short_gives_the_pages_before_and_says_so(tmp_path, c
     assert [data for _, data in found][:4] == [data for _, _, data in EXPECTED[:4]]
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>no WARC</html>" * 50, gzip.compress(b"text" * 99), os.urandom(5000)])
+@pytest.mark.parametrize("content", [b"", b"<html>no WARC</html>" * 50, gzip.compress(b"text" * 99),
+                                     bytes(range(256)) * 9], ids=["empty", "html", "gzip", "binary"])
 def test_what_is_no_warc_is_an_error(tmp_path, content):
     with pytest.raises(UserError, match="a is truncated or damaged"):
         list(read(tmp_path / "a", content))
