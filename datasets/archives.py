@@ -24,7 +24,8 @@ import zlib
 from errors import UserError
 
 COMPRESSIONS = {"xz": lzma.open, "bz2": bz2.open, "gz": gzip.open}
-# xz's usual 6 gives 1.3 MB of HTML a second, 1 gives 10 and a third more bytes: the archive keeps up with the network.
+# xz's usual 6 gives 1.3 MB of HTML a second, 1 gives 10 and half as many bytes again: the archive keeps up with the
+# network.
 LEVELS = {"xz": {"preset": 1}, "bz2": {}, "gz": {"compresslevel": 6}}
 MAGIC = {b"\xfd7zXZ\0": "xz", b"BZh": "bz2", b"\x1f\x8b": "gz"}
 PAGE_SUFFIXES = (".txt", ".html", ".htm")
