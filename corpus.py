@@ -1,4 +1,5 @@
 """Which shards a config reads for training and for evaluation, and whether they fit it (no TensorFlow here)."""
+import functools
 import glob
 import hashlib
 import json
@@ -8,7 +9,7 @@ from typing import NamedTuple
 
 import storage
 from configs import schema
-from datasets import manifest
+from datasets import manifest, repair
 from errors import UserError
 
 SHORT, LONG = "openwebtext-newspaper", "openwebtext-newspaper-long"
@@ -63,18 +64,26 @@ class Corpus(NamedTuple):
 
 
 def find(config, split, cache=True):
-    """The Corpus for `split`, TRAIN or EVAL; `cache` as in manifest.describe.
+    """The Corpus for `split`, TRAIN or EVAL; without `cache` nothing is written.
 
+    With the config's skip_corrupt_records a damaged shard is replaced by a copy of its good records, in model_dir.
     Raises UserError: nothing found, damaged or contradictory shards.
     """
     patterns = _files(config, split) if config.input == schema.FILES_INPUT else _openwebtext(config, split)
-    described = [(manifest.describe(paths, cache), weight) for paths, weight in patterns]
+    replace = None
+    if config.skip_corrupt_records:
+        replace = functools.partial(repair.replace, folder=repair_folder(config), limit=config.n_vocab, write=cache)
+    described = [(manifest.describe(paths, cache, replace), weight) for paths, weight in patterns]
     vocabularies = {found.vocabulary for found, _ in described} - {None}
     if len(vocabularies) > 1:
         raise UserError(f'"{split}_files": the parts of the mixture were encoded with different vocabularies')
     sizes = [shard.text_bytes for found, _ in described for shard in found.shards]
     return Corpus(tuple(Part(found.shards, weight) for found, weight in described), next(iter(vocabularies), None),
                   None if None in sizes else sum(sizes))
+
+
+def repair_folder(config):
+    return storage.join(config.model_dir, repair.FOLDER)
 
 
 def check(corpus, config, encoder):

@@ -143,6 +143,9 @@ def _data(config, data):
     rows = [(name, found if isinstance(found, str) else
              f"{sum(len(part.shards) for part in found.parts):,} shards, {found.records:,} documents,"
              f" {found.tokens:,} tokens") for name, found in (("train data", data.train), ("eval data", data.eval))]
+    if config.skip_corrupt_records:
+        rows.append(("damaged records", "skipped: the start of training reads every shard whole once and counts the"
+                     " good records; above, manifests are believed"))
     if _readable(config, data.train):
         rows += [("read in all", str(order.seen(config, data.train, config.max_steps))),
                  ("dropped", f"{order.dropped(config, data.train):.4%} of each epoch, at the ends of blocks of files")]

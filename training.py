@@ -15,12 +15,13 @@ import order
 import plan
 import session_hooks
 import storage
-from datasets import records
+from datasets import framing, integrity, repair
 from errors import UserError
 from models import saved
 
 LOCK_FILE = ".lock"
 SHOWN = 5  # documents named in a message
+BAD_RECORD = ("parse", "is not in [0")  # TensorFlow's words where a record is no example, or an id no vocabulary's
 
 
 def train(config, encoder, tpu):
@@ -66,7 +67,8 @@ def _train(config, encoder, tpu, train_set, eval_set):
                 raise session_hooks.Interrupted
             if step == before:
                 raise UserError(f"{train_set.parts[0].shards[0].path} or a shard beside it holds fewer records than its"
-                                " manifest says; delete the manifest, and the shards are scanned instead")
+                                " manifest says; delete the manifest, and the shards are scanned instead, or set"
+                                ' "skip_corrupt_records" to true')
             if eval_set and step == due:
                 _evaluate_and_keep(estimator, config, eval_set, encoder, stop)
         except session_hooks.Interrupted:
@@ -77,6 +79,8 @@ def _train(config, encoder, tpu, train_set, eval_set):
 
 
 def _corpus(config, encoder, split):
+    if config.skip_corrupt_records:
+        estimators.make_folder(config)
     found = corpus.find(config, split)
     corpus.check(found, config, encoder)
     return found
@@ -87,7 +91,7 @@ def _train_to(estimator, config, train_set, encoder, step, target, stop, watch):
     progress = session_hooks.Progress(
         config.model_dir, max_steps=config.max_steps, tokens=config.train_batch_size * config.n_ctx,
         seen=lambda step: order.seen(config, train_set, step), watch=watch)
-    with _naming_damage(train_set), saved.reading(saved.latest(config.model_dir) or "none"):
+    with _naming_damage(config, train_set), saved.reading(saved.latest(config.model_dir) or "none"):
         try:
             estimator.train(input_fn, max_steps=target, hooks=[progress, stop])
         except (tf.train.NanLossDuringTrainingError, tf.errors.OpError) as error:
@@ -110,16 +114,26 @@ def _not_finite(config, train_set, what, step):
 
 
 @contextlib.contextmanager
-def _naming_damage(found):
+def _naming_damage(config, found):
     """Turns TensorFlow's word of a damaged record in the corpus `found` into one that names the file and the offset."""
     try:
         yield
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
-        if isinstance(error, tf.errors.DataLossError) or "parse" in error.message:
+        if isinstance(error, tf.errors.DataLossError) or any(words in error.message for words in BAD_RECORD):
             for part in found.parts:
                 for shard in part.shards:
-                    records.scan(shard.path)  # raises the UserError of the first damaged record
+                    problem = integrity.first_problem(shard.path, config.n_vocab)
+                    if problem:
+                        raise UserError(f"{shard.path}: {problem}: {_remedy(config)}")
         raise
+
+
+def _remedy(config):
+    """What to do about a damaged record."""
+    if not config.skip_corrupt_records:
+        return framing.REMEDY
+    repair.forget(corpus.repair_folder(config))
+    return "it was good when this run began; run again: all shards are read once more, and what is damaged is skipped"
 
 
 def _evaluate_and_keep(estimator, config, eval_set, encoder, stop):
@@ -137,7 +151,7 @@ def _evaluate(estimator, config, eval_set, encoder, stop, path):
     begun = time.monotonic()
     input_fn = inputs.make_eval_input_fn(config, eval_set, encoder.eot)
     steps = inputs.eval_steps(config, eval_set)
-    with _naming_damage(eval_set), saved.reading(path or config.init_checkpoint):
+    with _naming_damage(config, eval_set), saved.reading(path or config.init_checkpoint):
         result = estimator.evaluate(input_fn, steps=steps, checkpoint_path=path,
                                     hooks=[session_hooks.GiveUpOnSignal(stop)])
     loss = float(result["token_loss"])
@@ -173,6 +187,6 @@ def print_documents(config, encoder, step):
         raise UserError(f'--which_data {step} is beyond "max_steps" {config.max_steps}')
     train_set = _corpus(config, encoder, corpus.TRAIN)
     inputs.make_train_input_fn(config, train_set, encoder.eot, start_step=0, stop_step=0)
-    with _naming_damage(train_set):
+    with _naming_damage(config, train_set):
         print("\n".join(ledger.documents_of(config, train_set, step)))
     return 0

@@ -23,7 +23,7 @@ from importlib.metadata import version
 import errors
 import storage
 from configs import schema
-from datasets import building, create_tfrecords
+from datasets import create_tfrecords, workers
 from encoder import bpe
 from errors import UserError
 
@@ -40,7 +40,7 @@ def main(argv=None):
     config = schema.load(CONFIG, args.overrides)
     data = os.path.join(args.output_dir, config.data_path)
     prepare(_read(args.text), data)
-    print(f"{building.cores()} cores, {platform.machine()}, Python {platform.python_version()}, TensorFlow "
+    print(f"{workers.cores()} cores, {platform.machine()}, Python {platform.python_version()}, TensorFlow "
           f"{version('tensorflow')}; {args.seeds} seeds, {config.max_steps} steps each", flush=True)
     losses = []
     for seed in range(1, args.seeds + 1):

@@ -142,6 +142,9 @@ class Config:
     eval_files: str | tuple | None = key(DATA, None, optional(FILES), FREE,
         'for `input` "tfrecords": what to evaluate on, in the same form (read once in order, whatever the'
         ' weights); may be left out if `eval_steps` is 0')
+    skip_corrupt_records: bool = key(DATA, False, BOOLEAN, FREE,
+        "go on without damaged records: every shard is read whole once before the first step, and `model_dir`/repaired"
+        " gets a copy of what is good in each damaged one; false = stop and name the record")
     encoder_path: str | None = key(DATA, None, optional(PATH), FREE,
         "folder with encoder.json and vocab.bpe; null = GPT-2's own vocabulary")
 

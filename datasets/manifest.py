@@ -98,10 +98,11 @@ def sum_outcomes(entries):
     return total
 
 
-def describe(paths, cache=True):
+def describe(paths, cache=True, replace=None):
     """The Corpus of the shard files `paths` (local or gs://), from their manifests or else from reading them once.
 
-    With `cache` the facts of shards that had to be read are left beside them.
+    With `cache` the facts of shards that had to be read are left beside them.  replace({path: (Shard, Manifest) or
+    None}) -> {path: Shard}, where given, reads them instead, and may give other files in their place.
 
     Raises UserError where a file is not what its manifest says or the manifests have different vocabularies.
     """
@@ -118,6 +119,9 @@ def describe(paths, cache=True):
         raise UserError(f"{one.path} and {other.path} have different vocabularies: train on one of them, or encode "
                         "both with one vocabulary")
     plan = next(iter(involved.values())).plan if involved else {}
+    if replace:
+        replaced = replace(facts)
+        return Corpus(tuple(replaced[path] for path in paths), plan.get("vocabulary"), plan.get("vocabulary_size"))
     unlisted = [path for path in paths if not facts[path]]
     scanned = {path: _scan_once(path, cache) for path in (tqdm(unlisted, desc="scan", unit="file") if unlisted else ())}
     shards = tuple(_checked(path, *facts[path]) if facts[path] else scanned[path] for path in paths)
@@ -129,7 +133,8 @@ def _checked(path, shard, manifest):
     if size != shard.size:
         if size:
             records.scan(path)  # a file that is cut off: names the record and the offset
-        raise UserError(f"{path} has {size} bytes, {manifest.path} says {shard.size}: fetch or build the file anew")
+        raise UserError(f"{path} has {size} bytes, {manifest.path} says {shard.size}: fetch or build the file anew,"
+                        ' or set "skip_corrupt_records" to true to read what is good in it')
     return shard._replace(path=path)
 
 
@@ -138,8 +143,7 @@ def _scan_once(path, keep):
     if not storage.exists(path):
         raise UserError(f"no file {path}")
     cache = os.path.splitext(path)[0] + ".scan.json"
-    # The time of change is not known for gs://: replace an object there by one of the same size, and delete the cache.
-    state = [storage.size(path), None if storage.is_remote(path) else os.stat(path).st_mtime_ns]
+    state = storage.state(path)
     with contextlib.suppress(Exception):  # none yet, or not one of ours; TensorFlow's error for gs:// is no OSError
         with storage.open_file(cache) as f:
             content = json.load(f)

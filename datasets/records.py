@@ -1,7 +1,6 @@
 """The record format: TFRecord files of tf.train.Example {`hash`: one bytes, `text`: int64 list of token ids}.
 
 Written and read without TensorFlow, so that the workers which build a data set start in a blink.  Sources:
-https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details for the framing,
 https://github.com/tensorflow/tensorflow/blob/v2.15.1/tensorflow/core/example/feature.proto and
 https://protobuf.dev/programming-guides/encoding for what is inside.
 """
@@ -9,19 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-import struct
 from typing import NamedTuple
 
-import google_crc32c
 import numpy as np
 
-import storage
+from datasets.framing import FOOTER_BYTES, HEADER_BYTES, REMEDY, frame, read
 from errors import UserError
 
-HEADER_BYTES, FOOTER_BYTES = 12, 4  # length and its CRC; the CRC of the payload
 VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5  # protobuf's wire types
 BYTES_LIST, INT64_LIST = 1, 3  # fields of tf.train.Feature
-READ_BYTES = 1 << 22
 
 
 class Shard(NamedTuple):
@@ -34,6 +29,10 @@ class Shard(NamedTuple):
     sha256: str | None  # None when the file was not read whole
     shortest: int  # tokens of the shortest record
     largest_id: int
+
+
+class IdError(ValueError):
+    """A token id that no vocabulary or not this one has."""
 
 
 def write(path, documents, temporary_folder=None):
@@ -68,56 +67,20 @@ def write(path, documents, temporary_folder=None):
     return Shard(path, records, tokens, text_bytes, size, digest.hexdigest(), shortest or 0, largest_id)
 
 
-def read(path):
-    """Yields (byte offset, payload bytes) of each record of a local or gs:// file, checked, in bounded memory.
-
-    Raises UserError naming file, record and offset where the file is cut off, damaged or no TFRecord file.
-    """
-    with _open(path) as f:
-        offset = number = 0
-        while True:
-            header = f.read(HEADER_BYTES)
-            if not header:
-                return
-            where = f"{path}: record {number} at byte {offset} "
-            if len(header) == HEADER_BYTES and _masked_crc(header[:8]) != _uint32(header[8:]):
-                if number == 0:
-                    raise UserError(f"{path} is not an uncompressed TFRecord file (its first length does not match its "
-                                    "CRC): give files that create_tfrecords.py wrote")
-                raise UserError(where + "has a damaged length (CRC mismatch): build or fetch the file anew")
-            length = struct.unpack("<Q", header[:8])[0] if len(header) == HEADER_BYTES else 0
-            body = f.read(length + FOOTER_BYTES)
-            if len(header) < HEADER_BYTES or len(body) < length + FOOTER_BYTES:
-                raise UserError(where + "is cut off: build or fetch the file anew")
-            payload = body[:length]
-            if _masked_crc(payload) != _uint32(body[length:]):
-                raise UserError(where + "is damaged (CRC mismatch): build or fetch the file anew")
-            yield offset, payload
-            offset, number = offset + HEADER_BYTES + length + FOOTER_BYTES, number + 1
-
-
 def scan(path):
     """The Shard of a file, from reading all of it; text bytes and sha256 stay unknown.  Raises UserError."""
     records = tokens = size = 0
     shortest, largest_id = None, -1
     for offset, payload in read(path):
         try:
-            ids = _token_ids(_features(payload))
-            if ids.min(initial=0) < 0:
-                raise ValueError(f"holds token id {ids.min()}; ids start at 0")
+            ids = token_ids(payload)
         except ValueError as error:
-            raise UserError(f"{path}: record {records} at byte {offset} {error}")
+            raise UserError(f"{path}: record {records} at byte {offset} {error}: {REMEDY}")
         records, tokens = records + 1, tokens + len(ids)
         shortest = len(ids) if shortest is None else min(shortest, len(ids))
         largest_id = max(largest_id, int(np.max(ids, initial=-1)))
         size = offset + HEADER_BYTES + len(payload) + FOOTER_BYTES
     return Shard(path, records, tokens, None, size, None, shortest or 0, largest_id)
-
-
-def frame(payload):
-    """bytes -> bytes: the payload as a record of a TFRecord file."""
-    length = struct.pack("<Q", len(payload))
-    return b"".join([length, struct.pack("<I", _masked_crc(length)), payload, struct.pack("<I", _masked_crc(payload))])
 
 
 def encode(key, ids):
@@ -137,6 +100,19 @@ def decode(payload):
     if len(values) != 1:
         raise ValueError(f"has {len(values)} values in the feature `hash`, not one")
     return values[0], _token_ids(features)
+
+
+def token_ids(payload, limit=None):
+    """The bytes of a tf.train.Example -> int64 [T] >= 0.  Raises ValueError saying why it is no text.
+
+    `limit` is the size of the vocabulary where it is known; an id beyond it raises IdError.
+    """
+    ids = _token_ids(_features(payload))
+    if ids.min(initial=0) < 0:
+        raise IdError(f"holds token id {ids.min()}; ids start at 0")
+    if limit is not None and ids.max(initial=-1) >= limit:
+        raise IdError(f"holds token id {ids.max()}, beyond the {limit} of the vocabulary")
+    return ids
 
 
 def encode_varints(values):
@@ -159,19 +135,19 @@ def encode_varints(values):
 def decode_varints(data):
     """bytes -> int64 [T].  Raises ValueError where the last value is cut off or a value is too long."""
     data = np.frombuffer(data, np.uint8)
-    ends = np.flatnonzero(data < 0x80) + 1
     if not len(data):
         return np.zeros(0, np.int64)
-    if not len(ends) or ends[-1] != len(data):
+    ends = np.flatnonzero(data < 0x80)
+    if not len(ends) or ends[-1] != len(data) - 1:
         raise ValueError("ends within a number")
-    starts = np.concatenate([[0], ends[:-1]])
-    lengths = ends - starts
-    if lengths.max() > 10:
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    longest = int((ends - starts).max()) + 1
+    if longest > 10:
         raise ValueError("has a number of more than 64 bits")
-    values = (data[starts] & 0x7F).astype(np.uint64)
-    for k in range(1, int(lengths.max())):
-        here = lengths > k
-        values[here] |= (data[starts[here] + k] & 0x7F).astype(np.uint64) << np.uint64(7 * k)
+    bits = data & 0x7F
+    values = bits[starts].astype(np.uint64)
+    for k in range(1, longest):  # whole arrays and a product, as masks would cost twice the time
+        values |= bits.take(starts + k, mode="clip").astype(np.uint64) * (starts + k <= ends) << np.uint64(7 * k)
     return values.view(np.int64)
 
 
@@ -249,18 +225,3 @@ def _decode_varint(data, position):
         if byte < 0x80:
             return value, position
     raise ValueError("is not a tf.train.Example: it ends within a number")
-
-
-def _masked_crc(data):
-    crc = google_crc32c.value(data)
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def _uint32(data):
-    return struct.unpack("<I", data)[0]
-
-
-def _open(path):
-    if not storage.exists(path):
-        raise UserError(f"no file {path}")
-    return storage.open_file(path, "rb") if storage.is_remote(path) else open(path, "rb", buffering=READ_BYTES)

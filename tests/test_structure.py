@@ -16,6 +16,7 @@ COMMANDS = ("main", "datasets.create_tfrecords", "datasets.download", "encoder.t
 COMMANDS = ("main", "datasets.create_tfrecords", "datasets.dedup", "encoder.train")
 COMMANDS = ("main", "datasets.create_tfrecords", "datasets.extract_text", "datasets.run_newspaper_extract",
             "encoder.train")
+COMMANDS = ("main", "datasets.create_tfrecords", "datasets.verify_tfrecords", "encoder.train")
 # Who may not import what, directly or through others of the project.
 FORBIDDEN = {
     "configs": ("tensorflow", "models", "inputs", "encoder", "datasets", "training", "estimator"),

@@ -1,0 +1,176 @@
+"""TFRecord files as bytes: a length, its CRC, the payload, its CRC; where one is damaged, what of it is still good.
+
+Source: https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details.
+"""
+from __future__ import annotations
+
+import functools
+import struct
+from typing import NamedTuple
+
+import google_crc32c
+import numpy as np
+
+import storage
+from errors import UserError
+
+HEADER_BYTES, FOOTER_BYTES = 12, 4  # length and its CRC; the CRC of the payload
+READ_BYTES = 1 << 22
+FOREIGN, LENGTH, PAYLOAD, CUT = "no TFRecord file", "length", "payload", "cut off"  # kinds of damage
+WORDS = {FOREIGN: "begins no uncompressed TFRecord file (its length does not match its CRC, and no record follows)",
+         LENGTH: "has a damaged length (CRC mismatch)", PAYLOAD: "is damaged (CRC mismatch)", CUT: "is cut off"}
+REMEDY = 'build or fetch the file anew, or set "skip_corrupt_records" to true to go on without such records'
+
+
+class Piece(NamedTuple):
+    """A record, or a stretch of bytes that is none.
+
+    Where a length is damaged, the stretch goes to the next record that is whole, and counts as one record.
+    """
+    number: int  # pieces before it in the file
+    offset: int
+    payload: bytes | None
+    kind: str | None  # of damage
+
+
+def frame(payload):
+    """bytes -> bytes: the payload as a record of a TFRecord file."""
+    length = struct.pack("<Q", len(payload))
+    return b"".join([length, struct.pack("<I", masked_crc(length)), payload, struct.pack("<I", masked_crc(payload))])
+
+
+def read(path):
+    """Yields (byte offset, payload bytes) of each record of a local or gs:// file, checked, in bounded memory.
+
+    Raises UserError naming file, record and offset where the file is cut off, damaged or no TFRecord file.
+    """
+    for piece in walk(path):
+        if piece.kind == FOREIGN:
+            raise UserError(f"{path} is not an uncompressed TFRecord file (its first length does not match its CRC, and"
+                            " no record follows): give files that create_tfrecords.py wrote")
+        if piece.kind:
+            raise UserError(f"{path}: record {piece.number} at byte {piece.offset} {WORDS[piece.kind]}: {REMEDY}")
+        yield piece.offset, piece.payload
+
+
+def walk(path, seen=None):
+    """Yields the Pieces of a local or gs:// file from its start to its end, in bounded memory.
+
+    `seen(bytes)` gets all bytes of the file, once and in order.  Raises UserError where the file is missing.
+    """
+    if not storage.exists(path):
+        raise UserError(f"no file {path}")
+    size = storage.size(path)
+    with storage.open_file(path, "rb") as f:
+        ahead = _Ahead(f, seen)
+        offset = number = 0
+        while offset < size:
+            ahead.forget(offset)
+            payload, kind, end = _record_at(ahead, offset, size)
+            if kind:
+                end = _next_after(ahead, offset, kind, end, size)
+                if kind == LENGTH and number == 0 and end == size:
+                    kind = FOREIGN
+            yield Piece(number, offset, payload, kind)
+            offset, number = end, number + 1
+
+
+class _Ahead:
+    """A file that is read forward once, of which a stretch is at hand."""
+
+    def __init__(self, f, seen):
+        self.f, self.seen = f, seen
+        self.data, self.start, self.wanted = b"", 0, 0  # `data` begins at byte `start` of the file
+
+    def get(self, offset, count):
+        """The bytes [offset, offset + count) of the file, fewer at its end; `offset` is not forgotten yet."""
+        while self.start + len(self.data) < offset + count:
+            more = self.f.read(max(READ_BYTES, offset + count - self.start - len(self.data)))
+            if not more:
+                break
+            if self.seen:
+                self.seen(more)
+            self.data = self.data[self.wanted - self.start:] + more
+            self.start = self.wanted
+        return self.data[offset - self.start:offset - self.start + count]
+
+    def forget(self, offset):
+        """Lets go of what stands before `offset`, at most the end of what `get` gave."""
+        self.wanted = offset
+
+
+def _record_at(ahead, offset, size):
+    """(payload or None, kind of damage or None, where its length says that it ends or None)."""
+    header = ahead.get(offset, HEADER_BYTES)
+    if len(header) < HEADER_BYTES:
+        return None, CUT, None
+    if masked_crc(header[:8]) != _uint32(header[8:]):
+        return None, LENGTH, None
+    length = struct.unpack("<Q", header[:8])[0]
+    end = offset + HEADER_BYTES + length + FOOTER_BYTES
+    if end > size:  # and not by reading: a length may be anything
+        return None, CUT, None
+    body = ahead.get(offset + HEADER_BYTES, length + FOOTER_BYTES)
+    payload = body[:length]
+    if len(body) < length + FOOTER_BYTES:  # the file has become shorter
+        return None, CUT, None
+    return (payload, None, end) if masked_crc(payload) == _uint32(body[length:]) else (None, PAYLOAD, end)
+
+
+def _next_after(ahead, offset, kind, end, size):
+    """Where the next piece begins after the damaged one at `offset`, whose length says that it ends at `end`."""
+    if kind != PAYLOAD:
+        return _search(ahead, offset + 1, size, size, forget=True)
+    header = ahead.get(end, HEADER_BYTES)
+    if end == size or (len(header) == HEADER_BYTES and masked_crc(header[:8]) == _uint32(header[8:])):
+        return end
+    return _search(ahead, offset + 1, end, size, forget=False)  # bytes are missing: the next one begins earlier
+
+
+def _search(ahead, offset, stop, size, forget):
+    """Offset of the first undamaged record that begins in [offset, stop), else `stop`."""
+    while offset < stop:
+        if forget:
+            ahead.forget(offset)
+        count = min(READ_BYTES, stop - offset)
+        for place in _header_places(ahead.get(offset, count + HEADER_BYTES - 1)):
+            if _record_at(ahead, offset + int(place), size)[1] is None:
+                return offset + int(place)
+        offset += count
+    return stop
+
+
+def _header_places(data):
+    """Where in `data` eight bytes are followed by their masked CRC: int [any], ascending."""
+    values = np.frombuffer(data, np.uint8)
+    count = len(values) - HEADER_BYTES + 1
+    if count < 1:
+        return np.zeros(0, np.int64)
+    first, tables = _crc_tables()
+    crc = np.full(count, first)
+    for k in range(8):
+        crc ^= tables[k][values[k:k + count]]
+    masked = (crc >> np.uint32(15) | crc << np.uint32(17)) + np.uint32(0xA282EAD8)
+    stored = sum(values[8 + k:8 + k + count].astype(np.uint32) << np.uint32(8 * k) for k in range(4))
+    return np.flatnonzero(masked == stored)
+
+
+@functools.lru_cache(maxsize=1)
+def _crc_tables():
+    """(CRC of eight zero bytes, what each value of each of eight bytes changes in it: uint32 [8, 256]).
+
+    A CRC is linear but for a constant, so that the changes of all bytes add up (by xor).
+    """
+    zeros = google_crc32c.value(bytes(8))
+    tables = [[google_crc32c.value(bytes(k) + bytes([value]) + bytes(7 - k)) ^ zeros for value in range(256)]
+              for k in range(8)]
+    return np.uint32(zeros), np.array(tables, np.uint32)
+
+
+def masked_crc(data):
+    crc = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def _uint32(data):
+    return struct.unpack("<I", data)[0]

@@ -1,0 +1,87 @@
+"""Reads shards whole and says of each what is good in it, and of every damaged record where it stands."""
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from typing import NamedTuple
+
+from datasets import framing, records, workers
+from datasets.records import Shard
+
+FORMAT, IDS = "format", "ids"  # kinds of damage inside an undamaged frame
+KINDS = (framing.FOREIGN, framing.LENGTH, framing.PAYLOAD, framing.CUT, FORMAT, IDS)
+WORKER_BYTES = 1 << 25  # less is read sooner than another process starts
+
+
+class Problem(NamedTuple):
+    """A damaged record: what stands at `offset` of a file after `number` others (as in framing.Piece)."""
+    number: int
+    offset: int
+    kind: str  # of KINDS
+    words: str
+
+    def __str__(self):
+        return f"record {self.number} at byte {self.offset} {self.words}"
+
+
+class Survey(NamedTuple):
+    """What reading a file whole has shown."""
+    shard: Shard  # records, tokens and ids of the good records; size and sha256 of the file as it is
+    problems: tuple
+
+
+class Job(NamedTuple):
+    path: str
+    limit: int | None  # size of the vocabulary, where known
+
+
+def judged(path, limit=None, seen=None):
+    """Yields (framing.Piece, its token ids or None, its Problem or None) for all of a file, in its order.
+
+    Damaged are also records that are no tf.train.Example, have no `text`, or have ids outside [0, limit).
+    """
+    for piece in framing.walk(path, seen):
+        ids = problem = None
+        if piece.kind:
+            problem = Problem(piece.number, piece.offset, piece.kind, framing.WORDS[piece.kind])
+        else:
+            try:
+                ids = records.token_ids(piece.payload, limit)
+            except ValueError as error:
+                kind = IDS if isinstance(error, records.IdError) else FORMAT
+                problem = Problem(piece.number, piece.offset, kind, str(error))
+        yield piece, ids, problem
+
+
+def survey(job, advance=None):
+    """The Survey of a Job's file; `advance(bytes)` is called as it is read."""
+    digest = hashlib.sha256()
+    count = tokens = size = 0
+    shortest, largest_id, problems = None, -1, []
+
+    def seen(data):
+        nonlocal size
+        digest.update(data)
+        size += len(data)
+        if advance:
+            advance(len(data))
+    for _, ids, problem in judged(job.path, job.limit, seen):
+        if problem:
+            problems.append(problem)
+            continue
+        count, tokens = count + 1, tokens + len(ids)
+        shortest = len(ids) if shortest is None else min(shortest, len(ids))
+        largest_id = max(largest_id, int(ids.max(initial=-1)))
+    shard = Shard(job.path, count, tokens, None, size, digest.hexdigest(), shortest or 0, largest_id)
+    return Survey(shard, tuple(problems))
+
+
+def survey_all(jobs, total_bytes, processes, advance):
+    """Yields the Survey of each Job as it is done, in any order, from up to so many processes."""
+    with tempfile.TemporaryDirectory() as state:
+        yield from workers.each(survey, jobs, min(processes, 1 + total_bytes // WORKER_BYTES), state, advance)
+
+
+def first_problem(path, limit=None):
+    """The first Problem in a file, or None."""
+    return next((problem for _, _, problem in judged(path, limit) if problem), None)

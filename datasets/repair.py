@@ -1,0 +1,185 @@
+"""Going on without damaged records: a damaged shard is replaced by a copy of what is good in it.
+
+The order of the data is arithmetic on the counts of the shards, so that damage has to be known before the first step:
+every shard is read whole once, and remembered for as long as it does not change.  The folder of the data is left as
+it is; copies and notes stand in a folder of the run.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+import storage
+from configs import reading
+from datasets import framing, integrity, workers
+from datasets.records import Shard
+from errors import UserError
+
+FOLDER = "repaired"  # in model_dir
+NOTES_FILE = "shards.json"
+LOCK_FILE = ".lock"
+
+
+class Note(NamedTuple):
+    """What is remembered of a shard."""
+    state: list  # storage.state of the file, when it was read
+    limit: int | None  # size of the vocabulary that its ids were held against
+    shard: Shard  # of the good records; its path is that of the copy where records are damaged
+    skipped: dict  # {kind: damaged records}
+    first: str  # the first Problem in words; empty where there is none
+
+
+def replace(listed, *, folder, limit, write=True):
+    """{path: Shard to read in its place}, after reading all shards that are not known yet, and says what is skipped.
+
+    Args:
+      listed: {path: (Shard, Manifest) or None}, what manifests say of the files.
+      folder: of the copies and notes, local or gs://.
+      limit: size of the vocabulary.
+      write: without it nothing is written or said, and manifests are believed where nothing is noted.
+    """
+    if not write:
+        return _foreseen(listed, folder, limit)
+    storage.make_folder(folder)
+    with storage.only_run(storage.join(folder, LOCK_FILE), "wait until it has read its shards"):
+        notes = _load(folder)
+        try:
+            _read_new(listed, notes, folder, limit)
+        finally:  # what was read before Ctrl-C or a full disk need not be read again
+            _save(folder, notes)
+    for path, known in listed.items():
+        _say(path, known, notes[_name(path)])
+    return {path: _resolved(path, known, notes[_name(path)]) for path, known in listed.items()}
+
+
+def forget(folder):
+    """After this all shards are read again, and the copies made anew."""
+    _save(folder, {})
+
+
+def _foreseen(listed, folder, limit):
+    notes, shards = _load(folder), {}
+    for path, known in listed.items():
+        note = notes.get(_name(path))
+        if _holds(note, path, _limit(known, limit)):
+            shards[path] = _resolved(path, known, note)
+        elif known:
+            shards[path] = known[0]._replace(path=path)
+        else:
+            shards[path] = _note(integrity.survey(integrity.Job(path, limit)), path, storage.state(path), limit).shard
+    return shards
+
+
+def _read_new(listed, notes, folder, limit):
+    """Brings `notes` up to date with the files, and makes the copies."""
+    jobs = [integrity.Job(path, _limit(known, limit)) for path, known in listed.items()
+            if not _holds(notes.get(_name(path)), path, _limit(known, limit))]
+    if not jobs:
+        return
+    states = {job.path: storage.state(job.path) for job in jobs}  # before: who changes while we read is read again
+    limits = dict(jobs)
+    total = sum(size for size, _ in states.values())
+    with tqdm(total=total, desc="reading shards", unit="B", unit_scale=True,
+              mininterval=0.5 if sys.stderr.isatty() else 30) as bar:
+        for survey in integrity.survey_all(jobs, total, workers.cores(), bar.update):
+            path = survey.shard.path
+            copy = storage.join(storage.join(folder, _digest(path)), os.path.basename(path))
+            note = _note(survey, copy, states[path], limits[path])
+            if note.skipped:
+                note = note._replace(shard=note.shard._replace(size=_copy(path, copy, limits[path])))
+            notes[_name(path)] = note
+
+
+def _limit(known, limit):
+    """What a manifest itself puts beyond the vocabulary is not damage: corpus.check has words for it."""
+    return None if known and known[0].largest_id >= limit else limit
+
+
+def _note(survey, copy, state, limit):
+    """The Note of a survey.  Raises UserError where the ids are those of another vocabulary, not damage."""
+    path = survey.shard.path
+    kinds = [problem.kind for problem in survey.problems]
+    skipped = {kind: kinds.count(kind) for kind in integrity.KINDS if kind in kinds}
+    if skipped.get(integrity.IDS, 0) > survey.shard.records:
+        raise UserError(f"{path}: {skipped[integrity.IDS]} of its {len(kinds) + survey.shard.records} records hold ids"
+                        f' outside the {limit} of "n_vocab": the shard was made with another vocabulary')
+    shard = survey.shard._replace(path=copy, sha256=None) if kinds else survey.shard
+    return Note(state, limit, shard, skipped, str(survey.problems[0]) if kinds else "")
+
+
+def _holds(note, path, limit):
+    """Whether the note still tells how the file is, and its copy is there."""
+    if note is None or note.limit != limit or not storage.exists(path) or note.state != storage.state(path):
+        return False
+    copy = note.shard.path
+    return not note.skipped or (storage.exists(copy) and storage.size(copy) == note.shard.size)
+
+
+def _resolved(path, known, note):
+    """The Shard to read: the manifest's where the file is what it says."""
+    if note.skipped:
+        return note.shard
+    same = known and known[0].sha256 == note.shard.sha256 and known[0].records == note.shard.records
+    return (known[0] if same else note.shard)._replace(path=path)
+
+
+def _say(path, known, note):
+    """One line for a file that is damaged, or has not the records that its manifest says."""
+    expected = f" of {known[0].records}" if known else ""
+    if note.skipped:
+        print(f"warning: {path}: skipped {sum(note.skipped.values())} damaged records, of which the first:"
+              f" {note.first}; {note.shard.records}{expected} records are good, read from {note.shard.path}")
+    elif known and (known[0].records, known[0].tokens) != (note.shard.records, note.shard.tokens):
+        print(f"warning: {path}: holds {note.shard.records} undamaged records of {note.shard.tokens} tokens,"
+              f" {known[1].path} says {known[0].records} of {known[0].tokens}; reading what is there")
+
+
+def _copy(path, target, limit):
+    """Writes the good records of `path` to `target`, whole or not at all; returns the bytes."""
+    good = (framing.frame(piece.payload) for piece, _, problem in integrity.judged(path, limit) if not problem)
+    if storage.is_remote(target):  # an object of Google Storage appears when it is complete
+        with storage.open_file(target, "wb") as f:
+            return sum(f.write(data) or len(data) for data in good)
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    partial = os.path.join(os.path.dirname(target), ".partial-" + os.path.basename(target))
+    try:
+        with open(partial, "wb") as f:
+            size = sum(f.write(data) for data in good)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(partial, target)
+    except OSError as error:
+        error.filename = error.filename or target  # a failed write does not say of which file
+        raise
+    return size
+
+
+def _load(folder):
+    """{name of a shard: Note}; none where they cannot be read, which costs another reading of the shards."""
+    path = storage.join(folder, NOTES_FILE)
+    if not storage.exists(path):
+        return {}
+    try:
+        return {name: Note(**{**content, "shard": Shard(**content["shard"])})
+                for name, content in reading.read_object(path).items()}
+    except (UserError, TypeError, KeyError):
+        return {}
+
+
+def _save(folder, notes):
+    content = {name: {**note._asdict(), "shard": note.shard._asdict()} for name, note in notes.items()}
+    storage.write_whole(storage.join(folder, NOTES_FILE), json.dumps(content, indent=1) + "\n")
+
+
+def _name(path):
+    return path if storage.is_remote(path) else os.path.abspath(path)
+
+
+def _digest(path):
+    """Shards of one name in different folders have copies in different folders."""
+    return hashlib.sha256(os.fsencode(_name(path))).hexdigest()[:12]

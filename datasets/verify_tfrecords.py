@@ -1,0 +1,182 @@
+"""Re-reads shards and names everything in them that is wrong: file, record, byte offset; status 2 if there is anything.
+
+Every record's CRCs and format, ids within the vocabulary, and for shards with a manifest the counts, bytes and sha256
+that it says, its vocabulary, and whether all its shards are there.
+"""
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+if __name__ == "__main__":  # run as a file: imports start at the repository
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import glob
+import time
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+import errors
+import storage
+from datasets import integrity, manifest, workers
+from encoder import bpe
+from errors import UserError
+
+SUFFIX = ".tfrecords"
+COMPARED = ("size", "sha256", "records", "tokens", "shortest", "largest_id")  # of a Shard, with its manifest's
+
+
+class Found(NamedTuple):
+    """What the arguments name."""
+    files: dict  # {path of a shard: (Shard, Manifest), or None where no manifest lists it}
+    manifests: dict  # {path: Manifest}
+    problems: list  # lines on what is not there or cannot be read
+
+
+def main(argv=None):
+    """Arguments -> a line for each problem and a table; returns 0, or 2 where there is a problem."""
+    args = _arguments(argv)
+    if args.processes < 1:
+        raise UserError(f"--processes {args.processes} is out of range: give at least 1")
+    encoder = bpe.load(args.encoder_path) if args.encoder_path else None
+    found = _find(args.paths)
+    lines = found.problems + _vocabulary_problems(found.manifests, encoder)
+    for line in lines:
+        print(line)
+    begun = time.monotonic()
+    surveys, count = _survey(found.files, encoder, args.processes)
+    count += len(lines)
+    _print_table(surveys, time.monotonic() - begun)
+    print(f"{count} problem{'s' * (count != 1)} in {len(surveys)} files")
+    return errors.USER_ERROR if count else 0
+
+
+def _find(arguments):
+    """The Found of files, folders, globs and manifests.  Raises UserError where one of them matches nothing."""
+    files, manifests, problems, asked = [], {}, [], []
+    for argument in arguments:
+        for path in _match(argument):
+            if storage.is_folder(path):
+                asked += _inside(path, "*" + manifest.SUFFIX)
+                files += _inside(path, "*" + SUFFIX)
+            elif path.endswith(manifest.SUFFIX):
+                asked.append(path)
+            elif path.endswith(".scan.json"):  # a cache of what has no manifest; a glob takes it along
+                continue
+            else:
+                files.append(path)
+    folders = sorted({os.path.dirname(path) for path in files + asked})
+    beside = [path for folder in folders for path in _inside(folder, "*" + manifest.SUFFIX)]
+    for path in dict.fromkeys(_normal(path) for path in asked + beside):
+        try:
+            manifests[path] = manifest.load(path)
+        except UserError as error:
+            problems.append(str(error))
+    listed = {_normal(entry.shard.path): (entry.shard, found) for found in manifests.values()
+              for entry in found.entries}
+    for path in map(_normal, asked):
+        for entry in manifests[path].entries if path in manifests else ():
+            if storage.exists(entry.shard.path):
+                files.append(entry.shard.path)
+            else:
+                problems.append(f"{entry.shard.path}: missing, but {path} lists it")
+        files += _unlisted(path, listed)
+    paths = list(dict.fromkeys(map(_normal, files)))
+    if not paths and not problems:
+        raise UserError(f"no {SUFFIX} file in {', '.join(arguments)}")
+    with_manifest = {os.path.dirname(path) for path in manifests}
+    problems += [f"{path}: stands in no manifest of its folder" for path in paths
+                 if path not in listed and os.path.dirname(path) in with_manifest]
+    return Found({path: listed.get(path) for path in paths}, manifests, problems)
+
+
+def _match(argument):
+    paths = [argument] if storage.exists(argument) else storage.glob(argument)
+    if not paths:
+        raise UserError(f"no file, folder or match of {argument}: give shards, their folder, a glob or a manifest")
+    return paths
+
+
+def _inside(folder, pattern):
+    return storage.glob(storage.join(folder if storage.is_remote(folder) else glob.escape(folder), pattern))
+
+
+def _unlisted(path, listed):
+    """The files that are called like shards of the manifest at `path` but stand in none."""
+    stem = os.path.basename(path)[:-len(manifest.SUFFIX)]
+    names = [name for middle in ("", "-eval") for name in
+             _inside(os.path.dirname(path), f"{glob.escape(stem)}{middle}_[0-9]*{SUFFIX}")]
+    return [name for name in names if _normal(name) not in listed]
+
+
+def _normal(path):
+    return path if storage.is_remote(path) else os.path.normpath(path)
+
+
+def _vocabulary_problems(manifests, encoder):
+    """Lines on manifests whose shards were encoded with another vocabulary."""
+    return [f"{path}: encoded with the vocabulary {found.plan.get('vocabulary')!s:.12}, --encoder_path has"
+            f" {encoder.fingerprint:.12}" for path, found in manifests.items()
+            if encoder and found.plan.get("vocabulary") != encoder.fingerprint]
+
+
+def _survey(files, encoder, processes):
+    """Reads all files and prints their problems as they are found; returns ([integrity.Survey], problems)."""
+    jobs = [integrity.Job(path, _limit(known, encoder)) for path, known in files.items()]
+    total, surveys, count = sum(map(storage.size, files)), [], 0
+    with tqdm(total=total, desc="reading", unit="B", unit_scale=True,
+              mininterval=0.5 if sys.stderr.isatty() else 30) as bar:
+        for survey in integrity.survey_all(jobs, total, processes, bar.update):
+            surveys.append(survey)
+            path = survey.shard.path
+            lines = [f"{path}: {problem}" for problem in survey.problems] + _differences(survey, files[path])
+            for line in lines:
+                bar.write(line, file=sys.stdout)
+            count += len(lines)
+    return surveys, count
+
+
+def _limit(known, encoder):
+    """Size of the smaller vocabulary of manifest and --encoder_path; None where neither is known."""
+    sizes = [encoder.size] if encoder else []
+    if known and known[1].plan.get("vocabulary_size"):
+        sizes.append(known[1].plan["vocabulary_size"])
+    return min(sizes, default=None)
+
+
+def _differences(survey, known):
+    """The line on a file that is not what its manifest says, if it is not."""
+    if not known:
+        return []
+    pairs = [(name, getattr(survey.shard, name), getattr(known[0], name)) for name in COMPARED]
+    words = [f"{name} {ours!s:.12}, not {theirs!s:.12}" for name, ours, theirs in pairs
+             if ours != theirs and theirs is not None]
+    good = " (of the good records)" if survey.problems else ""
+    return [f"{survey.shard.path}: not what {known[1].path} says: {'; '.join(words)}{good}"] if words else []
+
+
+def _print_table(surveys, seconds):
+    kinds = [problem.kind for survey in surveys for problem in survey.problems]
+    size = sum(survey.shard.size for survey in surveys)
+    rows = [("files", len(surveys)), ("bytes", size), ("good records", sum(s.shard.records for s in surveys)),
+            ("tokens in them", sum(s.shard.tokens for s in surveys)),
+            *((f"damaged: {kind}", kinds.count(kind)) for kind in integrity.KINDS)]
+    for name, value in rows:
+        print(f"{name:<26}{value:>20,}")
+    print(f"{'MB/s':<26}{size / 1e6 / max(seconds, 1e-9):>20,.0f}")
+
+
+def _arguments(argv):
+    parser = errors.Parser(description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add("paths", nargs="+", metavar="PATH", help="shards, folders, globs or manifests, local or gs://")
+    add("--encoder_path", help="folder with encoder.json and vocab.bpe that the ids must come from; without it the"
+        " manifest's word is taken")
+    add("--processes", type=int, default=workers.cores(), help="at most; one for each 32 MB is used")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    errors.run_command(main)
