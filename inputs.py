@@ -12,13 +12,18 @@ The sequence of global batches is a pure function of (shards, seed, batch size, 
 
 There is no Python operation in the pipeline: it runs on TPU hosts too.
 """
+import functools
+
 import tensorflow as tf
 
 import order
 from errors import UserError
 
-WINDOW_BUFFER_TOKENS = 1 << 24  # windows that wait to be drawn: 64 MB
-DOCUMENTS_AT_ONCE = 256
+# What waits to be drawn, of all parts of a mixture together: 70 MB of records and 134 MB of windows.  A whole block, so
+# that the first batch takes the same time wherever in its block a run goes on.
+SHUFFLED_TOKENS = order.BLOCK_TOKENS
+DOCUMENTS_AT_ONCE, TOKENS_AT_ONCE = 256, 1 << 19  # that are parsed in one call: whichever is reached first
+PARSERS = 4  # calls at the same time
 IGNORED = -1  # label that does not count: models.layers.IGNORED
 PREFETCHED_BATCHES = 4
 LONGEST_SCHEDULE = 20000  # rows
@@ -56,23 +61,38 @@ def _whole_windows(text, n_ctx):
     return tf.concat([first, following[:, -1:]], 1)
 
 
-def _reader(eot):
+def documents_at_once(part):
+    """How many of the part's documents are parsed in one call: long ones would take gigabytes by the hundred."""
+    mean = max(1, part.tokens // max(1, part.records))
+    return min(DOCUMENTS_AT_ONCE, max(1, TOKENS_AT_ONCE // mean))
+
+
+def _reader(part, eot):
     """Function from a dataset of serialized records to one of their tokens: int32 [any]."""
     def read(records, row):
-        return records.batch(DOCUMENTS_AT_ONCE).map(lambda serialized: _tokens_of(serialized, eot))
+        return records.batch(documents_at_once(part)).map(lambda serialized: _tokens_of(serialized, eot), PARSERS)
     return read
 
 
-def block_records(part, blocks, row):
-    """Dataset of the serialized records of a block, in the order of one epoch; `row` int64 [3] as in order.schedule."""
+def block_records(part, blocks, row, parts):
+    """Dataset of the serialized records of a block, in the order of one epoch; `row` int64 [3] as in order.schedule.
+
+    One of `parts` of the mixture.  A shard that is larger than all that may wait to be drawn is shuffled piecemeal.
+    """
     paths = tf.constant([shard.path for shard in part.shards])
-    facts = tf.constant(blocks, tf.int64)[row[0]]  # order.Block
-    found = tf.data.TFRecordDataset(paths[facts[0]:facts[1]])
-    return found.shuffle(facts[2], seed=row[1], reshuffle_each_iteration=False)
+    first, last, records, tokens, _ = _facts(blocks, row)
+    share = max(1, SHUFFLED_TOKENS // parts)
+    buffer = tf.maximum(records * share // tf.maximum(tokens, share), 1)
+    return tf.data.TFRecordDataset(paths[first:last]).shuffle(buffer, seed=row[1], reshuffle_each_iteration=False)
 
 
-def part_windows(part, config, read, *, start, stop):
-    """Dataset of windows [start, stop) (and maybe more) of one part: [n_ctx + 1] values, of those that `read` gives.
+def _facts(blocks, row):
+    """The order.Block of a row, int64 [] each."""
+    return order.Block(*tf.unstack(tf.constant(blocks, tf.int64)[row[0]]))
+
+
+def part_windows(part, config, read, *, parts, start, stop):
+    """Dataset of windows [start, stop) (and maybe more) of one of `parts`: [n_ctx + 1] values, of those `read` gives.
 
     read(dataset of serialized records, their row as in order.schedule) -> dataset of vectors, one value for each
     token of a record and one for its end.  The windows are the same whatever these values are (`seed_shuffles` once
@@ -80,10 +100,11 @@ def part_windows(part, config, read, *, start, stop):
     """
     blocks = order.cut_blocks(part.shards, config.n_ctx)
     rows = order.schedule(blocks, config.seed, start, stop)
-    buffer = max(1, WINDOW_BUFFER_TOKENS // config.n_ctx)
+    most = max(1, SHUFFLED_TOKENS // parts // config.n_ctx)
 
     def one_block(row):
-        windows = _cut_windows(read(block_records(part, blocks, row), row), config.n_ctx, row[1] % config.n_ctx)
+        windows = _cut_windows(read(block_records(part, blocks, row, parts), row), config.n_ctx, row[1] % config.n_ctx)
+        buffer = tf.minimum(_facts(blocks, row).windows, most)  # tf.data allocates all of it at once
         # Windows are shuffled after they are cut: neighbours in a document would else stand in one batch.
         return windows.shuffle(buffer, seed=row[1], reshuffle_each_iteration=False).skip(row[2])
     return tf.data.Dataset.from_tensor_slices(rows).flat_map(one_block)
@@ -92,9 +113,9 @@ def part_windows(part, config, read, *, start, stop):
 def _training_windows(found, config, eot, start, stop):
     """Dataset of windows [start, stop) (and maybe more) of the whole mixture."""
     if len(found.parts) == 1:
-        return part_windows(found.parts[0], config, _reader(eot), start=start, stop=stop)
+        return part_windows(found.parts[0], config, _reader(found.parts[0], eot), parts=1, start=start, stop=stop)
     ranges = order.part_ranges(config, found, start, stop)
-    parts = [part_windows(part, config, _reader(eot), start=first, stop=last + 1)
+    parts = [part_windows(part, config, _reader(part, eot), parts=len(found.parts), start=first, stop=last + 1)
              for part, (first, last) in zip(found.parts, ranges)]
     choices = tf.data.Dataset.from_tensor_slices(order.mixture_turns(config, found, start, stop))
     return tf.data.Dataset.choose_from_datasets(parts, choices, stop_on_empty_dataset=True)
@@ -105,10 +126,10 @@ def seed_shuffles(config):
     tf.compat.v1.set_random_seed(config.seed)
 
 
-def _static(window, n_ctx):
-    """A window as (tokens, labels), int32 [n_ctx] each: TPUs need the shapes in the graph."""
-    window = tf.ensure_shape(window, [n_ctx + 1])
-    return window[:-1], window[1:]
+def _split(windows, n_ctx):
+    """Windows [B, n_ctx + 1] as (tokens, labels), int32 [B, n_ctx] each: TPUs need the shapes in the graph."""
+    windows = tf.ensure_shape(windows, [windows.shape[0], n_ctx + 1])
+    return windows[:, :-1], windows[:, 1:]
 
 
 def make_train_input_fn(config, found, eot, *, start_step, stop_step):
@@ -125,10 +146,10 @@ def make_train_input_fn(config, found, eot, *, start_step, stop_step):
         seed_shuffles(config)
         start, stop = start_step * config.train_batch_size, stop_step * config.train_batch_size
         windows = _training_windows(found, config, eot, start, stop)
-        examples = windows.map(lambda window: _static(window, config.n_ctx))
-        batches = examples.batch(params["batch_size"], drop_remainder=True)
         hosts, host = _host(params)
-        return _ready(batches.shard(hosts, host))
+        batches = windows.batch(params["batch_size"], drop_remainder=True).shard(hosts, host)
+        # After batching: a function of its own for each window would take most of the pipeline's time.
+        return _ready(batches.map(lambda windows: _split(windows, config.n_ctx)))
     return input_fn
 
 
@@ -174,18 +195,18 @@ def eval_steps(config, found):
 
 def make_eval_input_fn(config, found, eot):
     """input_fn that reads all shards once in order; the last window and batch are filled up with IGNORED labels."""
-    def example(window):
-        tokens, labels = _static(window, config.n_ctx)
+    def examples(windows):
+        tokens, labels = _split(windows, config.n_ctx)
         return tf.where(tf.equal(tokens, IGNORED), eot, tokens), labels
 
     def input_fn(params):
-        paths = [shard.path for part in found.parts for shard in part.shards]
-        tokens = tf.data.TFRecordDataset(paths).batch(DOCUMENTS_AT_ONCE).map(lambda x: _tokens_of(x, eot))
+        parts = [tf.data.TFRecordDataset([shard.path for shard in part.shards]).batch(documents_at_once(part))
+                 for part in found.parts]
+        tokens = functools.reduce(tf.data.Dataset.concatenate, parts).map(lambda x: _tokens_of(x, eot), PARSERS)
         # What the last whole window leaves over becomes one more, filled up with IGNORED.
         end = tf.data.Dataset.from_tensors(tf.fill([config.n_ctx], IGNORED))
-        examples = _cut_windows(tokens.concatenate(end), config.n_ctx, tf.constant(0, tf.int64)).map(example)
-        nothing = (tf.fill([config.n_ctx], eot), tf.fill([config.n_ctx], IGNORED))
-        filler = tf.data.Dataset.from_tensors(nothing).repeat(params["batch_size"] - 1)
-        batches = examples.concatenate(filler).batch(params["batch_size"], drop_remainder=True)
-        return _ready(batches)
+        windows = _cut_windows(tokens.concatenate(end), config.n_ctx, tf.constant(0, tf.int64))
+        filler = tf.data.Dataset.from_tensors(tf.fill([config.n_ctx + 1], IGNORED)).repeat(params["batch_size"] - 1)
+        batches = windows.concatenate(filler).batch(params["batch_size"], drop_remainder=True)
+        return _ready(batches.map(examples))
     return input_fn

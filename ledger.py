@@ -16,32 +16,34 @@ def documents_of(config, found, step):
     start, stop = (step - 1) * config.train_batch_size, step * config.train_batch_size
     ranges = order.part_ranges(config, found, start, stop)
     return sorted({name for part, (first, last) in zip(found.parts, ranges) if first < last
-                   for name in _part_documents(part, config, first, last)})
+                   for name in _part_documents(part, config, len(ranges), first, last)})
 
 
-def _part_documents(part, config, first, last):
-    """Yields the hashes of the documents in windows [first, last) of a part."""
+def _part_documents(part, config, parts, first, last):
+    """Yields the hashes of the documents in windows [first, last) of a part, one of `parts`."""
     blocks = order.cut_blocks(part.shards, config.n_ctx)
     with tf.Graph().as_default():
         inputs.seed_shuffles(config)
-        windows = inputs.part_windows(part, config, _marks, start=first, stop=last).take(last - first)
-        marks = np.unique(np.concatenate(_elements(windows)))
+        windows = inputs.part_windows(part, config, _marks(part), parts=parts, start=first, stop=last)
+        marks = np.unique(np.concatenate(_elements(windows.take(last - first))))
     for row in order.schedule(blocks, config.seed, first, last):
         places = marks[marks >> PLACE_BITS == row[1]] & (1 << PLACE_BITS) - 1
         with tf.Graph().as_default():
             inputs.seed_shuffles(config)
-            records = inputs.block_records(part, blocks, tf.constant(row)).enumerate()
+            records = inputs.block_records(part, blocks, tf.constant(row), parts).enumerate()
             chosen = records.filter(lambda place, _, places=places: tf.reduce_any(tf.equal(place, places)))
             for name in _elements(chosen.map(lambda _, record: _hash(record))):
                 yield name.decode("utf-8", "replace")
 
 
-def _marks(records, row):
+def _marks(part):
     """For inputs.part_windows: instead of each token its document's mark, int64."""
-    def repeat(places, serialized):
-        texts = tf.io.parse_example(serialized, {"text": tf.io.RaggedFeature(tf.int64)})["text"]
-        return tf.repeat(tf.bitwise.left_shift(row[1], PLACE_BITS) + places, texts.row_lengths() + 1)
-    return records.enumerate().batch(inputs.DOCUMENTS_AT_ONCE).map(repeat)
+    def read(records, row):
+        def repeat(places, serialized):
+            texts = tf.io.parse_example(serialized, {"text": tf.io.RaggedFeature(tf.int64)})["text"]
+            return tf.repeat(tf.bitwise.left_shift(row[1], PLACE_BITS) + places, texts.row_lengths() + 1)
+        return records.enumerate().batch(inputs.documents_at_once(part)).map(repeat)
+    return read
 
 
 def _hash(record):

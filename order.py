@@ -17,6 +17,7 @@ class Block(NamedTuple):
     first: int
     last: int
     records: int
+    tokens: int
     windows: int
 
 
@@ -62,7 +63,7 @@ def cut_blocks(shards, n_ctx):
         tokens, records = tokens + shard.tokens, records + shard.records
         following = shards[last].tokens if last < len(shards) else BLOCK_TOKENS
         if tokens + following > BLOCK_TOKENS:
-            blocks.append(Block(first, last, records, window_count(tokens, records, n_ctx)))
+            blocks.append(Block(first, last, records, tokens, window_count(tokens, records, n_ctx)))
             first, tokens, records = last, 0, 0
     return [block for block in blocks if block.windows]
 

@@ -121,6 +121,34 @@ def test_batches_from_any_step_on_are_those_of_the_uninterrupted_run(tmp_path, s
     np.testing.assert_array_equal(flat(batches(config, start, 80)), whole[3 * start:])
 
 
+def test_shard_larger_than_what_may_wait_is_shuffled_piecemeal_and_goes_on_from_any_step(tmp_path, monkeypatch):
+    documents = write_shards(tmp_path, "a", [31])
+    config = config_for(tmp_path, train_batch_size=1)
+    count = windows_an_epoch(config)
+    shuffled_whole = flat(batches(config, 0, count))
+    monkeypatch.setattr(inputs, "SHUFFLED_TOKENS", 50)
+    whole = flat(batches(config, 0, count))
+    assert not np.array_equal(whole, shuffled_whole)
+    seen = collections.Counter(np.concatenate([window[1:] for window in whole]).tolist())
+    tokens = [token for document in documents for token in document]
+    assert max(seen[token] for token in tokens) == 1
+    assert len(tokens) + len(documents) - sum(seen.values()) < N_CTX
+    for start in (7, count - 3):
+        np.testing.assert_array_equal(flat(batches(config, start, count)), whole[start:])
+    check_documents_of(config, documents, count - 3)
+
+
+def test_long_documents_are_parsed_few_at_a_time(tmp_path):
+    write_shards(tmp_path, "a", [3], length=100)
+    part, = corpus.find(config_for(tmp_path), corpus.TRAIN).parts
+    assert inputs.documents_at_once(part) == inputs.DOCUMENTS_AT_ONCE
+    shard, = part.shards
+    longer = part._replace(shards=(shard._replace(tokens=3 * inputs.TOKENS_AT_ONCE // 7),))
+    assert inputs.documents_at_once(longer) == 7
+    assert inputs.documents_at_once(part._replace(shards=(shard._replace(tokens=10**12),))) == 1
+    assert inputs.documents_at_once(part._replace(shards=(shard._replace(tokens=0, records=0),))) > 0
+
+
 def test_each_epoch_has_another_order_of_the_same_tokens(tmp_path, small_blocks):
     write_shards(tmp_path, "a", [7, 4, 9, 8, 3])
     config = config_for(tmp_path, train_batch_size=1)
