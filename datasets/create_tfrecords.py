@@ -28,9 +28,9 @@ from datasets import building, documents, drop_list, manifest, packed, workers
 from encoder import bpe
 from errors import UserError
 
-# 175000 in the original, about 250 MB a file.  A round number near it gives OpenWebText's eight million documents 80
-# shards, enough to keep every core busy here and to share evenly among the hosts of a pod later.
-FILES_PER = 100000
+# 175000 in the original, about 250 MB a file.  Training shuffles up to order.BLOCK_TOKENS at once, and a run that goes
+# on within a shard reads it from its start: 25000 documents of OpenWebText are 28 million tokens, just below a block.
+FILES_PER = 25000
 EVAL_FRACTION = 0.01
 
 
