@@ -1,0 +1,276 @@
+"""Shows that a run of yours survives kill -9: trains it twice, once through and once killed and resumed, and compares.
+
+    python3 tools/verify_resume.py --model configs/quickstart.json --steps 40 --kills 3
+
+Both runs are `main.py` with a hook that notes the loss and a hash of the batch of every step.  Compared to the bit are
+these, and the last checkpoints: weights, optimizer and step.  The exit status is 0 when all is equal and 1 when not.
+The runs live in a temporary folder (where TMPDIR says); the config's `model_dir` is not touched.
+"""
+import os
+import sys
+
+if __name__ == "__main__":  # run as a file: imports start at the repository
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import argparse
+import dataclasses
+import hashlib
+import random
+import re
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from typing import NamedTuple
+
+import errors
+from configs import schema
+from errors import UserError
+
+SAVES = 5  # checkpoints of a run at least
+POLL_SECONDS = 0.001
+SAVE_SECONDS = 0.03  # about what writing a small checkpoint takes
+SHOWN = 3
+DIFFERENT = 1
+
+
+class Note(NamedTuple):
+    """What a run noted of a step: the loss in hexadecimal, which rounds nothing, and the batch's hash."""
+    step: int
+    loss: str
+    batch: str
+
+
+class Attempt(NamedTuple):
+    """One process: the step it started at, the last it noted, its exit status, and where it was killed (or None)."""
+    start: int
+    last: int
+    status: int
+    killed: str
+
+
+def main(argv=None):
+    """Arguments -> two runs and the verdict; returns the exit status."""
+    args = _arguments(argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if args.record:
+        return _train_and_record(args.model, args.record)
+    folder = tempfile.mkdtemp(prefix="verify_resume-")
+    try:
+        return _verify(args, folder)
+    finally:
+        if args.keep:
+            print(f"kept: {folder}")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _verify(args, folder):
+    config = _config(schema.load(args.model, args.overrides), args.steps)
+    print(f"{args.steps} steps, a checkpoint every {config.save_checkpoints_steps}, seed {args.seed}: the run without a"
+          " kill", flush=True)
+    whole, parts = (_Run(config, os.path.join(folder, name)) for name in ("whole", "parts"))
+    status = whole.attempt(None).status
+    if status:
+        return status  # its own message is on stderr
+    chance = random.Random(args.seed)
+    for number in range(args.kills + 1):
+        attempt = parts.attempt(chance if number < args.kills else None)
+        if attempt.killed:
+            print(f"started at step {attempt.start}, killed {attempt.killed}", flush=True)
+            continue
+        print(f"started at step {attempt.start}, ended at step {attempt.last}", flush=True)
+        break
+    if attempt.status:
+        print(f"DIFFERENT: after the kill the run ended with status {attempt.status}")
+        return DIFFERENT
+    starts = [start for start in parts.starts[1:] if start]
+    if not starts:
+        raise UserError(f"--steps {args.steps} were over before a kill came; give more")
+    problem = _difference(whole, parts, args.steps)
+    if problem:
+        print(f"DIFFERENT: {problem}")
+        return DIFFERENT
+    _show_documents(config, starts[-1] + 1)
+    print(f"EQUAL to the bit: {len(whole.tensors(args.steps))} tensors of the checkpoint of step {args.steps} (weights,"
+          f" optimizer, step), and loss and batch of each of the {args.steps} steps; resumed at"
+          f" {', '.join(map(str, starts))}")
+    return 0
+
+
+def _config(config, steps):
+    """The user's config for a run of so many steps with several checkpoints in it."""
+    return dataclasses.replace(config, max_steps=steps, warmup_steps=min(config.warmup_steps, steps),
+                               save_checkpoints_steps=max(1, min(config.save_checkpoints_steps, steps // SAVES)))
+
+
+class _Run:
+    """A model_dir of its own, the processes that train in it one after the other, and what they noted."""
+
+    def __init__(self, config, folder):
+        os.makedirs(folder)
+        self._config = dataclasses.replace(config, model_dir=os.path.join(folder, "run"))
+        self._path, self._record = os.path.join(folder, "config.json"), os.path.join(folder, "steps.txt")
+        self._output = os.path.join(folder, "output.txt")
+        schema.save(self._config, self._path)
+        self.starts = []
+
+    def attempt(self, chance):
+        """Starts or goes on, to the end or until the kill that `chance`, a random.Random, decides; the Attempt."""
+        command = [sys.executable, "-u", os.path.abspath(__file__), "--model", self._path, "--record", self._record]
+        with open(self._output, "ab") as f:
+            begun = f.tell()
+            process = subprocess.Popen(command, stdout=f)
+        try:
+            killed = self._kill(process, chance) if chance else None
+            status = process.wait()
+        finally:
+            process.kill()
+        with open(self._output, errors="replace") as f:
+            f.seek(begun)
+            found = re.search(r"^(?:(?:starting|continuing) .* at|.* is done:) step (\d+) of", f.read(), re.MULTILINE)
+        self.starts.append(int(found.group(1)) if found else 0)
+        return Attempt(self.starts[-1], self.step(), status, killed if status < 0 else None)
+
+    def _kill(self, process, chance):
+        """Sends SIGKILL after a random step, or in a checkpoint that is written after it; says when, in words."""
+        first, last = len(self.notes()), self._config.max_steps - 1
+        target = chance.randint(min(last, max(self.step(), self._config.save_checkpoints_steps) + 1), last)
+        in_save, times = chance.random() < 0.5, []
+        while process.poll() is None and (not times or self.step() < target):
+            if len(self.notes()) > first + len(times):
+                times.append(time.monotonic())
+            time.sleep(POLL_SECONDS)
+        seconds = statistics.median([b - a for a, b in zip(times, times[1:])] or [SAVE_SECONDS])
+        if in_save:
+            before = self._files()
+            while process.poll() is None and self._files() <= before:
+                time.sleep(POLL_SECONDS)
+            seconds = SAVE_SECONDS
+        time.sleep(chance.uniform(0, seconds))
+        temporary = any("_temp" in name for name in self._files())
+        process.kill()
+        process.wait()
+        return f"after step {self.step()}" + (" while it wrote a checkpoint" if temporary else "")
+
+    def _files(self):
+        """Names of the files of checkpoints, those in the making included."""
+        folder = self._config.model_dir
+        names = os.listdir(folder) if os.path.isdir(folder) else []
+        return {name for name in names if name.startswith("model.ckpt")}
+
+    def notes(self):
+        """All Notes in the order in which they were written: steps that a resumed run made again stand there twice."""
+        if not os.path.exists(self._record):
+            return []
+        with open(self._record) as f:
+            lines = [line.split() for line in f if line.endswith("\n")]  # a kill may have cut off the last
+        return [Note(int(step), loss, batch) for step, loss, batch in lines]
+
+    def step(self):
+        """The last noted step."""
+        notes = self.notes()
+        return notes[-1].step if notes else 0
+
+    def tensors(self, step):
+        """{name: NumPy value} of the checkpoint of a step."""
+        import tensorflow as tf
+        reader = tf.train.load_checkpoint(os.path.join(self._config.model_dir, f"model.ckpt-{step}"))
+        return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+def _difference(whole, parts, steps):
+    """The first thing in which the resumed run differs from the one without a kill, in words, or None."""
+    expected = {note.step: note for note in whole.notes()}
+    notes = parts.notes()
+    missing = set(range(1, steps + 1)) - (set(expected) & {note.step for note in notes})
+    if missing:
+        return f"step {min(missing)} was not made by both runs"
+    for note in notes:
+        right = expected[note.step]
+        if note.batch != right.batch:
+            return f"the batch of step {note.step} holds other tokens"
+        if note.loss != right.loss:
+            return (f"the loss of step {note.step} is {float.fromhex(note.loss)!r}, without a kill"
+                    f" {float.fromhex(right.loss)!r}")
+    return _different_tensor(whole.tensors(steps), parts.tensors(steps))
+
+
+def _different_tensor(one, other):
+    """The first difference of two {name: NumPy value}, in words, or None."""
+    if set(one) != set(other):
+        return f"the checkpoints hold other tensors: {', '.join(sorted(set(one) ^ set(other))[:SHOWN])}"
+    for name in sorted(one):
+        if one[name].dtype != other[name].dtype or one[name].shape != other[name].shape:
+            return f"{name} is {other[name].dtype} {other[name].shape}, not {one[name].dtype} {one[name].shape}"
+        if one[name].tobytes() != other[name].tobytes():
+            count = int((one[name] != other[name]).sum())
+            return f"{name}: {count} of {one[name].size} values differ"
+    return None
+
+
+def _show_documents(config, step):
+    """Prints which documents stand in the first batch after a resume."""
+    import corpus
+    import ledger
+    names = ledger.documents_of(config, corpus.find(config, corpus.TRAIN), step)
+    rest = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    print(f"step {step}, the first after the last resume, read the documents {', '.join(names[:SHOWN])}{rest}")
+
+
+# In the processes that train
+
+def _train_and_record(model, record):
+    """`main.py --model MODEL`, whose every step appends a Note to the file `record`; returns the exit status."""
+    # TensorFlow is imported by main, after the checks and the settings that must come before it.
+    import main as program
+    args = ["--model", model]
+    program.parse_arguments(args)
+    program._silence_tensorflow()
+    import tensorflow.compat.v1 as tf
+
+    import session_hooks
+
+    class Recorder(session_hooks.Progress):
+        def begin(self):
+            super().begin()
+            batches = [op for op in tf.get_default_graph().get_operations() if op.type == "IteratorGetNext"]
+            self._batch = [tensor for op in batches for tensor in op.outputs]
+
+        def before_run(self, run_context):
+            return tf.train.SessionRunArgs([super().before_run(run_context).fetches, self._batch])
+
+        def after_run(self, run_context, run_values):
+            values, batch = run_values.results
+            super().after_run(run_context, run_values._replace(results=values))
+            digest = hashlib.sha256(b"".join(tensor.tobytes() for tensor in batch)).hexdigest()
+            with open(record, "a") as f:
+                f.write(f"{self.step} {float(values['loss']).hex()} {digest}\n")
+    session_hooks.Progress = Recorder
+    return program.main(args)
+
+
+def _arguments(argv):
+    parser = errors.Parser(description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+                           allow_abbrev=False)
+    add = parser.add_argument
+    add("--model", required=True, metavar="CONFIG.json", help="the run's config")
+    add("--steps", type=int, default=20, help="length of both runs")
+    add("--kills", type=int, default=1, help="times that the second run is killed")
+    add("--seed", type=int, default=None, help="of the random moments of the kills (another each time if left out)")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+        help="override a key of the config, as for main.py; may be repeated")
+    add("--keep", action="store_true", help="do not remove the temporary folder")
+    add("--record", help=argparse.SUPPRESS)  # how this program starts itself to train
+    args = parser.parse_args(argv)
+    for name, low in (("steps", 3), ("kills", 1)):
+        if getattr(args, name) < low:
+            raise UserError(f"--{name} is {getattr(args, name)}, but must be at least {low}")
+    if args.seed is None:
+        args.seed = random.randrange(2**31)
+    return args
+
+
+if __name__ == "__main__":
+    errors.run_command(main)
