@@ -8,7 +8,7 @@ import numpy as np
 
 from errors import UserError
 
-BLOCK_TOKENS = 1 << 25  # what is shuffled at once: 70 MB of records
+BLOCK_TOKENS = 1 << 24  # what is shuffled at once: 35 MB of records
 MIXTURE_PERIOD = 1000  # windows in which each part of a mixture has exactly its share
 
 

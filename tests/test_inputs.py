@@ -74,7 +74,7 @@ def flat(found):
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    """Blocks of a few files instead of 32 million tokens."""
+    """Blocks of a few files instead of 16 million tokens."""
     monkeypatch.setattr(order, "BLOCK_TOKENS", 120)
 
 
