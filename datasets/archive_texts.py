@@ -20,7 +20,7 @@ from datasets import archives, extractors, guarded, warc
 from errors import UserError
 
 STATE = ".extraction"
-PARTIAL, COMPLETE, DONE, STAGED, REPORT = ".partial", ".complete", ".done.json", ".text", "report.json"
+LOCK, PARTIAL, COMPLETE, DONE, STAGED, REPORT = ".lock", ".partial", ".complete", ".done.json", ".text", "report.json"
 JUDGED = ("kept", "empty", "short", "other_language", guarded.TIMEOUT, guarded.CRASHED, "error")
 SKIPPED = ("too_big", "repeated_name", "unsafe_name", "not_a_file", "other_suffix", "not_html", "bad_http")
 OUTCOMES = ("pages", *JUDGED, *SKIPPED)  # each of the pages is judged once, the rest was no page
@@ -53,7 +53,7 @@ def extract(job, advance):
     unless `keep_damaged`: then the pages before the damage.
     """
     base = base_of(job.output_dir, job.archive)
-    with storage.only_run(base + ".lock", "leave that archive to it"):
+    with storage.only_run(base + LOCK, "leave that archive to it"):
         report = finished(job.output_dir, job.archive)
         if report:
             return report

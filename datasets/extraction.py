@@ -1,6 +1,7 @@
 """A run of the extraction over archives: options, restarts, progress, the table at the end and `extraction.json`."""
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -81,9 +82,10 @@ def _jobs(paths, args, options):
 
 def _finished(output_dir, path):
     """Whether an archive has its mark; clears up what a kill right after it left."""
-    report = archive_texts.finished(output_dir, path)
-    if report:
-        shutil.rmtree(archive_texts.base_of(output_dir, path) + archive_texts.COMPLETE, ignore_errors=True)
+    report, base = archive_texts.finished(output_dir, path), archive_texts.base_of(output_dir, path)
+    if report and any(os.path.exists(base + suffix) for suffix in (archive_texts.LOCK, archive_texts.COMPLETE)):
+        with contextlib.suppress(UserError), storage.only_run(base + archive_texts.LOCK, "let it clear up"):
+            shutil.rmtree(base + archive_texts.COMPLETE, ignore_errors=True)
     return report is not None
 
 

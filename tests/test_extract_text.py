@@ -13,6 +13,7 @@ import tarfile
 
 import pytest
 
+import storage
 from datasets import archive_texts, archives, create_tfrecords, extract_text, records, run_newspaper_extract
 from errors import UserError
 from tests import test_warc
@@ -205,6 +206,20 @@ def test_a_kill_while_texts_are_moved_is_made_good(folder, tmp_path, monkeypatch
     if moved < LINES:
         assert contents(output) == contents(whole)
     assert texts(output) == texts(whole)
+
+
+def test_what_a_kill_right_after_the_mark_left_is_cleared_up(folder, tmp_path):
+    archive = str(folder / f"{MONTH}-1_data.xz")
+    one(archive, tmp_path)
+    before, base = contents(tmp_path), archive_texts.base_of(str(tmp_path), archive)
+    os.mkdir(base + archive_texts.COMPLETE)
+    with open(base + archive_texts.LOCK, "w"):
+        pass
+    one(archive, tmp_path)
+    assert contents(tmp_path) == before and not os.path.exists(base + archive_texts.COMPLETE)
+    with storage.only_run(base + archive_texts.LOCK, "wait"):
+        one(archive, tmp_path)  # by now the other process is done but for its lock
+        assert os.path.exists(base + archive_texts.LOCK)
 
 
 def test_ctrl_c_stops_everything_and_says_so_in_one_line(tmp_path):
