@@ -33,8 +33,6 @@ LISTS_AT_ONCE = 4  # so that the last slow pages of one do not hold up the next
 WINDOW = 1000  # lines of a list under way or waiting for their host
 MAX_LOOKUPS = 500
 UNWRITTEN_BYTES = 1 << 26
-MAX_LOOKUPS = 500
-UNWRITTEN_BYTES = 1 << 26
 LINES_AT_ONCE = 1000  # that may be skipped before others get a turn
 STATE_OUTCOMES = ("saved", "blank", "invalid", "repeated", "earlier")
 

@@ -18,6 +18,8 @@ COMMANDS = ("main", "datasets.create_tfrecords", "datasets.extract_text", "datas
             "encoder.train")
 COMMANDS = ("main", "datasets.create_tfrecords", "datasets.verify_tfrecords", "encoder.train")
 COMMANDS = ("main", "datasets.create_tfrecords", "encoder.train", "tools.verify_resume")
+COMMANDS = ("main", "datasets.create_tfrecords", "datasets.dedup", "datasets.download", "datasets.extract_text",
+            "datasets.run_newspaper_extract", "encoder.train")
 # Who may not import what, directly or through others of the project.
 FORBIDDEN = {
     "configs": ("tensorflow", "models", "inputs", "encoder", "datasets", "training", "estimator"),
