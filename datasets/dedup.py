@@ -47,7 +47,7 @@ def main(argv=None):
             packed.scratch_folder(hidden + "unpacked") as scratch:
         print("listing documents", flush=True)
         index = documents.make_index(args.input, args.exclude, scratch=scratch)
-        against = documents.make_index(args.against, scratch=scratch) if args.against else None
+        against = documents.make_index(args.against, scratch=scratch, option="--against") if args.against else None
         _dedup(args, index, against, hidden + "state")
     return 0
 

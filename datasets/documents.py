@@ -49,19 +49,19 @@ class Document(NamedTuple):
     invalid_utf8: bool
 
 
-def make_index(inputs, exclude=(), eval_inputs=(), scratch=None):
+def make_index(inputs, exclude=(), eval_inputs=(), scratch=None, option="--input"):
     """The Index of all documents in `inputs`: files, folders (read recursively) or globs of either.
 
     `exclude`: globs of what to leave out, each compared with every component of the path below the input's root and
     with that path as a whole.  `eval_inputs`, as `inputs`: what is for evaluation, and nothing else where both name
     it.  `scratch`: a folder, made when there are packed files, for their unpacked contents; it must last as long as
-    the Index, and what an earlier run left there is used again.
+    the Index, and what an earlier run left there is used again.  `option`: what errors call `inputs`.
 
     Raises UserError where nothing is found.
     """
     excluded = _matcher(exclude)
     for_evaluation = {os.path.join(*place): place for place in _find(eval_inputs, excluded, "--eval_input")}
-    others = (place for place in _find(inputs, excluded, "--input") if os.path.join(*place) not in for_evaluation)
+    others = (place for place in _find(inputs, excluded, option) if os.path.join(*place) not in for_evaluation)
     folders, numbers = [], {}
     folder, file, arrays = array.array("i"), array.array("i"), [array.array("q") for _ in range(4)]
     name_end, first, offset, length = arrays
