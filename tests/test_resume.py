@@ -67,8 +67,9 @@ def test_smallest_difference_of_tensors_is_named(changes, words):
 class Noted:
     """A run with these notes and tensors."""
 
-    def __init__(self, notes, values=None):
+    def __init__(self, notes, values=None, starts=(0,)):
         self._notes, self._values = [verify_resume.Note(*note) for note in notes], values or tensors()
+        self.starts = starts
 
     def notes(self):
         return self._notes
@@ -87,6 +88,11 @@ WHOLE = [(1, "0x1p+1", "x"), (2, "0x1p+0", "y")]
     ([WHOLE[0], (2, "0x1.8p+0", "y")], "the loss of step 2 is 1.5, without a kill 1.0")])
 def test_notes_of_every_step_must_agree_each_time_it_was_made(notes, words):
     assert verify_resume._difference(Noted(WHOLE), Noted(notes), 2) == words
+
+
+def test_step_that_was_saved_and_then_killed_before_its_note_is_no_difference():
+    assert verify_resume._difference(Noted(WHOLE), Noted([WHOLE[1]], starts=[0, 1]), 2) is None
+    assert verify_resume._difference(Noted(WHOLE), Noted([WHOLE[0]], starts=[0, 1]), 2) is not None
 
 
 def test_runs_with_equal_steps_and_other_weights_differ():
