@@ -27,7 +27,7 @@ def quiet():
     logger.setLevel(logging.CRITICAL)  # what goes wrong reaches the user as an exception
 
 
-def build_estimator(config, tpu=None, sampling_options=None):
+def build_estimator(config, tpu=None, sampling_limits=None):
     """TPUEstimator for the config; `tpu` names a TPU, None trains on what TensorFlow finds on this machine."""
     session_config = tf.ConfigProto(allow_soft_placement=True)
     # Grappler's remapper fuses products with what follows into kernels that are up to four times slower on CPUs.
@@ -38,7 +38,7 @@ def build_estimator(config, tpu=None, sampling_options=None):
         keep_checkpoint_max=config.keep_checkpoint_max, save_summary_steps=None, log_step_count_steps=None,
         checkpoint_save_graph_def=False,  # a quarter of the time of a save, and nothing here reads it
         tpu_config=tf.estimator.tpu.TPUConfig(iterations_per_loop=config.iterations))
-    model_fn = gpt2.make_model_fn(config, sampling_options)
+    model_fn = gpt2.make_model_fn(config, sampling_limits)
     if config.init_checkpoint and not saved.latest(config.model_dir):
         model_fn = _starting_with(sources.open_source(config.init_checkpoint), model_fn)
     return tf.estimator.tpu.TPUEstimator(

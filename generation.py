@@ -1,5 +1,9 @@
-"""Continues a prompt with the newest checkpoint, to the console and to the config's predict_path."""
+"""Continues prompts with the newest checkpoint, to the console and to the config's predict_path."""
+import dataclasses
+import json
+import re
 import secrets
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -7,57 +11,115 @@ import tensorflow.compat.v1 as tf
 import corpus
 import estimator as estimators
 import storage
-from encoder import bpe
-from models import saved
-from models.sampling import Options
+from encoder import stopping
+from models import sampling, saved
 
-DEFAULTS = {"length": 256, "num_samples": 1, "temperature": 1.0, "top_k": 40, "top_p": 1.0}
 RULE = "=" * 40
 
 
-def predict(config, encoder, prompt, args):
-    """Prints and stores `args.num_samples` continuations of the str `prompt`; returns the exit status."""
-    estimators.quiet()
-    path = estimators.trained(config, encoder, "generate with")
-    corpus.check_vocabulary(config, encoder)
-    value = {name: default if getattr(args, name) is None else getattr(args, name)
-             for name, default in DEFAULTS.items()}
-    count = value.pop("num_samples")
-    seed = secrets.randbelow(2**31) if args.seed is None else args.seed
-    options = Options(eot=encoder.eot, vocabulary=encoder.size, **value)
-    prompt = bpe.well_formed(prompt)
-    tokens = encoder.encode(prompt) or [encoder.eot]  # an empty prompt: a text begins behind <|endoftext|>
-    _store(config, "")  # a path that cannot be written is said before minutes are spent
-    estimator = estimators.build_estimator(config, args.tpu, sampling_options=options)
+class Row(NamedTuple):
+    """One sample to draw."""
+    prompt: tuple  # prompts.Prompt
+    tokens: list
+    seed: int
+
+
+class Sample(NamedTuple):
+    """One sample as --json shows it."""
+    prompt: str
+    text: str
+    tokens: list
+    logprobs: list
+    stop: str  # why it ended: "length", "eot" or "stop"
+
+
+def predict(config, encoder, prompts, args):
+    """Prints and stores the continuations of `prompts`, in their order; returns the exit status."""
+    path = weights_path(config, encoder)
+    rows = [row for prompt in prompts for row in rows_of(prompt, encoder, config.n_ctx)]
+    limits, stops = limits_of(config, encoder, prompts)
+    first_states = dict(zip((prompt.stop for prompt in prompts), stops))
+    store(config, "")  # a path that cannot be written is said before minutes are spent
+    input_fn = _input_fn(rows, first_states, encoder.eot, whole_batches=bool(args.tpu))
     with saved.reading(path or config.init_checkpoint):
-        rows = estimator.predict(_input_fn(tokens, seed, count), checkpoint_path=path)
-        for number, row in zip(range(count), rows):
-            text = prompt + encoder.decode(_until_end(row["tokens"], encoder.eot))
-            sample = f"{RULE} SAMPLE {number} {RULE}\n{text}\n{RULE * 2}\n"  # the original's layout
-            print(sample, end="", flush=True)
-            _store(config, sample)
+        for number, (row, drawn) in enumerate(zip(rows, draw(config, args.tpu, path, input_fn, limits))):
+            count = drawn["count"]
+            show(config, number, finish(encoder, row.prompt, drawn["tokens"][:count], drawn["logprobs"][:count]),
+                 as_json=args.json)
     return 0
 
 
-def _input_fn(tokens, seed, count):
-    """input_fn of `count` rows {tokens: the prompt, seed: the row's own}, filled up to whole batches."""
-    def input_fn(params):
-        batch = params["batch_size"]
-        rows = -(-count // batch) * batch
-        # Not seed, seed + 1 ...: the samples of neighbouring seeds would be the same texts.
-        seeds = [np.random.SeedSequence([seed, row]).generate_state(1)[0] % 2**31 for row in range(rows)]
-        features = {"tokens": np.tile(np.array(tokens, np.int32), [rows, 1]), "seed": np.array(seeds, np.int32)}
-        return tf.data.Dataset.from_tensor_slices(features).batch(batch, drop_remainder=True)
-    return input_fn
+def weights_path(config, encoder):
+    """The newest checkpoint, when it fits the config and the vocabulary.  Raises UserError."""
+    estimators.quiet()
+    path = estimators.trained(config, encoder, "generate with")
+    corpus.check_vocabulary(config, encoder)
+    return path
 
 
-def _until_end(tokens, eot):
-    """The ids before the first `eot`."""
-    tokens = tokens.tolist()
-    return tokens[:tokens.index(eot)] if eot in tokens else tokens
+def rows_of(prompt, encoder, n_ctx):
+    """List of a Row for each sample of the prompt; what would fall out of the window is left out here."""
+    tokens = encoder.encode(prompt.text) or [encoder.eot]  # an empty prompt: a text begins behind <|endoftext|>
+    seed = secrets.randbelow(2**31) if prompt.seed is None else prompt.seed
+    # Not seed, seed + 1 ...: the samples of neighbouring seeds would be the same texts.
+    return [Row(prompt, tokens[-n_ctx:], int(np.random.SeedSequence([seed, number]).generate_state(1)[0] % 2**31))
+            for number in range(prompt.num_samples)]
 
 
-def _store(config, text):
+def limits_of(config, encoder, prompts):
+    """(sampling.Limits of a graph for these prompts, the state of its table of stop texts that each starts in)."""
+    stops, first = None, [stopping.NEVER] * len(prompts)
+    if any(prompt.stop for prompt in prompts):
+        stops, first = stopping.automaton(encoder, [prompt.stop for prompt in prompts])
+    largest = max(prompt.top_k if prompt.top_k or prompt.top_p >= 1 else config.n_vocab for prompt in prompts)
+    return sampling.Limits(
+        n_ctx=config.n_ctx, eot=encoder.eot, length=max(prompt.length for prompt in prompts), vocabulary=encoder.size,
+        largest=largest, draws=any(prompt.temperature >= sampling.COLDEST for prompt in prompts),
+        penalties=any(prompt.repetition_penalty != 1 for prompt in prompts), stops=stops), first
+
+
+def draw(config, tpu, path, input_fn, limits):
+    """The dict of each row of `input_fn`, from the weights at `path`; a TPU's batch gets rows for all of its cores."""
+    try:
+        built = estimators.build_estimator(config, tpu, sampling_limits=limits)
+        yield from built.predict(input_fn, checkpoint_path=path)
+    except ValueError as error:  # before the first row: only now the estimator has asked the TPU for its size
+        cores = re.search(r"predict batch size \d+ must be divisible by number of replicas (\d+)", str(error))
+        if "num_hosts" in str(error):
+            raise UserError(f"--tpu {tpu} has several hosts, but texts are generated on one; name a TPU of one host")
+        if not cores:
+            raise
+        rows = -(-config.predict_batch_size // int(cores.group(1))) * int(cores.group(1))
+        built = estimators.build_estimator(dataclasses.replace(config, predict_batch_size=rows), tpu,
+                                           sampling_limits=limits)
+        yield from built.predict(input_fn, checkpoint_path=path)
+
+
+def finish(encoder, prompt, tokens, logprobs):
+    """The Sample of what was drawn for `prompt`."""
+    tokens = [int(token) for token in tokens]
+    text = stopping.Text(encoder, prompt.stop)
+    ended = tokens[-1:] == [encoder.eot]
+    pieces = [text.add(token) for token in (tokens[:-1] if ended else tokens)] + [text.end()]
+    stop = "stop" if text.stopped else "eot" if ended else "length"
+    return Sample(prompt.text, "".join(pieces), tokens, [round(float(value), 6) for value in logprobs], stop)
+
+
+def show(config, number, sample, *, as_json):
+    """Prints the sample, as JSON or in the original's layout, and stores it in the latter."""
+    text = f"{heading(number)}{sample.prompt}{sample.text}{ENDING}"
+    print(json.dumps(sample._asdict()) if as_json else text, end="\n" if as_json else "", flush=True)
+    store(config, text)
+
+
+def heading(number):
+    return f"{RULE} SAMPLE {number} {RULE}\n"
+
+
+ENDING = f"\n{RULE * 2}\n"
+
+
+def store(config, text):
     """Appends `text` to predict_path."""
     if not config.predict_path:
         return
@@ -66,3 +128,28 @@ def _store(config, text):
         storage.make_folder(folder)
     with storage.open_file(config.predict_path, "a") as f:
         f.write(text)
+
+
+def _input_fn(rows, first_states, eot, *, whole_batches):
+    """input_fn of the features that gpt2's predictions want.
+
+    A TPU wants every batch filled up (with rows of length 0); elsewhere a smaller one is less work.
+    """
+    def input_fn(params):
+        batch = params["batch_size"] if whole_batches else min(params["batch_size"], len(rows))
+        fillers = -len(rows) % batch
+        width = max(len(row.tokens) for row in rows)
+        prompts = [row.prompt for row in rows]
+        numbers = {"given": [len(row.tokens) for row in rows], "seed": [row.seed for row in rows],
+                   "stop": [first_states[prompt.stop] for prompt in prompts]}
+        numbers.update({name: [getattr(prompt, name) for prompt in prompts] for name in sampling.Options._fields
+                        if name not in numbers})
+        features = {"tokens": np.array([row.tokens + [eot] * (width - len(row.tokens)) for row in rows], np.int32)}
+        for name, values in numbers.items():
+            kind = np.float32 if isinstance(values[0], float) else np.int32
+            features[name] = np.array(values, kind)
+        features = {name: np.concatenate([values, np.repeat(values[-1:], fillers, 0)])
+                    for name, values in features.items()}
+        features["length"][len(rows):] = 0
+        return tf.data.Dataset.from_tensor_slices(features).batch(batch, drop_remainder=True)
+    return input_fn

@@ -10,12 +10,10 @@ import warnings
 import corpus
 import errors
 import plan
-import storage
+import prompts
 from configs import resume, schema
 from encoder import bpe
 from errors import UserError
-
-SAMPLING = ("top_k", "top_p", "temperature", "length", "num_samples", "seed")
 
 
 def parse_arguments(argv):
@@ -30,16 +28,17 @@ def parse_arguments(argv):
     modes.add_argument("--which_data", type=int, metavar="STEP",
                        help="list the `hash`es of the documents in the batch of this step (1 is the first)")
     modes.add_argument("--predict_text", metavar="TEXT", help="continue this text")
-    modes.add_argument("--predict_file", metavar="FILE", help="continue the text in this file")
+    modes.add_argument("--predict_file", metavar="FILE", help="continue the text in this file; a .jsonl has many: a"
+                       ' line {"prompt": TEXT} each, with options of its own where it names them ("length": 20)')
     options = parser.add_argument_group("generation")
-    options.add_argument("--length", type=int, help="tokens to generate (default: 256)")
-    options.add_argument("--num_samples", type=int, help="texts to generate (default: 1)")
-    options.add_argument("--temperature", type=float,
-                         help="below 1: safer; above: wilder; 0: always the likeliest (default: 1)")
-    options.add_argument("--top_k", type=int, help="draw from the K likeliest tokens only (default: 40; 0: from all)")
-    options.add_argument("--top_p", type=float, help="draw from the likeliest tokens that together have probability P "
-                         "(default: 1)")
-    options.add_argument("--seed", type=int, help="the same seed gives the same text (default: another each time)")
+    for name, option in prompts.OPTIONS.items():
+        default = "" if option.default is None else f" (default: {option.default:g})"
+        options.add_argument(f"--{name}", type=option.kind, help=option.meaning + default)
+    options.add_argument("--stop", action="append", metavar="TEXT", help="end a text before this one; may be repeated")
+    options.add_argument("--json", action="store_true", help="print one JSON object per text and nothing else: prompt,"
+                         " text, tokens (ids, the one that ended it included), logprobs (of each token under the"
+                         " model's own distribution, before temperature, penalty, top_k and top_p), stop (length, eot,"
+                         " stop)")
     args = parser.parse_args(argv)
     _check_arguments(args)
     return args
@@ -52,21 +51,20 @@ def _check_arguments(args):
         raise UserError(f"--{modes[0]} and --{modes[1]} exclude each other; give one")
     if args.which_data is not None and args.which_data < 1:
         raise UserError(f"--which_data is {args.which_data}, but steps are counted from 1")
-    given = [name for name in SAMPLING if getattr(args, name) is not None]
+    given = [name for name in (*prompts.OPTIONS, "stop", "json") if getattr(args, name) not in (None, False)]
     if given and not (modes and modes[0].startswith("predict")):
         raise UserError(f"--{given[0]} needs a text to continue; give --predict_text TEXT or --predict_file FILE")
-    limits = {"top_k": (0, None), "top_p": (0, 1), "temperature": (0, None), "length": (1, 10**6),
-              "num_samples": (1, 10**6), "seed": (0, 2**31 - 1)}
-    for name in given:
-        low, high = limits[name]
-        value = getattr(args, name)
-        if not value >= low or (high is not None and value > high):
-            allowed = f"at least {low}" if high is None else f"from {low} to {high}"
-            raise UserError(f"--{name} is {value}, but must be {allowed}")
+
+
+def _generation_options(args):
+    """{name: checked value} of the options of generation that are given."""
+    return {name: prompts.check(name, getattr(args, name), f"--{name}") for name in (*prompts.OPTIONS, "stop")
+            if getattr(args, name) is not None}
 
 
 def main(argv=None):
     args = parse_arguments(argv)
+    given = _generation_options(args)
     config = schema.load(args.model, args.overrides, notice=_note)
     encoder = bpe.load(config.encoder_path)
     if args.plan:
@@ -74,8 +72,10 @@ def main(argv=None):
         return 0
     _silence_tensorflow()
     if args.predict_text is not None or args.predict_file is not None:
+        texts = prompts.read(args.predict_file, given) if args.predict_text is None \
+            else [prompts.make(args.predict_text, given)]
         import generation  # here and not above: TensorFlow takes seconds, which --plan and a mistake need not cost
-        return generation.predict(config, encoder, _prompt(args), args)
+        return generation.predict(config, encoder, texts, args)
     import training
     if args.which_data is not None:
         return training.print_documents(config, encoder, args.which_data)
@@ -113,24 +113,6 @@ def _found(config, encoder):
             return str(error)
         return found
     return plan.Data(look(corpus.TRAIN), look(corpus.EVAL) if config.eval_steps else '"eval_steps" is 0')
-
-
-def _prompt(args):
-    """The text to continue."""
-    if args.predict_text is not None:
-        return args.predict_text
-    path = args.predict_file
-    if not storage.exists(path):
-        raise UserError(f"--predict_file {path}: no such file")
-    with storage.open_file(path, "rb") as f:
-        data = f.read()
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        raise UserError(f"--predict_file {path} is not UTF-8 text (byte {error.start}); convert it first")
-    if not text.strip():
-        raise UserError(f"--predict_file {path} is empty; write the text to continue into it")
-    return text
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ WINDOWS_MARK = "\ufeff"  # some editors put it before UTF-8 text
 def read_object(path):
     """The dict in a JSON file, local or gs://.  Raises UserError, also when a key is given twice."""
     try:
-        values = _parse(_read_text(path).lstrip(WINDOWS_MARK), path)
+        values = parse(_read_text(path).lstrip(WINDOWS_MARK), path)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: not JSON at line {error.lineno} column {error.colno}: {error.msg}; look there for a"
                         " comma or quote too many or too few") from None
@@ -29,7 +29,7 @@ def parse_override(text):
     if not equals or not name:
         raise UserError(f"--set {text}: must be KEY=VALUE, for example --set lr=0.0003")
     try:
-        return {name: _parse(value, f"--set {text}")}
+        return {name: parse(value, f"--set {text}")}
     except (ValueError, RecursionError):
         return {name: value}
 
@@ -54,7 +54,8 @@ def _read_text(path):
         raise UserError(f"{path}: cannot be read ({cause}); give the path of a JSON file") from None
 
 
-def _parse(text, where):
+def parse(text, where):
+    """What the JSON `text` holds.  Raises ValueError, and a UserError for a key that an object holds twice."""
     def unique(pairs):
         values = {}
         for name, value in pairs:

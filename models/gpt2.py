@@ -62,10 +62,10 @@ def block(h, weights, config, *, noise, layer, visible, cache=None, position=Non
     """One transformer layer: h [B, T, C] -> (h [B, T, C], cache).
 
     `weights` are this layer's, by their names below `h{layer}/`.  `cache` is None or this layer's (keys, values),
-    each [B, H, n_ctx, D], which the new positions are written into at `position`.
+    each [B, H, S, D], which the new positions are written into at `position` int32 [B].
     """
     site = 1 + 3 * layer
-    batch, time, width = h.shape.as_list()
+    batch, time, width = layers.sizes(h)
     x = layers.norm(h, weights["ln_1/g"], weights["ln_1/b"])
     x = layers.linear(x, weights["attn/c_attn/w"], weights["attn/c_attn/b"])  # [B, T, 3C]
     x = tf.reshape(x, [batch, time, 3, config.n_head, width // config.n_head])  # [B, T, 3, H, D]
@@ -83,20 +83,20 @@ def block(h, weights, config, *, noise, layer, visible, cache=None, position=Non
     return h + layers.dropout(x, config.res_dropout, noise, site + 2), cache
 
 
-def embed(weights, tokens, config, *, noise, position):
-    """tokens int32 [B, T] at positions `position`.. -> [B, T, C] in the activations' dtype."""
-    time = tokens.shape[1]
-    places = weights["wpe"][:time] if position is None else tf.gather(weights["wpe"], position + tf.range(time))
-    h = tf.gather(weights["wte"], tokens) + places  # [B, T, C]
+def embed(weights, tokens, config, *, noise, places):
+    """tokens int32 [B, T] at `places` int32 [B, T] (None: 0, 1, ...) -> [B, T, C] in the activations' dtype."""
+    wpe = weights["wpe"]
+    h = tf.gather(weights["wte"], tokens) \
+        + (wpe[:layers.sizes(tokens)[1]] if places is None else tf.gather(wpe, places))  # [B, T, C]
     # Differs from the original: dropout on the sum, not on the table that the output layer shares.
     return tf.cast(layers.dropout(h, config.embed_dropout, noise, 0), activations_dtype(config))
 
 
 def transformer(weights, tokens, config, *, noise=None):
     """tokens int32 [B, T <= n_ctx] -> final hidden states [B, T, C]; `noise` as in layers.dropout."""
-    time = tokens.shape[1]
+    time = layers.sizes(tokens)[1]
     visible = tf.linalg.band_part(tf.ones([time, time], tf.bool), -1, 0)
-    h = embed(weights, tokens, config, noise=noise, position=None)
+    h = embed(weights, tokens, config, noise=noise, places=None)
     for i in range(config.n_layer):
         names, values = zip(*layer_weights(weights, i).items())
 
@@ -107,10 +107,13 @@ def transformer(weights, tokens, config, *, noise=None):
 
 
 def transformer_step(weights, tokens, config, *, cache, position):
-    """tokens int32 [B, T] that follow `position` cached ones -> (hidden states [B, T, C], the cache with them)."""
-    time = tokens.shape[1]
-    visible = tf.range(config.n_ctx) <= position + tf.range(time)[:, None]  # [T, n_ctx]
-    h = embed(weights, tokens, config, noise=None, position=position)
+    """tokens int32 [B, T], a row's behind its first `position` int32 [B] cached ones -> (hidden [B, T, C], new cache).
+
+    What a row's cache holds behind its new tokens is never seen, and overwritten later.
+    """
+    places = position[:, None] + tf.range(layers.sizes(tokens)[1])  # [B, T]
+    visible = tf.range(layers.sizes(cache[0][0])[2]) <= places[:, None, :, None]  # [B, 1, T, S]
+    h = embed(weights, tokens, config, noise=None, places=places)
     new_cache = []
     for i in range(config.n_layer):
         h, layer_cache = block(h, layer_weights(weights, i), config, noise=None, layer=i, visible=visible,
@@ -125,20 +128,29 @@ def layer_weights(weights, layer):
     return {name[len(prefix):]: value for name, value in weights.items() if name.startswith(prefix)}
 
 
-def empty_cache(batch, config):
-    """L times (keys, values), each [B, H, n_ctx, D]: static shapes, so that a TPU can compile the decoding loop."""
-    shape = [batch, config.n_head, config.n_ctx, config.n_embd // config.n_head]
+def decoding_step(weights, config):
+    """The network as models/sampling.py wants it: step(tokens [B, T], position [B], last [B], cache) -> (float32
+    logits [B, V] of the token behind each row's `last` one, cache).
+    """
+    def step(tokens, position, last, cache):
+        hidden, cache = transformer_step(weights, tokens, config, cache=cache, position=position)
+        return logits_of(tf.gather(hidden, last, batch_dims=1), weights), cache
+    return step
+
+
+def empty_cache(batch, size, config):
+    """L times (keys, values), each [B, H, S, D] for S = `size` positions: of one shape throughout the decoding loop."""
+    shape = [batch, config.n_head, size, config.n_embd // config.n_head]
     return [[tf.zeros(shape, activations_dtype(config)) for _ in range(2)] for _ in range(config.n_layer)]
 
 
 def write_cache(old, new, position):
-    """`old` [B, H, n_ctx, D] with `new` [B, H, T, D] at positions `position`.. of the third axis."""
-    batch, heads, context, size = old.shape.as_list()
-    time = new.shape[2]
-    first = tf.range(batch * heads)[:, None] * context + position  # [BH, 1]
-    rows = tf.reshape(first + tf.range(time), [-1, 1])  # [BHT, 1]
+    """`old` [B, H, S, D] with `new` [B, H, T, D] in row b from `position[b]` of the third axis on."""
+    batch, heads, context, size = shape = layers.sizes(old)
+    first = tf.reshape(tf.range(batch * heads) * context, [batch, heads]) + position[:, None]  # [B, H]
+    rows = tf.reshape(first[:, :, None] + tf.range(layers.sizes(new)[2]), [-1, 1])  # [BHT, 1]
     flat = tf.tensor_scatter_nd_update(tf.reshape(old, [-1, size]), rows, tf.reshape(new, [-1, size]))
-    return tf.reshape(flat, old.shape)
+    return tf.reshape(flat, shape)
 
 
 def logits_of(hidden, weights):
@@ -154,12 +166,12 @@ def token_losses(weights, tokens, labels, config, *, noise=None):
     return tf.reshape(layers.cross_entropy(logits_of(hidden, weights), tf.reshape(labels, [-1])), labels.shape)
 
 
-def make_model_fn(config, sampling_options=None):
-    """The model_fn of TPUEstimator for all three modes; predictions are sampled with `sampling_options`."""
+def make_model_fn(config, sampling_limits=None):
+    """The model_fn of TPUEstimator for all three modes; predictions are sampled within `sampling_limits`."""
     def model_fn(features, labels, mode, params):
         variables = create_variables(config)
         if mode == tf.estimator.ModeKeys.PREDICT:
-            return _predict_spec(variables, features, config, sampling_options)
+            return _predict_spec(variables, features, config, sampling_limits)
         if mode == tf.estimator.ModeKeys.EVAL:
             return _eval_spec(variables, features, labels, config)
         return _train_spec(variables, features, labels, config, use_tpu=params["use_tpu"])
@@ -206,13 +218,10 @@ def _eval_spec(variables, tokens, labels, config):
                                              eval_metrics=(metrics, [losses, counts]))
 
 
-def _predict_spec(variables, features, config, options):
-    weights = cast_weights(variables, config)
-
-    def step_fn(tokens, position, cache):
-        hidden, cache = transformer_step(weights, tokens, config, cache=cache, position=position)
-        return logits_of(hidden[:, -1], weights), cache
-    tokens = features["tokens"]
-    sampled = sampling.sample(step_fn, empty_cache(tokens.shape[0], config), tokens, features["seed"],
-                              n_ctx=config.n_ctx, options=options)
-    return tf.estimator.tpu.TPUEstimatorSpec(tf.estimator.ModeKeys.PREDICT, predictions={"tokens": sampled})
+def _predict_spec(variables, features, config, limits):
+    """`features` are tokens int32 [B, S], given int32 [B], and one [B] for each field of sampling.Options."""
+    step = decoding_step(cast_weights(variables, config), config)
+    options = sampling.Options(**{name: features[name] for name in sampling.Options._fields})
+    sampled = sampling.sample(step, lambda batch, size: empty_cache(batch, size, config), features["tokens"],
+                              features["given"], options, limits)
+    return tf.estimator.tpu.TPUEstimatorSpec(tf.estimator.ModeKeys.PREDICT, predictions=sampled._asdict())

@@ -14,6 +14,12 @@ PHILOX = 1  # its number for raw operations
 NUMBERS_A_COUNT = 4  # that Philox makes from one value of its counter
 
 
+def sizes(x):
+    """The list of x's dimensions: a number where it is known, else a tensor (a saved model takes any batch)."""
+    known = x.shape.as_list()
+    return known if None not in known else [tf.shape(x)[i] if n is None else n for i, n in enumerate(known)]
+
+
 def norm(x, g, b):
     """Layer normalisation over the last axis; x [..., C] of any float dtype, g and b [C] float32 -> as x."""
     wide = tf.cast(x, tf.float32)
@@ -30,7 +36,7 @@ def gelu(x):
 def linear(x, w, b):
     """x [..., I] times w [1, I, O] plus b [O] -> [..., O].  The leading 1 is OpenAI's checkpoint format."""
     rows = tf.reshape(x, [-1, w.shape[1]])
-    return tf.reshape(tf.matmul(rows, w[0]) + b, x.shape[:-1].as_list() + [w.shape[2]])
+    return tf.reshape(tf.matmul(rows, w[0]) + b, sizes(x)[:-1] + [w.shape[2]])
 
 
 def dropout(x, rate, noise, site):
@@ -59,7 +65,7 @@ def row_noise(seed, first_row, shape):
 
 
 def attention(q, k, v, *, visible, drop=None):
-    """Masked attention: q [B, H, T, D]; k, v [B, H, S, D]; visible bool [T, S] -> [B, H, T, D].
+    """Masked attention: q [B, H, T, D]; k, v [B, H, S, D]; visible bool [T, S] or [B, 1, T, S] -> [B, H, T, D].
 
     `drop` is a function of the attention weights, float32 [B, H, T, S].
     """

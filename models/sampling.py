@@ -1,105 +1,224 @@
 """The decoding loop: draws tokens from a step function, knowing nothing of the network behind it.
 
-B samples, S prompt tokens, N new tokens, V vocabulary.
+B samples, S prompt tokens, N new tokens, V vocabulary, Q states of the automaton that finds stop texts.
 """
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 
 from models import layers
 
+COLDEST = 1e-6  # a temperature below it is 0
+STOPPED = 0  # the state of the automaton once a stop text is complete
+
 
 class Options(NamedTuple):
-    """How to sample; `length` is N, `eot` the id that ends a sample."""
-    length: int
-    eot: int
-    temperature: float = 1.0  # 0: always the likeliest token
-    top_k: int = 0  # 0: all tokens
-    top_p: float = 1.0  # 1: all tokens
+    """How each row is sampled, by tensors [B]: one graph serves rows with other options."""
+    length: tf.Tensor  # int32: tokens to draw, at most Limits.length; 0: a row that only fills the batch
+    temperature: tf.Tensor  # float32; 0: always the likeliest token
+    top_k: tf.Tensor  # int32; 0: all tokens
+    top_p: tf.Tensor  # float32; 1: all tokens
+    repetition_penalty: tf.Tensor  # float32; 1: none
+    seed: tf.Tensor  # int32
+    stop: tf.Tensor  # int32: the state of Limits.stops that the row starts in; of no meaning without one
+
+
+class Limits(NamedTuple):
+    """What holds for every row of a graph, and which of its parts no row needs."""
+    n_ctx: int  # tokens that the network sees at once
+    eot: int  # the id that ends a sample
+    length: Any  # N: the most tokens of a row, int (or a tensor, where no TPU need compile it)
     vocabulary: Optional[int] = None  # ids from here on (a padded embedding table) are never drawn
+    largest: Any = 0  # of how many logits, at most, the order matters: the largest top_k, V for a top_p without top_k
+    draws: bool = True  # False: every temperature is 0
+    penalties: bool = False  # False: every repetition_penalty is 1
+    stops: Optional[np.ndarray] = None  # int32 [Q, V]: the state after a token; STOPPED is where a row ends
 
 
-def sample(step_fn, cache, prompt, seeds, *, n_ctx, options):
-    """prompt int32 [B, S], seeds int32 [B] -> the N tokens that follow, int32 [B, N].
+class State(NamedTuple):
+    """Between two tokens."""
+    number: tf.Tensor  # int32 []: tokens drawn by the rows that have not ended
+    text: tf.Tensor  # int32 [B, S + N]: prompt and new tokens of each row, left-aligned; what is not yet there is eot
+    given: tf.Tensor  # int32 [B]: tokens of the prompt
+    token: tf.Tensor  # int32 [B]: the newest, not yet read
+    position: tf.Tensor  # int32 [B]: tokens in the cache
+    count: tf.Tensor  # int32 [B]: tokens drawn
+    ended: tf.Tensor  # bool [B]
+    logprobs: tf.Tensor  # float32 [B, N]
+    stop: tf.Tensor  # int32 [B]
+    seen: Any  # float32 [B, V]: how often a row holds each token; () without penalties
+    cache: Any
 
-    step_fn(tokens [B, n], position, cache) -> (float32 logits [B, V] of the token after the last, cache), where
-    `position` tokens are in the cache and `cache` is any nested structure of tensors with static shapes.
 
-    A row's tokens depend on its prompt, its seed and the options, not on its neighbours (nor, but for the draws
-    themselves, on whether XLA compiles this).  When the cache holds
-    n_ctx tokens, the last n_ctx / 2 are read in again at positions 0.. and the text goes on from there.  A longer
-    prompt keeps its last n_ctx tokens.  After `eot` a row holds nothing but `eot`.
+class Samples(NamedTuple):
+    """The result: behind its `count` tokens, the one that ended it included, a row holds eot and 0."""
+    tokens: tf.Tensor  # int32 [B, N]
+    logprobs: tf.Tensor  # float32 [B, N]: under the network's own distribution, before any option changes it
+    count: tf.Tensor  # int32 [B]
+
+
+def sample(step_fn, empty_cache, prompt, given, options, limits):
+    """prompt int32 [B, S], of which row b's are the first given[b] >= 1 -> Samples.
+
+    step_fn(tokens [B, n], position [B], last [B], cache) -> (float32 logits [B, V] of the token after row b's
+    last[b]-th of `tokens`, cache), where row b has position[b] tokens in the cache; empty_cache(B, size) is any nested
+    structure of tensors [B, ...] with room for `size` tokens.
+
+    A row's tokens depend on its prompt, its seed and its options, not on its neighbours (nor, but for the draws
+    themselves, on whether XLA compiles this).  When the cache holds n_ctx tokens of a row, its last n_ctx / 2 are read
+    in again at positions 0.. and the text goes on from there.  A longer prompt keeps its last n_ctx tokens.
     """
-    length = options.length
-    batch, given = prompt.shape.as_list()
-    kept = min(given, n_ctx)
-    logits, cache = step_fn(prompt[:, given - kept:], tf.constant(0), cache)
-    token = choose(logits, seeds, 0, options)
-    # All tokens in one tensor, those not yet drawn as eot: what is read in again may reach back into the prompt.
-    text = tf.concat([prompt, tf.fill([batch, length], options.eot)], 1)  # [B, S + N]
-    text = _put(text, token, given)
-
-    def unfinished(i, text, token, position, ended, cache):
-        return tf.logical_and(i < length, tf.logical_not(tf.reduce_all(ended)))
-
-    def body(i, text, token, position, ended, cache):
-        logits, position, cache = _next_logits(step_fn, text, token, given + i, position, cache, n_ctx=n_ctx,
-                                               total=given + length)
-        token = tf.where_v2(ended, tf.fill([batch], options.eot), choose(logits, seeds, i, options))
-        ended = tf.logical_or(ended, tf.equal(token, options.eot))
-        return i + 1, _put(text, token, given + i), token, position, ended, cache
-    state = (tf.constant(1), text, token, tf.constant(kept), tf.equal(token, options.eot), cache)
-    return tf.while_loop(unfinished, body, state, maximum_iterations=max(length - 1, 0))[1][:, given:]
+    state = begin(step_fn, empty_cache, prompt, given, options, limits)
+    most = tf.maximum(limits.length - 1, 0) if tf.is_tensor(limits.length) else max(limits.length - 1, 0)
+    state, = tf.while_loop(lambda state: tf.logical_not(tf.reduce_all(state.ended)),
+                           lambda state: [advance(step_fn, state, options, limits)], [state], maximum_iterations=most)
+    tokens = tf.gather(state.text, state.given[:, None] + tf.range(limits.length), batch_dims=1)
+    return Samples(tokens, state.logprobs, state.count)
 
 
-def _next_logits(step_fn, text, token, written, position, cache, *, n_ctx, total):
-    """(logits, position, cache) after reading `token`, the last of `written` tokens of `text`."""
-    def go_on():
-        logits, new_cache = step_fn(token[:, None], position, cache)
-        return logits, position + 1, new_cache
+def begin(step_fn, empty_cache, prompt, given, options, limits):
+    """The State after the prompt is read and the first token drawn."""
+    prompt, given = keep_tail(prompt, given, limits)
+    batch, width = layers.sizes(prompt)
+    nothing = tf.fill([batch], 0)
+    cache = empty_cache(batch, _smaller(width + limits.length, limits.n_ctx))
+    logits, cache = step_fn(prompt, nothing, given - 1, cache)
+    seen = _count_tokens(prompt, given, layers.sizes(logits)[1]) if limits.penalties else ()
+    # All tokens in one tensor: what is read in again may reach back into the prompt.
+    text = tf.concat([prompt, tf.fill([batch, limits.length], limits.eot)], 1)  # [B, S + N]
+    state = State(tf.constant(0), text, given, nothing, given, nothing, options.length < 1,
+                  tf.fill([batch, limits.length], 0.0), options.stop, seen, cache)
+    return _draw(logits, state, options, limits)
+
+
+def advance(step_fn, state, options, limits):
+    """The State one token later."""
+    logits, position, cache = _read_token(step_fn, state, limits)
+    return _draw(logits, state._replace(position=position, cache=cache), options, limits)
+
+
+def keep_tail(prompt, given, limits):
+    """(prompt int32 [B, S'], given) with the last n_ctx tokens of each row, and eot behind them."""
+    width = layers.sizes(prompt)[1]
+    places = tf.range(_smaller(width, limits.n_ctx))  # [S']
+    if tf.is_tensor(width) or width > limits.n_ctx:
+        skipped = tf.maximum(given - limits.n_ctx, 0)
+        prompt = tf.gather(prompt, skipped[:, None] + places, batch_dims=1)
+        given -= skipped
+    return tf.where_v2(places < given[:, None], prompt, limits.eot), given
+
+
+def _read_token(step_fn, state, limits):
+    """(logits, position, cache) after each row's newest token; a row whose window is full starts a new one."""
+    width, n_ctx = layers.sizes(state.text)[1], limits.n_ctx
+    nothing = tf.zeros_like(state.position)
+    logits, cache = step_fn(state.token[:, None], tf.minimum(state.position, n_ctx - 1), nothing, state.cache)
+    position = tf.where_v2(state.ended, state.position, state.position + 1)
+    if not tf.is_tensor(width) and width <= n_ctx:  # no window can fill up: a short text needs no second branch
+        return logits, position, cache
+    full = position > n_ctx  # [B]
 
     def slide():
-        window = max(n_ctx // 2, 1)
-        recent = tf.gather(text, written - window + tf.range(window), axis=1)  # [B, n_ctx / 2]
-        logits, new_cache = step_fn(recent, tf.constant(0), cache)
-        return logits, tf.constant(window), new_cache
-    if total <= n_ctx:  # the window cannot fill up, so a short text needs no second branch in the graph
-        return go_on()
-    return tf.cond(position < n_ctx, go_on, slide)
+        half = max(n_ctx // 2, 1)
+        first = tf.maximum(state.given + state.number - half, 0)  # other rows may not have as many tokens
+        recent = tf.gather(state.text, first[:, None] + tf.range(half), batch_dims=1)  # [B, n_ctx / 2]
+        anew = step_fn(recent, nothing, nothing + half - 1, cache)
+        new_logits, new_cache = tf.nest.map_structure(
+            lambda new, old: tf.where_v2(_beside(full, new), new, old), anew, (logits, cache))
+        return new_logits, tf.where_v2(full, half, position), new_cache
+    return tf.cond(tf.reduce_any(full), slide, lambda: (logits, position, cache))
 
 
-def _put(text, token, column):
-    """`text` [B, S + N] with `token` [B] at `column`."""
-    here = tf.equal(tf.range(text.shape[1]), column)  # [S + N]
-    return tf.where_v2(here, token[:, None], text)
+def _draw(logits, state, options, limits):
+    """`state` with one more token in each row that has not ended: logits float32 [B, V] are those of that token."""
+    if limits.vocabulary is not None and limits.vocabulary < logits.shape[1]:
+        logits = tf.where_v2(tf.range(logits.shape[1]) < limits.vocabulary, logits, -float("inf"))
+    wanted = penalise(logits, state.seen, options.repetition_penalty) if limits.penalties else logits
+    token = tf.where_v2(state.ended, limits.eot, choose(wanted, state.number, options, limits))
+    logprob = tf.gather(logits, token, batch_dims=1) - tf.reduce_logsumexp(logits, 1)
+    rows = tf.range(layers.sizes(token)[0])
+    stop, seen = state.stop, state.seen
+    if limits.stops is not None:
+        stop = tf.gather_nd(tf.constant(limits.stops, tf.int32), tf.stack([stop, token], 1))
+    if limits.penalties:
+        seen = tf.tensor_scatter_nd_add(seen, tf.stack([rows, token], 1), tf.ones_like(logprob))
+    drawn = tf.logical_not(state.ended)
+    finished = tf.logical_or(tf.equal(token, limits.eot), state.number + 1 >= options.length)
+    if limits.stops is not None:
+        finished = tf.logical_or(finished, tf.equal(stop, STOPPED))
+    return state._replace(
+        number=state.number + 1, text=_put(state.text, token, state.given + state.number, drawn), token=token,
+        count=state.count + tf.cast(drawn, tf.int32), ended=tf.logical_or(state.ended, finished),
+        logprobs=_put(state.logprobs, logprob, state.number + tf.zeros_like(token), drawn), stop=stop, seen=seen)
 
 
-def choose(logits, seeds, number, options):
-    """Draws the `number`-th token of each row: logits float32 [B, V], seeds int32 [B] -> int32 [B]."""
-    if options.vocabulary is not None and options.vocabulary < logits.shape[1]:
-        logits = tf.where_v2(tf.range(logits.shape[1]) < options.vocabulary, logits, -float("inf"))
-    if options.temperature == 0:
-        return tf.argmax(logits, -1, output_type=tf.int32)
-    logits = keep_nucleus(keep_top(logits / options.temperature, options.top_k), options.top_p)
-    noise = [tf.random.stateless_uniform(logits.shape[1:], tf.stack([seed, number]), 1e-20, 1.0, alg=layers.RANDOM)
-             for seed in tf.unstack(seeds)]
+def choose(logits, number, options, limits):
+    """Draws the `number`-th token of each row: logits float32 [B, V] -> int32 [B]."""
+    likeliest = tf.argmax(logits, -1, output_type=tf.int32)
+    if not limits.draws:
+        return likeliest
+    cold = options.temperature < COLDEST
+    # From the largest down, so that the quotient of a low temperature cannot be too large for float32.
+    logits = (logits - tf.reduce_max(logits, -1, keepdims=True)) / tf.where_v2(cold, 1.0, options.temperature)[:, None]
+    if tf.is_tensor(limits.largest) or limits.largest:
+        logits = keep_likeliest(logits, options.top_k, options.top_p, limits.largest)
     # Gumbel's trick: the largest of logits plus this noise is a draw from their softmax.
-    return tf.argmax(logits - tf.math.log(-tf.math.log(tf.stack(noise))), -1, output_type=tf.int32)
+    noise = -tf.math.log(-tf.math.log(_uniform(options.seed, number, logits.shape[1])))
+    return tf.where_v2(cold, likeliest, tf.argmax(logits + noise, -1, output_type=tf.int32))
 
 
-def keep_top(logits, k):
-    """-inf for all but the k largest logits of each row (all that tie with the k-th stay); k = 0 keeps all."""
-    if not 0 < k < logits.shape[-1]:
-        return logits
-    smallest = tf.math.top_k(logits, k).values[:, -1:]
-    return tf.where_v2(logits < smallest, -float("inf"), logits)
-
-
-def keep_nucleus(logits, p):
-    """-inf for all but the fewest likeliest tokens whose probabilities reach p (https://arxiv.org/abs/1904.09751)."""
-    if p >= 1:
-        return logits
-    descending = tf.sort(logits, -1, direction="DESCENDING")
+def keep_likeliest(logits, top_k, top_p, largest):
+    """-inf for all but each row's top_k largest logits, and of those for all but the fewest whose probabilities reach
+    top_p (https://arxiv.org/abs/1904.09751); all that tie with the last one stay.  logits [B, V], top_k and top_p [B].
+    """
+    largest = _smaller(largest, layers.sizes(logits)[1])
+    descending = tf.math.top_k(logits, largest).values  # [B, largest]
+    within = tf.logical_or(tf.equal(top_k, 0)[:, None], tf.range(largest) < top_k[:, None])
+    descending = tf.where_v2(within, descending, -float("inf"))
     before = tf.cumsum(tf.nn.softmax(descending), -1, exclusive=True)
-    smallest = tf.reduce_min(tf.where_v2(before < max(p, 1e-9), descending, float("inf")), -1, keepdims=True)
-    return tf.where_v2(logits < smallest, -float("inf"), logits)
+    whole = (top_p >= 1)[:, None]  # without it, rounding of the sum could cut off the least likely
+    kept = tf.logical_and(within, tf.logical_or(whole, before < tf.maximum(top_p, 1e-9)[:, None]))
+    smallest = tf.reduce_min(tf.where_v2(kept, descending, float("inf")), -1, keepdims=True)
+    free = tf.logical_and(tf.equal(top_k, 0)[:, None], whole)
+    return tf.where_v2(tf.logical_or(free, logits >= smallest), logits, -float("inf"))
+
+
+def penalise(logits, seen, penalty):
+    """Logits of the tokens that a row holds (seen float32 [B, V]) divided, or where below 0 multiplied, by its
+    `penalty` float32 [B]: CTRL's (https://arxiv.org/abs/1909.05858), as transformers has it.
+    """
+    penalty = penalty[:, None]
+    return tf.where_v2(seen > 0, tf.where_v2(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+def _uniform(seeds, number, size):
+    """float32 [B, size] in (0, 1): row b's depend on seeds[b] and `number` alone."""
+    def row(seed):
+        return tf.random.stateless_uniform([size], tf.stack([seed, number]), 1e-20, 1.0, alg=layers.RANDOM)
+    if seeds.shape[0] is None:
+        return tf.map_fn(row, seeds, fn_output_signature=tf.TensorSpec([size], tf.float32))
+    return tf.stack([row(seed) for seed in tf.unstack(seeds)])
+
+
+def _count_tokens(prompt, given, vocabulary):
+    """float32 [B, V]: how often each of V ids stands among row b's first given[b] tokens."""
+    batch, width = layers.sizes(prompt)
+    places = tf.stack([tf.tile(tf.range(batch)[:, None], [1, width]), prompt], 2)  # [B, S, 2]
+    there = tf.cast(tf.range(width) < given[:, None], tf.float32)
+    return tf.tensor_scatter_nd_add(tf.fill([batch, vocabulary], 0.0), places, there)
+
+
+def _put(rows, value, column, wanted):
+    """`rows` [B, K] with value[b] at column[b] of each row b that is `wanted`."""
+    here = tf.equal(tf.range(layers.sizes(rows)[1]), column[:, None])  # [B, K]
+    return tf.where_v2(tf.logical_and(here, wanted[:, None]), value[:, None], rows)
+
+
+def _beside(row_values, tensor):
+    """[B] -> [B, 1, ...] of the rank of `tensor`."""
+    return tf.reshape(row_values, [-1] + [1] * (len(tensor.shape) - 1))
+
+
+def _smaller(a, b):
+    return tf.minimum(a, b) if tf.is_tensor(a) or tf.is_tensor(b) else min(a, b)

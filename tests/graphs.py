@@ -1,5 +1,6 @@
 """Small configs, and graphs of the real network with given weights, for the tests."""
 import contextlib
+import os
 
 import tensorflow.compat.v1 as tf
 
@@ -42,3 +43,16 @@ def logits(config, weights, tokens):
         flat = gpt2.logits_of(gpt2.transformer(tensors, tokens, config), tensors)
         return tf.reshape(flat, tokens.shape.as_list() + [config.n_vocab])
     return run_network(config, weights, tokens, function)
+
+
+def save_checkpoint(config, *, scale=0.2, step=1):
+    """Random weights and a step as the newest checkpoint of the config's model_dir."""
+    weights = reference.random_weights({weight.name: weight.shape for weight in weight_list(config)}, scale=scale)
+    with session() as s:
+        variables = gpt2.create_variables(config)
+        s.run([variables[name].initializer for name in variables], {
+            variables[name].initializer.inputs[1]: value for name, value in weights.items()})
+        saver = tf.train.Saver([*variables.values(), tf.train.create_global_step()])
+        s.run(tf.train.get_global_step().initializer)
+        os.makedirs(config.model_dir)
+        saver.save(s, os.path.join(config.model_dir, "model.ckpt"), global_step=step, write_meta_graph=False)

@@ -18,10 +18,11 @@ import corpus
 import estimator as estimators
 import generation
 import inputs
+import prompts
 from configs import schema
 from encoder import bpe
+from errors import UserError
 from models import gpt2
-from models.sampling import Options
 from tests import graphs, weight_files
 
 ADDRESS = "grpc://10.0.0.1:8470"  # never called
@@ -34,16 +35,25 @@ class Captured(Exception):
     """A session was about to open: the graph is complete."""
 
 
-def program(config, mode, input_fn, options=None, cores=8):
-    """(NodeDefs of the program for the TPU, names of the graph's functions)."""
+BUILD = estimators.build_estimator
+
+
+def estimator_for(config, limits, cores=8, hosts=1):
+    """The estimator, told that the TPU has so many cores."""
     with mock.patch.object(estimators, "resolve_tpu", lambda name: None):
-        built = estimators.build_estimator(config, ADDRESS, options)
+        built = BUILD(config, ADDRESS, limits)
     worker = "/job:worker/replica:0/task:0/device:"
     devices = [_DeviceAttributes(f"{worker}{kind}:{i}", kind, 0, 0)
                for kind, count in (("CPU", 1), ("TPU_SYSTEM", 1), ("TPU", cores)) for i in range(count)]
-    metadata = TPUSystemMetadata(num_cores=cores, num_hosts=1, num_of_cores_per_host=cores, topology=None,
-                                 devices=tuple(devices))
+    metadata = TPUSystemMetadata(num_cores=cores, num_hosts=hosts, num_of_cores_per_host=cores // hosts,
+                                 topology=None, devices=tuple(devices))
     built._ctx._lazy_tpu_system_metadata_dict = dict.fromkeys(("", None, ADDRESS), metadata)
+    return built
+
+
+def program(config, mode, input_fn, options=None, cores=8):
+    """(NodeDefs of the program for the TPU, names of the graph's functions)."""
+    built = estimator_for(config, options, cores)
     graphs = []
 
     def stop(*args, **kwargs):
@@ -123,8 +133,44 @@ def test_evaluation_program_has_only_what_tpus_compile(config, changes):
 def test_generating_program_has_only_what_tpus_compile(config, changes):
     config = config(**changes)
     encoder = bpe.load(config.encoder_path)
-    options = Options(length=20, eot=encoder.eot, vocabulary=encoder.size, top_k=7, top_p=0.9)  # beyond n_ctx
-    assert not problems(*program(config, "infer", generation._input_fn([1, 2, 3], 5, 8), options))
+    texts = [prompts.make("def", {"length": 20, "top_p": 0.9, "stop": ("\n",)}),  # beyond n_ctx
+             prompts.make("class Encoder:", {"top_k": 7, "length": 5, "repetition_penalty": 1.2, "num_samples": 4})]
+    rows = [row for prompt in texts for row in generation.rows_of(prompt, encoder, config.n_ctx)]
+    limits, stops = generation.limits_of(config, encoder, texts)
+    input_fn = generation._input_fn(rows, dict(zip((p.stop for p in texts), stops)), encoder.eot, whole_batches=True)
+    assert limits.draws and limits.penalties and limits.stops is not None and limits.largest == 40
+    nodes, functions = program(config, "infer", input_fn, limits)
+    assert any(node.op in ("While", "StatelessWhile") for node in nodes) and not problems(nodes, functions)
+
+
+def predicting(config, **tpu):
+    """Generates one sample by the real code up to the opening of a session; the batch sizes it has asked for."""
+    encoder, sizes = bpe.load(config.encoder_path), []
+    prompt = prompts.make("def", {"length": 3})
+    limits, _ = generation.limits_of(config, encoder, [prompt])
+    rows = generation.rows_of(prompt, encoder, config.n_ctx)
+    input_fn = generation._input_fn(rows, {(): 1}, encoder.eot, whole_batches=True)
+
+    def build(config, name, sampling_limits):
+        sizes.append(config.predict_batch_size)
+        return estimator_for(config, sampling_limits, **tpu)
+
+    def stop(*args, **kwargs):
+        raise Captured
+    with mock.patch.object(estimators, "build_estimator", build), pytest.raises((Captured, UserError)) as caught, \
+            mock.patch.object(monitored_session._MonitoredSession, "__init__", stop):
+        next(generation.draw(config, ADDRESS, "/nowhere/model.ckpt-0", input_fn, limits))
+    return sizes, caught.value
+
+
+def test_any_batch_of_samples_is_rounded_up_to_the_cores_of_the_tpu(run_config):
+    sizes, end = predicting(schema.load(run_config(predict_batch_size=9)))
+    assert sizes == [9, 16] and isinstance(end, Captured)
+
+
+def test_generating_on_several_hosts_is_refused_in_one_line(run_config):
+    sizes, end = predicting(schema.load(run_config(predict_batch_size=16)), cores=16, hosts=2)
+    assert sizes == [16] and str(end).startswith(f"--tpu {ADDRESS} has several hosts")
 
 
 def test_dynamic_shapes_and_unknown_operations_are_found(config):
