@@ -29,12 +29,9 @@ def quiet():
 
 def build_estimator(config, tpu=None, sampling_limits=None):
     """TPUEstimator for the config; `tpu` names a TPU, None trains on what TensorFlow finds on this machine."""
-    session_config = tf.ConfigProto(allow_soft_placement=True)
-    # Grappler's remapper fuses products with what follows into kernels that are up to four times slower on CPUs.
-    session_config.graph_options.rewrite_options.remapping = 2  # RewriterConfig.OFF
     run_config = tf.estimator.tpu.RunConfig(
         model_dir=config.model_dir, cluster=resolve_tpu(tpu) if tpu else None, tf_random_seed=config.seed,
-        session_config=session_config, save_checkpoints_steps=config.save_checkpoints_steps,
+        session_config=session_config(), save_checkpoints_steps=config.save_checkpoints_steps,
         keep_checkpoint_max=config.keep_checkpoint_max, save_summary_steps=None, log_step_count_steps=None,
         checkpoint_save_graph_def=False,  # a quarter of the time of a save, and nothing here reads it
         tpu_config=tf.estimator.tpu.TPUConfig(iterations_per_loop=config.iterations))
@@ -57,6 +54,13 @@ def _starting_with(source, model_fn):
     def started(features, labels, mode, params):
         return model_fn(features, labels, mode, params)._replace(scaffold_fn=scaffold)
     return started
+
+
+def session_config():
+    config = tf.ConfigProto(allow_soft_placement=True)
+    # Grappler's remapper fuses products with what follows into kernels that are up to four times slower on CPUs.
+    config.graph_options.rewrite_options.remapping = 2  # RewriterConfig.OFF
+    return config
 
 
 def resolve_tpu(name):

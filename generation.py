@@ -15,6 +15,7 @@ from encoder import stopping
 from models import sampling, saved
 
 RULE = "=" * 40
+ENDING = f"\n{RULE * 2}\n"
 
 
 class Row(NamedTuple):
@@ -30,7 +31,7 @@ class Sample(NamedTuple):
     text: str
     tokens: list
     logprobs: list
-    stop: str  # why it ended: "length", "eot" or "stop"
+    stop: str  # why it ended: "length", "eot", "stop", or "interrupted" by Ctrl-C
 
 
 def predict(config, encoder, prompts, args):
@@ -107,16 +108,21 @@ def finish(encoder, prompt, tokens, logprobs):
 
 def show(config, number, sample, *, as_json):
     """Prints the sample, as JSON or in the original's layout, and stores it in the latter."""
-    text = f"{heading(number)}{sample.prompt}{sample.text}{ENDING}"
-    print(json.dumps(sample._asdict()) if as_json else text, end="\n" if as_json else "", flush=True)
+    text = layout(number, sample)
+    print(json_of(sample) if as_json else text, end="\n" if as_json else "", flush=True)
     store(config, text)
+
+
+def json_of(sample):
+    return json.dumps(sample._asdict())
+
+
+def layout(number, sample):
+    return f"{heading(number)}{sample.prompt}{sample.text}{ENDING}"
 
 
 def heading(number):
     return f"{RULE} SAMPLE {number} {RULE}\n"
-
-
-ENDING = f"\n{RULE * 2}\n"
 
 
 def store(config, text):

@@ -30,6 +30,8 @@ def parse_arguments(argv):
     modes.add_argument("--predict_text", metavar="TEXT", help="continue this text")
     modes.add_argument("--predict_file", metavar="FILE", help="continue the text in this file; a .jsonl has many: a"
                        ' line {"prompt": TEXT} each, with options of its own where it names them ("length": 20)')
+    modes.add_argument("--interactive", action="store_true", help="continue each line of standard input as it comes:"
+                       " the weights are loaded once; Ctrl-C ends the text, not the program (CPU or GPU only)")
     options = parser.add_argument_group("generation")
     for name, option in prompts.OPTIONS.items():
         default = "" if option.default is None else f" (default: {option.default:g})"
@@ -45,15 +47,16 @@ def parse_arguments(argv):
 
 
 def _check_arguments(args):
-    modes = [name for name in ("eval", "plan") if getattr(args, name)]
+    modes = [name for name in ("eval", "plan", "interactive") if getattr(args, name)]
     modes += [name for name in ("which_data", "predict_text", "predict_file") if getattr(args, name) is not None]
     if len(modes) > 1:
         raise UserError(f"--{modes[0]} and --{modes[1]} exclude each other; give one")
     if args.which_data is not None and args.which_data < 1:
         raise UserError(f"--which_data is {args.which_data}, but steps are counted from 1")
     given = [name for name in (*prompts.OPTIONS, "stop", "json") if getattr(args, name) not in (None, False)]
-    if given and not (modes and modes[0].startswith("predict")):
-        raise UserError(f"--{given[0]} needs a text to continue; give --predict_text TEXT or --predict_file FILE")
+    if given and not (modes and modes[0].startswith(("predict", "interactive"))):
+        raise UserError(f"--{given[0]} needs a text to continue; give --predict_text TEXT, --predict_file FILE or"
+                        " --interactive")
 
 
 def _generation_options(args):
@@ -76,6 +79,9 @@ def main(argv=None):
             else [prompts.make(args.predict_text, given)]
         import generation  # here and not above: TensorFlow takes seconds, which --plan and a mistake need not cost
         return generation.predict(config, encoder, texts, args)
+    if args.interactive:
+        import interactive
+        return interactive.run(config, encoder, given, args)
     import training
     if args.which_data is not None:
         return training.print_documents(config, encoder, args.which_data)

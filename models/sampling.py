@@ -184,6 +184,12 @@ def keep_likeliest(logits, top_k, top_p, largest):
     return tf.where_v2(tf.logical_or(free, logits >= smallest), logits, -float("inf"))
 
 
+def largest_needed(options, vocabulary):
+    """Limits.largest int32 [] of `options` whose values only the graph knows; V is `vocabulary`."""
+    unsorted = tf.logical_and(tf.equal(options.top_k, 0), options.top_p < 1)
+    return tf.reduce_max(tf.where_v2(unsorted, vocabulary, options.top_k))
+
+
 def penalise(logits, seen, penalty):
     """Logits of the tokens that a row holds (seen float32 [B, V]) divided, or where below 0 multiplied, by its
     `penalty` float32 [B]: CTRL's (https://arxiv.org/abs/1909.05858), as transformers has it.

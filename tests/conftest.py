@@ -45,3 +45,18 @@ def run_config(text_corpus, tmp_path):
         path.write_text(json.dumps({name: value for name, value in values.items() if value is not ...}))
         return str(path)
     return write
+
+
+@pytest.fixture(scope="session")
+def random_run(text_corpus, tmp_path_factory):
+    """Path of the config of a run with a checkpoint of random weights: every token is possible and none certain."""
+    from configs import schema
+    from tests import graphs
+    folder = tmp_path_factory.mktemp("random_run")
+    values = {"n_ctx": 16, "n_vocab": 300, "n_embd": 32, "n_layer": 2, "n_head": 2, "predict_batch_size": 3,
+              "model_dir": str(folder / "run"), "encoder_path": str(text_corpus / "encoder"), "eval_steps": 0,
+              "predict_path": str(folder / "samples" / "out.txt"), "input": "tfrecords", "train_files": "none"}
+    path = folder / "config.json"
+    path.write_text(json.dumps(values))
+    graphs.save_checkpoint(schema.load(str(path)), scale=0.3)
+    return str(path)

@@ -14,28 +14,13 @@ from encoder import bpe
 from errors import UserError
 from tests import graphs
 
-# Random weights of a size at which every token is possible and none certain.
-SIZES = {"n_ctx": 16, "n_vocab": 300, "n_embd": 32, "n_layer": 2, "n_head": 2, "predict_batch_size": 3}
-
-
-@pytest.fixture(scope="module")
-def run(text_corpus, tmp_path_factory):
-    """Path of the config of a run with a checkpoint of random weights."""
-    folder = tmp_path_factory.mktemp("generation")
-    values = {**SIZES, "model_dir": str(folder / "run"), "encoder_path": str(text_corpus / "encoder"),
-              "predict_path": str(folder / "samples" / "out.txt"), "input": "tfrecords", "train_files": "none",
-              "eval_steps": 0}
-    (folder / "config.json").write_text(json.dumps(values))
-    graphs.save_checkpoint(schema.load(str(folder / "config.json")), scale=0.3)
-    return str(folder / "config.json")
-
 
 @pytest.fixture
-def call(run, capsys):
+def call(random_run, capsys):
     """Function (*arguments) -> what main.py prints to stdout."""
     def call(*arguments):
         capsys.readouterr()
-        assert main.main(["--model", run, *arguments]) == 0
+        assert main.main(["--model", random_run, *arguments]) == 0
         out, err = capsys.readouterr()
         assert err == ""
         return out
@@ -55,14 +40,14 @@ LINES = [{"prompt": "def é", "seed": 1, "num_samples": 3, "length": 9},
 
 
 @pytest.fixture(scope="module")
-def batched(run, tmp_path_factory):
+def batched(random_run, tmp_path_factory):
     """The objects of all LINES in one run, drawn in batches of 3."""
     path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in LINES))
     with pytest.MonkeyPatch.context() as patch:
         printed = []
         patch.setattr("builtins.print", lambda text, **options: printed.append(text))
-        assert main.main(["--model", run, "--predict_file", str(path), "--json", "--length", "5"]) == 0
+        assert main.main(["--model", random_run, "--predict_file", str(path), "--json", "--length", "5"]) == 0
     return [json.loads(line) for line in printed]
 
 
@@ -90,9 +75,9 @@ def test_a_sample_is_the_same_alone_and_in_a_file(call, batched, number, first):
     assert alone == {name: value for name, value in batched[first].items() if name != "logprobs"}
 
 
-def test_logprobs_are_those_of_the_network_before_any_option(run, batched):
+def test_logprobs_are_those_of_the_network_before_any_option(random_run, batched):
     """Of the first n_ctx - S tokens, by one pass over the whole text without a cache."""
-    config = schema.load(run)
+    config = schema.load(random_run)
     encoder = bpe.load(config.encoder_path)
     reader = tf.train.load_checkpoint(config.model_dir)
     weights = {name[len("model/"):]: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()
@@ -106,8 +91,8 @@ def test_logprobs_are_those_of_the_network_before_any_option(run, batched):
     np.testing.assert_allclose(sample["logprobs"], expected, atol=1e-4)
 
 
-def test_text_is_printed_and_stored_in_the_original_s_layout_and_json_is_stored_so_too(run, call):
-    stored = pathlib.Path(schema.load(run).predict_path)
+def test_text_is_printed_and_stored_in_the_original_s_layout_and_json_is_stored_so_too(random_run, call):
+    stored = pathlib.Path(schema.load(random_run).predict_path)
     arguments = ["--predict_text", "def é", "--length", "3", "--num_samples", "2", "--seed", "5"]
     before = stored.read_text() if stored.exists() else ""
     text, lines = call(*arguments), objects(call(*arguments, "--json"))
@@ -117,23 +102,23 @@ def test_text_is_printed_and_stored_in_the_original_s_layout_and_json_is_stored_
     assert stored.read_text() == before + 2 * text
 
 
-def test_the_end_of_text_ends_a_sample_and_is_not_part_of_it(run):
-    encoder = bpe.load(schema.load(run).encoder_path)
+def test_the_end_of_text_ends_a_sample_and_is_not_part_of_it(random_run):
+    encoder = bpe.load(schema.load(random_run).encoder_path)
     a = encoder.encode("a")[0]
     sample = generation.finish(encoder, prompts.make("p", {}), [a, a, encoder.eot], [-1.0, -2.0, -0.5])
     assert sample == ("p", "aa", [a, a, encoder.eot], [-1.0, -2.0, -0.5], "eot")
 
 
-def test_samples_of_neighbouring_seeds_are_different_texts(run):
-    encoder = bpe.load(schema.load(run).encoder_path)
+def test_samples_of_neighbouring_seeds_are_different_texts(random_run):
+    encoder = bpe.load(schema.load(random_run).encoder_path)
     rows = [row for seed in (1, 2) for row in generation.rows_of(
         prompts.make("a", {"seed": seed, "num_samples": 5}), encoder, 16)]
     assert len({row.seed for row in rows}) == 10
 
 
-def test_a_mistake_in_a_file_prints_and_stores_nothing(run, tmp_path, capsys):
+def test_a_mistake_in_a_file_prints_and_stores_nothing(random_run, tmp_path, capsys):
     path = tmp_path / "prompts.jsonl"
     path.write_text('{"prompt": "a"}\n{"prompt": "b", "temprature": 1}\n')
     with pytest.raises(UserError, match='line 2: unknown option "temprature"; did you mean "temperature"'):
-        main.main(["--model", run, "--predict_file", str(path)])
+        main.main(["--model", random_run, "--predict_file", str(path)])
     assert capsys.readouterr().out == ""
