@@ -32,6 +32,8 @@ def parse_arguments(argv):
                        ' line {"prompt": TEXT} each, with options of its own where it names them ("length": 20)')
     modes.add_argument("--interactive", action="store_true", help="continue each line of standard input as it comes:"
                        " the weights are loaded once; Ctrl-C ends the text, not the program (CPU or GPU only)")
+    modes.add_argument("--export_dir", metavar="DIR", help="write the newest checkpoint as a SavedModel, with the"
+                       " signatures generate and score and the vocabulary as assets")
     options = parser.add_argument_group("generation")
     for name, option in prompts.OPTIONS.items():
         default = "" if option.default is None else f" (default: {option.default:g})"
@@ -48,7 +50,8 @@ def parse_arguments(argv):
 
 def _check_arguments(args):
     modes = [name for name in ("eval", "plan", "interactive") if getattr(args, name)]
-    modes += [name for name in ("which_data", "predict_text", "predict_file") if getattr(args, name) is not None]
+    modes += [name for name in ("which_data", "predict_text", "predict_file", "export_dir")
+              if getattr(args, name) is not None]
     if len(modes) > 1:
         raise UserError(f"--{modes[0]} and --{modes[1]} exclude each other; give one")
     if args.which_data is not None and args.which_data < 1:
@@ -82,6 +85,9 @@ def main(argv=None):
     if args.interactive:
         import interactive
         return interactive.run(config, encoder, given, args)
+    if args.export_dir is not None:
+        import export
+        return export.write(config, encoder, args.export_dir, args.tpu)
     import training
     if args.which_data is not None:
         return training.print_documents(config, encoder, args.which_data)

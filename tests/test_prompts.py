@@ -1,5 +1,7 @@
 """Prompts and their options from files, and every mistake in them."""
 import json
+import os
+import re
 
 import pytest
 
@@ -53,3 +55,10 @@ def test_a_wrong_line_is_named_with_its_number(tmp_path, line, words):
 def test_a_file_without_prompts_is_a_mistake(tmp_path):
     with pytest.raises(UserError, match="prompts.jsonl is empty; write a line"):
         prompts.read(write(tmp_path, ""), {})
+
+
+def test_table_of_the_readme_has_every_option_and_its_default():
+    with open(os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "README.md")) as f:
+        table = dict(re.findall(r"^\| `--(\w+)[^`]*` \| ([^|]*) \|", f.read(), re.M))
+    for name, option in prompts.OPTIONS.items():
+        assert table[name] == ("another each time" if option.default is None else f"{option.default:g}"), name
