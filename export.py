@@ -12,7 +12,7 @@ import generation
 import storage
 from encoder import bpe
 from errors import UserError
-from models import gpt2, layers, sampling, saved
+from models import gpt2, layers, sampling, sources
 
 PADDING = -1  # behind the ids of a shorter row, in and out
 
@@ -33,7 +33,8 @@ def write(config, encoder, folder, tpu=None):
             os.replace(place, folder)
     finally:
         shutil.rmtree(place, ignore_errors=True)
-    print(f"wrote {path} as a SavedModel to {folder}: signatures generate and score, vocabulary in assets/")
+    print(f"wrote {path or config.init_checkpoint} as a SavedModel to {folder}: signatures generate and score,"
+          " vocabulary in assets/")
     return 0
 
 
@@ -43,8 +44,7 @@ def _save(config, encoder, path, folder):
         variables = gpt2.create_variables(config)
         weights = gpt2.cast_weights(variables, config)
         signatures = {"generate": _generate(weights, config, encoder), "score": _score(weights, config, encoder)}
-        with saved.reading(path):
-            tf.train.Saver(list(variables.values())).restore(session, path)
+        sources.restore(path, config, variables, session)
         vocabulary = [tf.constant(file, name=os.path.basename(file)) for file in bpe.files(config.encoder_path)]
         for file in vocabulary:
             tf.add_to_collection(tf.GraphKeys.ASSET_FILEPATHS, file)

@@ -12,6 +12,7 @@ import corpus
 import estimator as estimators
 import storage
 from encoder import stopping
+from errors import UserError
 from models import sampling, saved
 
 RULE = "=" * 40

@@ -9,7 +9,7 @@ import generation
 import prompts
 from encoder import stopping
 from errors import UserError
-from models import gpt2, sampling, saved
+from models import gpt2, sampling, sources
 
 MARK = "> "
 
@@ -61,8 +61,7 @@ class Decoder:
             kept = _keep(gpt2.cast_weights(variables, config))  # cast once, not for every token
             self._build(kept, encoder)
             self._session = tf.Session(config=estimators.session_config())
-            with saved.reading(path):
-                tf.train.Saver(list(variables.values())).restore(self._session, path)
+            sources.restore(path, config, variables, self._session)
             self._session.run(tf.local_variables_initializer())
 
     def _build(self, weights, encoder):

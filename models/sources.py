@@ -2,10 +2,11 @@
 import dataclasses
 
 import numpy as np
+import tensorflow.compat.v1 as tf
 
 import storage
 from errors import UserError
-from models import hugging_face, openai
+from models import hugging_face, openai, saved
 from models.weights import misfits
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl")
@@ -49,6 +50,16 @@ def check(source, config):
     if problem:
         raise UserError(f'"init_checkpoint" {source.path} does not fit the config: {problem}; set "n_embd" and'
                         f' "n_layer" to its sizes, {source.hints["n_embd"]} and {source.hints["n_layer"]}')
+
+
+def restore(path, config, variables, session):
+    """Gives {name: variable} the weights of the checkpoint at `path`, or of init_checkpoint where it is None."""
+    with saved.reading(path or config.init_checkpoint):
+        if path:
+            tf.train.Saver(list(variables.values())).restore(session, path)
+            return
+        session.run(tf.variables_initializer(list(variables.values())))
+        load(open_source(config.init_checkpoint), variables, session)
 
 
 def load(source, variables, session):
