@@ -56,7 +56,8 @@ def _check_arguments(args):
         raise UserError(f"--{modes[0]} and --{modes[1]} exclude each other; give one")
     if args.which_data is not None and args.which_data < 1:
         raise UserError(f"--which_data is {args.which_data}, but steps are counted from 1")
-    given = [name for name in (*prompts.OPTIONS, "stop", "json") if getattr(args, name) not in (None, False)]
+    given = [name for name in (*prompts.OPTIONS, "stop") if getattr(args, name) is not None]
+    given += ["json"] if args.json else []
     if given and not (modes and modes[0].startswith(("predict", "interactive"))):
         raise UserError(f"--{given[0]} needs a text to continue; give --predict_text TEXT, --predict_file FILE or"
                         " --interactive")

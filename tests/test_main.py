@@ -279,7 +279,8 @@ def test_a_mistake_is_one_line_on_stderr_and_status_2(run_config):
 @pytest.mark.parametrize("arguments, words", [
     (["--predict_text", "a", "--predict_file", "b"], "exclude each other"),
     (["--top_k", "3"], "--top_k needs a text to continue; give --predict_text TEXT, --predict_file FILE or --inter"),
-    (["--json"], "--json needs a text to continue"), (["--interactive", "--eval"], "exclude each other"),
+    (["--temperature", "0"], "--temperature needs a text"), (["--json"], "--json needs a text to continue"),
+    (["--interactive", "--eval"], "exclude each other"),
     (["--interactive", "--tpu", "local"], "--interactive runs on this machine's CPU or GPU; leave --tpu out"),
     (["--predict_text", "a", "--stop", ""], '--stop is [""], but must be a text that is not empty'),
     (["--predict_text", "a", "--temperature", "-1"], "--temperature is -1.0, but must be a number from 0 to 1000000"),
