@@ -127,7 +127,6 @@ def _in_turn(datasets, counts):
     return tf.data.Dataset.choose_from_datasets(ahead, choices, stop_on_empty_dataset=False).skip(2)
 
 
-
 def _training_windows(found, config, eot, start, stop):
     """Dataset of windows [start, stop) (and maybe more) of the whole mixture."""
     if len(found.parts) == 1:

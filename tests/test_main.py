@@ -404,7 +404,8 @@ def test_damaged_newest_checkpoint_is_named(run_config, tmp_path, how):
         assert "model.ckpt-4 is damaged or incomplete" in message and "no whole checkpoint is left" in message
 
 
-@pytest.mark.parametrize("how", ["cut off", "garbage", "gone"])
+@pytest.mark.parametrize("how", ["garbage", pytest.param("cut off", marks=pytest.mark.slow),
+                                 pytest.param("gone", marks=pytest.mark.slow)])
 def test_damaged_newest_checkpoint_is_passed_over_for_the_one_before(run_config, tmp_path, how):
     changes = {"max_steps": 9, "train_steps": 3, "eval_steps": 0, "res_dropout": 0.1}
     whole, config = run_config(model_dir=str(tmp_path / "whole"), **changes), str(tmp_path / "again.json")

@@ -77,6 +77,7 @@ def test_training_stops_at_a_damaged_record_or_goes_on_without_it_to_the_bit(run
         np.testing.assert_array_equal(value, clean[name], err_msg=name)
 
 
+@pytest.mark.slow
 def test_restart_and_evaluation_use_the_copies_that_are_there(run_config, text_corpus, data, tmp_path, capsys,
                                                               monkeypatch):
     damage(data / "text-eval_0.tfrecords")
@@ -177,6 +178,7 @@ def test_shards_of_another_vocabulary_are_not_taken_for_damage(run_config, text_
     assert corpus.find(config, corpus.TRAIN).records
 
 
+@pytest.mark.slow
 def test_damage_after_the_shards_were_read_stops_the_run_and_is_skipped_in_the_next(run_config, text_corpus, data,
                                                                                    tmp_path, capsys):
     path = data / "text_0.tfrecords"
