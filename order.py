@@ -77,16 +77,16 @@ def schedule(blocks, seed, start, stop):
     rows, position = [], start // per_epoch * per_epoch
     while position < stop:
         epoch = position // per_epoch
-        random = np.random.RandomState(_stable_seed(seed, epoch, 0))
+        random = np.random.RandomState(stable_seed(seed, epoch, 0))
         for number in random.permutation(len(blocks)):
             windows = blocks[number].windows
             if position + windows > start and position < stop:
-                rows.append([number, _stable_seed(seed, epoch, 1 + number)[0], max(0, start - position)])
+                rows.append([number, stable_seed(seed, epoch, 1 + number)[0], max(0, start - position)])
             position += windows
     return np.array(rows, np.int64).reshape(-1, 3)
 
 
-def _stable_seed(*numbers):
+def stable_seed(*numbers):
     """uint32 [4] that NumPy promises never to change for the same numbers."""
     return np.random.SeedSequence([int(number) for number in numbers]).generate_state(4)
 
@@ -127,5 +127,5 @@ def mixture_quota(weights):
 
 def mixture_order(quota, seed, period):
     """Which part each window of one period comes from: int64 [MIXTURE_PERIOD]."""
-    random = np.random.RandomState(_stable_seed(seed, period, 2**32))
+    random = np.random.RandomState(stable_seed(seed, period, 2**32))
     return random.permutation(np.repeat(np.arange(len(quota)), quota))

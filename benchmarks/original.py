@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 import inputs
+import order
 from datasets import records
 from errors import UserError
 from models import gpt2, layers, optimizers, weights
@@ -126,14 +127,14 @@ def stitched_windows(documents, eot, n_ctx, seed, start, stop):
     for number in range(start, stop):
         turn, group = divmod(number, groups)
         if number == start or not group:
-            order = np.random.RandomState(inputs._stable_seed(seed, turn)).permutation(len(documents))
-        text = [piece for i in order[group * STITCH:(group + 1) * STITCH] for piece in (documents[i], [eot])]
+            shuffled = np.random.RandomState(order.stable_seed(seed, turn)).permutation(len(documents))
+        text = [piece for i in shuffled[group * STITCH:(group + 1) * STITCH] for piece in (documents[i], [eot])]
         text = np.concatenate(text[:-1])
         places = len(text) - (n_ctx + 1)  # the last one is never drawn, as there
         if places < 1:
             raise UserError(f"{STITCH} documents of {len(text)} tokens in all are shorter than a window of"
                             f" {n_ctx + 1}; give longer ones or lower n_ctx")
-        place = np.random.RandomState(inputs._stable_seed(seed, turn, 1 + group)).randint(places)
+        place = np.random.RandomState(order.stable_seed(seed, turn, 1 + group)).randint(places)
         windows[number - start] = text[place:place + n_ctx + 1]
     return windows
 

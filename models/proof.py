@@ -106,7 +106,7 @@ def network_logits(source, config, tokens):
     def layer(weights, h):
         visible = tf.linalg.band_part(tf.ones([time, time], tf.bool), -1, 0)
         return gpt2.block(h, weights, config, noise=None, layer=0, visible=visible)[0]
-    h = run(["wte", "wpe"], lambda weights, tokens: gpt2.embed(weights, tokens, config, noise=None, position=None),
+    h = run(["wte", "wpe"], lambda weights, tokens: gpt2.embed(weights, tokens, config, noise=None, places=None),
             tokens=tokens[None])  # [1, T, C]
     for i in range(config.n_layer):
         h = run(gpt2.layer_weights(shapes, i), layer, f"h{i}/", h=h)
