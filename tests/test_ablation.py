@@ -204,8 +204,7 @@ def test_one_window_reads_what_the_groups_give_and_goes_on_across_train_calls(tm
     np.testing.assert_array_equal(read_tokens(("one_window",), config, 2, 4), found[6:])
 
 
-def test_first_shards_are_read_again_by_every_train_call_in_another_order(tmp_path, monkeypatch):
-    monkeypatch.setattr(inputs, "WINDOW_BUFFER_TOKENS", 1000)  # a buffer of millions takes seconds to make
+def test_first_shards_are_read_again_by_every_train_call_in_another_order(tmp_path):
     documents = write_shards(tmp_path, "a", [20, 20, 20, 20])
     first = {token for document in documents[:20] for token in document} | {EOT}
     config = config_for(tmp_path, train_steps=3)
