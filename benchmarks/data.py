@@ -26,7 +26,7 @@ import corpus
 import errors
 import order
 from configs import schema
-from datasets import building, create_tfrecords, manifest, records
+from datasets import create_tfrecords, manifest, records, workers
 from errors import UserError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -51,7 +51,7 @@ def main(argv=None):
     make_corpus(args.output_dir, args.gigabytes, args.files_per, config.n_vocab)
     found = corpus.find(config, corpus.TRAIN)
     shards = found.parts[0].shards
-    print(f"{building.cores()} cores of {_processor()}, load {os.getloadavg()[0]:.1f}, Python "
+    print(f"{workers.cores()} cores of {_processor()}, load {os.getloadavg()[0]:.1f}, Python "
           f"{platform.python_version()}, TensorFlow {version('tensorflow')}; {found.tokens:,} tokens in {len(shards)} "
           f"shards of {sum(shard.size for shard in shards) / 1e9:.2f} GB in all; n_ctx {config.n_ctx}, "
           f"train_batch_size {config.train_batch_size}; {args.rounds} rounds", flush=True)

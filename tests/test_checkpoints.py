@@ -21,7 +21,7 @@ from encoder import bpe, exchange
 from errors import UserError
 from models import checkpoints, gpt2, hugging_face, openai, proof, sources
 from models.weights import SCOPE, weight_list
-from tests import graphs, reference, weight_files
+from tests import graphs, measured, reference, weight_files
 from tests.weight_files import CONFIG, WEIGHTS, theirs, write_hf, write_openai, write_original, write_tf
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -528,13 +528,9 @@ def repeated_noise(shapes):
 
 def run_measured(*arguments):
     """The printed text and the largest resident memory in bytes of the command in a process of its own."""
-    # Not getrusage: a process starts with the largest size of the one that started it.
-    code = ("import re, sys; from models import checkpoints; checkpoints.main(sys.argv[1:]);"
-            " print(re.search(r'VmHWM:\\s+(\\d+) kB', open('/proc/self/status').read()).group(1))")
-    result = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], cwd=ROOT, capture_output=True,
-                            text=True, timeout=1500)
+    result, peak = measured.run(sys.executable, "-m", "models.checkpoints", *arguments, cwd=ROOT, timeout=1500)
     assert result.returncode == 0, result.stderr
-    return result.stdout, int(result.stdout.split()[-1]) * 1024
+    return result.stdout, peak
 
 
 @pytest.mark.slow

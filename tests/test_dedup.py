@@ -13,6 +13,7 @@ import pytest
 
 from datasets import create_tfrecords, dedup, manifest, records, signing
 from errors import UserError
+from tests import measured
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SCRIPT = os.path.join(ROOT, "datasets", "dedup.py")
@@ -265,7 +266,7 @@ def test_a_line_of_100_megabytes_fits_in_2_gigabytes(tmp_path):
     line = " ".join(rng.choices(vocabulary, k=10 ** 7))
     assert len(line) > 9e7
     write(tmp_path / "in", a=line, b="x" * 10 ** 8, c=line.upper() + " and a little more", d="x" * 10 ** 8, e=words(1))
-    process = start(tmp_path, "--input", str(tmp_path / "in"), "--processes", "1")
-    _, status, usage = os.wait4(process.pid, 0)
-    assert status == 0 and usage.ru_maxrss < 2 * 1024 ** 2  # KB
+    result, peak = measured.run(sys.executable, SCRIPT, "--output", tmp_path / "drop.txt", "--input", tmp_path / "in",
+                                "--processes", "1")
+    assert result.returncode == 0 and peak < 2 * 1024 ** 3, result.stderr
     assert (tmp_path / "drop.txt").read_text() == "c.txt\nd.txt\n"

@@ -17,7 +17,7 @@ import pytest
 import errors
 from datasets import archives, download
 from errors import UserError
-from tests import bad_server, fake_gcs
+from tests import bad_server, fake_gcs, measured
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 MONTH = "RS_2017-04"
@@ -284,14 +284,11 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(server, tmp_pat
 def test_memory_does_not_grow_with_the_list(server, tmp_path):
     def peak(lines):
         path = write_list(tmp_path, ["x"] * lines + [server.url("plain", 1)], f"list{lines}.txt")
-        code = (f"import resource, sys; sys.path.insert(0, {ROOT!r}); from datasets import download;"
-                "download.main(sys.argv[1:]);"
-                "print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)")
-        process = subprocess.run([sys.executable, "-c", code, path, *options(tmp_path / str(lines))],
-                                 capture_output=True, text=True)
+        process, size = measured.run(sys.executable, "-m", "datasets.download", path, *options(tmp_path / str(lines)),
+                                     cwd=ROOT)
         assert f"{lines} invalid" in process.stdout and "1 saved" in process.stdout, process.stderr
-        return int(process.stdout.split()[-1])
-    assert peak(100_000) - peak(1) < 3000  # kilobytes
+        return size
+    assert peak(100_000) - peak(1) < 3 * 2**20
 
 
 @pytest.mark.slow
