@@ -3,14 +3,13 @@
     python3 main.py --model configs/117M.json [--tpu NAME | grpc://HOST:PORT | local]
     python3 main.py --model configs/117M.json --predict_text "Once upon a time"
 """
-import os
 import sys
-import warnings
 
 import corpus
 import errors
 import plan
 import prompts
+import storage
 from configs import resume, schema
 from encoder import bpe
 from errors import UserError
@@ -77,7 +76,7 @@ def main(argv=None):
     if args.plan:
         print(plan.report(config, _found(config, encoder), _run_problems(config)))
         return 0
-    _silence_tensorflow()
+    storage.silence_tensorflow()
     if args.predict_text is not None or args.predict_file is not None:
         texts = prompts.read(args.predict_file, given) if args.predict_text is None \
             else [prompts.make(args.predict_text, given)]
@@ -95,13 +94,6 @@ def main(argv=None):
     if args.eval:
         return training.evaluate_whole(config, encoder, args.tpu)
     return training.train(config, encoder, args.tpu)
-
-
-def _silence_tensorflow():
-    """Before TensorFlow is imported: no lines about its build, its kernels and its libraries' next versions."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
 
 
 def _note(line):

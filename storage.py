@@ -5,6 +5,7 @@ import glob as local_glob
 import os
 import re
 import tempfile
+import warnings
 
 from errors import UserError
 
@@ -16,7 +17,15 @@ def is_remote(path):
     return path.startswith(REMOTE)
 
 
+def silence_tensorflow():
+    """Before TensorFlow is imported: no lines about its build, its kernels and its libraries' next versions."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+
+
 def _gfile():
+    silence_tensorflow()
     import tensorflow  # 2 to 10 seconds: only a gs:// path pays for it
     return tensorflow.io.gfile
 

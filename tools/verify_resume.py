@@ -25,6 +25,7 @@ import time
 from typing import NamedTuple
 
 import errors
+import storage
 from configs import schema
 from errors import UserError
 
@@ -229,7 +230,7 @@ def _train_and_record(model, record):
     import main as program
     args = ["--model", model]
     program.parse_arguments(args)
-    program._silence_tensorflow()
+    storage.silence_tensorflow()
     import tensorflow.compat.v1 as tf
 
     import session_hooks
