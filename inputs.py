@@ -27,6 +27,7 @@ DOCUMENTS_AT_ONCE, TOKENS_AT_ONCE = 256, 1 << 19  # that are parsed in one call:
 PARSERS = 4  # calls at the same time
 IGNORED = -1  # label that does not count: models.layers.IGNORED
 PREFETCHED_BATCHES = 4
+PREFETCHED_WINDOWS = 256  # handing them from thread to thread one by one would take most of the pipeline's time
 LONGEST_SCHEDULE = 20000  # rows
 
 
@@ -120,7 +121,7 @@ def _in_turn(datasets, counts):
     """
     # A dataset starts to read ahead when its first element is asked for; that must not cost a block.
     first = tf.data.Dataset.from_tensors(tf.zeros([0], datasets[0].element_spec.dtype))
-    ahead = [first.concatenate(dataset).prefetch(1) for dataset in datasets]
+    ahead = [first.concatenate(dataset).prefetch(PREFETCHED_WINDOWS) for dataset in datasets]
     turns = tf.data.Dataset.from_tensor_slices((np.arange(len(counts)) % 2, np.array(counts, np.int64))).flat_map(
         lambda turn, count: tf.data.Dataset.from_tensors(turn).repeat(count))
     choices = tf.data.Dataset.range(2).concatenate(turns)
