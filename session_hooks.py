@@ -1,6 +1,10 @@
 """What happens between the steps: the progress line, TensorBoard's scalars, and a clean stop on a signal."""
+import contextlib
 import os
+import select
 import signal
+import socket
+import threading
 import time
 
 import tensorflow.compat.v1 as tf
@@ -153,17 +157,35 @@ class StopOnSignal(tf.train.SessionRunHook):
 
     def __init__(self):
         self.signal_number = None
+        # Python calls handlers between two of its own instructions, and two signals of a kind once: in a step, which
+        # may take minutes, the first would be heard at its end and the second never.  This socket hears each at once.
+        self._arrived, self._written = socket.socketpair()
+        for end in (self._arrived, self._written):
+            end.setblocking(False)
+        self._lock = threading.RLock()  # a handler may interrupt another one
+        signal.set_wakeup_fd(self._written.fileno(), warn_on_full_buffer=False)
         self._install()
+        threading.Thread(target=self._listen, daemon=True).start()
 
     def _install(self):
         for number in self.SIGNALS:
-            signal.signal(number, self._handle)
+            signal.signal(number, self._count)
 
-    def _handle(self, number, frame):
-        if self.signal_number is not None:
-            os._exit(128 + number)
-        self.signal_number = number
-        os.write(2, b"signal %d: stopping after this step; once more stops at once\n" % number)
+    def _listen(self):
+        while True:
+            select.select([self._arrived], [], [])
+            self._count()
+
+    def _count(self, *_):
+        """Takes note of the signals that arrived: from the thread in the middle of a step, else as a handler."""
+        with self._lock, contextlib.suppress(BlockingIOError):
+            for number in self._arrived.recv(1024):
+                if number not in self.SIGNALS:
+                    continue
+                if self.signal_number is not None:
+                    os._exit(128 + number)
+                self.signal_number = number
+                os.write(2, b"signal %d: stopping after this step; once more stops at once\n" % number)
 
     def before_run(self, run_context):
         self._install()

@@ -1,8 +1,16 @@
-"""What is told between the steps."""
+"""What is told between the steps, and how a signal ends them."""
+import os
+import signal
+import subprocess
+import sys
+import time
+
 import numpy as np
 import pytest
 
 import session_hooks
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def spikes(losses):
@@ -40,3 +48,39 @@ def test_a_new_level_is_told_of_and_then_grown_used_to():
     found = spikes(losses)
     assert found[0] == 500 and found[-1] == 1400
     assert all(number < 700 for number in found[:-1]) and len(found) < 5
+
+
+LONG_STEP = """
+import hashlib
+import session_hooks
+stop = session_hooks.StopOnSignal()
+print("step", flush=True)
+hashlib.pbkdf2_hmac("sha256", b"", b"", 100_000_000)  # C code, as a step is: minutes in which no Python runs
+print("end", flush=True)
+"""
+
+
+@pytest.mark.parametrize("numbers", [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGTERM)])
+def test_signals_in_a_long_step_are_heard_at_once_and_the_second_kills(numbers):
+    process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", LONG_STEP], cwd=ROOT, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout.readline() == "step\n"
+    time.sleep(0.2)
+    process.send_signal(numbers[0])
+    words = f"signal {numbers[0]:d}: stopping after this step; once more stops at once\n"
+    assert process.stderr.readline() == words
+    process.send_signal(numbers[1])
+    assert process.wait(timeout=10) == 128 + numbers[1]
+    assert process.stdout.read() == "" and process.stderr.read() == ""
+
+
+def test_signal_between_two_steps_is_known_before_the_next_instruction():
+    kept = [signal.getsignal(number) for number in session_hooks.StopOnSignal.SIGNALS]
+    try:
+        stop = session_hooks.StopOnSignal()
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.signal_number == signal.SIGTERM
+    finally:
+        signal.set_wakeup_fd(-1)
+        for number, handler in zip(session_hooks.StopOnSignal.SIGNALS, kept):
+            signal.signal(number, handler)
