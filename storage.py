@@ -11,6 +11,7 @@ from errors import UserError
 
 REMOTE = "gs://"
 ANSWERS = {"401": "no or outdated credentials", "403": "no permission", "404": "no such bucket or object"}
+FULL = ("No space left on device", "Disk quota exceeded", "File too large")  # the last one: `ulimit -f`
 
 
 def is_remote(path):
@@ -123,7 +124,7 @@ def blame(error):
         return None
     text = str(error)
     path = re.search(r"gs://[^\s'\",;]*", text)
-    if "No space left on device" in text or "Disk quota exceeded" in text:
+    if any(words in text for words in FULL):
         return "no space left on the disk"
     answer = re.search(r"HTTP response code (\d+)", text)
     if path and answer:

@@ -95,7 +95,7 @@ def _train_to(estimator, config, train_set, encoder, step, target, stop, watch):
         try:
             estimator.train(input_fn, max_steps=target, hooks=[progress, stop])
         except (tf.train.NanLossDuringTrainingError, tf.errors.OpError) as error:
-            if "No space left" in str(error):
+            if any(words in str(error) for words in storage.FULL):
                 raise UserError(f'"model_dir" {config.model_dir}: no space left on the disk; make room and run again')
             if isinstance(error, tf.errors.OpError) and "Tensor had" not in error.message:
                 raise
