@@ -41,7 +41,7 @@ def parse_arguments(argv):
     options.add_argument("--json", action="store_true", help="print one JSON object per text and nothing else: prompt,"
                          " text, tokens (ids, the one that ended it included), logprobs (of each token under the"
                          " model's own distribution, before temperature, penalty, top_k and top_p), stop (length, eot,"
-                         " stop)")
+                         " stop, or with --interactive interrupted)")
     args = parser.parse_args(argv)
     _check_arguments(args)
     return args

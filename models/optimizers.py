@@ -40,7 +40,7 @@ def gradients(loss_fn, cast, variables, batch, slices=1):
 
     loss_fn(weights, *micro-batch, number of the micro-batch) -> mean loss; cast(variables) -> weights to compute
     with.  The rows of the batch go through in `slices` equal micro-batches, one at a time: same result up to
-    rounding (and dropout masks), activations of one micro-batch in memory.  Raises UserError where they do not divide.
+    rounding, activations of one micro-batch in memory.  Raises UserError where they do not divide.
     """
     rows = batch[0].shape[0]
     if rows % slices:

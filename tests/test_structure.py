@@ -9,17 +9,11 @@ from configs import schema
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PACKAGES = ("configs", "datasets", "encoder", "models", "tools")
-COMMANDS = ("main", "datasets.create_tfrecords", "encoder.train", "models.checkpoints", "tools.download_model")
-# Who may not import what, directly or through others of the project.  A command stands above the house, wherever its
-# file lies: nobody imports it, so that models.checkpoints may know the vocabulary that goes with the weights.
-COMMANDS = ("main", "datasets.create_tfrecords", "datasets.download", "encoder.train")
-COMMANDS = ("main", "datasets.create_tfrecords", "datasets.dedup", "encoder.train")
-COMMANDS = ("main", "datasets.create_tfrecords", "datasets.extract_text", "datasets.run_newspaper_extract",
-            "encoder.train")
-COMMANDS = ("main", "datasets.create_tfrecords", "datasets.verify_tfrecords", "encoder.train")
-COMMANDS = ("main", "datasets.create_tfrecords", "encoder.train", "tools.verify_resume")
+# Nobody imports a command, which stands above the house wherever its file lies: models.checkpoints may know the
+# vocabulary that goes with the weights.
 COMMANDS = ("main", "datasets.create_tfrecords", "datasets.dedup", "datasets.download", "datasets.extract_text",
-            "datasets.run_newspaper_extract", "encoder.train")
+            "datasets.run_newspaper_extract", "datasets.verify_tfrecords", "encoder.train", "models.checkpoints",
+            "tools.download_model", "tools.verify_resume")
 # Who may not import what, directly or through others of the project.
 FORBIDDEN = {
     "configs": ("tensorflow", "models", "inputs", "encoder", "datasets", "training", "estimator"),

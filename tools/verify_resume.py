@@ -8,9 +8,12 @@ The runs live in a temporary folder (where TMPDIR says); the config's `model_dir
 """
 import os
 import sys
+import warnings
 
-if __name__ == "__main__":  # run as a file: imports start at the repository
+if __name__ == "__main__":  # run as a file: imports start at the repository; and none of TensorFlow's lines
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    warnings.filterwarnings("ignore", category=FutureWarning)
 
 import argparse
 import dataclasses
