@@ -101,11 +101,22 @@ def _note(line):
 
 
 def _run_problems(config):
-    """Lines on what --plan sees in model_dir."""
-    try:
-        return resume.saved_config_warnings(config)
-    except UserError as error:
-        return [str(error)]
+    """Lines on what --plan sees in model_dir, and in init_checkpoint where the run would start from it."""
+    problems = []
+    for check in (resume.saved_config_warnings, _check_start):
+        try:
+            problems += check(config) or []
+        except UserError as error:
+            problems.append(str(error))
+    return problems
+
+
+def _check_start(config):
+    """Raises UserError where the run cannot start from its init_checkpoint: shapes alone are looked at."""
+    if config.init_checkpoint and not storage.exists(storage.join(config.model_dir, "checkpoint")):
+        _silence_tensorflow()
+        from models import sources  # TensorFlow reads its own checkpoints: only who starts from weights waits for it
+        sources.check(sources.open_source(config.init_checkpoint), config)
 
 
 def _found(config, encoder):

@@ -306,8 +306,10 @@ def test_resized_vocabulary_trains(tmp_path, run_config):
     ({"n_layer": 3}, '12 missing (model/h2/ln_1/g, model/h2/ln_1/b, model/h2/attn/c_attn/w, and 9 more)'),
     ({"n_embd": 24}, 'set "n_embd" and "n_layer" to its sizes, 12 and 2'),
     ({"init_checkpoint": "/nowhere"}, "/nowhere: no such file or folder; give a folder with model.safetensors")])
-def test_init_checkpoint_that_does_not_fit_is_one_line(tmp_path, run_config, change, words):
+def test_init_checkpoint_that_does_not_fit_is_one_line(tmp_path, run_config, capsys, change, words):
     config = run_config(**{**TRAINING, "init_checkpoint": write_hf(tmp_path / "src"), **change})
+    assert main.main(["--model", config, "--plan"]) == 0
+    assert words in capsys.readouterr().out.split("problems:")[1] and not os.path.exists(tmp_path / "run")
     for mode in ([], ["--predict_text", "a"]):
         with pytest.raises(UserError) as caught:
             main.main(["--model", config, *mode])
@@ -558,6 +560,11 @@ def test_weights_of_1558m_s_shapes_are_converted_both_ways_in_less_than_2_gb(tmp
             found = source_of(tmp_path / kind)
             for name in ("wte", f"h{n_layer - 1}/mlp/c_proj/w", "ln_f/b"):
                 np.testing.assert_array_equal(found.read(name), read(name))
+            if kind == "openai":
+                _, memory = run_measured("import-openai", tmp_path / kind, tmp_path / "again")
+                print("import-openai", memory)
+                assert memory < limit, memory
+                assert digests(tmp_path / "again") == digests(tmp_path / "ours")
             shutil.rmtree(tmp_path / kind)
     finally:
         for name in os.listdir(tmp_path):
