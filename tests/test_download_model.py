@@ -286,6 +286,17 @@ def test_wrong_bytes_without_a_published_checksum_are_found_by_tensorflow_s_own(
     assert os.listdir(tmp_path / "got") == []
 
 
+def test_files_that_were_there_before_are_not_deleted_whatever_is_wrong(mirror, models, tmp_path):
+    offer(mirror, models, "hf")
+    folder = tmp_path / "got"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "mine"}')
+    (folder / "checkpoint").write_text("mine")
+    message = mistake(call, mirror, folder, "--source", "hf")
+    assert '"model_type" is "mine"' in message and "config.json lay there before" in message
+    assert content(folder) == {"config.json": b'{"model_type": "mine"}', "checkpoint": b"mine"}
+
+
 def test_another_vocabulary_under_gpt2_s_name_is_refused(mirror, models, tmp_path):
     offer(mirror, models, "openai")
     mirror.files["/124M/encoder.json"] += b" "

@@ -40,13 +40,14 @@ def main(argv=None):
     pinned = _pinned(args)
     storage.make_folder(folder)
     with storage.only_run(os.path.join(folder, ".lock"), "choose another --output_dir"):
+        kept = [name for name in FILES[args.source] if os.path.exists(os.path.join(folder, name))]
         for name in FILES[args.source]:
             path = os.path.join(folder, name)
-            there = os.path.exists(path)
+            there = name in kept
             passed = fetch.fetch(_url(args, name), path, pinned.get(name))
             how = f"{passed.kind} as {passed.origin} says" if passed else "no checksum is published"
             print(f"{path}: {os.path.getsize(path):,} bytes, {'already there' if there else how}")
-        _check(folder)
+        _check(folder, [name for name in FILES[args.source] if name not in kept], kept)
     kind = {"openai": "import-openai", "hf": "import-hf"}[args.source]
     print(f"{folder} is whole; python3 -m models.checkpoints {kind} {folder} runs/{args.model}")
     return 0
@@ -83,8 +84,11 @@ def _url(args, name):
     return f"{base}/{REPOSITORIES[args.model]}/resolve/main/{name}"
 
 
-def _check(folder):
-    """Reads everything once: formats, and the checksum that TensorFlow keeps of each tensor.  Damage is deleted."""
+def _check(folder, fetched, kept):
+    """Reads everything once: formats, and the checksum that TensorFlow keeps of each tensor.
+
+    Where something is damaged, the files `fetched` are deleted.  What was `kept` may be of the user's own.
+    """
     from models import sources  # here and not above: it brings TensorFlow, and takes seconds
     try:
         if exchange.find(folder) != bpe.read_files():
@@ -93,10 +97,13 @@ def _check(folder):
         for name in source.shapes:
             source.read(name)
     except UserError as error:
-        for name in os.listdir(folder):
-            if any(name in names for names in FILES.values()):
-                os.unlink(os.path.join(folder, name))
-        raise UserError(f"{error}; what was fetched is deleted: run again, or give another --base_url")
+        for name in fetched:
+            os.unlink(os.path.join(folder, name))
+        deleted = "; what was fetched is deleted" if fetched else ""
+        if kept:
+            raise UserError(f"{error}{deleted}; {', '.join(kept)} lay there before: remove them if they are an earlier"
+                            " download's and run again, or give another --output_dir")
+        raise UserError(f"{error}{deleted}: run again, or give another --base_url")
 
 
 def _write_vocabulary(folder):
