@@ -15,6 +15,7 @@ LINE_SECONDS = 5  # between progress lines
 SCALARS_STEPS = 10  # between points in TensorBoard
 SPIKE_STEPS = 50  # over about so many steps the usual loss and its usual change from step to step are averaged
 SPIKE_CHANGES = 8  # above the usual loss
+TOGETHER_SECONDS = 0.2  # in which signals are one: `timeout` and others send theirs to the process and to its group
 
 
 class Meter:
@@ -156,7 +157,7 @@ class StopOnSignal(tf.train.SessionRunHook):
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self):
-        self.signal_number = None
+        self.signal_number, self._first = None, 0.0
         # Python calls handlers between two of its own instructions, and two signals of a kind once: in a step, which
         # may take minutes, the first would be heard at its end and the second never.  This socket hears each at once.
         self._arrived, self._written = socket.socketpair()
@@ -180,11 +181,12 @@ class StopOnSignal(tf.train.SessionRunHook):
         """Takes note of the signals that arrived: from the thread in the middle of a step, else as a handler."""
         with self._lock, contextlib.suppress(BlockingIOError):
             for number in self._arrived.recv(1024):
-                if number not in self.SIGNALS:
+                now = time.monotonic()
+                if number not in self.SIGNALS or now - self._first < TOGETHER_SECONDS:
                     continue
                 if self.signal_number is not None:
                     os._exit(128 + number)
-                self.signal_number = number
+                self.signal_number, self._first = number, now
                 os.write(2, b"signal %d: stopping after this step; once more stops at once\n" % number)
 
     def before_run(self, run_context):
