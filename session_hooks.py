@@ -61,14 +61,14 @@ class SpikeWatch:
 class Progress(tf.train.SessionRunHook):
     """Prints a line every few seconds and writes scalars to TensorBoard, from the graph's collection of scalars.
 
-    `max_steps` is where the run ends, `tokens` what a step reads, and seen(step) -> order.Seen.  The mean loss since
-    the last line is shown: one batch's says little.  A loss that jumps is named with its step at once; `watch` is the
-    run's SpikeWatch.
+    `max_steps` is where the run ends, `tokens` what a step reads, seen(step) -> order.Seen, and `dropped` the share of
+    an epoch that no window holds.  The mean loss since the last line is shown: one batch's says little.  A loss that
+    jumps is named with its step at once; `watch` is the run's SpikeWatch.
     """
 
-    def __init__(self, model_dir, *, max_steps, tokens, seen, watch, say=print):
+    def __init__(self, model_dir, *, max_steps, tokens, seen, dropped, watch, say=print):
         self._model_dir, self._max_steps, self._tokens, self._seen = model_dir, max_steps, tokens, seen
-        self._watch, self._say = watch, say
+        self._dropped, self._watch, self._say = dropped, watch, say
         self._line, self._point = None, None
         self.step = None  # of the last update, for whoever catches an error
 
@@ -115,7 +115,7 @@ class Progress(tf.train.SessionRunHook):
     def _write(self, values, loss, rate):
         seen = self._seen(self.step)
         points = dict(values, tokens_per_second=rate * self._tokens, epoch=max(seen.epochs),
-                      documents_seen=seen.documents, tokens_seen=seen.tokens)
+                      documents_seen=seen.documents, tokens_seen=seen.tokens, dropped=self._dropped)
         if "loss" in values:
             points["loss"] = loss
         summary = tf.Summary(value=[tf.Summary.Value(tag=name, simple_value=float(value))

@@ -90,7 +90,8 @@ def _train_to(estimator, config, train_set, encoder, step, target, stop, watch):
     input_fn = inputs.make_train_input_fn(config, train_set, encoder.eot, start_step=step, stop_step=target)
     progress = session_hooks.Progress(
         config.model_dir, max_steps=config.max_steps, tokens=config.train_batch_size * config.n_ctx,
-        seen=lambda step: order.seen(config, train_set, step), watch=watch)
+        seen=lambda step: order.seen(config, train_set, step), dropped=order.dropped(config, train_set),
+        watch=watch)
     with _naming_damage(config, train_set), saved.reading(saved.latest(config.model_dir) or "none"):
         try:
             estimator.train(input_fn, max_steps=target, hooks=[progress, stop])

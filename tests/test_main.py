@@ -103,6 +103,7 @@ def test_tensorboard_gets_training_and_evaluation_scalars(run_config, tmp_path):
         assert all(np.isfinite(value) and value > 0 for _, value in training[tag])
     assert training["tokens_seen"] == [(10, 640), (20, 1280)]
     assert training["documents_seen"] == [(10, 0), (20, 0)]  # of two documents a third was read
+    assert all(0 < value < 0.01 for _, value in training["dropped"]) and len(training["dropped"]) == 2
     assert evaluation["perplexity"][0][1] == pytest.approx(np.exp(evaluation["token_loss"][0][1]), rel=1e-5)
 
 
