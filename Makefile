@@ -31,11 +31,14 @@ quickstart: $(READY_TO_RUN)
 	@$(PYTHON) main.py --model configs/quickstart.json --predict_text "class" --length 200 --top_k 20 \
 	    --temperature 0.8 --seed 1
 
+# A test process for each core; more than four would ask for much memory.
+PYTEST := $(PYTHON) -m pytest --numprocesses logical --maxprocesses 4 --dist loadscope
+
 test: $(READY)
-	@$(PYTHON) -m pytest -m "not slow"
+	@$(PYTEST) -m "not slow"
 
 test-slow: $(READY)
-	@$(PYTHON) -m pytest -m slow
+	@$(PYTEST) -m slow
 
 lint: $(READY)
 	@$(PYTHON) -m ruff check .

@@ -114,7 +114,7 @@ def _run_problems(config):
 def _check_start(config):
     """Raises UserError where the run cannot start from its init_checkpoint: shapes alone are looked at."""
     if config.init_checkpoint and not storage.exists(storage.join(config.model_dir, "checkpoint")):
-        _silence_tensorflow()
+        storage.silence_tensorflow()
         from models import sources  # TensorFlow reads its own checkpoints: only who starts from weights waits for it
         sources.check(sources.open_source(config.init_checkpoint), config)
 

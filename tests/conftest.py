@@ -11,6 +11,7 @@ tf.disable_eager_execution()
 tf.logging.set_verbosity(tf.logging.ERROR)
 
 import json  # noqa: E402
+import shutil  # noqa: E402
 import sysconfig  # noqa: E402
 
 import pytest  # noqa: E402
@@ -30,21 +31,42 @@ def text_corpus(tmp_path_factory):
     return folder
 
 
+def _small_run(text_corpus, folder):
+    return {"n_ctx": 16, "n_vocab": 300, "n_embd": 32, "n_layer": 2, "n_head": 2, "lr": 1e-2, "warmup_steps": 2,
+            "train_batch_size": 4, "eval_batch_size": 3, "predict_batch_size": 2, "train_steps": 4, "eval_steps": 2,
+            "max_steps": 8, "save_checkpoints_steps": 100, "input": "tfrecords", "data_path": str(text_corpus),
+            "train_files": "text_*.tfrecords", "eval_files": "text-eval_*.tfrecords",
+            "encoder_path": str(text_corpus / "encoder"), "model_dir": str(folder / "run"),
+            "predict_path": str(folder / "samples" / "out.txt")}
+
+
 @pytest.fixture
 def run_config(text_corpus, tmp_path):
     """Function (**changes) -> path of a JSON config of a run that takes a second, with its model_dir in tmp_path."""
     def write(**changes):
-        values = {"n_ctx": 16, "n_vocab": 300, "n_embd": 32, "n_layer": 2, "n_head": 2, "lr": 1e-2, "warmup_steps": 2,
-                  "train_batch_size": 4, "eval_batch_size": 3, "predict_batch_size": 2, "train_steps": 4,
-                  "eval_steps": 2,
-                  "max_steps": 8, "save_checkpoints_steps": 100, "input": "tfrecords", "data_path": str(text_corpus),
-                  "train_files": "text_*.tfrecords", "eval_files": "text-eval_*.tfrecords",
-                  "encoder_path": str(text_corpus / "encoder"), "model_dir": str(tmp_path / "run"),
-                  "predict_path": str(tmp_path / "samples" / "out.txt"), **changes}
+        values = {**_small_run(text_corpus, tmp_path), **changes}
         path = tmp_path / "config.json"
         path.write_text(json.dumps({name: value for name, value in values.items() if value is not ...}))
         return str(path)
     return write
+
+
+@pytest.fixture(scope="session")
+def trained_folder(text_corpus, tmp_path_factory):
+    """A model_dir after the 4 steps and the evaluation of run_config(max_steps=4)."""
+    import main
+    folder = tmp_path_factory.mktemp("trained")
+    config = folder / "config.json"
+    config.write_text(json.dumps({**_small_run(text_corpus, folder), "max_steps": 4}))
+    assert main.main(["--model", str(config)]) == 0
+    return folder / "run"
+
+
+@pytest.fixture
+def finished(trained_folder, run_config, tmp_path):
+    """Path of run_config(max_steps=4), whose run is done."""
+    shutil.copytree(trained_folder, tmp_path / "run")
+    return run_config(max_steps=4)
 
 
 @pytest.fixture(scope="session")
