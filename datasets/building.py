@@ -14,7 +14,7 @@ import numpy as np
 
 import storage
 from configs import reading
-from datasets import documents, manifest, records
+from datasets import cleaning, documents, manifest, records
 from encoder import bpe
 from errors import UserError
 
@@ -99,7 +99,7 @@ def _judge(document, encoder, job):
     """(outcome, text, token ids) of a document."""
     if document.text is None:
         return "bad_lines", "", None
-    text = bpe.well_formed(documents.clean(document.text) if job.clean else document.text)
+    text = bpe.well_formed(cleaning.clean(document.text) if job.clean else document.text)
     if not text.strip():
         return "empty", text, None
     try:

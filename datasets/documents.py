@@ -184,12 +184,6 @@ def read(index, number):
     return Document(identity(index, number), text, invalid)
 
 
-def clean(text):
-    """`text` as the original cleaned it: broken encodings, HTML entities, quotes and ligatures mended, NFKC."""
-    import ftfy  # half a second that --no_ftfy saves
-    return ftfy.fix_text(text, normalization="NFKC")
-
-
 def _find(inputs, excluded, option):
     """Yields (root, path below it) of every file to read, sorted within each input, nothing twice."""
     found = [place for pattern in inputs for place in _expand(pattern, option)]

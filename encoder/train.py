@@ -20,7 +20,7 @@ from tqdm import tqdm
 import errors
 import storage
 from configs import reading
-from datasets import documents
+from datasets import cleaning, documents
 from encoder import bpe
 from errors import UserError
 
@@ -79,7 +79,7 @@ def _texts(index, clean):
     for number in tqdm(range(len(index.file)), unit="doc", mininterval=0.5 if sys.stderr.isatty() else 30):
         text = documents.read(index, number).text
         if text:
-            yield bpe.well_formed(documents.clean(text) if clean else text)
+            yield bpe.well_formed(cleaning.clean(text) if clean else text)
 
 
 def _finished(folder, plan):

@@ -134,10 +134,6 @@ def test_a_file_that_shrank_or_went_is_an_error(tree):
         documents.read(index, 0)
 
 
-def test_text_is_cleaned_as_in_the_original():
-    assert documents.clean("schÃ¶n &lt;b&gt; ﬁne “quoted”\r\n") == 'schön <b> fine "quoted"\n'
-
-
 def test_deeply_nested_json_is_a_bad_line(tmp_path):
     (tmp_path / "x.jsonl").write_text("[" * 100000 + "\n" + json.dumps({"text": "ok"}))
     assert [document.text for document in read_all([tmp_path])] == [None, "ok"]

@@ -1,0 +1,242 @@
+"""datasets/cleaning.py: the proof that its short way is ftfy's, from ftfy's own tables, and texts of every kind."""
+import functools
+import glob
+import itertools
+import os
+import random
+import re
+import sysconfig
+import unicodedata
+
+import ftfy
+import pytest
+from ftfy import badness, chardata
+
+from datasets import cleaning
+
+try:
+    from re import _constants as constants
+    from re import _parser as parser
+except ImportError:  # Python 3.9 and 3.10
+    import sre_constants as constants
+    import sre_parse as parser
+
+STDLIB = sysconfig.get_paths()["stdlib"]
+WORDS = "The “naïve” café’s menu — 3…5 €, Ærøskøbing; Übergröße! Привет, мир. Ελληνικά 東京タワー、한국어 العربية עברית"
+MOJIBAKE = [word.encode().decode(encoding, "replace") for word in [*WORDS.split(), "\U0001f600", "\xa0", "„à la“"]
+            for encoding in ("latin-1", "cp1252", "cp1251", "cp1250", "cp1253", "mac_roman", "cp437",
+                             "sloppy-windows-1252")]
+ENTITIES = ["&amp;", "&lt;", "&eacute;", "&EACUTE;", "&#8217;", "&#x2019;", "&#128;", "&amp;lt;", "&nosuch;", "&amp",
+            "& ;", "&\uff41mp;", "\uff06lt\uff1b", "&ﬂ;", "&\u2460;", "<", "<b>", "&", ";", "#", "&" + "a" * 24 + ";"]
+CONTROLS = [*map(chr, [*range(32), *range(127, 160)]), "\r\n", "\x1b[31m", "\u2028", "\u2029", "\ufeff", "\ufff9",
+            "\ufffc", "\u206a", "\ud83d", "\ude00", "\ud83d\ude00", "\ufffd"]
+JOINING = ["e\u0301", "\u0301", "\u0327", "\u1100", "\u1161", "\u11a8", "가", "か", "\u3099", "ｶ", "ﾞ", "\u0653", "ا",
+           "\u0338", "="]
+CHANGING = [*map(chr, chardata.LIGATURES), "ｆ", "＜", "＆", "；", "ｱ", "\u3000",
+            *"“”‘’‚„‛‟ʼ…½⅓™№µ²ªº¨´˜ſ№℃㎏①Ⅷ‶￥"]
+SUSPECTS = sorted(set("".join(badness.MOJIBAKE_CATEGORIES.values())) | {c for c in badness.BADNESS_RE.pattern
+                                                                            if c > "\x7f"})
+
+
+def fixed(text):
+    return ftfy.fix_text(text, normalization="NFKC")
+
+
+def test_text_is_cleaned_as_in_the_original():
+    assert cleaning.clean("schÃ¶n &lt;b&gt; ﬁne “quoted”\r\n") == 'schön <b> fine "quoted"\n'
+
+
+def members(characters):
+    return set(re.findall(f"[{characters}]", "".join(map(chr, range(0x110000)))))
+
+
+@functools.lru_cache(maxsize=1)
+def classes():
+    return members(cleaning.INERT), members(cleaning.QUIET), members(cleaning.LOUD)
+
+
+def sets(pattern):
+    """[(characters that an item of the parsed expression can match or None for any, its least count)]."""
+    for kind, value in pattern:
+        if kind is constants.AT:
+            continue
+        least = 1
+        if kind is constants.MAX_REPEAT:
+            least, _, ((kind, value),) = value
+        if kind is constants.LITERAL:
+            yield {chr(value)}, least
+        elif kind is constants.IN and all(k in (constants.LITERAL, constants.RANGE) for k, _ in value):
+            yield {chr(c) for k, v in value for c in (range(v[0], v[1] + 1) if k is constants.RANGE else [v])}, least
+        else:
+            assert kind in (constants.ANY, constants.IN), kind
+            yield None, least
+
+
+def test_ftfy_is_the_one_that_the_short_way_was_proven_for():
+    assert ftfy.__version__ == cleaning.PROVEN_FTFY, "prove it anew for this one; until then it gets all text"
+
+
+def test_whatever_ftfy_takes_for_a_broken_encoding_holds_a_suspicious_place():
+    inert, quiet, loud = classes()
+    assert not inert & quiet and not inert & loud and not quiet & loud
+    (kind, (_, alternatives)), = parser.parse(badness.BADNESS_RE.pattern, re.VERBOSE)
+    assert kind is constants.BRANCH and len(alternatives) > 30
+    for alternative in alternatives:
+        items = list(sets(alternative))
+        needed = [known - inert - quiet - loud == known for known, least in items if known and least]
+        pairs = [(left & (inert | quiet | loud), right & (inert | quiet | loud))
+                 for (left, one), (right, other) in zip(items, items[1:]) if left and right and one and other]
+        assert any(needed) or any(not (left | right) & inert and not (left & quiet and right & quiet)
+                                  for left, right in pairs), alternative
+
+
+def test_suspicious_places_are_those_of_the_definition():
+    inert, quiet, loud = classes()
+    some = ["a", "\n", "’", "é", "ж", "©", "É", "“", "Ã", "\x85", "œ"]
+    for text in map("".join, itertools.product(some, repeat=3)):
+        expected = set(text) - inert - quiet - loud or any(
+            {left, right} <= loud | quiet and {left, right} & loud for left, right in zip(text, text[1:]))
+        assert bool(cleaning.SUSPICIOUS.search(text)) == bool(expected), text
+
+
+def composing():
+    """Characters that normalization may join to the one before them, or move; all others begin something new."""
+    found = set(map(chr, [*range(0x1161, 0x1176), *range(0x11a8, 0x11c3)]))  # of Hangul, by arithmetic
+    for character in map(chr, range(0x110000)):
+        parts = unicodedata.decomposition(character).split()
+        if len(parts) == 2 and not parts[0].startswith("<"):
+            found.add(chr(int(parts[1], 16)))
+        if unicodedata.combining(character):
+            found.add(character)
+    return found
+
+
+def one_by_one(character):
+    """What ftfy's steps that look at single characters make of one."""
+    text = character.translate(chardata.LIGATURES).translate(chardata.WIDTH_MAP)
+    text = chardata.SINGLE_QUOTE_RE.sub("'", chardata.DOUBLE_QUOTE_RE.sub('"', text))
+    return unicodedata.normalize("NFKC", text.replace("\u2028", "\n").replace("\u2029", "\n"))
+
+
+def test_each_character_of_the_classes_is_mapped_by_itself_and_once():
+    inert, quiet, loud = classes()
+    known, joining = inert | quiet | loud, composing()
+    dropped = {chr(c) for c in chardata.CONTROL_CHARS} | set(map(chr, [*range(0x80, 0xa0), *range(0xd800, 0xe000), 27]))
+    assert not known & (joining | dropped)
+    for character in known - {"\r"}:
+        image = one_by_one(character)
+        assert image == cleaning._replace(character) and image, character
+        assert all(one_by_one(c) == c for c in image) and "\r" not in image, character
+        assert unicodedata.normalize("NFKD", image)[0] not in joining, character
+        # No suspicious place comes into being, within the image or beside its neighbours'.
+        allowed = inert if character in inert else inert | quiet if character in quiet else known
+        assert set(image) <= allowed and not cleaning.SUSPICIOUS.search(image), character
+        # And no entity.
+        assert character in "&\uff06" or "&" not in image, character
+        assert character in ";\uff1b" or ";" not in image, character
+        assert not character.isspace() or image.isspace(), character
+    assert members(cleaning.REPLACED.pattern[1:-1]) == {c for c in known - {"\r"} if one_by_one(c) != c}
+
+
+def test_an_entity_of_ftfy_is_one_of_ours():
+    assert chardata.HTML_ENTITY_RE.pattern == "&#?[0-9A-Za-z]{1,24};"
+    for text in ("&a;", "&#x2019;", "&" + "a" * 24 + ";", "&#" + "1" * 24 + ";", "\uff06\uff41\uff4d\uff50\uff1b"):
+        assert cleaning.ENTITY.fullmatch(text)
+
+
+def test_every_character_that_is_not_sent_to_ftfy_comes_out_as_from_it():
+    inert, quiet, loud = classes()
+    replaced = members(cleaning.REPLACED.pattern[1:-1])
+    for character in sorted(replaced | quiet | loud | {c for c in inert if c < "\u3100"}):
+        assert cleaning.clean(character) == fixed(character), character
+
+
+ALPHABETS = {
+    "mojibake": [*MOJIBAKE, *"ab \n", "Ã", "â€", "€", "œ"], "entities": [*ENTITIES, *"ab \n\n", "ﬁ", "é"],
+    "controls": [*CONTROLS, *"ab \n[m", "é"], "joining": [*JOINING, *"ab \n"], "changing": [*CHANGING, *"ab &;\n"],
+    "suspects": [*SUSPECTS, *"ab \nAB.", "\xa0"], "words": [*WORDS.split(), *"  \n\n<&;"],
+    "all": [*MOJIBAKE[::7], *ENTITIES, *CONTROLS[::3], *JOINING, *CHANGING, *SUSPECTS[::2], *"aaa   \n\n\n\r"],
+}
+
+
+@pytest.mark.parametrize("name", ALPHABETS)
+def test_random_texts_come_out_as_from_ftfy(name):
+    numbers = random.Random(name)
+    ways = set()
+    for _ in range(700):
+        text = "".join(numbers.choices(ALPHABETS[name], k=numbers.randrange(1, 30)))
+        assert cleaning.clean(text) == fixed(text), ascii(text)
+        ways.add(bool(cleaning.SUSPICIOUS.search(text) or cleaning.ENTITY.search(text)))
+    assert ways == {False, True}
+
+
+def test_pairs_of_suspects_come_out_as_from_ftfy():
+    numbers = random.Random(0)
+    for left, right in numbers.sample(list(itertools.product(SUSPECTS, SUSPECTS)), 4000):
+        text = numbers.choice(["", "a", " ", "A"]) + left + right + numbers.choice(["", "a", " ", "\n"])
+        assert cleaning.clean(text) == fixed(text), ascii(text)
+
+
+def test_only_what_may_be_broken_goes_to_ftfy(monkeypatch):
+    monkeypatch.setattr(cleaning, "_fix", lambda text, **options: f"[{text!r}, {options['unescape_html']}]")
+    assert cleaning.clean("“It’s” — a\xa0naïve café…\r\n3 € &\tco; Übermaß\n") == (
+        '"It\'s" — a naïve café...\n3 € &\tco; Übermaß\n')
+    for text in ("Привет, мир.", "Ελληνικά", "日本語テキスト。ー", "한국어", "中文“，”", "\U0001f600 \u2192 x"):
+        assert cleaning.clean(text) == unicodedata.normalize("NFKC", text).replace("“", '"').replace("”", '"'), text
+    assert cleaning.clean("a\nÃ© b\n’\n&lt;\nc<d\n&gt;\n\x07") == (
+        "a\n['Ã© b\\n', auto]'\n['&lt;\\n', auto]c<d\n&gt;\n['\\x07', False]")
+
+
+def test_another_ftfy_gets_all_text(monkeypatch):
+    monkeypatch.setattr(cleaning, "_fix", lambda text: ["all", text])
+    monkeypatch.setattr(cleaning, "PROVEN_FTFY", "6.3.0")
+    cleaning._proven.cache_clear()
+    try:
+        assert cleaning.clean("plain") == ["all", "plain"]
+    finally:
+        cleaning._proven.cache_clear()
+
+
+@pytest.mark.parametrize("text", [
+    "a" * (cleaning.SEGMENT - 1) + "\r\nb", "a" * cleaning.SEGMENT + "\r\nb", "’" + "a" * cleaning.SEGMENT + "’",
+    "&lt;" + "a" * cleaning.SEGMENT + "&lt;<&lt;\n&lt;", "\n\x07" + "a" * cleaning.SEGMENT + "&lt;\n“", ""],
+    ids=["end cut", "end whole", "quotes", "entities", "control", "empty"])
+def test_lines_that_ftfy_cuts_come_out_as_from_it(text):
+    assert cleaning.clean(text) == fixed(text)
+
+
+def real_texts(*patterns):
+    for path in sorted(path for pattern in patterns for path in glob.glob(pattern, recursive=True)):
+        with open(path, encoding="utf-8", errors="replace", newline="") as f:
+            yield path, f.read(100_000)
+
+
+def packages(*parts):
+    return os.path.join(sysconfig.get_paths()["purelib"], *parts)
+
+
+def test_real_texts_come_out_as_from_ftfy():
+    found = 0
+    for path, text in real_texts(packages("ftfy", "*.py"), packages("justext", "stoplists", "[A-F]*.txt"),
+                                 os.path.join(STDLIB, "[t-z]*.py")):
+        assert cleaning.clean(text[:20_000]) == fixed(text[:20_000]), path
+        found += 1
+    assert found > 30
+
+
+@pytest.mark.slow
+def test_all_texts_at_hand_and_their_mojibake_come_out_as_from_ftfy():
+    for path, text in real_texts(packages("**", "*.txt"), packages("**", "*.md"), packages("**", "*.rst"),
+                                 os.path.join(STDLIB, "*.py"), os.path.join(STDLIB, "test", "test_[a-e]*.py"),
+                                 os.path.join(STDLIB, "encodings", "*.py"), "/usr/share/doc/*/copyright"):
+        assert cleaning.clean(text) == fixed(text), path
+        for encoding in ("cp1252", "latin-1", "cp1251", "mac_roman") if not text.isascii() else ():
+            broken = text[:5000].encode().decode(encoding, "replace")
+            assert cleaning.clean(broken) == fixed(broken), (path, encoding)
+
+
+@pytest.mark.slow
+def test_every_character_alone_and_between_letters_comes_out_as_from_ftfy():
+    for character in map(chr, range(0x110000)):
+        for text in (character, f"a{character}b"):
+            assert cleaning.clean(text) == fixed(text), ascii(text)
