@@ -120,16 +120,12 @@ def encode_varints(values):
     values = np.asarray(values, np.int64)
     if values.size and values.min() < 0:
         raise ValueError(f"token ids start at 0, got {values.min()}")
-    lengths = np.ones(len(values), np.int64)
-    for bits in range(7, int(np.max(values, initial=0)).bit_length(), 7):
-        lengths += values >> bits > 0
-    ends = np.cumsum(lengths)
-    starts = ends - lengths
-    out = np.empty(ends[-1] if len(ends) else 0, np.uint8)
-    for k in range(int(np.max(lengths, initial=0))):
-        here = lengths > k
-        out[starts[here] + k] = (values[here] >> 7 * k & 0x7F) | (lengths[here] > k + 1).astype(np.int64) << 7
-    return out.tobytes()
+    columns = max(1, -(-int(np.max(values, initial=0)).bit_length() // 7))
+    rest = values[:, None] >> 7 * np.arange(columns)  # [T, bytes of the longest]
+    out = (rest & 0x7F | (rest > 0x7F) << 7).astype(np.uint8)
+    kept = rest > 0
+    kept[:, 0] = True
+    return out[kept].tobytes()
 
 
 def decode_varints(data):
