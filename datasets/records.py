@@ -198,11 +198,13 @@ def _fields(data):
 
 
 def _delimited(number, data):
-    return encode_varint(number << 3 | LENGTH_DELIMITED) + encode_varint(len(data)) + data
+    return b"%b%b%b" % (encode_varint(number << 3 | LENGTH_DELIMITED), encode_varint(len(data)), data)
 
 
 def encode_varint(value):
     """int >= 0 -> bytes."""
+    if value < 0x80:
+        return bytes((value,))
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
