@@ -51,7 +51,7 @@ def main(argv=None):
     make_corpus(args.output_dir, args.gigabytes, args.files_per, config.n_vocab)
     found = corpus.find(config, corpus.TRAIN)
     shards = found.parts[0].shards
-    print(f"{workers.cores()} cores of {_processor()}, load {os.getloadavg()[0]:.1f}, Python "
+    print(f"{workers.cores()} cores of {processor()}, load {os.getloadavg()[0]:.1f}, Python "
           f"{platform.python_version()}, TensorFlow {version('tensorflow')}; {found.tokens:,} tokens in {len(shards)} "
           f"shards of {sum(shard.size for shard in shards) / 1e9:.2f} GB in all; n_ctx {config.n_ctx}, "
           f"train_batch_size {config.train_batch_size}; {args.rounds} rounds", flush=True)
@@ -229,7 +229,7 @@ def _status(key):
         return next(int(line.split()[1]) * 1024 / MEGABYTE for line in f if line.startswith(key))
 
 
-def _processor():
+def processor():
     with open("/proc/cpuinfo") as f:
         return next((line.split(":")[1].strip() for line in f if line.startswith("model name")), platform.machine())
 

@@ -7,10 +7,11 @@ import sys
 
 import pytest
 
-from benchmarks import data, shakespeare
+from benchmarks import data, preparation, shakespeare, straightforward
 from datasets import manifest, records
 from encoder import bpe
 from errors import UserError
+from tests import pages
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # White space at both ends of both parts: the split lies among the line ends.
@@ -126,3 +127,59 @@ def test_data_benchmark_reads_every_token_and_ends_with_one_json_line(tmp_path):
     assert whole - 9 * 128 < read["pipeline"] <= whole
     assert 0 < found["ratio"] < 2 and 0 < found["pipeline_mb"] < found["peak_mb"]
     assert list(found["first_batch_seconds"]) == ["0", "10", "50", "99"]
+
+
+def test_plain_encoder_of_the_benchmark_makes_the_ids_of_gpt2():
+    encode, encoder = straightforward.Encoder(*bpe.files()).encode, bpe.load()
+    text = "It's  the naïve café\n\n  of 1234 東京, antidisestablishmentarianism!!!  "
+    assert encode(text) == encode(text) == encoder.encode(text)  # the second time from its cache
+
+
+@pytest.fixture
+def installed(tmp_path):
+    """A folder of texts and pages as a system has them."""
+    folder = tmp_path / "installed"
+    (folder / "below").mkdir(parents=True)
+    for number in range(7):
+        (folder / "below" / f"page-{number}.html").write_text(pages.article(number, "de"), encoding="utf-8")
+        text = f"The “{number}” of\nthe café’s harbour…\r\n" * 60
+        (folder / f"text-{number}.txt").write_bytes(text.encode())
+    (folder / "broken.txt").write_bytes(b"\xff\xfe no text")
+    return folder
+
+
+def prepare(folder, *more):
+    return subprocess.run([sys.executable, os.path.join(ROOT, "benchmarks", "preparation.py"), "--texts", str(folder),
+                           "--pages", str(folder), "--rounds", "1", "--megabytes", "0.02", "--page_count", "5", *more],
+                          capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", preparation.PARTS)
+def test_preparation_benchmark_compares_equal_work_and_ends_with_one_json_line(installed, part):
+    result = prepare(installed, "--only", part)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout.splitlines()[-1])
+    if part == "texts":
+        assert found["without_ftfy_records"] == found["with_ftfy_records"] > 5
+        assert all(0 < low <= middle <= high for middle, low, high in
+                   (found[f"{key}_times_plain"] for key in ("without_ftfy", "with_ftfy")))
+    elif part == "pages":
+        assert found["pages"] == 5 and found["texts_of_pages"] == {"ours": 5, "trafilatura": 5}
+    else:
+        assert found["create_tfrecords_two_processes"][0] > 0 and found["run_newspaper_extract_two_processes"][0] > 0
+
+
+def test_contenders_that_make_other_records_are_refused(installed, tmp_path):
+    paths = [str(tmp_path / name) for name in ("a.tfrecords", "b.tfrecords")]
+    for path, ids in zip(paths, ([5, 6], [5, 7])):
+        records.write(path, [(b"key", ids, 0)])
+    assert preparation._same_records(paths[:1]) == 1
+    with pytest.raises(UserError, match="different records: the comparison is void"):
+        preparation._same_records(paths)
+
+
+def test_a_folder_without_texts_or_pages_is_one_line_and_status_2(tmp_path):
+    result = prepare(tmp_path, "--only", "pages")
+    assert result.returncode == 2 and "no HTML file there" in result.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in result.stderr

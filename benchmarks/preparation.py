@@ -1,0 +1,295 @@
+"""Preparing data, beside what one would write first: texts -> records, pages -> texts, and two processes beside one.
+
+Texts and pages are those that are installed with Python and the system, or --texts and --pages.  Contenders run in
+turn on the same files, in one process each and after a round that is not counted, and must come to the same records.
+Ends with one JSON line.
+"""
+import os
+import sys
+
+if __name__ == "__main__":  # run as a file: imports start at the repository
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import argparse
+import functools
+import itertools
+import json
+import logging
+import multiprocessing
+import platform
+import resource
+import shutil
+import statistics
+import subprocess
+import sysconfig
+import tempfile
+import time
+from importlib.metadata import version
+
+import numpy as np
+from resiliparse.extract import html2text
+
+import errors
+from benchmarks import straightforward
+from benchmarks.data import processor
+from datasets import archives, building, documents, extractors, guarded, records, workers
+from encoder import bpe
+from errors import UserError
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+INSTALLED = [sysconfig.get_paths()["stdlib"], sysconfig.get_paths()["purelib"], "/usr/share/doc"]
+PARTS = ("texts", "pages", "processes")
+DOCUMENT_CHARACTERS = 5000  # OpenWebText's mean
+PAGE_BYTES, PAGE_SECONDS = 300_000, 30
+MINIMUM_SIZE = 25
+SHARDS = 12
+
+
+def main(argv=None):
+    """Arguments -> tables and the JSON line; returns 0."""
+    args = _arguments(argv)
+    os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", TOKENIZERS_PARALLELISM="false")
+    versions = ", ".join(f"{name} {version(name)}" for name in ("tiktoken", "tokenizers", "ftfy", "trafilatura"))
+    print(f"{workers.cores()} cores of {processor()}, load {os.getloadavg()[0]:.1f}, Python "
+          f"{platform.python_version()}, {versions}; {args.rounds} rounds", flush=True)
+    result = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for part in PARTS if args.only is None else (args.only,):
+            result.update({"texts": texts, "pages": pages, "processes": processes}[part](args, folder))
+    result["load"] = round(os.getloadavg()[0], 1)
+    print(json.dumps(result))
+    return 0
+
+
+# Measuring
+
+def side_by_side(title, runs, rounds, amount, unit):
+    """{name: [(seconds, CPU seconds) of each round]} of `runs`, {name: function that returns both}, in turn."""
+    times = {name: [] for name in runs}
+    for number in range(rounds + 1):
+        for name, run in runs.items():
+            found = run()
+            if number:
+                times[name].append(found)
+    for name, found in times.items():
+        rates = [amount / cpu for _, cpu in found]
+        clock = statistics.median(amount / wall for wall, _ in found)
+        print(f"{title}, {name:12} {statistics.median(rates):8.2f} {unit} a CPU second ({min(rates):.2f} to "
+              f"{max(rates):.2f}), {clock:8.2f} a second", flush=True)
+    return times
+
+
+def ratio(times, ours, theirs, which=1):
+    """(median, least, most) of how many times as fast `ours` was in each round; `which`: 0 by the clock, 1 by CPU."""
+    found = [other[which] / own[which] for own, other in zip(times[ours], times[theirs])]
+    return [round(value, 3) for value in (statistics.median(found), min(found), max(found))]
+
+
+def timed(function, *arguments):
+    """(seconds, CPU seconds of this process)."""
+    wall, cpu = time.monotonic(), time.process_time()
+    function(*arguments)
+    return time.monotonic() - wall, time.process_time() - cpu
+
+
+# Texts -> records
+
+def texts(args, folder):
+    """Ours, one process, beside a plain Python BPE and beside tokenizers, both with TensorFlow's TFRecordWriter."""
+    paths, size = collect_texts(args, os.path.join(folder, "texts"))
+    result = {"texts": len(paths), "text_megabytes": round(size / 1e6, 1)}
+    files, warm = bpe.files(), straightforward.Encoder(*bpe.files())
+    # "plain" has an empty cache of words, as in a new process; "warm" met each word in the round before.
+    encoders = {"plain": lambda: straightforward.Encoder(*files).encode, "warm": lambda: warm.encode,
+                "tokenizers": lambda: straightforward.tokenizers_encode(*files)}
+    for clean, peers in ((False, {"plain": 4, "warm": None, "tokenizers": 3}), (True, {"plain": 2, "warm": None})):
+        key = "with_ftfy" if clean else "without_ftfy"
+        job = _job(os.path.join(folder, "texts"), os.path.join(folder, f"{key}.tfrecords"), clean)
+        targets = {name: os.path.join(folder, f"{key}_{name}.tfrecords") for name in peers}
+        runs = {"ours": lambda job=job: timed(building.build_shard, job, lambda amount: None)}
+        for name, target in targets.items():
+            runs[name] = lambda name=name, target=target, clean=clean: timed(
+                straightforward.write, paths, target, encoders[name](), clean, MINIMUM_SIZE)
+        times = side_by_side(key, runs, args.rounds, size / 1e6, "MB")
+        result[key + "_records"] = _same_records([job.path, *targets.values()])
+        for name, wanted in peers.items():
+            result[f"{key}_times_{name}"] = found = ratio(times, "ours", name)
+            print(f"{key}: {found[0]:.1f} times as fast as {name} ({found[1]:.1f} to {found[2]:.1f})"
+                  + (f"; wanted: at least {wanted}" if wanted else ""), flush=True)
+    return result
+
+
+def _job(source, target, clean):
+    """What one process of create_tfrecords.py does, after the documents are listed."""
+    state = target + ".state"
+    os.makedirs(state)
+    index = documents.make_index([source])
+    count = len(index.file)
+    building.prepare(state, index, {"train": np.arange(count)}, np.zeros(count, bool))
+    return building.Job(state, target, "train", 0, count, None, bpe.load().fingerprint, MINIMUM_SIZE, clean)
+
+
+def _same_records(paths):
+    """How many records each file holds.  Raises UserError where they differ."""
+    contents = [[(key, ids.tolist()) for key, ids in map(records.decode, (p for _, p in records.read(path)))]
+                for path in paths]
+    for path, content in zip(paths, contents):
+        if content != contents[0]:
+            raise UserError(f"{path} and {paths[0]} hold different records: the comparison is void")
+    return len(contents[0])
+
+
+def collect_texts(args, folder):
+    """Writes documents of installed texts until there are enough; returns (paths, bytes)."""
+    paths, size = [], 0
+    os.makedirs(folder, exist_ok=True)
+    for path in _shuffled(args.texts, (".txt", ".md", ".rst", ".html", ".htm")):
+        with open(path, "rb") as f:
+            data = f.read()
+        try:
+            text = data.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            continue
+        text = html2text.extract_plain_text(text, main_content=True) if path.endswith(("html", "htm")) else text
+        start = 0
+        while start < len(text) and size < args.megabytes * 1e6:
+            stop = text.rfind("\n", start, start + DOCUMENT_CHARACTERS) + 1
+            stop = stop if stop > start else start + DOCUMENT_CHARACTERS
+            paths.append(os.path.join(folder, f"{len(paths):06d}.txt"))
+            with open(paths[-1], "w", encoding="utf-8", newline="") as f:
+                f.write(text[start:stop])
+            size, start = size + os.path.getsize(paths[-1]), stop
+        if size >= args.megabytes * 1e6:
+            break
+    if not paths:
+        raise UserError(f"--texts {' '.join(args.texts)}: no text there, that is .txt, .md, .rst or .html")
+    return paths, size
+
+
+# Pages -> texts
+
+def pages(args, folder):
+    """trafilatura in our guarded process beside the library's own loop."""
+    found = collect_pages(args)
+    kept = {}
+    times = side_by_side("pages", {"ours": lambda: _guarded(found, kept), "trafilatura": lambda: _bare(found, kept)},
+                         args.rounds, len(found), "pages")
+    beside, clock = ratio(times, "ours", "trafilatura"), ratio(times, "ours", "trafilatura", 0)
+    print(f"pages: ours has {beside[0]:.3f} of its speed by CPU seconds ({beside[1]:.3f} to {beside[2]:.3f}; wanted: "
+          f"at least 0.9), {clock[0]:.3f} by the clock; texts from {kept['ours']} and {kept['trafilatura']} of "
+          f"{len(found)} pages", flush=True)
+    return {"pages": len(found), "page_megabytes": round(sum(map(len, found)) / 1e6, 1), "extraction_speed": beside,
+            "extraction_speed_by_clock": clock, "texts_of_pages": kept}
+
+
+def _guarded(found, kept):
+    options = extractors.Options(("trafilatura",), 1, None)
+    tasks = itertools.chain([(-1, found[0])], enumerate(found))  # after the first the process has started
+    results = guarded.results(tasks, extractors.make, options, 1, PAGE_SECONDS)
+    next(results)
+    child, = multiprocessing.active_children()
+    wall, cpu = time.monotonic(), time.process_time() + _cpu_of(child.pid)
+    outcomes = [outcome for _, (outcome, _) in itertools.islice(results, len(found))]
+    times = time.monotonic() - wall, time.process_time() + _cpu_of(child.pid) - cpu
+    results.close()
+    kept["ours"] = outcomes.count("kept")
+    return times
+
+
+def _bare(found, kept):
+    import trafilatura
+    logging.disable(logging.CRITICAL)
+
+    def loop():
+        kept["trafilatura"] = sum(bool(trafilatura.extract(page, include_comments=False)) for page in found)
+    return timed(loop)
+
+
+def _cpu_of(pid):
+    """CPU seconds of another process so far."""
+    with open(f"/proc/{pid}/stat") as f:
+        fields = f.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def collect_pages(args):
+    """[bytes] of installed HTML files."""
+    found = []
+    for path in _shuffled(args.pages, (".html", ".htm")):
+        with open(path, "rb") as f:
+            page = f.read(PAGE_BYTES + 1)
+        if 0 < len(page) <= PAGE_BYTES:
+            found.append(page)
+        if len(found) == args.page_count:
+            break
+    if not found:
+        raise UserError(f"--pages {' '.join(args.pages)}: no HTML file there")
+    return found
+
+
+def _shuffled(folders, suffixes):
+    """Paths of all such files below the folders, in an order that depends on them alone."""
+    paths = sorted({os.path.join(folder, name) for root in folders for folder, _, names in os.walk(root)
+                    for name in names if name.endswith(suffixes)})
+    order = np.random.RandomState(0).permutation(len(paths))
+    return [paths[i] for i in order if os.path.isfile(paths[i])]
+
+
+# Two processes beside one
+
+def processes(args, folder):
+    """create_tfrecords.py and run_newspaper_extract.py as commands, start-up and all."""
+    count = len(collect_texts(args, os.path.join(folder, "texts"))[0])
+    found = collect_pages(args)
+    os.makedirs(os.path.join(folder, "archives"))
+    for number in range(SHARDS):
+        writer = archives.Writer(os.path.join(folder, "archives"), os.path.join(folder, f"state-{number}.txt"),
+                                 f"RS_2017-{number + 1:02d}")
+        for line in range(number, len(found), SHARDS):
+            writer.add(line, f"http://localhost/{line}", found[line], {})
+        writer.close()
+    commands = {"create_tfrecords": ["--input", os.path.join(folder, "texts"), "--name", "x", "--eval_fraction", "0",
+                                     "--files_per", str(-(-count // SHARDS))],
+                "run_newspaper_extract": ["--input", os.path.join(folder, "archives")]}
+    result = {}
+    for name, options in commands.items():
+        command = [sys.executable, os.path.join(ROOT, "datasets", name + ".py"), *options]
+        times = side_by_side(name, {f"{n} process": functools.partial(_command, command, folder, n) for n in (1, 2)},
+                             args.rounds, 1, "runs")
+        clock, cpu = (ratio(times, "2 process", "1 process", which) for which in (0, 1))
+        print(f"{name}: two processes are {clock[0]:.2f} times as fast as one ({clock[1]:.2f} to {clock[2]:.2f}; "
+              f"wanted: at least 1.8), and take {1 / cpu[0]:.2f} times its CPU seconds", flush=True)
+        result.update({name + "_two_processes": clock, name + "_cpu_of_two": round(1 / cpu[0], 3)})
+    return result
+
+
+def _command(command, folder, count):
+    """(seconds, CPU seconds with all its workers) of a command with so many processes."""
+    output = os.path.join(folder, "output")
+    shutil.rmtree(output, ignore_errors=True)
+    before, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    subprocess.run([*command, "--output_dir", output, "--processes", str(count)], stdout=subprocess.DEVNULL,
+                   stderr=subprocess.PIPE, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.monotonic() - wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def _arguments(argv):
+    parser = errors.Parser(description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add("--texts", nargs="+", default=INSTALLED, metavar="FOLDER",
+        help="of .txt, .md, .rst and .html files, with all below")
+    add("--pages", nargs="+", default=INSTALLED, metavar="FOLDER", help="of HTML files, with all below")
+    add("--megabytes", type=float, default=10.0, help="of text, at most")
+    add("--page_count", type=int, default=200, help="pages, at most")
+    add("--rounds", type=int, default=5, help="measurements of each, after one that is not counted")
+    add("--only", choices=PARTS, help="measure this alone")
+    args = parser.parse_args(argv)
+    for name, low in (("megabytes", 1e-6), ("page_count", 1), ("rounds", 1)):
+        if not getattr(args, name) >= low:
+            raise UserError(f"--{name} {getattr(args, name)} is out of range: give at least {low:g}")
+    return args
+
+
+if __name__ == "__main__":
+    errors.run_command(main)
