@@ -1,7 +1,7 @@
 # Set-up, the quick start and the checks.  `make quickstart` and `make test` need Python 3.9 to 3.11 and nothing else.
 VENV ?= .venv
 PYTHON := $(VENV)/bin/python
-READY := $(VENV)/.ready-$(shell cat requirements.txt requirements-dev.txt | cksum | cut -d' ' -f1)
+READY := $(VENV)/.ready-$(shell cat requirements.txt requirements-ray.txt requirements-dev.txt | cksum | cut -d' ' -f1)
 READY_TO_RUN := $(VENV)/.runs-$(shell cksum < requirements.txt | cut -d' ' -f1)
 QUICK := data/quickstart
 
@@ -13,7 +13,7 @@ $(READY_TO_RUN): requirements.txt
 	@VENV=$(VENV) sh tools/setup.sh requirements.txt
 	@touch $@
 
-$(READY): requirements.txt requirements-dev.txt $(READY_TO_RUN)
+$(READY): requirements.txt requirements-ray.txt requirements-dev.txt $(READY_TO_RUN)
 	@VENV=$(VENV) sh tools/setup.sh requirements-dev.txt
 	@touch $@
 

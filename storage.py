@@ -5,6 +5,7 @@ import glob as local_glob
 import os
 import re
 import tempfile
+import time
 import warnings
 
 from errors import UserError
@@ -102,20 +103,34 @@ def write_whole(path, text):
 
 
 @contextlib.contextmanager
-def only_run(path, remedy):
-    """Holds the lock file `path` (on gs:// nothing is held); raises UserError where another process has it."""
+def only_run(path, remedy, seconds=0):
+    """Holds the lock file `path` (on gs:// nothing is held); raises UserError where another process has it, and keeps
+    it for so many seconds.
+    """
     if is_remote(path):
         yield
         return
-    with open(path, "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when we are killed
-        except BlockingIOError:
+    end = time.monotonic() + seconds
+    while not (lock := _locked(path)):
+        if time.monotonic() >= end:
             raise UserError(f"another run holds {path}; wait for it, or {remedy}")
+        time.sleep(0.1)
+    with lock:
         try:
             yield
         finally:
             os.unlink(path)
+
+
+def _locked(path):
+    """The lock file, locked, or None."""
+    lock = open(path, "w")  # noqa: SIM115 (the caller closes it)
+    with contextlib.suppress(BlockingIOError, FileNotFoundError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when we are killed
+        if os.path.samestat(os.fstat(lock.fileno()), os.stat(path)):  # not one that its holder has just deleted
+            return lock
+    lock.close()
+    return None
 
 
 def blame(error):

@@ -36,6 +36,7 @@ class Job(NamedTuple):
     page_bytes: int
     workers: int  # processes
     keep_damaged: bool
+    patience: float  # seconds until an earlier worker at this archive, whose machine has died, must be gone
 
 
 class Report(NamedTuple):
@@ -53,7 +54,7 @@ def extract(job, advance):
     unless `keep_damaged`: then the pages before the damage.
     """
     base = base_of(job.output_dir, job.archive)
-    with storage.only_run(base + LOCK, "leave that archive to it"):
+    with storage.only_run(base + LOCK, "leave that archive to it", job.patience):
         report = finished(job.output_dir, job.archive)
         if report:
             return report

@@ -68,7 +68,8 @@ def _create(args, encoder, index):
     building.prepare(state, index, orders, dropped)
     with tqdm(total=len(index.file), initial=len(index.file) - sum(job.stop - job.start for job in missing),
               unit="doc", mininterval=0.5 if sys.stderr.isatty() else 30) as bar:
-        for entry in workers.each(building.build_shard, missing, args.processes, state, bar.update):
+        for entry in workers.each(building.build_shard, missing, args.processes, state, bar.update,
+                                  args.ray_address):
             done[os.path.basename(entry.shard.path)] = entry
     _finish(args, plan, [done[os.path.basename(job.path)] for job in jobs], target, state)
 
@@ -199,7 +200,7 @@ def _arguments(argv):
     evaluation("--eval_input", nargs="+", default=[], metavar="PATH",
                help="the documents for evaluation, as for --input; left out of what --input finds")
     add("--seed", type=int, default=0, help="of the order and of the choice for evaluation")
-    add("--processes", type=int, default=workers.cores(), help="the bytes of the output do not depend on it")
+    workers.add_arguments(parser, "the bytes of the output do not depend on it")
     add("--no_ftfy", action="store_true", help="encode the text as it is, without ftfy's repairs and NFKC")
     args = parser.parse_args(argv)
     if args.eval_input:
@@ -210,7 +211,6 @@ def _arguments(argv):
 def _check(args):
     for name, right, bounds in (("minimum_size", args.minimum_size >= 1, "at least 1"),
                                 ("files_per", args.files_per >= 1, "at least 1"),
-                                ("processes", args.processes >= 1, "at least 1"),
                                 ("eval_fraction", 0 <= args.eval_fraction < 1, "at least 0 and less than 1"),
                                 ("seed", 0 <= args.seed < 2 ** 32, "at least 0 and less than 2**32")):
         if not right:
@@ -219,6 +219,7 @@ def _check(args):
         raise UserError(f"--name {args.name!r}: use letters, digits, dot, dash and underscore")
     if storage.is_remote(args.output_dir):
         raise UserError(f"--output_dir {args.output_dir}: write to a local folder and copy it with `gsutil -m cp`")
+    workers.check(args)
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def _dedup(args, index, against, state):
     jobs = signing.jobs(state, len(index.file), args.against_words if against else 0)
     missing = [job for job in jobs if not os.path.exists(signing.chunk(job).path)]
     with _bar(len(index.file), "signatures", "doc", sum(job.count for job in missing)) as bar:
-        for _ in workers.each(signing.sign, missing, args.processes, state, bar.update):
+        for _ in workers.each(signing.sign, missing, args.processes, state, bar.update, args.ray_address):
             pass
     facts = np.concatenate([signing.chunk(job).facts() for job in jobs])
     parents, exact, found = find_clusters(jobs, facts[:, 0], args.threshold)
@@ -235,20 +235,20 @@ def _arguments(argv):
         help="evaluation texts, in the forms of --input: documents that overlap them are left out")
     add("--against_words", type=int, default=AGAINST_WORDS, help="an overlap is a run of so many words, unless more "
         f"than {COMMON} documents hold it")
-    add("--processes", type=int, default=workers.cores(), help="the bytes of the output do not depend on it")
+    workers.add_arguments(parser, "the bytes of the output do not depend on it")
     return parser.parse_args(argv)
 
 
 def _check(args):
     for name, right, bounds in (("threshold", 0 < args.threshold <= 1, "more than 0 and at most 1"),
-                                ("against_words", args.against_words >= 1, "at least 1"),
-                                ("processes", args.processes >= 1, "at least 1")):
+                                ("against_words", args.against_words >= 1, "at least 1")):
         if not right:
             raise UserError(f"--{name} {getattr(args, name)} is out of range: give {bounds}")
     if storage.is_remote(args.output):
         raise UserError(f"--output {args.output}: write to a local file and copy it with `gsutil cp`")
     if args.output.endswith((".json", os.sep)) or os.path.isdir(args.output):
         raise UserError(f"--output {args.output}: give a file, such as drop.txt; the report beside it ends in .json")
+    workers.check(args)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from errors import UserError
 
 SUMMARY = "extraction.json"
 OPTIONS = "options.json"
+PATIENCE = 60  # seconds; a Ray worker whose node has died ends within a few
 
 
 def add_arguments(parser):
@@ -31,7 +32,7 @@ def add_arguments(parser):
     add("--language", help="keep texts in this language only, for example en")
     add("--page_seconds", type=float, default=10.0, help="of the processor's time that a page may take")
     add("--page_bytes", type=int, default=archives.MAX_BYTES, help="pages above are left out")
-    add("--processes", "--n_procs", type=int, default=workers.cores(), help="the texts do not depend on it")
+    workers.add_arguments(parser, "the texts do not depend on it", "--n_procs")
     add("--keep_damaged", action="store_true",
         help="of an archive that is cut short or damaged, keep the texts before the damage")
 
@@ -57,10 +58,11 @@ def _extract(jobs, total, args):
     """Works off the jobs; returns what is wrong with damaged archives, sorted."""
     start, damages, counts = time.monotonic(), [], dict.fromkeys(archive_texts.OUTCOMES, 0)
     ahead = sum(os.path.getsize(job.archive) for job in jobs)
-    with tempfile.TemporaryDirectory() as folder, \
+    with contextlib.nullcontext(os.path.join(args.output_dir, archive_texts.STATE)) if args.ray_address \
+            else tempfile.TemporaryDirectory() as folder, \
             tqdm(total=total, initial=total - ahead, unit="B", unit_scale=True,
                  mininterval=0.5 if sys.stderr.isatty() else 30) as bar:
-        for report in workers.each(archive_texts.extract, jobs, args.processes, folder, bar.update):
+        for report in workers.each(archive_texts.extract, jobs, args.processes, folder, bar.update, args.ray_address):
             if report.damage and not args.keep_damaged:
                 damages.append(report.damage)
                 continue
@@ -74,10 +76,10 @@ def _extract(jobs, total, args):
 
 def _jobs(paths, args, options):
     """One Job an archive, the largest first, so that the last hours do not belong to a single process."""
-    each = max(1, args.processes // len(paths))
+    each = 1 if args.ray_address else max(1, args.processes // len(paths))
     paths = sorted(paths, key=lambda path: (-os.path.getsize(path), path))
     return [archive_texts.Job(path, args.output_dir, options, args.page_seconds, args.page_bytes, each,
-                              args.keep_damaged) for path in paths]
+                              args.keep_damaged, PATIENCE if args.ray_address else 0) for path in paths]
 
 
 def _finished(output_dir, path):
@@ -117,14 +119,14 @@ def _check(paths, args):
     """extractors.Options.  Raises UserError."""
     for name, right, bounds in (("minimum_characters", args.minimum_characters >= 1, "at least 1"),
                                 ("page_seconds", 0 < args.page_seconds < 1e6, "more than 0 and less than a million"),
-                                ("page_bytes", args.page_bytes >= 1, "at least 1"),
-                                ("processes", args.processes >= 1, "at least 1")):
+                                ("page_bytes", args.page_bytes >= 1, "at least 1")):
         if not right:
             raise UserError(f"--{name} {getattr(args, name)} is out of range: give {bounds}")
     if storage.is_remote(args.output_dir):
         raise UserError(f"--output_dir {args.output_dir}: write to a local folder and copy it with `gsutil -m cp`")
     if args.language and args.language not in extractors.languages():
         raise UserError(f"--language {args.language}: not one of {' '.join(extractors.languages())}")
+    workers.check(args)
     names = {}
     for path in paths:
         name = os.path.basename(path)

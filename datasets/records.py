@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 from typing import NamedTuple
 
 import numpy as np
@@ -42,7 +43,7 @@ def write(path, documents, temporary_folder=None):
     `temporary_folder` (default: the same folder; it must be on the same file system).
     """
     temporary = os.path.join(temporary_folder or os.path.dirname(path) or ".",
-                             f".partial-{os.getpid()}-{os.path.basename(path)}")
+                             f".partial-{secrets.token_hex(8)}-{os.path.basename(path)}")
     records = tokens = text_bytes = size = 0
     shortest, largest_id, digest = None, -1, hashlib.sha256()
     try:

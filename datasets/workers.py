@@ -1,4 +1,4 @@
-"""Runs jobs in worker processes that die with their parent and tell it how far they are."""
+"""Runs jobs in worker processes that die with their parent and tell it how far they are, or on a Ray cluster."""
 from __future__ import annotations
 
 import multiprocessing
@@ -11,6 +11,7 @@ import time
 from concurrent import futures
 from concurrent.futures.process import BrokenProcessPool
 
+from datasets import ray_cluster
 from errors import UserError
 
 PROGRESS = "progress"
@@ -23,10 +24,29 @@ def cores():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def each(function, jobs, processes, state, advance):
+def add_arguments(parser, promise, *names):
+    """Adds --processes, also called `names`, and --ray_address; `promise` says what does not depend on them."""
+    parser.add_argument("--processes", *names, type=int, default=cores(), help=f"on this machine; {promise}")
+    parser.add_argument("--ray_address", metavar="ADDRESS", help="run on the Ray cluster there, a job on each of its "
+                        "CPUs: `auto` (the one this machine belongs to) or HOST:PORT; all paths on shared storage")
+
+
+def check(args):
+    """Raises UserError where the arguments of `add_arguments` cannot be followed."""
+    if args.processes < 1:
+        raise UserError(f"--processes {args.processes} is out of range: give at least 1")
+    if args.ray_address:
+        ray_cluster.check(args.ray_address)
+
+
+def each(function, jobs, processes, state, advance, ray_address=None):
     """Yields `function(job, advance)` of each job as it is done, in any order; `advance(amount)` is called now and
-    then.  `state`: folder for the workers' notes.  With one process or job nothing is started.
+    then.  `state`: folder for the workers' notes.  With one process or job nothing is started, unless there is a
+    `ray_address`: then a cluster does it all.
     """
+    if ray_address:
+        yield from ray_cluster.each(function, jobs, ray_address, state, advance) if jobs else ()
+        return
     processes = min(processes, len(jobs))
     if processes > 1:
         yield from _in_processes(function, jobs, processes, os.path.join(state, PROGRESS), advance)

@@ -10,6 +10,7 @@ from configs import schema
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PACKAGES = ("configs", "datasets", "encoder", "models", "tools")
 # Nobody imports a command, which stands above the house wherever its file lies: models.checkpoints may know the
+# A command stands above the house, wherever its file lies: nobody imports it, so that models.checkpoints may know the
 # vocabulary that goes with the weights.
 COMMANDS = ("main", "datasets.create_tfrecords", "datasets.dedup", "datasets.download", "datasets.extract_text",
             "datasets.run_newspaper_extract", "datasets.verify_tfrecords", "encoder.train", "models.checkpoints",
