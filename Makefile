@@ -5,7 +5,7 @@ READY := $(VENV)/.ready-$(shell cat requirements.txt requirements-ray.txt requir
 READY_TO_RUN := $(VENV)/.runs-$(shell cksum < requirements.txt | cut -d' ' -f1)
 QUICK := data/quickstart
 
-.PHONY: setup quickstart test test-slow lint clean
+.PHONY: setup quickstart corpus test test-slow lint clean
 
 setup: $(READY_TO_RUN)
 
@@ -30,6 +30,12 @@ quickstart: $(READY_TO_RUN)
 	@$(PYTHON) main.py --model configs/quickstart.json
 	@$(PYTHON) main.py --model configs/quickstart.json --predict_text "class" --length 200 --top_k 20 \
 	    --temperature 0.8 --seed 1
+
+# From lists of URLs to verified shards; OPTIONS are those of datasets/make_corpus.py.
+corpus: $(READY_TO_RUN)
+	@test -n "$(URLS)" && test -n "$(OUT)" || { \
+	    echo 'error: say from where and to where: make corpus URLS=urls.txt OUT=data/mine [OPTIONS="--name mine"]' >&2; exit 2; }
+	@$(PYTHON) datasets/make_corpus.py --urls $(URLS) --output_dir "$(OUT)" $(OPTIONS)
 
 # A test process for each core; more than four would ask for much memory.
 PYTEST := $(PYTHON) -m pytest --numprocesses logical --maxprocesses 4 --dist loadscope

@@ -8,6 +8,7 @@ Format: https://github.com/jcpeterson/openwebtext (archive_chunk, get_state and 
 from __future__ import annotations
 
 import bz2
+import collections
 import contextlib
 import functools
 import gzip
@@ -180,10 +181,10 @@ class Writer:
     def __init__(self, folder, state_path, month, compression="xz"):
         self.folder, self.state_path, self.month, self.compression = folder, state_path, month, compression
         self.number = max([0, *find(folder, month), *find(folder, month, "meta")]) + 1
-        self.lines = []  # finished since the last archive
+        self.lines, self.outcomes = [], []  # finished since the last archive
         self._parts = []
 
-    def add(self, line, url="", page=None, meta=None):
+    def add(self, line, url="", page=None, meta=None, outcome="saved"):
         """Notes a line as finished; `page` (bytes, UTF-8) and `meta` (for JSON) are stored if there are any."""
         with self._nothing_by_halves():
             if page is not None:
@@ -192,6 +193,7 @@ class Writer:
                 for part, data, suffix in zip(self._parts, (page, json.dumps(meta).encode()), ("txt", "json")):
                     part.add(f"{stem_of(line, url)}.{suffix}", data)
             self.lines.append(line)
+            self.outcomes.append((line, outcome))
 
     def close(self):
         """Completes the archive, if it holds any page, then the state; afterwards the next one begins."""
@@ -207,14 +209,15 @@ class Writer:
                     os.rename(part.path, os.path.join(self.folder, name))
                 _sync_folder(self.folder)
                 self._parts, self.number = [], self.number + 1
+            append_outcomes(self.state_path, self.outcomes)
             append_state(self.state_path, self.lines)
-            self.lines = []
+            self.lines, self.outcomes = [], []
 
     def abandon(self):
         """Removes what is not complete."""
         for part in self._parts:
             part.abandon()
-        self._parts, self.lines = [], []
+        self._parts, self.lines, self.outcomes = [], [], []
 
     @contextlib.contextmanager
     def _nothing_by_halves(self):
@@ -278,13 +281,50 @@ def read_state(path):
 
 def append_state(path, lines):
     """Adds finished lines, all of them or, if the disk is full, none."""
+    _append(path, b"".join(b"%d\n" % line for line in sorted(lines)))
+
+
+def append_outcomes(state_path, outcomes):
+    """Adds what became of lines, [(line, outcome)], beside their state, which gets them afterwards."""
+    _append(_outcomes_path(state_path), "".join(f"{line} {outcome}\n" for line, outcome in sorted(outcomes)).encode())
+
+
+def earlier_outcomes(state_path, finished):
+    """Counter of what became of the lines that `finished` (url_lists.Lines) holds: `earlier` where nobody noted it.
+
+    Of a line that stands there twice, since a kill kept it from the state, the last counts.
+    """
+    names, codes = ["earlier"], bytearray()
+    for line, name in _read_outcomes(_outcomes_path(state_path)):
+        if line in finished:
+            if name not in names and len(names) < 256:
+                names.append(name)
+            codes.extend(bytes(max(0, line + 1 - len(codes))))
+            codes[line] = names.index(name) if name in names else 0
+    counts = collections.Counter({names[code]: count for code, count in collections.Counter(codes).items() if code})
+    return counts + collections.Counter(earlier=len(finished) - sum(counts.values()))
+
+
+def _outcomes_path(state_path):
+    return os.path.splitext(state_path)[0] + ".outcomes"
+
+
+def _read_outcomes(path):
+    """Yields (line, outcome); what a kill cut short is left out."""
+    if os.path.exists(path):
+        with open(path, encoding="utf-8", errors="replace") as f:
+            for text in f:
+                if match := re.fullmatch(r"(\d{1,9}) (\w+)\n", text):
+                    yield int(match[1]), match[2]
+
+
+def _append(path, data):
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     with open(path, "r+b" if os.path.exists(path) else "w+b", buffering=0) as f:
         end = _whole_lines(f)
         try:
             f.truncate(end)
             f.seek(end)
-            data = b"".join(b"%d\n" % line for line in sorted(lines))
             while data:
                 data = data[f.write(data):]
             os.fsync(f.fileno())

@@ -36,8 +36,7 @@ EVAL_FRACTION = 0.01
 
 def main(argv=None):
     """Arguments -> shards and manifest; returns 0."""
-    args = _arguments(argv)
-    _check(args)
+    args = arguments(argv)
     encoder = bpe.load(args.encoder_path)
     print("listing documents", flush=True)
     hidden = os.path.join(args.output_dir, f".{args.name}.")
@@ -182,7 +181,8 @@ def _dropped(args, drop, index):
     return dropped
 
 
-def _arguments(argv):
+def arguments(argv=None):
+    """Parsed and checked.  Raises UserError."""
     parser = errors.Parser(description=__doc__.split("\n\n")[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     documents.add_arguments(parser)
@@ -205,6 +205,7 @@ def _arguments(argv):
     args = parser.parse_args(argv)
     if args.eval_input:
         args.eval_fraction = 0.0
+    _check(args)
     return args
 
 

@@ -38,8 +38,7 @@ KINDS = {signing.EMPTY: "empty", signing.BAD_LINE: "bad_lines"}
 
 def main(argv=None):
     """Arguments -> list and report; returns 0."""
-    args = _arguments(argv)
-    _check(args)
+    args = arguments(argv)
     folder, name = os.path.split(args.output)
     hidden = os.path.join(folder, f".{name}.")
     os.makedirs(folder or ".", exist_ok=True)
@@ -223,7 +222,8 @@ def _bar(total, name, unit, left=None):
                 mininterval=0.5 if sys.stderr.isatty() else 30)
 
 
-def _arguments(argv):
+def arguments(argv=None):
+    """Parsed and checked.  Raises UserError."""
     parser = errors.Parser(description=__doc__.split("\n\n")[0],
                            formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     documents.add_arguments(parser)
@@ -236,7 +236,9 @@ def _arguments(argv):
     add("--against_words", type=int, default=AGAINST_WORDS, help="an overlap is a run of so many words, unless more "
         f"than {COMMON} documents hold it")
     workers.add_arguments(parser, "the bytes of the output do not depend on it")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    _check(args)
+    return args
 
 
 def _check(args):

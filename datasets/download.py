@@ -50,8 +50,7 @@ class Job:
 
 def main(argv=None):
     """Arguments -> archives, state, table; returns 0, or 128 + the signal that ended it."""
-    args = _arguments(argv)
-    _check(args)
+    args = arguments(argv)
     os.makedirs(args.output_dir, exist_ok=True)
     with storage.only_run(os.path.join(args.output_dir, ".download.lock"), "choose another --output_dir"):
         archives.clear(args.output_dir)
@@ -77,6 +76,7 @@ def _finished(args, month):
     missing = [line for line in stems if line not in lines]
     if missing:
         print(f"{state}: {len(missing)} lines of {path} added", flush=True)
+        archives.append_outcomes(state, [(line, "saved") for line in missing])
         archives.append_state(state, missing)
         for line in missing:
             lines.add(line)
@@ -101,7 +101,7 @@ async def _run(args, lists):
                 job.thread.shutdown()
                 for writer in job.writers.values():
                     writer.abandon()
-    _report(job, sum(part.total for part in lists), ended_by)
+    _report(job, lists, ended_by)
     return 128 + ended_by if ended_by else 0
 
 
@@ -172,7 +172,7 @@ async def _one_line(job, writer, line, url):
         if failure.passing:
             job.passing[outcome] += 1
         else:
-            await _write(job, _add, writer, job.args.urls_per_archive, line)
+            await _write(job, _add, writer, job.args.urls_per_archive, line, "", None, None, outcome)
     else:
         outcome = "saved"
         meta = {"url": url, "elapsed": round(page.seconds, 3), "scraper": "raw"}
@@ -218,9 +218,9 @@ async def _together(coroutines):
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _report(job, total, ended_by):
-    """The table of outcomes, and the same as JSON for --report."""
-    counted = job.outcomes
+def _report(job, lists, ended_by):
+    """The table of outcomes, and the same as JSON for --report, there also over all runs."""
+    counted, total = job.outcomes, sum(part.total for part in lists)
     left = total - sum(counted.values())
     for outcome in sorted(counted, key=lambda name: (name not in STATE_OUTCOMES, -counted[name], name)):
         print(f"{counted[outcome]:10} {outcome}" + (" (to be tried again)" if outcome in job.passing else ""))
@@ -229,9 +229,12 @@ def _report(job, total, ended_by):
     if again:
         print(f"{again} lines are left: the same command goes on with them")
     if job.args.report:
+        ever = counted - collections.Counter(earlier=counted["earlier"])
+        for part in lists:
+            ever += archives.earlier_outcomes(_state_path(job.args, part.month), part.finished)
         storage.write_whole(job.args.report, json.dumps(
             {"lines": total, "left": again, "stopped": bool(ended_by), "outcomes": dict(sorted(counted.items())),
-             "passing": dict(sorted(job.passing.items()))}, indent=1) + "\n")
+             "all_runs": dict(sorted(ever.items())), "passing": dict(sorted(job.passing.items()))}, indent=1) + "\n")
 
 
 def _state_path(args, month):
@@ -249,7 +252,8 @@ def _limits(args):
     return fetching.Limits(**{name: getattr(args, name) for name in fetching.Limits._fields})
 
 
-def _arguments(argv):
+def arguments(argv=None):
+    """Parsed and checked.  Raises UserError."""
     parser = errors.Parser(description=__doc__.split("\n\n")[0],
                            formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
@@ -273,7 +277,9 @@ def _arguments(argv):
     add("--allow_private", action="store_true", help="also download from addresses outside the public Internet")
     add("--ignore_robots", action="store_true", help="do not ask for robots.txt")
     add("--report", help="file for the counts as JSON")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    _check(args)
+    return args
 
 
 def _check(args):

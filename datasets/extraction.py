@@ -39,11 +39,13 @@ def add_arguments(parser):
 
 def run(paths, args):
     """Extracts the archives and prints what came of them.  Raises UserError where one is damaged."""
-    options = _check(paths, args)
+    options = check(paths, args)
     os.makedirs(os.path.join(args.output_dir, archive_texts.STATE), exist_ok=True)
     _settle_options(paths, args, options)
     missing = [path for path in paths if not _finished(args.output_dir, path)]
     if not missing:
+        if not _summarised(args.output_dir):  # a kill came right after the last archive
+            _summarise(args.output_dir)
         print(f"{args.output_dir}: all of {len(paths)} archives are extracted already: nothing to do")
         return
     damages = _extract(_jobs(missing, args, options), sum(map(os.path.getsize, paths)), args)
@@ -109,13 +111,20 @@ def _summarise(output_dir):
     print(f"{'documents':15}{content['documents']:12}\n{os.path.join(output_dir, SUMMARY)}")
 
 
+def _summarised(output_dir):
+    """Whether SUMMARY is there and tells of all archives that are finished."""
+    path = os.path.join(output_dir, SUMMARY)
+    return os.path.exists(path) and reading.read_object(path).get("reports") == [
+        report._asdict() for report in archive_texts.reports(output_dir)]
+
+
 def _documents(output_dir):
     """How many texts there are; less than all that were kept where two archives of a month share pages."""
     return sum(name.endswith(".txt") for entry in os.scandir(output_dir)
                if entry.is_dir() and entry.name != archive_texts.STATE for name in os.listdir(entry.path))
 
 
-def _check(paths, args):
+def check(paths, args):
     """extractors.Options.  Raises UserError."""
     for name, right, bounds in (("minimum_characters", args.minimum_characters >= 1, "at least 1"),
                                 ("page_seconds", 0 < args.page_seconds < 1e6, "more than 0 and less than a million"),

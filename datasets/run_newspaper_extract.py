@@ -21,7 +21,7 @@ PAGES = re.compile(r"[^.].*(_data\.(xz|bz2|gz)|\.warc(\.gz)?)")
 
 def main(argv=None):
     """Arguments -> texts; returns 0."""
-    args = _arguments(argv)
+    args = arguments(argv)
     paths = sorted({os.path.realpath(path): path for pattern in args.input for path in _expand(pattern)}.values())
     extraction.run(paths, args)
     return 0
@@ -41,7 +41,8 @@ def _expand(pattern):
     return found
 
 
-def _arguments(argv):
+def arguments(argv=None):
+    """Parsed.  Raises UserError."""
     parser = errors.Parser(description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--input", nargs="+", required=True, help="archives, folders of them, or globs")
     extraction.add_arguments(parser)

@@ -13,6 +13,7 @@ if __name__ == "__main__":  # run as a file: imports start at the repository
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 import glob
+import json
 import time
 from typing import NamedTuple
 
@@ -37,7 +38,7 @@ class Found(NamedTuple):
 
 def main(argv=None):
     """Arguments -> a line for each problem and a table; returns 0, or 2 where there is a problem."""
-    args = _arguments(argv)
+    args = arguments(argv)
     if args.processes < 1:
         raise UserError(f"--processes {args.processes} is out of range: give at least 1")
     encoder = bpe.load(args.encoder_path) if args.encoder_path else None
@@ -48,7 +49,10 @@ def main(argv=None):
     begun = time.monotonic()
     surveys, count = _survey(found.files, encoder, args.processes)
     count += len(lines)
-    _print_table(surveys, time.monotonic() - begun)
+    totals = _totals(surveys)
+    _print_table(totals, time.monotonic() - begun)
+    if args.report:
+        storage.write_whole(args.report, json.dumps({"problems": count, **totals}, indent=1) + "\n")
     print(f"{count} problem{'s' * (count != 1)} in {len(surveys)} files")
     return errors.USER_ERROR if count else 0
 
@@ -157,24 +161,30 @@ def _differences(survey, known):
     return [f"{survey.shard.path}: not what {known[1].path} says: {'; '.join(words)}{good}"] if words else []
 
 
-def _print_table(surveys, seconds):
+def _totals(surveys):
+    """{what: how much} of all files."""
     kinds = [problem.kind for survey in surveys for problem in survey.problems]
-    size = sum(survey.shard.size for survey in surveys)
-    rows = [("files", len(surveys)), ("bytes", size), ("good records", sum(s.shard.records for s in surveys)),
-            ("tokens in them", sum(s.shard.tokens for s in surveys)),
-            *((f"damaged: {kind}", kinds.count(kind)) for kind in integrity.KINDS)]
-    for name, value in rows:
-        print(f"{name:<26}{value:>20,}")
-    print(f"{'MB/s':<26}{size / 1e6 / max(seconds, 1e-9):>20,.0f}")
+    return {"files": len(surveys), "bytes": sum(survey.shard.size for survey in surveys),
+            "good_records": sum(survey.shard.records for survey in surveys),
+            "tokens_in_them": sum(survey.shard.tokens for survey in surveys),
+            **{f"damaged: {kind}": kinds.count(kind) for kind in integrity.KINDS}}
 
 
-def _arguments(argv):
+def _print_table(totals, seconds):
+    for name, value in totals.items():
+        print(f"{name.replace('_', ' '):<26}{value:>20,}")
+    print(f"{'MB/s':<26}{totals['bytes'] / 1e6 / max(seconds, 1e-9):>20,.0f}")
+
+
+def arguments(argv=None):
+    """Parsed.  Raises UserError."""
     parser = errors.Parser(description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("paths", nargs="+", metavar="PATH", help="shards, folders, globs or manifests, local or gs://")
     add("--encoder_path", help="folder with encoder.json and vocab.bpe that the ids must come from; without it the"
         " manifest's word is taken")
     add("--processes", type=int, default=workers.cores(), help="at most; one for each 32 MB is used")
+    add("--report", metavar="FILE", help="file for the counts as JSON")
     return parser.parse_args(argv)
 
 

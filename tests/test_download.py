@@ -96,6 +96,7 @@ def check_everything(server, tmp_path, count, *more, rare=()):
     assert counts["outcomes"] == collections.Counter(outcomes[kind] for kind in kinds)
     assert counts["passing"] == collections.Counter(bad_server.PASSING[kind] for kind in kinds
                                                     if kind in bad_server.PASSING)
+    assert counts["all_runs"] == counts["outcomes"]
     assert counts["lines"] == count and counts["left"] == sum(counts["passing"].values())
     assert sorted(state(tmp_path / "out")) == [line for line, kind in enumerate(kinds) if kind in bad_server.KINDS]
     return urls
@@ -163,8 +164,13 @@ def test_after_kills_at_any_time_the_union_is_right_and_no_archive_is_damaged(se
     # Besides robots.txt, the missing ones of the last archive, if the kill came before its state.
     assert sum(server.requests.values()) - fetched <= 400 - 10 * 25 + 1 + 25 / 5 + 5
     assert sorted(os.listdir(out))[0] == f"{MONTH}-10_data.gz"  # no .partial-, no lock
-    fetched = sum(server.requests.values())
-    assert download.main(arguments) == 0 and sum(server.requests.values()) == fetched
+    fetched, report = sum(server.requests.values()), tmp_path / "report.json"
+    assert download.main([*arguments, "--report", str(report)]) == 0 and sum(server.requests.values()) == fetched
+    counts = json.loads(report.read_text())
+    assert counts["outcomes"] == {"earlier": 400} and counts["all_runs"] == {"saved": 320, "http_404": 80}
+    (out / "state" / f"{MONTH}.outcomes").unlink()  # as after OpenWebText's own downloader, which notes none
+    assert download.main([*arguments, "--report", str(report)]) == 0
+    assert json.loads(report.read_text())["all_runs"] == {"earlier": 400}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -197,6 +203,8 @@ def test_a_kill_between_archive_and_state_loses_and_repeats_nothing(server, tmp_
     server.requests.clear()
     assert download.main(arguments) == 0
     assert not server.requests and sorted(state(out)) == list(range(9))
+    notes = (out / "state" / f"{MONTH}.outcomes").read_text().splitlines()
+    assert {int(note.split()[0]) for note in notes} == set(range(9)) and all(" saved" in note for note in notes)
     assert len(archives_in(out)) == 3
     # A meta archive alone is what a kill between the two leaves.
     os.unlink(out / f"{MONTH}-3_data.gz")

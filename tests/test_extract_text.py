@@ -161,6 +161,15 @@ def test_what_is_finished_is_left_as_it_is(folder, reference, capsys):
     assert {path: path.stat().st_mtime_ns for path in reference.rglob("*")} == before
 
 
+@pytest.mark.parametrize("left", [None, "old"])
+def test_report_that_a_kill_prevented_is_made_up_for(folder, reference, left):
+    path = reference / "extraction.json"
+    before = path.read_bytes()
+    path.unlink() if left is None else path.write_text('{"reports": []}')
+    assert many(folder, reference, *LIMITS) == 0
+    assert path.read_bytes() == before
+
+
 @pytest.mark.parametrize("processes", [pytest.param("1", marks=pytest.mark.slow), "2"])
 def test_killed_runs_leave_no_half_archive_and_continue_to_the_same_bytes(tmp_path, processes):
     source, output, undisturbed = tmp_path / "in", tmp_path / "out", tmp_path / "undisturbed"

@@ -13,8 +13,8 @@ PACKAGES = ("configs", "datasets", "encoder", "models", "tools")
 # A command stands above the house, wherever its file lies: nobody imports it, so that models.checkpoints may know the
 # vocabulary that goes with the weights.
 COMMANDS = ("main", "datasets.create_tfrecords", "datasets.dedup", "datasets.download", "datasets.extract_text",
-            "datasets.run_newspaper_extract", "datasets.verify_tfrecords", "encoder.train", "models.checkpoints",
-            "tools.download_model", "tools.verify_resume")
+            "datasets.make_corpus", "datasets.run_newspaper_extract", "datasets.verify_tfrecords",
+            "encoder.train", "models.checkpoints", "tools.download_model", "tools.verify_resume")
 # Who may not import what, directly or through others of the project.
 FORBIDDEN = {
     "configs": ("tensorflow", "models", "inputs", "encoder", "datasets", "training", "estimator"),

@@ -1,0 +1,218 @@
+"""Lists of URLs -> verified shards and a report, by all commands of this folder in turn; to be killed and run again.
+
+In OUTPUT_DIR stand `pages` (archives), `texts`, `drop.txt`, `shards`, each made by its command, and when all is done
+`report.json` and `report.txt`.  What a command has finished it skips by itself, the download excepted: here it counts
+as finished once it came to its end, so that the pages stay the same for what is made of them.
+"""
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+if __name__ == "__main__":  # run as a file: imports start at the repository
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import hashlib
+import importlib
+import json
+import shlex
+import time
+from typing import NamedTuple
+
+import errors
+import storage
+from configs import reading
+from datasets import archive_texts, extraction, manifest, workers
+from errors import UserError
+
+LISTS, PAGES, TEXTS, DROP, SHARDS = "lists.json", "pages", "texts", "drop.txt", "shards"
+DOWNLOADED, VERIFIED, REPORT = "download.json", "verify.json", "report"
+OPTIONS = {"download": "download.py", "extract": "run_newspaper_extract.py", "dedup": "dedup.py",
+           "create_tfrecords": "create_tfrecords.py"}
+
+
+class Stage(NamedTuple):
+    """A command of this folder and its arguments."""
+    title: str
+    command: str  # module
+    arguments: list
+
+
+def main(argv=None):
+    """Arguments -> shards and report; returns 0, or the status of the download where a signal ended it."""
+    args = _arguments(argv)
+    stages = _stages(args)
+    _check(args, stages)
+    os.makedirs(args.output_dir, exist_ok=True)
+    with storage.only_run(os.path.join(args.output_dir, ".lock"), "choose another --output_dir"):
+        _settle_lists(args)
+        for number, stage in enumerate(stages, 1):
+            print(f"[{number}/{len(stages)}] {stage.title}", flush=True)
+            begun = time.monotonic()
+            status = _run(args, stage)
+            if status:
+                return status
+            print(f"[{number}/{len(stages)}] {stage.title}: {time.monotonic() - begun:.0f} s", flush=True)
+        _report(args)
+    return 0
+
+
+def _stages(args):
+    def place(name):
+        return os.path.join(args.output_dir, name)
+    where = ["--processes", str(args.processes)]
+    cluster = ["--ray_address", args.ray_address] if args.ray_address else []
+    given = {name: _split(name, getattr(args, name)) for name in OPTIONS}
+    vocabulary = ["--encoder_path", args.encoder_path] if args.encoder_path else []
+    return [
+        Stage("download: URLs -> pages", "download",
+              [*args.urls, "--output_dir", place(PAGES), "--report", place(DOWNLOADED), *given["download"]]),
+        Stage("extract: pages -> texts", "run_newspaper_extract",
+              ["--input", place(PAGES), "--output_dir", place(TEXTS), *where, *cluster, *given["extract"]]),
+        Stage("dedup: texts -> list of duplicates", "dedup",
+              ["--input", place(TEXTS), "--output", place(DROP), *where, *cluster, *given["dedup"]]),
+        Stage("create_tfrecords: texts -> shards", "create_tfrecords",
+              ["--input", place(TEXTS), "--drop", place(DROP), "--name", args.name, "--output_dir", place(SHARDS),
+               *vocabulary, *where, *cluster, *given["create_tfrecords"]]),
+        Stage("verify: shards", "verify_tfrecords",
+              [place(SHARDS), "--report", place(VERIFIED), *vocabulary, *where]),
+    ]
+
+
+def _command(stage):
+    # Not at the top of the file: nothing but this command of commands, which stands above them, may import one.
+    return importlib.import_module(f"datasets.{stage.command}")
+
+
+def _check(args, stages):
+    """Finds mistakes in the options of the last stage now and not after days of download.  Raises UserError."""
+    if storage.is_remote(args.output_dir):
+        raise UserError(f"--output_dir {args.output_dir}: write to a local folder and copy it with `gsutil -m cp`")
+    for stage in stages:
+        try:
+            checked = _command(stage).arguments(stage.arguments)
+            if stage.command == "run_newspaper_extract":
+                extraction.check([], checked)
+        except UserError as error:
+            raise UserError(f"{stage.command}: {error}")
+    for path in args.urls:
+        if not storage.exists(path) or storage.is_folder(path):
+            raise UserError(f"--urls {path}: no such file")
+
+
+def _settle_lists(args):
+    """Notes which URLs the corpus is made of.  Raises UserError where it is made of others."""
+    lists = {os.path.basename(path): _sha256(path) for path in args.urls}
+    note = os.path.join(args.output_dir, LISTS)
+    if not os.path.exists(note):
+        storage.write_whole(note, json.dumps(lists, indent=1) + "\n")
+        return
+    found = reading.read_object(note)
+    changed = sorted(name for name in {*lists, *found} if lists.get(name) != found.get(name))
+    if changed:
+        raise UserError(f"{args.output_dir} is made of other lists of URLs ({', '.join(changed)}): give the same ones, "
+                        "or another --output_dir")
+
+
+def _sha256(path):
+    digest = hashlib.sha256()
+    with storage.open_file(path, "rb") as f:
+        for data in iter(lambda: f.read(1 << 20), b""):
+            digest.update(data)
+    return digest.hexdigest()
+
+
+def _run(args, stage):
+    """Runs a stage to its end; returns the status of one that a signal ended, else 0.  Raises UserError."""
+    note = os.path.join(args.output_dir, DOWNLOADED)
+    if stage.command == "download" and os.path.exists(note) and not reading.read_object(note)["stopped"]:
+        print(f"{note} is there: nothing to do")
+        return 0
+    status = _command(stage).main(stage.arguments)
+    if stage.command == "download" and not status:
+        downloaded = reading.read_object(note)
+        if not downloaded["all_runs"].get("saved"):
+            counts = ", ".join(f"{name} {count}" for name, count in downloaded["all_runs"].items())
+            os.unlink(note)
+            raise UserError(f"none of {downloaded['lines']} lines gave a page ({counts}): give other --urls and "
+                            "another --output_dir, or try again later")
+    if stage.command == "verify_tfrecords" and status:
+        raise UserError(f"{os.path.join(args.output_dir, SHARDS)} is damaged, as said above: delete what is, and run "
+                        "the same command again")
+    return status
+
+
+def _report(args):
+    """Writes and prints REPORT from what the stages have left."""
+    def read(*names):
+        return reading.read_object(os.path.join(args.output_dir, *names))
+    downloaded, extracted, compared = read(DOWNLOADED), read(TEXTS, extraction.SUMMARY), read("drop.json")
+    built = read(SHARDS, args.name + manifest.SUFFIX)
+    totals = built["totals"].values()
+    stages = {"download": downloaded["all_runs"], "extract": {**extracted["outcomes"],
+              "documents": extracted["documents"]}, "dedup": compared["outcomes"],
+              "create_tfrecords": built["outcomes"], "verify": read(VERIFIED)}
+    content = {"urls": downloaded["lines"], "pages": extracted["outcomes"]["pages"],
+               "texts": extracted["outcomes"]["kept"],
+               "documents": sum(total["records"] for total in totals),
+               "tokens": sum(total["tokens"] for total in totals),
+               "bytes": {"of_text": sum(total["text_bytes"] for total in totals),
+                         "of_shards": sum(total["size"] for total in totals)},
+               "lost": _losses(stages), "splits": built["totals"], "stages": stages}
+    lost = sum(count for losses in content["lost"].values() for count in losses.values())
+    content["unaccounted"] = content["urls"] - lost - content["documents"]
+    storage.write_whole(os.path.join(args.output_dir, REPORT + ".json"), json.dumps(content, indent=1) + "\n")
+    storage.write_whole(os.path.join(args.output_dir, REPORT + ".txt"), _text(content))
+    print(f"{_text(content)}{os.path.join(args.output_dir, REPORT)}.json", flush=True)
+
+
+def _losses(stages):
+    """{stage: {reason: URLs that it ended}}, from the counters of all stages."""
+    extracted = stages["extract"]
+    lost = {"download": {name: count for name, count in stages["download"].items() if name != "saved"},
+            "extract": {name: extracted[name] for name in (*archive_texts.JUDGED, *archive_texts.SKIPPED)
+                        if name != "kept"},
+            # What is empty or no text is counted where it is left out: in create_tfrecords.
+            "dedup": {name: stages["dedup"][name] for name in ("exact", "near", "against")},
+            "create_tfrecords": {name: stages["create_tfrecords"][name]
+                                 for name in ("short", "broken", "empty", "bad_lines")}}
+    lost["extract"]["same_page"] = extracted["kept"] - extracted["documents"]
+    return {stage: {name: count for name, count in reasons.items() if count} for stage, reasons in lost.items()}
+
+
+def _text(content):
+    """The report for people."""
+    rows = [("URLs", content["urls"]), ("pages", content["pages"]), ("texts", content["texts"]),
+            ("documents", content["documents"]), ("tokens", content["tokens"]),
+            ("bytes of text", content["bytes"]["of_text"]), ("bytes of shards", content["bytes"]["of_shards"])]
+    rows += [(f"lost, {stage}: {reason}", count) for stage, reasons in content["lost"].items()
+             for reason, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0]))]
+    if content["unaccounted"]:
+        rows.append(("unaccounted for", content["unaccounted"]))
+    return "".join(f"{name:<44}{count:>16,}\n" for name, count in rows)
+
+
+def _split(name, options):
+    try:
+        return shlex.split(options)
+    except ValueError as error:
+        raise UserError(f"--{name} {options!r}: {error}")
+
+
+def _arguments(argv):
+    parser = errors.Parser(description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add("--urls", nargs="+", required=True, metavar="LIST", help="lists of URLs, one a line")
+    add("--output_dir", required=True, help="local folder, for all that is made")
+    add("--name", default="corpus", help="shards are called NAME_0.tfrecords, NAME-eval_0.tfrecords and so on")
+    add("--encoder_path", help="folder with encoder.json and vocab.bpe; GPT-2's vocabulary without it")
+    for name, script in OPTIONS.items():
+        add(f"--{name}", default="", metavar="OPTIONS", help=f"further options of {script}, in one pair of quotes and "
+            f"after an equals sign: --{name}='--option value'")
+    workers.add_arguments(parser, "what is made does not depend on it")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    errors.run_command(main)
