@@ -10,6 +10,7 @@ import sys
 import tensorflow.compat.v1 as tf
 
 import storage
+import tpu_names
 from configs import reading, schema
 from configs.resume import CONFIG_FILE, saved_config_warnings
 from errors import UserError
@@ -28,7 +29,7 @@ def quiet():
 
 
 def build_estimator(config, tpu=None, sampling_limits=None):
-    """TPUEstimator for the config; `tpu` names a TPU, None trains on what TensorFlow finds on this machine."""
+    """TPUEstimator for the config; `tpu` is a tpu_names.Tpu, None trains on what TensorFlow finds on this machine."""
     run_config = tf.estimator.tpu.RunConfig(
         model_dir=config.model_dir, cluster=resolve_tpu(tpu) if tpu else None, tf_random_seed=config.seed,
         session_config=session_config(), save_checkpoints_steps=config.save_checkpoints_steps,
@@ -63,16 +64,9 @@ def session_config():
     return config
 
 
-def resolve_tpu(name):
-    """The resolver of a TPU's address.  Raises UserError, one line, where it cannot be found."""
-    try:
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(name)
-        resolver.cluster_spec()
-    except Exception as error:  # whatever Google's client libraries raise: the user's cloud set-up is at fault
-        reason = str(error).split("\n")[0] or type(error).__name__
-        raise UserError(f"--tpu {name} cannot be reached: {reason}; give the address as grpc://IP:8470, or run on a"
-                        " machine with Google credentials")
-    return resolver
+def resolve_tpu(tpu):
+    """The resolver of a tpu_names.Tpu.  Raises UserError where TensorFlow does not find it."""
+    return tpu_names.resolver(tpu)
 
 
 def check_run(config, encoder, train_set=None):

@@ -10,6 +10,7 @@ import errors
 import plan
 import prompts
 import storage
+import tpu_names
 from configs import resume, schema
 from encoder import bpe
 from errors import UserError
@@ -19,6 +20,10 @@ def parse_arguments(argv):
     parser = errors.Parser(description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("--model", required=True, metavar="CONFIG.json", help="the run's config, local or gs://")
     parser.add_argument("--tpu", metavar="NAME", help="use this TPU: a name, grpc://HOST:PORT, or local")
+    parser.add_argument("--tpu_project", metavar="PROJECT", help="Google Cloud project of the TPU (default: the"
+                        " config's tpu_project, $GOOGLE_CLOUD_PROJECT, that of this VM)")
+    parser.add_argument("--tpu_zone", metavar="ZONE", help="zone of the TPU (default: the config's tpu_zone,"
+                        " $CLOUDSDK_COMPUTE_ZONE, that of this VM)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
                         help="override a key of the config for this run (JSON value); may be repeated")
     modes = parser.add_argument_group("instead of training")
@@ -53,6 +58,9 @@ def _check_arguments(args):
               if getattr(args, name) is not None]
     if len(modes) > 1:
         raise UserError(f"--{modes[0]} and --{modes[1]} exclude each other; give one")
+    place = [name for name in ("tpu_project", "tpu_zone") if getattr(args, name) is not None]
+    if place and args.tpu is None:
+        raise UserError(f"--{place[0]} says where a TPU is; give --tpu NAME, too")
     if args.which_data is not None and args.which_data < 1:
         raise UserError(f"--which_data is {args.which_data}, but steps are counted from 1")
     given = [name for name in (*prompts.OPTIONS, "stop") if getattr(args, name) is not None]
@@ -74,9 +82,13 @@ def main(argv=None):
     config = schema.load(args.model, args.overrides, notice=_note)
     encoder = bpe.load(config.encoder_path)
     if args.plan:
-        print(plan.report(config, _found(config, encoder), _run_problems(config)))
+        print(plan.report(config, _found(config, encoder), _run_problems(config, args)))
         return 0
     storage.silence_tensorflow()
+    if args.tpu and not args.interactive and args.export_dir is None and args.which_data is None:
+        # Before the data are looked at, which may take longer: what is wrong with the TPU is said in seconds.
+        _check_tpu_paths(config, args)
+        args.tpu = tpu_names.find(args.tpu, args.tpu_project or config.tpu_project, args.tpu_zone or config.tpu_zone)
     if args.predict_text is not None or args.predict_file is not None:
         texts = prompts.read(args.predict_file, given) if args.predict_text is None \
             else [prompts.make(args.predict_text, given)]
@@ -100,10 +112,18 @@ def _note(line):
     print(f"note: {line}", file=sys.stderr)
 
 
-def _run_problems(config):
-    """Lines on what --plan sees in model_dir, and in init_checkpoint where the run would start from it."""
+def _check_tpu_paths(config, args):
+    predict = args.predict_text is not None or args.predict_file is not None
+    tpu_names.check_paths(config, args.tpu, train=not predict and not args.eval,
+                          evaluate=args.eval or not predict and config.eval_steps != 0)
+
+
+def _run_problems(config, args):
+    """Lines on what --plan sees in model_dir, in init_checkpoint, and on what a TPU would not see."""
     problems = []
-    for check in (resume.saved_config_warnings, _check_start):
+    checks = [resume.saved_config_warnings, _check_start]
+    checks += [lambda config: _check_tpu_paths(config, args)] if args.tpu else []
+    for check in checks:
         try:
             problems += check(config) or []
         except UserError as error:

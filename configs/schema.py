@@ -130,6 +130,10 @@ class Config:
         " Face's, the original's or ours; a smaller `n_ctx` takes the first positions; null = from scratch")
     resize_vocab: bool = key(RUN, False, BOOLEAN, START,
         "let `init_checkpoint` have another `n_vocab`: ids that both have keep their weights, further ones start anew")
+    tpu_project: str | None = key(RUN, None, optional(PATH), FREE,
+        "Google Cloud project of the TPU that `--tpu` names; null = `$GOOGLE_CLOUD_PROJECT`, or that of the VM")
+    tpu_zone: str | None = key(RUN, None, optional(PATH), FREE,
+        "its zone; null = `$CLOUDSDK_COMPUTE_ZONE`, or that of the VM")
 
     data_path: str = key(DATA, "", TEXT, ORDER,
         "folder of the .tfrecords files; empty = the current folder")
