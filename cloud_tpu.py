@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import re
 import threading
 import urllib.request
 import warnings
@@ -19,7 +20,6 @@ PROJECT_VARIABLES = ("GOOGLE_CLOUD_PROJECT", "CLOUDSDK_CORE_PROJECT")
 ZONE_VARIABLES = ("CLOUDSDK_COMPUTE_ZONE",)
 METADATA_SECONDS = 3.0
 CREDENTIALS_SECONDS = 5.0
-ANSWER_SECONDS = 5.0
 LOG_IN = ("run `gcloud auth application-default login`, set GOOGLE_APPLICATION_CREDENTIALS to a key file, or run on a"
           " Google Cloud VM")
 
@@ -71,6 +71,9 @@ def place(project, zone):
         reason = getattr(error, "reason", None) or error
         raise UserError(f"the {missing} of the TPU is not known, and this is no Google Cloud VM, which would know it"
                         f" (metadata server: {reason}); give --tpu_{missing}, or set {variables[0]}")
+    for what, text in (("project", project), ("zone", zone)):
+        if not re.fullmatch(r"[\w.:-]+", text):
+            raise UserError(f"{text!r} is no name of a {what}; check --tpu_{what}")
     return project, zone
 
 
@@ -85,11 +88,11 @@ def _metadata(path):
     return within(METADATA_SECONDS, lambda: direct.open(request, timeout=METADATA_SECONDS).read().decode()).strip()
 
 
-def connect():
-    """The API with the user's credentials, as googleapiclient describes it.  Raises UserError without credentials."""
-    warnings.filterwarnings("ignore", "Your application has authenticated using end user credentials")
-    for name in ("google", "google_auth_httplib2", "googleapiclient"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # what goes wrong is raised, and said in one line
+def connect(seconds):
+    """The API with the user's credentials, as googleapiclient describes it; `seconds`: for each answer.
+
+    Raises UserError without credentials.
+    """
     google_auth = _import_google()
     try:
         credentials, _ = within(CREDENTIALS_SECONDS, lambda: google_auth.default(scopes=[SCOPE]))
@@ -99,10 +102,15 @@ def connect():
         # Its own words are about a page to read; what is wrong with a file of credentials stands in its first sentence.
         reason = "" if "were not found" in str(error) else f" ({str(error).splitlines()[0]})"
         raise UserError(f"no Google credentials{reason}; {LOG_IN}")
-    return describe(credentials)
+    return describe(credentials, seconds)
 
 
 def _import_google():
+    """google.auth, and none of its and its relatives' own lines: what goes wrong is raised, and said in one."""
+    warnings.filterwarnings("ignore", "Your application has authenticated using end user credentials")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="google")
+    for name in ("google", "google_auth_httplib2", "googleapiclient"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         import google.auth
         import googleapiclient.discovery  # noqa: F401
@@ -111,33 +119,34 @@ def _import_google():
     return google.auth
 
 
-def describe(credentials):
+def describe(credentials, seconds):
     """The API's methods, as googleapiclient.discovery builds them; nothing is sent where the description is its own."""
+    _import_google()
     import google_auth_httplib2
     import httplib2
     from googleapiclient import discovery, http
 
     def connection():
-        return google_auth_httplib2.AuthorizedHttp(credentials, http=httplib2.Http(timeout=ANSWER_SECONDS))
+        return google_auth_httplib2.AuthorizedHttp(credentials, http=httplib2.Http(timeout=seconds))
 
     def request(_, *arguments, **named):
         return http.HttpRequest(connection(), *arguments, **named)  # httplib2 must not be shared by threads
     other = os.environ.get("TPU_API_DISCOVERY_URL")
     try:
-        return within(ANSWER_SECONDS, lambda: discovery.build(
-            "tpu", "v1", http=httplib2.Http(timeout=ANSWER_SECONDS), requestBuilder=request, cache_discovery=False,
+        return within(seconds, lambda: discovery.build(
+            "tpu", "v1", http=httplib2.Http(timeout=seconds), requestBuilder=request, cache_discovery=False,
             **({"discoveryServiceUrl": other} if other else {})))
     except Exception as error:
         raise UserError(f"the description of the Cloud TPU API cannot be read from {other or 'its package'}"
                         f" ({_first_line(error)}); check TPU_API_DISCOVERY_URL")
 
 
-def call(request):
+def call(request, seconds):
     """The answer (a dict) to a request of googleapiclient.  Raises ApiError."""
     from google.auth import exceptions
     from googleapiclient import errors
     try:
-        answer = within(ANSWER_SECONDS, request.execute)
+        answer = within(seconds, request.execute)
         if not isinstance(answer, dict):
             raise ApiError("the answer is no JSON object")
         return answer
@@ -161,15 +170,16 @@ def _first_line(error):
 class Nodes:
     """The TPU nodes of one zone."""
 
-    def __init__(self, service, project, zone):
-        self.project, self.zone = project, zone
+    def __init__(self, service, project, zone, seconds):
+        self._seconds = seconds
         self._parent = f"projects/{project}/locations/{zone}"
         self._methods = service.projects().locations().nodes()
+        self._operations = service.projects().locations().operations()
 
     def get(self, name):
         """The node as the API describes it, or None where there is none.  Raises ApiError."""
         try:
-            return call(self._methods.get(name=self._path(name)))
+            return call(self._methods.get(name=self._path(name)), self._seconds)
         except ApiError as error:
             if error.status != 404:
                 raise
@@ -177,7 +187,7 @@ class Nodes:
 
     def create(self, name, node):
         """Asks for a node; it then takes minutes until `get` says READY, or None if that failed."""
-        return call(self.creation(name, node))
+        return call(self.creation(name, node), self._seconds)
 
     def creation(self, name, node):
         """The request that `create` sends."""
@@ -185,11 +195,16 @@ class Nodes:
 
     def delete(self, name):
         """Asks for the end of a node; it takes a minute until `get` says None."""
-        return call(self.deletion(name))
+        return call(self.deletion(name), self._seconds)
 
     def deletion(self, name):
         """The request that `delete` sends."""
         return self._methods.delete(name=self._path(name))
+
+    def failure(self, operation):
+        """What went wrong with the work of this name, in words; "" where nothing did."""
+        answer = call(self._operations.get(name=operation), self._seconds)
+        return answer.get("error", {}).get("message", "")
 
     def _path(self, name):
         return f"{self._parent}/nodes/{name}"

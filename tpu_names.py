@@ -23,6 +23,7 @@ PORT = "8470"
 VERSION_PORT = 8475  # where a node says its version to those who know its address only
 CONNECT_SECONDS = 3.0
 DEVICES_SECONDS = 7.0
+ANSWER_SECONDS = 5.0
 LOOK_UP_SECONDS = 11.0  # all questions to Google together
 WILL_BE_READY = ("CREATING", "STARTING", "RESTARTING", "REIMAGING", "REPAIRING", "UNHIDING")
 
@@ -98,7 +99,7 @@ def _look_up(name, project, zone):
     until = time.monotonic() + LOOK_UP_SECONDS
     try:
         project, zone = cloud_tpu.place(project, zone)
-        nodes = cloud_tpu.Nodes(cloud_tpu.connect(), project, zone)
+        nodes = cloud_tpu.Nodes(cloud_tpu.connect(ANSWER_SECONDS), project, zone, ANSWER_SECONDS)
         node = cloud_tpu.within(max(until - time.monotonic(), 1), lambda: nodes.get(name))
     except UserError as error:
         raise UserError(f"--tpu {name}: {error}")
@@ -181,7 +182,8 @@ def resolver(tpu):
     """TensorFlow's TPUClusterResolver of the Tpu, which has TPU cores.  Raises UserError."""
     import tensorflow.compat.v1 as tf
     _check_version(tpu, tf.__version__)
-    service = None if tpu.project is None else cloud_tpu.connect()  # else TensorFlow looks for credentials, for ever
+    # Ours, not TensorFlow's: that one waits for credentials for ever.
+    service = None if tpu.project is None else cloud_tpu.connect(ANSWER_SECONDS)
     made = tf.distribute.cluster_resolver.TPUClusterResolver(
         tpu.name if tpu.project or tpu.name == LOCAL else ",".join(GRPC + worker for worker in tpu.workers),
         project=tpu.project, zone=tpu.zone, service=service)

@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from googleapiclient import discovery_cache
 
 PROJECT, ZONE = "fake-project", "us-central1-b"
+NO_ROOM = "There is no more capacity in the zone"
 NODE_PATH = re.compile(r"/v1/(projects/([^/]+)/locations/([^/]+)/nodes)(?:/([^/?]+))?")
 
 
@@ -53,6 +54,8 @@ class Handler(BaseHTTPRequestHandler):
         if path == "/discovery/tpu/v1":
             return self.answer(200, api.description())
         found = NODE_PATH.fullmatch(path)
+        if "/operations/" in path:
+            return self.answer(200, {"done": True, "error": {"code": 8, "message": NO_ROOM}})
         if not found:
             return self.refuse(404, f"no such path {path}")
         api.requests[self.command] += 1
@@ -126,6 +129,12 @@ class FakeTpuApi:
                 "CLOUDSDK_CONFIG": str(folder), "GOOGLE_APPLICATION_CREDENTIALS": "", "GOOGLE_CLOUD_PROJECT": "",
                 "CLOUDSDK_CORE_PROJECT": "", "CLOUDSDK_COMPUTE_ZONE": ""}
 
+    def left(self):
+        """(zone, name) of the nodes that are there by now."""
+        with self._lock:
+            self._advance()
+            return list(self.nodes)
+
     def description(self):
         path = os.path.join(os.path.dirname(discovery_cache.__file__), "documents", "tpu.v1.json")
         with open(path) as f:
@@ -174,7 +183,7 @@ class FakeTpuApi:
                 self.nodes[zone, name]["state"] = "DELETING"
                 self.deleted.append((zone, name))
                 self._due[zone, name] = time.monotonic() + self.delete_seconds
-                return 200, {"name": f"{parent}/operations/delete", "done": False}
+                return 200, {"name": f"{parent[:-len('/nodes')]}/operations/delete", "done": False}
             return 200, self.nodes[zone, name]
 
     def _create(self, parent, zone, name, body):
@@ -185,7 +194,7 @@ class FakeTpuApi:
         self.bodies.append(body)
         self.most_at_once = max(self.most_at_once, len(self.nodes))
         self._due[zone, name] = time.monotonic() + self.create_seconds
-        return 200, {"name": f"{parent}/operations/create", "done": False}
+        return 200, {"name": f"{parent[:-len('/nodes')]}/operations/create", "done": False}
 
     def _advance(self):
         """What has happened to the nodes by now."""

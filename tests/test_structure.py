@@ -15,6 +15,7 @@ PACKAGES = ("configs", "datasets", "encoder", "models", "tools")
 COMMANDS = ("main", "datasets.create_tfrecords", "datasets.dedup", "datasets.download", "datasets.extract_text",
             "datasets.make_corpus", "datasets.run_newspaper_extract", "datasets.verify_tfrecords",
             "encoder.train", "models.checkpoints", "tools.download_model", "tools.verify_resume")
+            "datasets.run_newspaper_extract", "encoder.train", "tools.backup_checkpoint", "tools.tpu_survival")
 # Who may not import what, directly or through others of the project.
 FORBIDDEN = {
     "configs": ("tensorflow", "models", "inputs", "encoder", "datasets", "training", "estimator"),
@@ -25,6 +26,9 @@ FORBIDDEN = {
     "corpus": ("tensorflow", "models"),
     "plan": ("tensorflow",),
     "storage": ("tensorflow",),
+    "cloud_tpu": ("tensorflow",),
+    "tools.tpu_survival": ("tensorflow",),
+    "tpu_names": ("tensorflow", "models"),
 }
 
 

@@ -1,0 +1,227 @@
+"""tools/lifecycle.py in a world of its own, in which everything fails at random, and its single decisions."""
+import json
+import random
+
+import pytest
+
+from tools import lifecycle
+from tools.lifecycle import ABSENT, FOREIGN, READY, UNKNOWN, Options, Seen, State
+
+HOUR = 3600.0
+OPTIONS = Options(zones=("a", "b", "c"), most=100 * HOUR, grace=180.0, hang=1800.0, coming=1800.0, retry=300.0,
+                  failures=3)
+LENGTH = 5000  # steps of the run in the world below
+TICK = 30.0
+
+
+class World:
+    """Nodes, one run, and an API, in time of their own; `trouble` is how often each thing goes wrong at a tick."""
+
+    def __init__(self, seed, trouble):
+        self.chance, self.trouble = random.Random(seed), trouble
+        self.now, self.nodes, self.operations = 0.0, {}, 0
+        self.running, self.hung, self.ended, self.step, self.changed, self.stopping = False, False, None, 0, 0.0, None
+        self.cost, self.asked, self.starts = 0.0, 0, 0
+        self.disk = json.dumps(State("p", "n", "label", "a")._asdict())
+
+    def bad(self):
+        return self.chance.random() < self.trouble
+
+    def pass_time(self):
+        self.now += TICK
+        self.cost += TICK * len(self.nodes)
+        for zone, node in list(self.nodes.items()):
+            if node["state"] == "CREATING" and self.now >= node["due"]:
+                node["state"] = READY
+            elif node["state"] == "DELETING" and self.now >= node["due"]:
+                del self.nodes[zone]
+            elif node["state"] == READY and self.bad():
+                node["state"] = self.chance.choice(["PREEMPTED", "TERMINATED", "REPAIRING", "STOPPED"])
+            elif node["state"] == "REPAIRING" and self.chance.random() < 0.2:
+                node["state"] = READY
+            elif node["state"] == "CREATING" and self.bad():
+                del self.nodes[zone]
+        if self.running:
+            self.go_on()
+
+    def go_on(self):
+        if self.stopping is not None and (not self.hung or self.now >= self.stopping + OPTIONS.grace):
+            self.running, self.ended = False, 143
+        elif self.bad():
+            self.hung = True
+        elif self.bad():
+            self.running, self.ended = False, 1
+        elif not self.hung and any(node["state"] == READY for node in self.nodes.values()):
+            self.step, self.changed = self.step + 10, self.now
+            if self.step >= LENGTH:
+                self.running, self.ended = False, 0
+
+    def see(self, state):
+        node = UNKNOWN if self.bad() else self.nodes.get(state.zone, {}).get("state", ABSENT)
+        return Seen(now=self.now, node=node, running=self.running, ended=self.ended, step=self.step,
+                    quiet=self.now - self.changed)
+
+    def create(self, state):
+        """As Keeper does it, until it dies."""
+        answered, heard = not self.bad(), not self.bad()
+        if answered and self.bad():
+            return lifecycle.refuse(state, self.now, "no quota", False, OPTIONS)
+        if heard and state.zone not in self.nodes:
+            self.nodes[state.zone] = {"state": "CREATING", "due": self.now + 120}
+            self.asked += 1
+        return state._replace(operation="o") if answered and heard else state
+
+    def act(self, action, state):
+        if action == lifecycle.CREATE:
+            return self.create(state)
+        if action == lifecycle.DELETE and not self.bad() and state.zone in self.nodes:
+            self.nodes[state.zone].update(state="DELETING", due=self.now + 60)
+        if action == lifecycle.START:
+            assert not self.running, "a second run"
+            assert state.zone in self.nodes or self.trouble
+            self.running, self.hung, self.ended, self.stopping, self.changed = True, False, None, None, self.now
+            self.step -= self.step % 100  # its last checkpoint
+            self.starts += 1
+        if action == lifecycle.STOP and self.stopping is None:
+            self.stopping = self.now
+        return state
+
+    def live(self):
+        """Until all is done; the process dies between any two things it does."""
+        while True:
+            state = State(**json.loads(self.disk))
+            if state.phase == lifecycle.DONE:
+                return state
+            state, action = lifecycle.decide(state, self.see(state), OPTIONS)
+            self.disk = json.dumps(state._asdict())
+            if not self.bad():
+                state = self.act(action, state)
+                if not self.bad():
+                    self.disk = json.dumps(state._asdict())
+                else:
+                    self.ended = None  # the next process is not its parent
+            assert len(self.nodes) <= 1, "a second node"
+            assert self.now < 1000 * HOUR, state
+            self.pass_time()
+
+
+def test_a_run_that_nothing_disturbs_asks_once_and_leaves_nothing():
+    world = World(0, 0.0)
+    state = world.live()
+    assert (state.status, world.asked, world.starts, world.nodes, world.running) == (0, 1, 1, {}, False)
+    assert world.step == LENGTH and state.paid == pytest.approx(world.cost, abs=3 * TICK)
+
+
+@pytest.mark.parametrize("trouble", [0.002, 0.01, 0.05, 0.2])
+def test_whatever_happens_there_is_one_node_one_run_and_nothing_in_the_end(trouble):
+    ends = set()
+    for seed in range(20):
+        world = World(seed, trouble)
+        state = world.live()
+        ends.add(state.status)
+        assert not world.nodes and not world.running, (seed, state)
+        assert state.status in (0, lifecycle.CAP_REACHED, lifecycle.USER_ERROR)
+        assert (state.status == 0) == (world.step >= LENGTH)
+        assert world.cost <= OPTIONS.most + OPTIONS.grace + 40 * TICK, "the nodes cost more than allowed"
+    assert 0 in ends or trouble > 0.01  # else no node lives from one checkpoint to the next
+
+
+def state(**changes):
+    return State("p", "n", "label", "a", **{"phase": lifecycle.RUN, "paid_since": 0.0, **changes})
+
+
+def decide(before, node, now=HOUR, **seen):
+    after, action = lifecycle.decide(before, Seen(now=now, node=node, **seen), OPTIONS)
+    return after.phase, action
+
+
+@pytest.mark.parametrize("node", ["PREEMPTED", "TERMINATED", "STOPPED", ABSENT, FOREIGN, "DELETING"])
+def test_a_lost_node_ends_the_run_first(node):
+    assert decide(state(), node, running=True) == ("clean", "stop")
+    assert decide(state(phase="clean"), node, running=True) == ("clean", "stop")
+    expected = {ABSENT: ("want", None), FOREIGN: ("want", None), "DELETING": ("clean", None)}
+    assert decide(state(phase="clean"), node) == expected.get(node, ("clean", "delete"))
+
+
+def test_an_api_that_does_not_answer_changes_nothing_until_the_run_hangs():
+    before = state(step=7)
+    assert lifecycle.decide(before, Seen(now=HOUR, node=UNKNOWN, running=True, step=7, quiet=1799.0), OPTIONS) == (
+        before, None)
+    assert decide(before, UNKNOWN, running=True, step=7, quiet=1801.0) == ("clean", "stop")
+    assert decide(state(phase="clean"), UNKNOWN) == ("clean", None)
+    assert decide(state(phase="end", status=0), UNKNOWN) == ("end", None)
+
+
+def test_a_run_that_fails_is_started_again_then_on_another_node_then_given_up():
+    before, action = lifecycle.decide(state(step=50), Seen(now=HOUR, node=READY, ended=1, step=40), OPTIONS)
+    assert (before.phase, before.failures, action) == ("run", 1, "start")
+    before, action = lifecycle.decide(before, Seen(now=HOUR, node=READY, ended=1, step=50), OPTIONS)
+    assert (before.phase, before.failures, action) == ("clean", 2, None)
+    before, action = lifecycle.decide(before._replace(phase="run"), Seen(now=HOUR, node=READY, ended=2), OPTIONS)
+    assert (before.phase, before.status) == ("end", lifecycle.USER_ERROR) and "failed 3 times" in before.reason
+
+
+def test_a_step_beyond_all_before_forgives_failures():
+    after, _ = lifecycle.decide(state(step=50, failures=2), Seen(now=HOUR, node=READY, running=True, step=50), OPTIONS)
+    assert after.failures == 2
+    after, _ = lifecycle.decide(after, Seen(now=HOUR, node=READY, running=True, step=51), OPTIONS)
+    assert (after.failures, after.step) == (0, 51)
+    after, _ = lifecycle.decide(after._replace(failures=2), Seen(now=HOUR, node=READY, ended=1, step=60), OPTIONS)
+    assert (after.failures, after.phase) == (1, "run")
+
+
+def test_zones_are_tried_in_their_order_and_again_after_a_pause():
+    asked, now = [], 0.0
+    current = state(phase="want", paid_since=None)
+    while len(asked) < 4:
+        current, action = lifecycle.decide(current, Seen(now=now, node=ABSENT), OPTIONS)
+        if action == lifecycle.CREATE:
+            asked.append((current.zone, now))
+            current = lifecycle.refuse(current, now, "quota", current.zone == "b", OPTIONS)
+        now += 10
+    assert [zone for zone, _ in asked] == ["a", "b", "c", "a"]
+    assert asked[3][1] - asked[2][1] >= OPTIONS.retry
+    assert current.paid == 0 and current.paid_since is None
+
+
+def test_zones_that_never_will_end_it():
+    current = state(phase="asked", paid_since=None)
+    for zone in OPTIONS.zones:
+        assert current.zone == zone
+        current = lifecycle.refuse(current, 0.0, "no such type", True, OPTIONS)
+        if current.phase == "clean":
+            current, _ = lifecycle.decide(current, Seen(now=1.0, node=ABSENT), OPTIONS)
+    assert (current.phase, current.status) == ("end", lifecycle.USER_ERROR)
+    assert "zone a gives no TPU: no such type; zone b" in current.reason
+
+
+def test_a_node_of_somebody_else_is_neither_used_nor_deleted():
+    after, action = lifecycle.decide(state(phase="want"), Seen(now=0.0, node=FOREIGN), OPTIONS)
+    assert (after.status, action) == (lifecycle.USER_ERROR, None) and "not of this run" in after.reason
+    assert decide(after, FOREIGN) == ("done", None)
+
+
+def test_the_cap_leaves_the_run_time_to_save_and_counts_earlier_nodes():
+    before = state(paid=90 * HOUR)
+    assert decide(before, READY, now=10 * HOUR - OPTIONS.grace - 1, running=True) == ("run", None)
+    assert decide(before, READY, now=10 * HOUR - OPTIONS.grace, running=True) == ("end", "stop")
+    after, _ = lifecycle.decide(before, Seen(now=10 * HOUR, node=READY, running=True), OPTIONS)
+    assert after.status == lifecycle.CAP_REACHED and "--max_hours is reached (100.00 hours" in after.reason
+
+
+@pytest.mark.parametrize("phase", ["want", "asked", "run", "clean"])
+def test_a_signal_ends_every_phase(phase):
+    after, action = lifecycle.decide(state(phase=phase), Seen(now=1.0, node=READY, running=True, signal=15), OPTIONS)
+    assert (after.phase, after.status, action) == ("end", 143, "stop")
+    assert decide(after, READY) == ("end", "delete")
+    assert decide(after, ABSENT) == ("done", None)
+
+
+def test_a_node_that_does_not_come_is_deleted_before_the_next_zone_is_asked():
+    before = state(phase="asked", operation="o", since=0.0)
+    assert decide(before, "CREATING", now=1799.0) == ("asked", None)
+    after, action = lifecycle.decide(before, Seen(now=1801.0, node="CREATING"), OPTIONS)
+    assert (after.phase, after.zone, after.next_zone) == ("clean", "a", "b")
+    assert decide(after, "CREATING") == ("clean", "delete")
+    after, _ = lifecycle.decide(after, Seen(now=1900.0, node=ABSENT), OPTIONS)
+    assert (after.phase, after.zone, after.paid) == ("want", "b", 1900.0)

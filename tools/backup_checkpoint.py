@@ -1,0 +1,93 @@
+"""Copies the newest checkpoint of a run to BACKUP_DIR/step-N, which is a model_dir by itself; both may be gs://.
+
+    python3 tools/backup_checkpoint.py gs://bucket/runs/345M gs://other-bucket/backups --keep 7
+"""
+import argparse
+import glob
+import os
+import re
+import sys
+import warnings
+
+if __name__ == "__main__":  # run as a file: imports start at the repository; and none of TensorFlow's lines
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+import errors
+import storage
+from configs.resume import CONFIG_FILE
+from errors import UserError
+
+FOLDER = "step-"
+ATTEMPTS = 3  # the run may delete a checkpoint while it is read
+
+
+def main(argv=None):
+    args = _arguments(argv)
+    import tensorflow.compat.v1 as tf  # here and not above: it takes seconds, which --help need not cost
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            folder, size = back_up(args.model_dir, args.backup_dir)
+            break
+        except tf.errors.NotFoundError:
+            if not left:
+                raise
+    print(f"{folder}: {f'{size:,} bytes copied' if size else 'is there already'}")
+    for old in backups(args.backup_dir)[:-args.keep]:
+        tf.io.gfile.rmtree(old)
+        print(f"{old}: deleted, {args.keep} newer ones are kept")
+    return 0
+
+
+def back_up(model_dir, backup_dir):
+    """(folder of the copy, bytes that were copied).  A folder without the file `checkpoint` is no whole copy."""
+    import tensorflow.compat.v1 as tf
+
+    from estimator import DATA_FILE
+    from models import saved
+    path = saved.latest(model_dir)
+    if path is None:
+        raise UserError(f"{model_dir} holds no checkpoint; nothing is copied")
+    name = os.path.basename(path)
+    folder = storage.join(backup_dir, f"{FOLDER}{saved.step_of(path)}")
+    state = storage.join(folder, saved.STATE_FILE)
+    if storage.exists(state):
+        return folder, 0
+    storage.make_folder(folder)
+    sources = storage.glob(glob.escape(path) + ".*")
+    sources += [beside for beside in (storage.join(model_dir, CONFIG_FILE), storage.join(model_dir, DATA_FILE))
+                if storage.exists(beside)]
+    copied = 0
+    for source in sources:
+        target = storage.join(folder, os.path.basename(source))
+        tf.io.gfile.copy(source, target, overwrite=True)
+        if storage.size(target) != storage.size(source):
+            raise UserError(f"{target} has {storage.size(target):,} bytes, {source} {storage.size(source):,}; look for"
+                            " room there and run again")
+        copied += storage.size(target)
+    storage.write_whole(state, f'model_checkpoint_path: "{name}"\n')
+    return folder, copied
+
+
+def backups(backup_dir):
+    """Folders of whole copies, oldest step first."""
+    from models import saved
+    found = storage.glob(storage.join(glob.escape(backup_dir), f"{FOLDER}*/{saved.STATE_FILE}"))
+    folders = [os.path.dirname(path) for path in found if re.search(rf"/{FOLDER}\d+/[^/]+$", path)]
+    return sorted(folders, key=lambda folder: int(folder.rpartition("-")[2]))
+
+
+def _arguments(argv):
+    parser = errors.Parser(description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("model_dir", help="of the run")
+    parser.add_argument("backup_dir", help="gets a folder for each copy")
+    parser.add_argument("--keep", type=int, default=7, help="newest copies that are kept")
+    args = parser.parse_args(argv)
+    if args.keep < 1:
+        raise UserError(f"--keep is {args.keep}, but must be at least 1")
+    return args
+
+
+if __name__ == "__main__":
+    errors.run_command(main)

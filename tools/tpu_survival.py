@@ -1,0 +1,136 @@
+"""Keeps a (preemptible) TPU node and the run on it alive until the run is done, and leaves no node behind.
+
+    python3 tools/tpu_survival.py --name mine --project my-project --zones europe-west4-a,us-central1-f \\
+        --accelerator v3-8 --max_hours 200 -- python3 main.py --model gs://bucket/345M.json
+
+The command gets --tpu, --tpu_project and --tpu_zone added.  State, the run's output (output.log) and ours
+(survival.log) lie in --state_dir; the same line again goes on from there, whatever became of the process before.
+Exit status: 0 the run is done; 2 a mistake, no zone gives a TPU, or the run fails again and again; 3 --max_hours is
+reached; 130 and 143 stopped by a signal.
+"""
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import re
+import shlex
+import sys
+
+if __name__ == "__main__":  # run as a file: imports start at the repository
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import cloud_tpu
+import errors
+import storage
+from errors import UserError
+from tools import keeper, lifecycle
+
+LOCK_FILE = "lock"
+
+
+def main(argv=None):
+    args = _arguments(argv)
+    options = lifecycle.Options(
+        zones=tuple(args.zones), most=args.max_hours * 3600, grace=args.grace_seconds, hang=args.hang_minutes * 60,
+        coming=args.create_minutes * 60, retry=args.retry_minutes * 60, failures=args.max_failures)
+    args.project, _ = cloud_tpu.place(args.project, args.zones[0])
+    if args.dry_run:
+        return _show(args)
+    storage.make_folder(args.state_dir)
+    with storage.only_run(os.path.join(args.state_dir, LOCK_FILE), "give this one another --state_dir and --name"):
+        return keeper.Keeper(args, options).keep()
+
+
+def _show(args):
+    """Prints the requests and the command of a run without mishaps; sends and writes nothing."""
+    service = cloud_tpu.describe(None, args.answer_seconds)
+    for number, zone in enumerate(args.zones):
+        nodes = cloud_tpu.Nodes(service, args.project, zone, args.answer_seconds)
+        request = nodes.creation(args.name, keeper.node_of(args, "16 random digits"))
+        print(f"{f'if that gives no TPU in {args.create_minutes:g} minutes: ' if number else ''}{request.method}"
+              f" {request.uri}\n  {request.body}")
+    print(f"when it is READY, and again after preemption or {args.hang_minutes:g} minutes without a step:\n  "
+          + shlex.join(keeper.command_of(args, args.zones[0])))
+    request = cloud_tpu.Nodes(service, args.project, args.zones[0], args.answer_seconds).deletion(args.name)
+    print(f"at the end, after {args.max_hours:g} hours of TPU, or on a signal: {request.method} {request.uri}")
+    return 0
+
+
+def _arguments(argv):
+    parser = errors.Parser(description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+                           usage="%(prog)s --name NAME --zones ZONES --accelerator TYPE --max_hours HOURS [options] --"
+                           " python3 main.py --model CONFIG.json", allow_abbrev=False)
+    add = parser.add_argument
+    add("--name", required=True, help="of the node")
+    add("--zones", required=True, type=lambda text: [zone for zone in text.split(",") if zone],
+        help="where to ask for it, in this order, with commas between")
+    add("--accelerator", required=True, metavar="TYPE", help="v2-8, v3-8, v3-32 ...")
+    add("--max_hours", required=True, type=float, help="most hours that nodes may exist, all together")
+    add("--project", help="Google Cloud project (without it $GOOGLE_CLOUD_PROJECT, or that of this VM)")
+    add("--on_demand", action="store_true", help="ask for a node that is not preemptible")
+    add("--software", default=_tensorflow_version(), help="version of TensorFlow on the node")
+    add("--network", help="of Compute Engine, that the node joins (without it the project's default)")
+    add("--hang_minutes", type=float, default=30.0, help="without a step, after which the node is replaced; more than"
+        " the longest evaluation takes")
+    add("--create_minutes", type=float, default=30.0, help="for a node to become READY, then the next zone is asked")
+    add("--retry_minutes", type=float, default=5.0, help="before the first zone is asked again when none had room")
+    add("--max_failures", type=int, default=3, help="of the run in a row without a new step, then it is given up")
+    add("--grace_seconds", type=float, default=180.0, help="for the run to save and end, then it is killed")
+    add("--model_dir", help="of the run, for backups")
+    add("--backup_dir", help="gets a copy of the newest checkpoint every --backup_hours and at the end; may be gs://")
+    add("--backup_hours", type=float, default=24.0, help="between backups")
+    add("--keep_backups", type=int, default=7, help="newest backups that are kept")
+    add("--state_dir", help="local folder for state and output (without it runs/survival-NAME)")
+    add("--step_pattern", default=r"^step +(\d+)/", help="regex of the lines that show that the run goes on; its group:"
+        " the step")
+    add("--poll_seconds", type=float, default=30.0, help="between questions for the node")
+    add("--answer_seconds", type=float, default=30.0, help="that the API has for an answer")
+    add("--dry_run", action="store_true", help="print the calls and do nothing")
+    add("command", nargs="*", help="behind --: the run, as one would start it here")
+    args = parser.parse_args(argv)
+    _check(args)
+    args.state_dir = args.state_dir or os.path.join("runs", f"survival-{args.name}")
+    return args
+
+
+def _check(args):
+    if not args.command:
+        raise UserError("no command is given; put it behind --, for example -- python3 main.py --model gs://b/x.json")
+    if any(re.match(r"--tpu(_|=|$)", word) for word in args.command):
+        raise UserError("the command names a TPU by itself; leave --tpu out, it is added")
+    if not re.fullmatch(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?", args.name):
+        raise UserError(f"--name {args.name}: must be small letters, digits and -, and begin with a letter")
+    for zone in args.zones:
+        if not re.fullmatch(r"[a-z0-9-]+", zone):
+            raise UserError(f"--zones: {zone} is no name of a zone, such as us-central1-b")
+    if not args.zones or len(set(args.zones)) < len(args.zones):
+        raise UserError("--zones must name at least one zone, and each once")
+    if not args.software:
+        raise UserError("TensorFlow is not installed here; give --software, the version for the node")
+    if bool(args.backup_dir) != bool(args.model_dir):
+        raise UserError("--backup_dir and --model_dir need each other; give both or none")
+    for name in ("max_hours", "hang_minutes", "create_minutes", "retry_minutes", "grace_seconds", "backup_hours",
+                 "keep_backups", "poll_seconds", "answer_seconds", "max_failures"):
+        if not getattr(args, name) > 0:
+            raise UserError(f"--{name} is {getattr(args, name):g}, but must be above 0")
+    if args.max_hours * 3600 <= args.grace_seconds:
+        raise UserError(f"--max_hours {args.max_hours:g} is less than the {args.grace_seconds:g} seconds of"
+                        " --grace_seconds; raise the first")
+    try:
+        re.compile(args.step_pattern)
+    except re.error as error:
+        raise UserError(f"--step_pattern {args.step_pattern} is no regex: {error}")
+    if re.compile(args.step_pattern).groups != 1:
+        raise UserError(f"--step_pattern {args.step_pattern} must have one group, the step")
+
+
+def _tensorflow_version():
+    try:
+        return importlib.metadata.version("tensorflow")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+if __name__ == "__main__":
+    errors.run_command(main)
