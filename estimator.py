@@ -18,6 +18,7 @@ from models import gpt2, saved, sources
 from models.weights import SCOPE
 
 DATA_FILE = "data.json"
+InputPipelineConfig = tf.estimator.tpu.InputPipelineConfig
 
 
 def quiet():
@@ -30,12 +31,17 @@ def quiet():
 
 def build_estimator(config, tpu=None, sampling_limits=None):
     """TPUEstimator for the config; `tpu` is a tpu_names.Tpu, None trains on what TensorFlow finds on this machine."""
+    tpu_config = tf.estimator.tpu.TPUConfig(
+        iterations_per_loop=config.iterations,
+        # TPUEstimator evaluates on several hosts only if the first one reads for all.
+        eval_training_input_configuration=InputPipelineConfig.SLICED if _evaluates_on_a_pod(tpu, sampling_limits)
+        else InputPipelineConfig.PER_HOST_V1)
     run_config = tf.estimator.tpu.RunConfig(
         model_dir=config.model_dir, cluster=resolve_tpu(tpu) if tpu else None, tf_random_seed=config.seed,
         session_config=session_config(), save_checkpoints_steps=config.save_checkpoints_steps,
         keep_checkpoint_max=config.keep_checkpoint_max, save_summary_steps=None, log_step_count_steps=None,
         checkpoint_save_graph_def=False,  # a quarter of the time of a save, and nothing here reads it
-        tpu_config=tf.estimator.tpu.TPUConfig(iterations_per_loop=config.iterations))
+        tpu_config=tpu_config)
     model_fn = gpt2.make_model_fn(config, sampling_limits)
     if config.init_checkpoint and not saved.latest(config.model_dir):
         model_fn = _starting_with(sources.open_source(config.init_checkpoint), model_fn)
@@ -43,6 +49,20 @@ def build_estimator(config, tpu=None, sampling_limits=None):
         model_fn=model_fn, use_tpu=bool(tpu), eval_on_tpu=bool(tpu), config=run_config,
         train_batch_size=config.train_batch_size, eval_batch_size=config.eval_batch_size,
         predict_batch_size=config.predict_batch_size)
+
+
+def _evaluates_on_a_pod(tpu, sampling_limits):
+    return sampling_limits is None and len(getattr(tpu, "workers", ())) > 1
+
+
+def check_cores(estimator, config, *keys):
+    """Raises UserError where a batch size of the config (`keys`) cannot be shared by the cores of the TPU."""
+    cores = getattr(estimator.config.cluster, "cores", None)  # None: no TPU
+    for key in keys:
+        size = getattr(config, key)
+        if cores and size % cores:
+            raise UserError(f'"{key}" is {size}, which the {cores} cores of the TPU cannot share; set it to a multiple'
+                            f" such as {-(-size // cores) * cores}")
 
 
 def _starting_with(source, model_fn):

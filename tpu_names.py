@@ -5,6 +5,7 @@ TensorFlow by itself waits for ever for a metadata server that is silent, and a 
 from __future__ import annotations
 
 import concurrent.futures
+import importlib.metadata
 import json
 import re
 import socket
@@ -48,8 +49,12 @@ def find(name, project=None, zone=None):
     if name == LOCAL:
         return Tpu(name, None, None, (), None)
     tpu = _of_addresses(name) if name.startswith(GRPC) else _look_up(name, project, zone)
+    _check_version(tpu, _our_version())
     _reach(tpu)
-    return tpu._replace(version=_ask_version(tpu.workers[0])) if tpu.version is None else tpu
+    if tpu.version is None:
+        tpu = tpu._replace(version=_ask_version(tpu.workers[0]))
+        _check_version(tpu, _our_version())
+    return tpu
 
 
 def check_paths(config, name, *, train, evaluate):
@@ -178,17 +183,13 @@ def _ask_version(worker):
         return None
 
 
-def resolver(tpu):
-    """TensorFlow's TPUClusterResolver of the Tpu, which has TPU cores.  Raises UserError."""
-    import tensorflow.compat.v1 as tf
-    _check_version(tpu, tf.__version__)
-    # Ours, not TensorFlow's: that one waits for credentials for ever.
-    service = None if tpu.project is None else cloud_tpu.connect(ANSWER_SECONDS)
-    made = tf.distribute.cluster_resolver.TPUClusterResolver(
-        tpu.name if tpu.project or tpu.name == LOCAL else ",".join(GRPC + worker for worker in tpu.workers),
-        project=tpu.project, zone=tpu.zone, service=service)
-    _check_devices(tf, tpu, made)
-    return made
+def _our_version():
+    """Of TensorFlow, without importing it where that can be."""
+    try:
+        return importlib.metadata.version("tensorflow")
+    except importlib.metadata.PackageNotFoundError:  # tensorflow-cpu and others
+        import tensorflow
+        return tensorflow.__version__
 
 
 def _check_version(tpu, ours):
@@ -202,7 +203,19 @@ def _check_version(tpu, ours):
     raise UserError(f"--tpu {tpu} runs the software {tpu.version}, but TensorFlow here is {ours}; {remedy}")
 
 
-def _check_devices(tf, tpu, made):
+def resolver(tpu):
+    """TensorFlow's TPUClusterResolver of the Tpu, and in its attribute `cores` how many it has.  Raises UserError."""
+    import tensorflow.compat.v1 as tf
+    # Ours, not TensorFlow's: that one waits for credentials for ever.
+    service = None if tpu.project is None else cloud_tpu.connect(ANSWER_SECONDS)
+    made = tf.distribute.cluster_resolver.TPUClusterResolver(
+        tpu.name if tpu.project or tpu.name == LOCAL else ",".join(GRPC + worker for worker in tpu.workers),
+        project=tpu.project, zone=tpu.zone, service=service)
+    made.cores = _count_cores(tf, tpu, made)
+    return made
+
+
+def _count_cores(tf, tpu, made):
     seconds = None if tpu.name == LOCAL else DEVICES_SECONDS  # a TPU VM wakes its TPU first
     config = tf.ConfigProto(operation_timeout_in_ms=int(seconds * 1000) if seconds else 0, isolate_session_state=True)
     config.cluster_def.CopyFrom(made.cluster_spec().as_cluster_def())
@@ -215,7 +228,9 @@ def _check_devices(tf, tpu, made):
     except (tf.errors.OpError, TimeoutError) as error:
         raise UserError(f"--tpu {tpu}: {made.master() or 'this machine'} does not answer as a TPU"
                         f" ({str(error).splitlines()[0]}); check the address and that no other process uses the TPU")
-    if not any(device.device_type == "TPU" for device in found):
+    cores = sum(device.device_type == "TPU" for device in found)
+    if not cores:
         raise UserError("--tpu local: this machine has no TPU that TensorFlow finds; run on a TPU VM, or give a name"
                         if tpu.name == LOCAL else
                         f"--tpu {tpu}: {made.master()} is a TensorFlow server without TPU cores; check the address")
+    return cores

@@ -48,10 +48,11 @@ def _train(config, encoder, tpu, train_set, eval_set):
     if step >= config.max_steps:
         print(f'{config.model_dir} is done: step {step} of {config.max_steps}; raise "max_steps" to go on')
         return 0
+    estimator = estimators.build_estimator(config, tpu)
+    estimators.check_cores(estimator, config, "train_batch_size", *(["eval_batch_size"] if eval_set else []))
     estimators.save_run(config, encoder, train_set)
     if path:
         saved.note_newest(path)
-    estimator = estimators.build_estimator(config, tpu)
     print(f"{'continuing' if path else 'starting'} {config.model_dir} at step {step} of {config.max_steps},"
           f" {config.train_batch_size * config.n_ctx:,} tokens a step;"
           f" {order.dropped(config, train_set):.4%} of each epoch's tokens fill no window")
@@ -171,6 +172,7 @@ def evaluate_whole(config, encoder, tpu):
     eval_set = _corpus(config, encoder, corpus.EVAL)
     path = estimators.trained(config, encoder, "evaluate")
     estimator = estimators.build_estimator(config, tpu)
+    estimators.check_cores(estimator, config, "eval_batch_size")
     stop = session_hooks.StopOnSignal()
     try:
         loss = _evaluate(estimator, config, eval_set, encoder, stop, path)

@@ -135,12 +135,14 @@ def test_addresses_need_no_google(monkeypatch, listener):
 
 @pytest.mark.parametrize("version, good", [
     (tf.__version__, True), ("2.15.0", True), (None, True), ("2.14.1", False), ("2.1", False), ("pytorch-2.1", False)])
-def test_a_node_of_another_release_is_refused(version, good):
-    tpu = tpu_names.Tpu("mine", "p", "z", ("h:1",), version)
+def test_a_node_of_another_release_is_refused(api, version, good):
+    api.put("mine", **({"tensorflowVersion": version} if version else {}))
     if good:
-        return tpu_names._check_version(tpu, tf.__version__)
-    with pytest.raises(UserError, match="^--tpu mine runs the software .* run `gcloud compute tpus delete mine "):
-        tpu_names._check_version(tpu, tf.__version__)
+        assert tpu_names.find("mine").version == version
+    else:
+        message = problem("mine")
+        assert message.startswith(f"--tpu mine runs the software {version}, but TensorFlow here is {tf.__version__};")
+        assert f"gcloud compute tpus delete mine --zone {ZONE}" in message
 
 
 def test_a_server_that_is_no_tpu_is_one_line(api):
