@@ -106,7 +106,7 @@ class Keeper:
         except cloud_tpu.ApiError as error:
             if not error.passing and not os.path.exists(self._path):
                 raise UserError(f"Google's TPU API refuses project {self._args.project}, zone {zone}: {error};"
-                                f" {cloud_tpu.LOG_IN if error.status == 401 else 'check --project and --zones'}")
+                                f" {cloud_tpu.LOG_IN if error.status == 401 else 'check --tpu_project and --zones'}")
             if self._outage is None:
                 self._say(f"Google's TPU API does not answer ({error}); asking again, and leaving all as it is")
             self._outage = error
@@ -239,16 +239,17 @@ class Keeper:
         while self._run.running() and time.monotonic() < until:
             self._run.stop(self._options.grace)
             time.sleep(TICK)
-        for attempt in range(ATTEMPTS if os.path.exists(self._path) else 0):
-            with contextlib.suppress(cloud_tpu.ApiError):
-                if self._look_at(state.zone) not in NOTHING:
-                    self._nodes(state.zone).delete(state.name)
-            if self._outage is None:
+        if not os.path.exists(self._path):
+            return  # nothing was asked for
+        for attempt in range(ATTEMPTS):
+            seen = self._look_at(state.zone)
+            if seen in NOTHING and seen != lifecycle.UNKNOWN:
                 return
-            time.sleep(attempt)
-        if self._outage:
-            self._say(f"the node may be left; run `gcloud compute tpus delete {state.name} --zone {state.zone}"
-                      f" --project {state.project}`")
+            with contextlib.suppress(cloud_tpu.ApiError):
+                self._nodes(state.zone).delete(state.name)
+            time.sleep(attempt * TICK)
+        self._say(f"the node may be left; run `gcloud compute tpus delete {state.name} --zone {state.zone}"
+                  f" --project {state.project}`")
 
     def _handle(self, number, frame):
         if self._signal is not None:

@@ -1,6 +1,6 @@
 """Keeps a (preemptible) TPU node and the run on it alive until the run is done, and leaves no node behind.
 
-    python3 tools/tpu_survival.py --name mine --project my-project --zones europe-west4-a,us-central1-f \\
+    python3 tools/tpu_survival.py --name mine --tpu_project my-project --zones europe-west4-a,us-central1-f \\
         --accelerator v3-8 --max_hours 200 -- python3 main.py --model gs://bucket/345M.json
 
 The command gets --tpu, --tpu_project and --tpu_zone added.  State, the run's output (output.log) and ours
@@ -34,7 +34,7 @@ def main(argv=None):
     options = lifecycle.Options(
         zones=tuple(args.zones), most=args.max_hours * 3600, grace=args.grace_seconds, hang=args.hang_minutes * 60,
         coming=args.create_minutes * 60, retry=args.retry_minutes * 60, failures=args.max_failures)
-    args.project, _ = cloud_tpu.place(args.project, args.zones[0])
+    args.project, _ = cloud_tpu.place(args.tpu_project, args.zones[0])
     if args.dry_run:
         return _show(args)
     storage.make_folder(args.state_dir)
@@ -67,7 +67,8 @@ def _arguments(argv):
         help="where to ask for it, in this order, with commas between")
     add("--accelerator", required=True, metavar="TYPE", help="v2-8, v3-8, v3-32 ...")
     add("--max_hours", required=True, type=float, help="most hours that nodes may exist, all together")
-    add("--project", help="Google Cloud project (without it $GOOGLE_CLOUD_PROJECT, or that of this VM)")
+    add("--tpu_project", metavar="PROJECT", help="Google Cloud project (without it $GOOGLE_CLOUD_PROJECT, or that"
+        " of this VM)")
     add("--on_demand", action="store_true", help="ask for a node that is not preemptible")
     add("--software", default=_tensorflow_version(), help="version of TensorFlow on the node")
     add("--network", help="of Compute Engine, that the node joins (without it the project's default)")
