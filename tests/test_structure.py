@@ -9,13 +9,12 @@ from configs import schema
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PACKAGES = ("configs", "datasets", "encoder", "models", "tools")
-# Nobody imports a command, which stands above the house wherever its file lies: models.checkpoints may know the
 # A command stands above the house, wherever its file lies: nobody imports it, so that models.checkpoints may know the
 # vocabulary that goes with the weights.
 COMMANDS = ("main", "datasets.create_tfrecords", "datasets.dedup", "datasets.download", "datasets.extract_text",
-            "datasets.make_corpus", "datasets.run_newspaper_extract", "datasets.verify_tfrecords",
-            "encoder.train", "models.checkpoints", "tools.download_model", "tools.verify_resume")
-            "datasets.run_newspaper_extract", "encoder.train", "tools.backup_checkpoint", "tools.tpu_survival")
+            "datasets.make_corpus", "datasets.run_newspaper_extract", "datasets.verify_tfrecords", "encoder.train",
+            "models.checkpoints", "tools.backup_checkpoint", "tools.download_model", "tools.tpu_survival",
+            "tools.verify_resume")
 # Who may not import what, directly or through others of the project.
 FORBIDDEN = {
     "configs": ("tensorflow", "models", "inputs", "encoder", "datasets", "training", "estimator"),
