@@ -77,12 +77,11 @@ def each(function, jobs, address, state, advance):
         run = ray.remote(_run).options(num_cpus=1, max_retries=RETRIES, scheduling_strategy="SPREAD")
         waiting = [run.remote(function, job, number, os.getcwd(), witness, progress)
                    for number, job in enumerate(jobs)]
-        shown, due = 0, 0.0
+        shown = 0
         try:
             while waiting:
-                done, waiting = ray.wait(waiting, timeout=REPORT_SECONDS)
-                if time.monotonic() > due or not waiting:
-                    due = time.monotonic() + REPORT_SECONDS
+                done, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=REPORT_SECONDS)
+                with contextlib.suppress(exceptions.RayActorError):  # without it the work goes on all the same
                     so_far = ray.get(progress.total.remote())
                     advance(so_far - shown)
                     shown = so_far

@@ -2,6 +2,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -113,6 +114,10 @@ def test_kills_at_every_stage_leave_the_same_bytes(lists, server, tmp_path):  # 
 
     assert report(out) == report(once) and (out / "drop.txt").read_bytes() == (once / "drop.txt").read_bytes()
     assert report(once)["unaccounted"] == 0 and report(once)["documents"] > 35
+    for path in (out / "download.json", out / "drop.txt", out / "drop.json"):  # to try again what failed
+        path.unlink()
+    shutil.rmtree(out / "shards")
+    assert make(lists, out) == 0 and report(out) == report(once)
     shards, expected = ({name: data for name, data in contents(folder / "shards").items() if ".tfrecords" in name}
                         for folder in (out, once))
     assert shards == expected and len(shards) > 9
