@@ -92,8 +92,10 @@ class World:
             state = State(**json.loads(self.disk))
             if state.phase == lifecycle.DONE:
                 return state
-            state, action = lifecycle.decide(state, self.see(state), OPTIONS)
+            before = state
+            state, action = lifecycle.decide(before, self.see(before), OPTIONS)
             self.disk = json.dumps(state._asdict())
+            self.ended = None if state != before else self.ended
             if not self.bad():
                 state = self.act(action, state)
                 if not self.bad():
@@ -154,11 +156,18 @@ def test_an_api_that_does_not_answer_changes_nothing_until_the_run_hangs():
 
 def test_a_run_that_fails_is_started_again_then_on_another_node_then_given_up():
     before, action = lifecycle.decide(state(step=50), Seen(now=HOUR, node=READY, ended=1, step=40), OPTIONS)
-    assert (before.phase, before.failures, action) == ("run", 1, "start")
+    assert (before.phase, before.failures, action) == ("run", 1, None)
+    assert decide(before, READY, now=HOUR + OPTIONS.retry - 1) == ("run", None)
+    assert decide(before, READY, now=HOUR + OPTIONS.retry) == ("run", "start")
     before, action = lifecycle.decide(before, Seen(now=HOUR, node=READY, ended=1, step=50), OPTIONS)
     assert (before.phase, before.failures, action) == ("clean", 2, None)
     before, action = lifecycle.decide(before._replace(phase="run"), Seen(now=HOUR, node=READY, ended=2), OPTIONS)
     assert (before.phase, before.status) == ("end", lifecycle.USER_ERROR) and "failed 3 times" in before.reason
+
+
+def test_a_run_that_is_done_needs_no_other_node():
+    assert decide(state(), "PREEMPTED", ended=0) == ("end", None)
+    assert decide(state(), UNKNOWN, ended=0) == ("end", None)
 
 
 def test_a_step_beyond_all_before_forgives_failures():

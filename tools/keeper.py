@@ -94,6 +94,7 @@ class Keeper:
         state, action = lifecycle.decide(before, seen, self._options)
         if state != before:
             self._save(state)
+            self._run.ended = None  # it is in the State now
             self._report(before)
         self._act(action)
         self._watch_backup()
@@ -164,6 +165,8 @@ class Keeper:
     def _report(self, before):
         """Says what has changed."""
         state = self._state
+        if state.failures > before.failures and state.phase == lifecycle.RUN:
+            self._say(f"the run failed at step {state.step}; starting it again in {self._args.retry_minutes:g} minutes")
         if state.phase == before.phase:
             return
         if state.phase == lifecycle.ASKED:

@@ -27,7 +27,7 @@ class Options(NamedTuple):
     grace: float  # for the run to save and end
     hang: float  # without a step
     coming: float  # for a node to become READY
-    retry: float  # after all zones have refused
+    retry: float  # before the run is started again, or the first zone asked again when all have refused
     failures: int  # of the run in a row, none of which got further than the ones before
 
 
@@ -58,7 +58,7 @@ class Seen(NamedTuple):
     node: str  # its state
     why: str = ""  # it did not come
     running: bool = False  # the run
-    ended: int | None = None  # exit status of the run, where it ended under our eyes
+    ended: int | None = None  # exit status of the run, where it ended under our eyes and that is not in the State yet
     step: int = 0  # last one in its output
     quiet: float = 0.0  # seconds since it said so
     signal: int | None = None  # that we were told to stop with
@@ -132,18 +132,18 @@ def refuse(state, now, why, for_good, options):
 
 
 def _run(state, seen, options):
+    if not seen.running and seen.ended == 0:
+        return _ending(state, seen, 0, "the run is done"), None
     if seen.node in LOST:
         return _give_up(state, seen, f"is {seen.node}", options), STOP if seen.running else None
     if seen.running:
         if seen.quiet > options.hang:
             return _give_up(state, seen, f"made no step for {options.hang / 60:g} minutes", options), STOP
         return (state._replace(step=seen.step, failures=0) if seen.step > state.step else state), None
-    if seen.ended == 0:
-        return _ending(state, seen, 0, "the run is done"), None
     if seen.node != READY:
         return state, None  # being repaired, or nobody can tell
-    if seen.ended is None:  # a process before this one started it, or nobody did
-        return state, START
+    if seen.ended is None:  # it is counted already, or a process before this one started it
+        return state, START if seen.now >= state.wait_until else None
     failures = state.failures + 1 if seen.step <= state.step else 1
     state = state._replace(failures=failures, step=max(seen.step, state.step))
     if failures >= options.failures:
@@ -151,7 +151,8 @@ def _run(state, seen, options):
                        f" step {state.step}, at last with status {seen.ended}"), None
     if failures > 1:  # the node may be at fault
         return _give_up(state, seen, f"had the run fail {failures} times in a row", options), None
-    return state, START
+    # A node may need a while after it is READY, or to be known to be lost.
+    return state._replace(wait_until=seen.now + options.retry), None
 
 
 def _give_up(state, seen, what, options):

@@ -75,7 +75,8 @@ def _arguments(argv):
     add("--hang_minutes", type=float, default=30.0, help="without a step, after which the node is replaced; more than"
         " the longest evaluation takes")
     add("--create_minutes", type=float, default=30.0, help="for a node to become READY, then the next zone is asked")
-    add("--retry_minutes", type=float, default=5.0, help="before the first zone is asked again when none had room")
+    add("--retry_minutes", type=float, default=5.0, help="before the run is started again when it failed, or the first"
+        " zone asked again when none had room")
     add("--max_failures", type=int, default=3, help="of the run in a row without a new step, then it is given up")
     add("--grace_seconds", type=float, default=180.0, help="for the run to save and end, then it is killed")
     add("--model_dir", help="of the run, for backups")
@@ -109,6 +110,8 @@ def _check(args):
         raise UserError("--zones must name at least one zone, and each once")
     if not args.software:
         raise UserError("TensorFlow is not installed here; give --software, the version for the node")
+    if args.state_dir and storage.is_remote(args.state_dir):
+        raise UserError(f"--state_dir {args.state_dir}: must be a local folder")
     if bool(args.backup_dir) != bool(args.model_dir):
         raise UserError("--backup_dir and --model_dir need each other; give both or none")
     for name in ("max_hours", "hang_minutes", "create_minutes", "retry_minutes", "grace_seconds", "backup_hours",
