@@ -67,8 +67,7 @@ def _generate(weights, config, encoder):
                                stop=tf.fill([batch], 0), **rows)
     limits = sampling.Limits(n_ctx=config.n_ctx, eot=encoder.eot, length=length, vocabulary=encoder.size,
                              largest=sampling.largest_needed(options, config.n_vocab))
-    found = sampling.sample(gpt2.decoding_step(weights, config),
-                            lambda batch, size: gpt2.empty_cache(batch, size, config),
+    found = sampling.sample(gpt2.decoding_step(weights, config), gpt2.empty_cache(config),
                             prompt, tf.maximum(given, 1), options, limits)  # an empty prompt begins behind eot
     drawn = tf.range(length) < found.count[:, None]
     return tf.saved_model.predict_signature_def(

@@ -58,20 +58,18 @@ class Decoder:
                 tf.placeholder(tf.float32 if name in ("temperature", "top_p", "repetition_penalty") else tf.int32, [1])
                 for name in sampling.Options._fields])
             self._tokens = tf.placeholder(tf.int32, [1, None])
-            kept = _keep(gpt2.cast_weights(variables, config))  # cast once, not for every token
-            self._build(kept, encoder)
+            self._build(variables, encoder)
             self._session = tf.Session(config=estimators.session_config())
             sources.restore(path, config, variables, self._session)
             self._session.run(tf.local_variables_initializer())
 
-    def _build(self, weights, encoder):
+    def _build(self, variables, encoder):
         config, options = self._config, self._options
-        step = gpt2.decoding_step(weights, config)
+        step, empty_cache = gpt2.decoder(variables, config)
         limits = sampling.Limits(n_ctx=config.n_ctx, eot=encoder.eot, length=options.length[0],
                                  vocabulary=encoder.size, penalties=True,
                                  largest=sampling.largest_needed(options, config.n_vocab))
-        state = sampling.begin(step, lambda batch, size: gpt2.empty_cache(batch, size, config), self._tokens,
-                               tf.shape(self._tokens)[1:], options, limits)
+        state = sampling.begin(step, empty_cache, self._tokens, tf.shape(self._tokens)[1:], options, limits)
         places = [_state_variable(part) for part in tf.nest.flatten(state)]
         before = tf.nest.pack_sequence_as(state, [place.read_value() for place in places])
         self._first = self._keep_state(places, state)
@@ -140,17 +138,8 @@ def _lines(*, shown):
             print()
 
 
-def _keep(weights):
-    """The same tensors from local variables, for those that are not the weights' own."""
-    return {name: _local(value).read_value() if value.op.type == "Cast" else value for name, value in weights.items()}
-
-
-def _local(initial, **options):
-    return tf.Variable(initial, trainable=False, use_resource=True, collections=[tf.GraphKeys.LOCAL_VARIABLES],
-                       **options)
-
-
 def _state_variable(tensor):
     """A variable that holds what is like `tensor`, whose size may be another for every prompt."""
     shape = [size or 0 for size in tensor.shape.as_list()]
-    return _local(tf.zeros(shape, tensor.dtype), shape=tensor.shape)
+    return tf.Variable(tf.zeros(shape, tensor.dtype), shape=tensor.shape, trainable=False, use_resource=True,
+                       collections=[tf.GraphKeys.LOCAL_VARIABLES])

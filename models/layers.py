@@ -34,9 +34,13 @@ def gelu(x):
 
 
 def linear(x, w, b):
-    """x [..., I] times w [1, I, O] plus b [O] -> [..., O].  The leading 1 is OpenAI's checkpoint format."""
+    """x [..., I] times w [1, I, O] plus b [O] -> [..., O].  The leading 1 is OpenAI's checkpoint format.
+
+    A w without it is one that stands transposed, [O, I].
+    """
     rows = tf.reshape(x, [-1, w.shape[1]])
-    return tf.reshape(tf.matmul(rows, w[0]) + b, sizes(x)[:-1] + [w.shape[2]])
+    product = tf.matmul(rows, w, transpose_b=True) if w.shape.rank == 2 else tf.matmul(rows, w[0])
+    return tf.reshape(product + b, sizes(x)[:-1] + [b.shape[0]])
 
 
 def dropout(x, rate, noise, site):

@@ -56,7 +56,7 @@ def test_logits_with_the_cache_equal_those_without(pieces, precision, tolerance)
     config = graphs.small_config(precision=precision)
 
     def function(weights, tokens):
-        cache, position, found = gpt2.empty_cache(tokens.shape[0], 9, config), tf.fill([tokens.shape[0]], 0), []
+        cache, position, found = gpt2.empty_cache(config)(tokens.shape[0], 9), tf.fill([tokens.shape[0]], 0), []
         for piece in tf.split(tokens, pieces, 1):
             hidden, cache = gpt2.transformer_step(weights, piece, config, cache=cache, position=position)
             position += piece.shape[1]

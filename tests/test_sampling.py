@@ -39,8 +39,7 @@ def padded(prompts):
 
 def sampler(weights, tokens, given, options, limits):
     """The Samples of the real network."""
-    return sampling.sample(gpt2.decoding_step(weights, CONFIG),
-                           lambda batch, size: gpt2.empty_cache(batch, size, CONFIG), tokens,
+    return sampling.sample(gpt2.decoding_step(weights, CONFIG), gpt2.empty_cache(CONFIG), tokens,
                            tf.cast(given, tf.int32), options, limits)
 
 
@@ -107,6 +106,34 @@ def test_a_sample_depends_on_its_own_prompt_options_and_seed_alone():
     assert tokens_of(alone) == together[5:6]
     again = tokens_of(generate(PROMPTS[::-1], **{name: values[::-1] for name, values in options.items()}))
     assert again == together[::-1]
+
+
+@pytest.mark.parametrize("changes", [{}, {"precision": "bfloat16"}, {"n_ctx": 3}])
+def test_kept_weights_and_a_cache_written_in_place_change_no_sample(changes):
+    """Beyond the window, too, which n_ctx 3 reads in again one token at a time; and in a second run of the session."""
+    config = graphs.small_config(**changes)
+    weights = {**WEIGHTS, "wpe": WEIGHTS["wpe"][:config.n_ctx]}
+    tokens, given = padded(PROMPTS)
+    options = {"length": [20, 9, 14, 30, 1, 30, 0], "temperature": 0.0}
+    with graphs.session() as s:
+        variables = gpt2.create_variables(config)
+        limits = limits_for(**options)._replace(n_ctx=config.n_ctx)
+        usual, faster = [
+            sampling.sample(*gpt2.decoder(variables, config, use_tpu=use_tpu), tf.constant(tokens),
+                            tf.constant(given, tf.int32), per_row(len(tokens), **options), limits)
+            for use_tpu in (True, False)]
+        operations = {op.type for op in tf.get_default_graph().get_operations()}
+        operations |= {node.op for function in tf.get_default_graph().as_graph_def().library.function
+                       for node in function.node_def}
+        assert ("InplaceUpdate" in operations) == (config.n_ctx > 3)
+        for name, variable in variables.items():
+            variable.load(weights[name], s)
+        s.run(tf.local_variables_initializer())
+        expected = s.run(usual)
+        for _ in range(2):
+            found = s.run(faster)
+            np.testing.assert_array_equal(found.tokens, expected.tokens)
+            np.testing.assert_allclose(found.logprobs, expected.logprobs, atol=1e-4)
 
 
 def test_samples_of_one_prompt_differ_with_the_seed_alone():
