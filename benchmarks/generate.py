@@ -99,7 +99,7 @@ def _summary(args, config, batch, found, ends, bandwidth):
         name, median = (side, precision), statistics.median(values)
         turns = found[name]
         # A step reads every weight once, whatever the batch; of the embeddings, wte alone and as the output layer.
-        limit = batch * bandwidth / _bytes_a_step(config, precision)
+        limit = batch * bandwidth / _bytes_a_step(config, side, precision)
         figures[name] = {
             "tokens_per_second": round(median, 1), "lowest": round(min(values), 1), "highest": round(max(values), 1),
             "tokens_per_cpu_second": round(batch * args.length / statistics.median(turn["cpu"] for turn in turns), 1),
@@ -150,10 +150,10 @@ def prompts_of(args, n_vocab, batch):
     return np.random.default_rng(args.seed).integers(0, n_vocab - 1, [batch, args.prompt], np.int32)
 
 
-def _bytes_a_step(config, precision):
-    """Of the weights: those of the layers in `precision`; the output layer stays float32 only where that is."""
-    read = [weight for weight in weight_format.weight_list(config) if weight.name != "wpe"]
-    return PRECISIONS[precision] * sum(math.prod(weight.shape) for weight in read)
+def _bytes_a_step(config, side, precision):
+    """Of the weights, as they are stored while generating: ours keep wte, and so the output layer, in float32."""
+    return sum(math.prod(weight.shape) * PRECISIONS["float32" if side == "ours" and weight.name == "wte" else precision]
+               for weight in weight_format.weight_list(config) if weight.name != "wpe")
 
 
 def _parameters(config):

@@ -12,9 +12,13 @@ tf.logging.set_verbosity(tf.logging.ERROR)
 
 import json  # noqa: E402
 import shutil  # noqa: E402
+import signal  # noqa: E402
 import sysconfig  # noqa: E402
 
 import pytest  # noqa: E402
+
+# Where the tests run in the background Ctrl-C is ignored, and so it would be in the commands that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -183,3 +183,25 @@ def test_a_folder_without_texts_or_pages_is_one_line_and_status_2(tmp_path):
     result = prepare(tmp_path, "--only", "pages")
     assert result.returncode == 2 and "no HTML file there" in result.stderr.strip().splitlines()[-1]
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.slow
+def test_generation_benchmark_draws_the_same_tokens_on_both_sides_and_ends_with_one_json_line(tmp_path):
+    pytest.importorskip("transformers")
+    settings = [word for key, value in {"n_embd": 24, "n_layer": 1, "n_head": 3}.items()
+                for word in ("--set", f"{key}={value}")]
+    result = subprocess.run(
+        [sys.executable, os.path.join(ROOT, "benchmarks", "generate.py"), "--output_dir", str(tmp_path), "--batch", "3",
+         "--prompt", "5", "--length", "4", "--rounds", "1", "--cores", "1", "--precision", "float32", *settings],
+        capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout.splitlines()[-1])["3"]
+    assert found["equal_tokens"] == 1
+    for side in ("ours", "transformers"):
+        figures = found[side]
+        assert figures["precision"] == "float32" and figures["lowest"] <= figures["highest"]
+        assert figures["first_token_seconds"] > 0 and 100 < figures["peak_mb"] < 4000
+        assert 0 < figures["of_bandwidth_limit"] < 1
+    assert found["ratio"] == pytest.approx(found["ours"]["tokens_per_second"]
+                                           / found["transformers"]["tokens_per_second"], rel=0.1)
+    assert os.listdir(tmp_path) == []
