@@ -161,8 +161,9 @@ def test_after_kills_at_any_time_the_union_is_right_and_no_archive_is_damaged(se
     assert download.main(arguments) == 0
     assert read_pages(out) == expected_pages(urls)
     assert sorted(state(out)) == list(range(400))
-    # Besides robots.txt, the missing ones of the last archive, if the kill came before its state.
-    assert sum(server.requests.values()) - fetched <= 400 - 10 * 25 + 1 + 25 / 5 + 5
+    # Besides robots.txt, the missing ones of the last archive, if the kill came before its state: about 25 / 5, but
+    # more if they were quicker; and what the killed one had asked for, which the server may count late.
+    assert sum(server.requests.values()) - fetched <= 400 - 10 * 25 + 1 + 2 * 25 / 5 + 5
     assert sorted(os.listdir(out))[0] == f"{MONTH}-10_data.gz"  # no .partial-, no lock
     fetched, report = sum(server.requests.values()), tmp_path / "report.json"
     assert download.main([*arguments, "--report", str(report)]) == 0 and sum(server.requests.values()) == fetched
