@@ -10,6 +10,7 @@ import sys
 import tensorflow.compat.v1 as tf
 
 import storage
+import strategies
 import tpu_names
 from configs import reading, schema
 from configs.resume import CONFIG_FILE, saved_config_warnings
@@ -29,8 +30,12 @@ def quiet():
     logger.setLevel(logging.CRITICAL)  # what goes wrong reaches the user as an exception
 
 
-def build_estimator(config, tpu=None, sampling_limits=None):
-    """TPUEstimator for the config; `tpu` is a tpu_names.Tpu, None trains on what TensorFlow finds on this machine."""
+def build_estimator(config, tpu=None, sampling_limits=None, strategy=None):
+    """TPUEstimator for the config; `tpu` is a tpu_names.Tpu, None trains on what TensorFlow finds on this machine.
+
+    `strategy` is one of strategies.CHOICES, or None for one device; it trains only.
+    """
+    distributed, rows = strategies.make(strategy, config.train_batch_size)
     tpu_config = tf.estimator.tpu.TPUConfig(
         iterations_per_loop=config.iterations,
         # TPUEstimator evaluates on several hosts only if the first one reads for all.
@@ -38,8 +43,9 @@ def build_estimator(config, tpu=None, sampling_limits=None):
         else InputPipelineConfig.PER_HOST_V1)
     run_config = tf.estimator.tpu.RunConfig(
         model_dir=config.model_dir, cluster=resolve_tpu(tpu) if tpu else None, tf_random_seed=config.seed,
-        session_config=session_config(), save_checkpoints_steps=config.save_checkpoints_steps,
-        keep_checkpoint_max=config.keep_checkpoint_max, save_summary_steps=None, log_step_count_steps=None,
+        session_config=session_config(), train_distribute=distributed, save_summary_steps=None,
+        log_step_count_steps=None, save_checkpoints_steps=config.save_checkpoints_steps,
+        keep_checkpoint_max=config.keep_checkpoint_max,
         checkpoint_save_graph_def=False,  # a quarter of the time of a save, and nothing here reads it
         tpu_config=tpu_config)
     model_fn = gpt2.make_model_fn(config, sampling_limits)
@@ -47,7 +53,7 @@ def build_estimator(config, tpu=None, sampling_limits=None):
         model_fn = _starting_with(sources.open_source(config.init_checkpoint), model_fn)
     return tf.estimator.tpu.TPUEstimator(
         model_fn=model_fn, use_tpu=bool(tpu), eval_on_tpu=bool(tpu), config=run_config,
-        train_batch_size=config.train_batch_size, eval_batch_size=config.eval_batch_size,
+        train_batch_size=rows, eval_batch_size=config.eval_batch_size,
         predict_batch_size=config.predict_batch_size)
 
 

@@ -160,12 +160,15 @@ def make_train_input_fn(config, found, eot, *, start_step, stop_step):
             raise UserError(f"the {part.tokens} tokens in {part.shards[0].path} do not fill one window of n_ctx + 1 ="
                             f' {config.n_ctx + 1}; add text or lower "n_ctx"')
 
-    def input_fn(params):
+    def input_fn(params, input_context=None):
         seed_shuffles(config)
         start, stop = start_step * config.train_batch_size, stop_step * config.train_batch_size
         windows = _training_windows(found, config, eot, start, stop)
-        hosts, host = _host(params)
-        batches = windows.batch(params["batch_size"], drop_remainder=True).shard(hosts, host)
+        hosts, host, replicas = _host(params, input_context)
+        # The rows of a host stand together in the global batch, and those of a replica within them.
+        batches = windows.batch(params["batch_size"] * replicas, drop_remainder=True).shard(hosts, host)
+        if replicas > 1:
+            batches = batches.rebatch(params["batch_size"], drop_remainder=True)
         # After batching: a function of its own for each window would take most of the pipeline's time.
         return _ready(batches.map(lambda windows: _split(windows, config.n_ctx)))
     return input_fn
@@ -182,13 +185,18 @@ def _ready(batches):
     return batches.prefetch(PREFETCHED_BATCHES).with_options(options)
 
 
-def _host(params):
-    """(number of hosts, number of this one) that feed a TPU, each with its own rows of the global batch."""
-    context = params.get("context")
+def _host(params, context):
+    """(number of hosts, number of this one, batches it feeds in a step); each has its own rows of the global batch.
+
+    TPUEstimator tells it in `params` for a TPU (whose batch is then one a host), in a tf.distribute.InputContext else.
+    """
+    if "context" in params:
+        _, number, hosts, _ = params["context"].current_input_fn_deployment()
+        return hosts, number, 1
     if context is None:
-        return 1, 0
-    _, number, hosts, _ = context.current_input_fn_deployment()
-    return hosts, number
+        return 1, 0, 1
+    hosts = context.num_input_pipelines
+    return hosts, context.input_pipeline_id, context.num_replicas_in_sync // hosts
 
 
 def longest_chunk(config, found):

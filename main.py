@@ -10,6 +10,7 @@ import errors
 import plan
 import prompts
 import storage
+import strategies
 import tpu_names
 from configs import resume, schema
 from encoder import bpe
@@ -24,6 +25,8 @@ def parse_arguments(argv):
                         " config's tpu_project, $GOOGLE_CLOUD_PROJECT, that of this VM)")
     parser.add_argument("--tpu_zone", metavar="ZONE", help="zone of the TPU (default: the config's tpu_zone,"
                         " $CLOUDSDK_COMPUTE_ZONE, that of this VM)")
+    parser.add_argument("--strategy", choices=strategies.CHOICES, help="train on all GPUs of this machine (mirrored),"
+                        " or of the hosts in TF_CONFIG (multi_worker); without it, on all that there are")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
                         help="override a key of the config for this run (JSON value); may be repeated")
     modes = parser.add_argument_group("instead of training")
@@ -58,6 +61,8 @@ def _check_arguments(args):
               if getattr(args, name) is not None]
     if len(modes) > 1:
         raise UserError(f"--{modes[0]} and --{modes[1]} exclude each other; give one")
+    if args.strategy and (modes or args.tpu):
+        raise UserError(f"--strategy is for training on GPUs and hosts; leave it out with --{(modes or ['tpu'])[0]}")
     place = [name for name in ("tpu_project", "tpu_zone") if getattr(args, name) is not None]
     if place and args.tpu is None:
         raise UserError(f"--{place[0]} says where a TPU is; give --tpu NAME, too")
@@ -105,7 +110,7 @@ def main(argv=None):
         return training.print_documents(config, encoder, args.which_data)
     if args.eval:
         return training.evaluate_whole(config, encoder, args.tpu)
-    return training.train(config, encoder, args.tpu)
+    return training.train(config, encoder, args.tpu, args.strategy)
 
 
 def _note(line):

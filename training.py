@@ -9,12 +9,14 @@ import tensorflow.compat.v1 as tf
 import best_checkpoint
 import corpus
 import estimator as estimators
+import hosts
 import inputs
 import ledger
 import order
 import plan
 import session_hooks
 import storage
+import strategies
 from datasets import framing, integrity, repair
 from errors import UserError
 from models import saved
@@ -24,9 +26,14 @@ SHOWN = 5  # documents named in a message
 BAD_RECORD = ("parse", "is not in [0")  # TensorFlow's words where a record is no example, or an id no vocabulary's
 
 
-def train(config, encoder, tpu):
-    """Runs or continues the run of `config` up to max_steps; returns the exit status."""
+def train(config, encoder, tpu, strategy=None):
+    """Runs or continues the run of `config` up to max_steps; returns the exit status.
+
+    `strategy` is one of strategies.CHOICES; None leaves it to the machine and to TF_CONFIG.
+    """
     estimators.quiet()
+    strategy = strategies.choose(strategy, tpu)
+    first = strategies.is_first(strategy)
     train_set = _corpus(config, encoder, corpus.TRAIN)
     eval_set = _corpus(config, encoder, corpus.EVAL) if config.eval_steps else None
     # Anything wrong with the data is said before the first step.
@@ -36,11 +43,13 @@ def train(config, encoder, tpu):
         for path in corpus.overlap(train_set, eval_set)[:1]:
             print(f"warning: {path} is trained on and evaluated on; the evaluation will look too good")
     estimators.make_folder(config)
-    with storage.only_run(storage.join(config.model_dir, LOCK_FILE), 'choose another "model_dir"'):
-        return _train(config, encoder, tpu, train_set, eval_set)
+    lock = storage.only_run(storage.join(config.model_dir, LOCK_FILE), 'choose another "model_dir"')
+    with lock if first else contextlib.nullcontext():
+        return _train(config, encoder, tpu, strategy, train_set, eval_set if first else None)
 
 
-def _train(config, encoder, tpu, train_set, eval_set):
+def _train(config, encoder, tpu, strategy, train_set, eval_set):
+    """`train` behind its checks; of several hosts the first one evaluates, saves, and has an eval set."""
     path, changes = estimators.check_run(config, encoder, train_set)
     step = saved.step_of(path)
     for line in changes + plan.reading_problems(config, train_set):
@@ -48,30 +57,37 @@ def _train(config, encoder, tpu, train_set, eval_set):
     if step >= config.max_steps:
         print(f'{config.model_dir} is done: step {step} of {config.max_steps}; raise "max_steps" to go on')
         return 0
-    estimator = estimators.build_estimator(config, tpu)
+    estimator = estimators.build_estimator(config, tpu, strategy=strategy)
     estimators.check_cores(estimator, config, "train_batch_size", *(["eval_batch_size"] if eval_set else []))
-    estimators.save_run(config, encoder, train_set)
-    if path:
-        saved.note_newest(path)
+    if strategies.is_first(strategy):
+        estimators.save_run(config, encoder, train_set)
+        if path:
+            saved.note_newest(path)
     print(f"{'continuing' if path else 'starting'} {config.model_dir} at step {step} of {config.max_steps},"
           f" {config.train_batch_size * config.n_ctx:,} tokens a step;"
           f" {order.dropped(config, train_set):.4%} of each epoch's tokens fill no window")
     stop, watch = session_hooks.StopOnSignal(), session_hooks.SpikeWatch()
+    together = hosts.Together(stop, config.model_dir) if strategy == strategies.MULTI_WORKER else None
     while step < config.max_steps:
         # Evaluations stand at multiples of train_steps, wherever the run was interrupted.
         due = min(config.max_steps, (step // config.train_steps + 1) * config.train_steps)
         target = min(due, step + inputs.longest_chunk(config, train_set))
-        _train_to(estimator, config, train_set, encoder, step, target, stop, watch)
-        before, step = step, saved.step_of(saved.latest(config.model_dir))
+        before = step
+        _train_to(estimator, config, train_set, encoder, step, target, stop, watch, together)
+        step = saved.step_of(saved.latest(config.model_dir))
         try:
-            if stop.signal_number is not None:
+            if together.stopped if together else stop.signal_number is not None:
                 raise session_hooks.Interrupted
             if step == before:
                 raise UserError(f"{train_set.parts[0].shards[0].path} or a shard beside it holds fewer records than its"
                                 " manifest says; delete the manifest, and the shards are scanned instead, or set"
                                 ' "skip_corrupt_records" to true')
             if eval_set and step == due:
-                _evaluate_and_keep(estimator, config, eval_set, encoder, stop)
+                if together:  # the others wait for this host, which stops with them in the next step
+                    with hosts.alone():
+                        _evaluate_and_keep(estimators.build_estimator(config), config, eval_set, encoder, None)
+                else:
+                    _evaluate_and_keep(estimator, config, eval_set, encoder, stop)
         except session_hooks.Interrupted:
             print(f"stopped by signal {stop.signal_number}; step {step} is saved in {config.model_dir}")
             return 128 + stop.signal_number
@@ -87,7 +103,7 @@ def _corpus(config, encoder, split):
     return found
 
 
-def _train_to(estimator, config, train_set, encoder, step, target, stop, watch):
+def _train_to(estimator, config, train_set, encoder, step, target, stop, watch, together):
     input_fn = inputs.make_train_input_fn(config, train_set, encoder.eot, start_step=step, stop_step=target)
     progress = session_hooks.Progress(
         config.model_dir, max_steps=config.max_steps, tokens=config.train_batch_size * config.n_ctx,
@@ -95,7 +111,10 @@ def _train_to(estimator, config, train_set, encoder, step, target, stop, watch):
         watch=watch)
     with _naming_damage(config, train_set), saved.reading(saved.latest(config.model_dir) or "none"):
         try:
-            estimator.train(input_fn, max_steps=target, hooks=[progress, stop])
+            if together:
+                together.train(estimator, input_fn, target, progress, last=target == config.max_steps)
+            else:
+                estimator.train(input_fn, max_steps=target, hooks=[progress, stop])
         except (tf.train.NanLossDuringTrainingError, tf.errors.OpError) as error:
             if any(words in str(error) for words in storage.FULL):
                 raise UserError(f'"model_dir" {config.model_dir}: no space left on the disk; make room and run again')
@@ -149,13 +168,16 @@ def _evaluate_and_keep(estimator, config, eval_set, encoder, stop):
 
 
 def _evaluate(estimator, config, eval_set, encoder, stop, path):
-    """Evaluates the checkpoint `path`, prints the result and returns the mean loss of a token."""
+    """Evaluates the checkpoint `path`, prints the result and returns the mean loss of a token.
+
+    A signal that `stop`, a StopOnSignal, sees ends it with session_hooks.Interrupted; None: nothing does.
+    """
     begun = time.monotonic()
     input_fn = inputs.make_eval_input_fn(config, eval_set, encoder.eot)
     steps = inputs.eval_steps(config, eval_set)
     with _naming_damage(config, eval_set), saved.reading(path or config.init_checkpoint):
         result = estimator.evaluate(input_fn, steps=steps, checkpoint_path=path,
-                                    hooks=[session_hooks.GiveUpOnSignal(stop)])
+                                    hooks=[session_hooks.GiveUpOnSignal(stop)] if stop else [])
     loss = float(result["token_loss"])
     if not math.isfinite(loss):
         raise UserError(f"the evaluation loss at step {result['global_step']} is {loss}: the weights in"

@@ -222,23 +222,25 @@ def _train_spec(variables, tokens, labels, config, *, use_tpu):
     rows = tokens.shape[0]
 
     def loss_fn(weights, tokens, labels, micro_batch):
-        first_row = micro_batch * tokens.shape[0]
-        noise = dropout_noise(config, step, first_row + xla.replica_id() * rows if use_tpu else first_row)
+        replica = xla.replica_id() if use_tpu else tf.distribute.get_replica_context().replica_id_in_sync_group
+        noise = dropout_noise(config, step, micro_batch * tokens.shape[0] + replica * rows)
         return tf.reduce_mean(token_losses(weights, tokens, labels, config, noise=noise))
 
     def cast(variables):
         return cast_weights(variables, config)
     loss, gradients = optimizers.gradients(loss_fn, cast, variables, (tokens, labels), micro_batches(config))
+    wish = tf.constant(0.0) if use_tpu else scalars.stop_wish()
+    loss, stop, *gradients = optimizers.mean_over_replicas([loss, wish, *gradients], use_tpu=use_tpu)
     loss = tf.debugging.check_numerics(loss, "loss")  # before the update, so that it does not spoil the weights
     step_before = tf.identity(step)
     with tf.control_dependencies([loss, step_before]):
-        train_op, shown = optimizers.train_op(gradients, list(variables.values()), config, use_tpu=use_tpu)
+        train_op, shown = optimizers.train_op(gradients, list(variables.values()), config)
     shown = dict(shown, loss=loss)
     host_call = None
     if use_tpu:
         host_call = scalars.host_call(step_before, shown, config.model_dir)
     else:
-        scalars.collect(shown)
+        scalars.collect(shown, stop)
     return tf.estimator.tpu.TPUEstimatorSpec(tf.estimator.ModeKeys.TRAIN, loss=loss, train_op=train_op,
                                              host_call=host_call)
 

@@ -1,6 +1,6 @@
 """From a loss to an update: accumulated gradients, clipping, the learning rate, AdamW, Adafactor.
 
-The same code serves one device and the cores of a TPU.
+The same code serves one device, the replicas of a strategy and the cores of a TPU.
 """
 import math
 
@@ -68,16 +68,27 @@ def _slice_gradients(loss_fn, weights, batch, number):
     return loss, [tf.cast(tf.convert_to_tensor(grad), tf.float32) for grad in grads]  # IndexedSlices: the embedding's
 
 
-def train_op(grads, variables, config, *, use_tpu):
+def mean_over_replicas(tensors, *, use_tpu):
+    """The tensors' means over all that share the global batch: the cores of a TPU, or the replicas of a strategy."""
+    if use_tpu:
+        cores = tpu_function.get_tpu_context().number_of_shards or 1
+        return [tf.tpu.cross_replica_sum(tensor) / cores for tensor in tensors]
+    if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+        return tensors
+
+    def mean(strategy, tensors):
+        return strategy.extended.batch_reduce_to(tf.distribute.ReduceOp.MEAN, [(tensor, tensor) for tensor in tensors])
+    # Not ReplicaContext.all_reduce, which an Estimator's graph does not know (TensorFlow 2.15.1).
+    return tf.distribute.get_replica_context().merge_call(mean, args=(tensors,))
+
+
+def train_op(grads, variables, config):
     """(operation that updates `variables` and the global step, {name: scalar} to show).
 
-    Gradients are averaged over all TPU cores first, so that the norm that is clipped is the global batch's.
+    `grads` are those of the global batch (`mean_over_replicas`), so that it is their norm that is clipped.
     """
     step = tf.train.get_or_create_global_step()
     rate = learning_rate(step, config)
-    if use_tpu:
-        cores = tpu_function.get_tpu_context().number_of_shards or 1
-        grads = [tf.tpu.cross_replica_sum(grad) / cores for grad in grads]
     norm = tf.debugging.check_numerics(tf.global_norm(grads), "gradient norm")
     if config.grad_clip:
         scale = config.grad_clip / tf.maximum(norm, config.grad_clip)
@@ -107,6 +118,18 @@ class _Decoupled(tf.train.Optimizer):
     def __init__(self, config, rate, time):
         super().__init__(use_locking=False, name=type(self).__name__)
         self._config, self._rate, self._time = config, rate, time
+
+    def _distributed_apply(self, distribution, grads_and_vars, global_step=None, name=None):
+        """Updates each replica's copy by its own gradient: that of the global batch, so nothing is left to sum."""
+        with tf.init_scope():
+            self._create_slots([variable for _, variable in grads_and_vars])
+
+        def update(variable, grad):
+            return self._resource_apply_dense(grad, variable)
+        updates = [done for grad, variable in grads_and_vars
+                   for done in distribution.extended.update(variable, update, args=(grad,), group=False)]
+        with tf.control_dependencies(updates):
+            return distribution.extended.update(global_step, lambda step: step.assign_add(1))
 
     def _resource_apply_dense(self, grad, variable):
         if not self._config.weight_decay or variable.shape.rank < 2:

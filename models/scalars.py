@@ -4,13 +4,27 @@ import tensorflow as tf2
 import tensorflow.compat.v1 as tf
 
 COLLECTION = "training_scalars/"  # graph collections of this name and the scalar's, one tensor each
+STOP = "training_stop/"
 NAMES = ("loss", "learning_rate", "gradient_norm")
 
 
-def collect(scalars):
-    """Leaves {name: scalar tensor} where a session hook finds them (`collected`)."""
+def collect(scalars, stop):
+    """Leaves {name: scalar tensor} where a session hook finds them (`collected`), and `stop` (`stop_tensors`)."""
+    tf.add_to_collection(STOP + "agreed", stop)
     for name in NAMES:
         tf.add_to_collection(COLLECTION + name, scalars[name])
+
+
+def stop_wish():
+    """A float32 scalar that is 0 unless a hook feeds it (`stop_tensors`): more than 0 asks all replicas to stop."""
+    wish = tf.placeholder_with_default(0.0, [])
+    tf.add_to_collection(STOP + "wish", wish)
+    return wish
+
+
+def stop_tensors():
+    """(those that `stop_wish` made in the default graph, their mean over all replicas)."""
+    return tf.get_collection(STOP + "wish"), tf.get_collection(STOP + "agreed")[-1]
 
 
 def collected():

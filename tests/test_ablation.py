@@ -115,7 +115,7 @@ def updated(config, grads):
     with graphs.session() as s:
         variables = [tf.get_variable(name, initializer=value, use_resource=True)
                      for name, value in zip(("matrix", "vector"), start)]
-        update, _ = optimizers.train_op([tf.constant(grad) for grad in grads], variables, config, use_tpu=False)
+        update, _ = optimizers.train_op([tf.constant(grad) for grad in grads], variables, config)
         s.run(tf.global_variables_initializer())
         s.run(update)
         moments = [s.run(variable) for variable in tf.global_variables() if "adam_m" in variable.name]

@@ -17,7 +17,7 @@ def train(config, start, grads):
         variables = [tf.get_variable(name, initializer=value, use_resource=True) for name, value in start.items()]
         feeds = {name: tf.placeholder(tf.float32, value.shape) for name, value in start.items()}
         step = tf.train.create_global_step()
-        update, shown = optimizers.train_op(list(feeds.values()), variables, config, use_tpu=False)
+        update, shown = optimizers.train_op(list(feeds.values()), variables, config)
         s.run(tf.global_variables_initializer())
         shown_values = [s.run([shown, update], {feeds[name]: grads[name][i] for name in start})[0]
                         for i in range(STEPS)]
@@ -83,7 +83,7 @@ def test_adafactor_stores_a_row_and_a_column_per_matrix(beta1, names):
         variables = [tf.get_variable(name, initializer=value, use_resource=True) for name, value in start.items()]
         tf.train.create_global_step()
         config = graphs.small_config(opt_name="adafactor", beta1=beta1)
-        optimizers.train_op([tf.zeros(value.shape) for value in start.values()], variables, config, use_tpu=False)
+        optimizers.train_op([tf.zeros(value.shape) for value in start.values()], variables, config)
         found = {v.op.name: tuple(v.shape.as_list()) for v in tf.global_variables() if "/" in v.op.name}
     assert found == names
 

@@ -1,0 +1,50 @@
+"""Several devices and several hosts reach what one device reaches."""
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import estimator as estimators
+import strategies
+import training
+from configs import schema
+from encoder import bpe
+from models import saved
+
+DROPOUT = {"embed_dropout": 0.1, "attn_dropout": 0.1, "res_dropout": 0.1}
+
+
+def weights_of(config):
+    reader = tf.train.load_checkpoint(saved.latest(config.model_dir))
+    assert reader.get_tensor("global_step") == config.max_steps
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+def trained(path, **options):
+    config = schema.load(path)
+    assert training.train(config, bpe.load(config.encoder_path), None, **options) == 0
+    return weights_of(config)
+
+
+def assert_close(one, other):
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        # Adam divides rounding by rounding where a gradient is 0 but for it: that of the bias of the keys.
+        np.testing.assert_allclose(other[name], value, rtol=1e-3, atol=5e-5, err_msg=name)
+
+
+@pytest.fixture
+def two_devices(monkeypatch):
+    def session_config(made=estimators.session_config):
+        config = made()
+        config.device_count["CPU"] = 2
+        return config
+    monkeypatch.setattr(estimators, "session_config", session_config)
+    monkeypatch.setattr(strategies, "devices", lambda: ["/cpu:0", "/cpu:1"])
+
+
+@pytest.mark.parametrize("changes", [{}, {"opt_name": "adafactor", "micro_batch_size": 2, "recompute": True,
+                                          **DROPOUT}])
+def test_two_devices_reach_the_weights_of_one(two_devices, run_config, tmp_path, changes):
+    one = trained(run_config(model_dir=str(tmp_path / "one"), **changes))
+    two = trained(run_config(model_dir=str(tmp_path / "two"), **changes), strategy=strategies.MIRRORED)
+    assert_close(one, two)
