@@ -70,11 +70,13 @@ def _cluster():
         return [], 0
     try:
         found = json.loads(text)
-        addresses, task = found["cluster"]["worker"], found["task"]
-        number = int(task["index"])
-        if task["type"] != "worker" or len(found["cluster"]) > 1 or not 0 <= number < len(addresses):
+        cluster, task = dict(found["cluster"]), found["task"]
+        hosts = [(kind, number, address) for kind in ("chief", "worker")
+                 for number, address in enumerate(cluster.pop(kind, []))]
+        if cluster:
             raise ValueError
+        place = [host[:2] for host in hosts].index((task["type"], int(task["index"])))
     except (ValueError, KeyError, TypeError):
         raise UserError(f'the environment variable {CLUSTER} is {text[:200]}; it has to look like '
                         f"{EXAMPLE}")
-    return addresses, number
+    return [address for _, _, address in hosts], place

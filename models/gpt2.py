@@ -229,8 +229,9 @@ def _train_spec(variables, tokens, labels, config, *, use_tpu):
     def cast(variables):
         return cast_weights(variables, config)
     loss, gradients = optimizers.gradients(loss_fn, cast, variables, (tokens, labels), micro_batches(config))
-    wish = tf.constant(0.0) if use_tpu else scalars.stop_wish()
-    loss, stop, *gradients = optimizers.mean_over_replicas([loss, wish, *gradients], use_tpu=use_tpu)
+    wishes = [scalars.stop_wish()] if tf.distribute.get_strategy().num_replicas_in_sync > 1 else []
+    loss, *gradients = optimizers.mean_over_replicas([loss, *gradients, *wishes], use_tpu=use_tpu)
+    agreed = [gradients.pop() for _ in wishes]
     loss = tf.debugging.check_numerics(loss, "loss")  # before the update, so that it does not spoil the weights
     step_before = tf.identity(step)
     with tf.control_dependencies([loss, step_before]):
@@ -240,7 +241,7 @@ def _train_spec(variables, tokens, labels, config, *, use_tpu):
     if use_tpu:
         host_call = scalars.host_call(step_before, shown, config.model_dir)
     else:
-        scalars.collect(shown, stop)
+        scalars.collect(shown, agreed)
     return tf.estimator.tpu.TPUEstimatorSpec(tf.estimator.ModeKeys.TRAIN, loss=loss, train_op=train_op,
                                              host_call=host_call)
 

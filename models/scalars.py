@@ -8,9 +8,10 @@ STOP = "training_stop/"
 NAMES = ("loss", "learning_rate", "gradient_norm")
 
 
-def collect(scalars, stop):
-    """Leaves {name: scalar tensor} where a session hook finds them (`collected`), and `stop` (`stop_tensors`)."""
-    tf.add_to_collection(STOP + "agreed", stop)
+def collect(scalars, agreed=()):
+    """Leaves {name: scalar tensor} where hooks find them (`collected`), and means of wishes (`stop_tensors`)."""
+    for mean in agreed:
+        tf.add_to_collection(STOP + "agreed", mean)
     for name in NAMES:
         tf.add_to_collection(COLLECTION + name, scalars[name])
 
