@@ -119,7 +119,7 @@ def test_training_program_has_only_what_tpus_compile_and_sums_every_gradient(con
     input_fn = inputs.make_train_input_fn(config, found, 299, start_step=0, stop_step=100)
     nodes, functions = program(config, "train", input_fn)
     assert not problems(nodes, functions)
-    assert sum(node.op == "CrossReplicaSum" for node in nodes) == 2 + 12 * config.n_layer + 2  # one a weight
+    assert sum(node.op == "CrossReplicaSum" for node in nodes) == 2 + 12 * config.n_layer + 2 + 1  # weights, loss
 
 
 @pytest.mark.parametrize("changes", CHANGES[:2])
