@@ -25,6 +25,7 @@ from tqdm import tqdm
 import corpus
 import errors
 import order
+from benchmarks.machine import processor, resident
 from configs import schema
 from datasets import create_tfrecords, manifest, records, workers
 from errors import UserError
@@ -138,10 +139,10 @@ def memory(config):
     found = corpus.find(config, corpus.TRAIN)
     steps = order.windows_an_epoch(found.parts[0], config.n_ctx) // config.train_batch_size
     _read_all(lambda: _empty_dataset(), len, None)
-    before = _status("VmRSS")
+    before = resident("VmRSS") / MEGABYTE
     tokens, _, _ = _read_all(_input(config, found, 0, steps), lambda batch: batch[0].size, steps)
-    return {"tokens_read": tokens, "tensorflow_alone_mb": round(before), "peak_mb": round(_status("VmHWM")),
-            "pipeline_mb": round(_status("VmHWM") - before)}
+    return {"tokens_read": tokens, "tensorflow_alone_mb": round(before), "peak_mb": round(resident("VmHWM") / MEGABYTE),
+            "pipeline_mb": round(resident("VmHWM") / MEGABYTE - before)}
 
 
 def _memory_of_a_new_process(argv):
@@ -221,17 +222,6 @@ def _read_all(build, count, most):
 def _cpu_seconds():
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
-
-
-def _status(key):
-    """Megabytes of this process: VmRSS in use now, VmHWM the most so far."""
-    with open("/proc/self/status") as f:
-        return next(int(line.split()[1]) * 1024 / MEGABYTE for line in f if line.startswith(key))
-
-
-def processor():
-    with open("/proc/cpuinfo") as f:
-        return next((line.split(":")[1].strip() for line in f if line.startswith("model name")), platform.machine())
 
 
 def _arguments(argv):

@@ -26,6 +26,7 @@ import zlib
 
 import numpy as np
 
+from benchmarks.machine import resident
 from datasets import clusters, dedup, documents, drop_list, minhash, signing
 
 FOLDERS = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), "/usr/share/doc", "/usr/share/common-licenses")
@@ -243,11 +244,11 @@ def _origins(numbers):
 
 def _clusters_measured(jobs, count, folder):
     """What dedup.py does before and after the signatures, but for the listing."""
-    facts, start = {"documents": count, "imports_mb": _peak()}, time.monotonic()
+    facts, start = {"documents": count, "imports_mb": resident("VmHWM") >> 20}, time.monotonic()
 
     def note(stage):
         nonlocal start
-        facts[stage] = {"seconds": round(time.monotonic() - start, 1), "peak_rss_mb": _peak()}
+        facts[stage] = {"seconds": round(time.monotonic() - start, 1), "peak_rss_mb": resident("VmHWM") >> 20}
         start = time.monotonic()
     index = documents.load(folder)
     drop_list.check_names(index)
@@ -281,7 +282,7 @@ def whole(count):
         while process.poll() is None:
             for pid in (process.pid, *_children(process.pid)):
                 with contextlib.suppress(OSError, StopIteration):  # it has just ended
-                    peaks[pid] = _peak(pid)
+                    peaks[pid] = resident("VmHWM", pid) >> 20
             time.sleep(0.1)
         seconds = time.monotonic() - start
         with open(output) as f:
@@ -299,12 +300,6 @@ def _children(pid):
             return f.read().split()
     except OSError:
         return []
-
-
-def _peak(pid="self"):
-    """Largest resident memory of a process so far, in MB."""
-    with open(f"/proc/{pid}/status") as f:
-        return next(int(line.split()[1]) // 1024 for line in f if line.startswith("VmHWM"))
 
 
 if __name__ == "__main__":

@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
 
 if __name__ == "__main__":  # run as a file: imports start at the repository
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", USE_TF="0")  # neither TensorFlow's lines, nor itself in transformers
-    warnings.filterwarnings("ignore", category=FutureWarning)
 
 import argparse
 import contextlib
@@ -31,6 +28,8 @@ from importlib.metadata import version
 import numpy as np
 
 import errors
+import storage
+from benchmarks.machine import processor, resident
 from configs import schema
 from datasets import workers
 from errors import UserError
@@ -47,6 +46,8 @@ WANTED = 1.5
 def main(argv=None):
     """Arguments -> one line a measurement, the medians and the JSON line; returns 0."""
     args = _arguments(argv)
+    storage.silence_tensorflow()
+    os.environ["USE_TF"] = "0"  # by transformers
     if args.cores:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-args.cores:])
     if args.serve:
@@ -64,7 +65,7 @@ def main(argv=None):
 
 def _set_up(args, config):
     drawing = f"from the {args.top_k} likeliest" if args.top_k else "greedy"
-    return (f"{workers.cores()} cores of {_processor()}, load {os.getloadavg()[0]:.1f}, Python "
+    return (f"{workers.cores()} cores of {processor()}, load {os.getloadavg()[0]:.1f}, Python "
             f"{platform.python_version()}, TensorFlow {version('tensorflow')}, torch {version('torch')}, transformers "
             f"{version('transformers')}; {_parameters(config) / 1e6:.1f} M parameters, prompts of {args.prompt} tokens,"
             f" {args.length} new ones, {drawing}; {args.rounds} rounds")
@@ -207,7 +208,7 @@ def serve(turns):
     for _ in sys.stdin:
         seconds, tokens = next(turns)
         print(json.dumps(seconds), file=output, flush=True)
-    print(json.dumps({"peak": _peak(), "tokens": tokens}), file=output, flush=True)
+    print(json.dumps({"peak": resident("VmHWM"), "tokens": tokens}), file=output, flush=True)
 
 
 def _turns(side):
@@ -275,17 +276,6 @@ def _their_turns(args, precision):
 def _clocks():
     """Seconds, and CPU seconds of all this process's threads."""
     return np.array([time.monotonic(), time.process_time()])
-
-
-def _peak():
-    """The largest resident set of this process so far, in bytes."""
-    with open("/proc/self/status") as f:
-        return next(int(line.split()[1]) * 1024 for line in f if line.startswith("VmHWM"))
-
-
-def _processor():
-    with open("/proc/cpuinfo") as f:
-        return next((line.split(":")[1].strip() for line in f if line.startswith("model name")), platform.machine())
 
 
 def _config(args, folder, **values):

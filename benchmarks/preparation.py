@@ -31,7 +31,7 @@ from resiliparse.extract import html2text
 
 import errors
 from benchmarks import straightforward
-from benchmarks.data import processor
+from benchmarks.machine import processor
 from datasets import archives, building, documents, extractors, guarded, records, workers
 from encoder import bpe
 from errors import UserError

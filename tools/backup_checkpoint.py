@@ -7,12 +7,9 @@ import glob
 import os
 import re
 import sys
-import warnings
 
-if __name__ == "__main__":  # run as a file: imports start at the repository; and none of TensorFlow's lines
+if __name__ == "__main__":  # run as a file: imports start at the repository
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    warnings.filterwarnings("ignore", category=FutureWarning)
 
 import errors
 import storage
@@ -25,6 +22,7 @@ ATTEMPTS = 3  # the run may delete a checkpoint while it is read
 
 def main(argv=None):
     args = _arguments(argv)
+    storage.silence_tensorflow()
     import tensorflow.compat.v1 as tf  # here and not above: it takes seconds, which --help need not cost
     for left in reversed(range(ATTEMPTS)):
         try:

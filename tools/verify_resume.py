@@ -8,12 +8,9 @@ The runs live in a temporary folder (where TMPDIR says); the config's `model_dir
 """
 import os
 import sys
-import warnings
 
-if __name__ == "__main__":  # run as a file: imports start at the repository; and none of TensorFlow's lines
+if __name__ == "__main__":  # run as a file: imports start at the repository
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    warnings.filterwarnings("ignore", category=FutureWarning)
 
 import argparse
 import dataclasses
@@ -57,7 +54,7 @@ class Attempt(NamedTuple):
 def main(argv=None):
     """Arguments -> two runs and the verdict; returns the exit status."""
     args = _arguments(argv)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    storage.silence_tensorflow()
     if args.record:
         return _train_and_record(args.model, args.record)
     folder = tempfile.mkdtemp(prefix="verify_resume-")
@@ -233,7 +230,6 @@ def _train_and_record(model, record):
     import main as program
     args = ["--model", model]
     program.parse_arguments(args)
-    storage.silence_tensorflow()
     import tensorflow.compat.v1 as tf
 
     import session_hooks
