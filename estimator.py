@@ -87,6 +87,8 @@ def session_config():
     config = tf.ConfigProto(allow_soft_placement=True)
     # Grappler's remapper fuses products with what follows into kernels that are up to four times slower on CPUs.
     config.graph_options.rewrite_options.remapping = 2  # RewriterConfig.OFF
+    # Its plan of what to keep in memory finds nothing here, and complains of each operation that it cannot price.
+    config.graph_options.rewrite_options.memory_optimization = 1  # RewriterConfig.NO_MEM_OPT
     return config
 
 

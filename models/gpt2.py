@@ -32,9 +32,9 @@ def activations_dtype(config):
 
 
 def cast_weights(variables, config):
-    """Tensors to compute with: projections in the activations' dtype; embeddings and norms stay float32."""
+    """Tensors to compute with: projections in the activations' dtype; embeddings, biases and norms stay float32."""
     dtype = activations_dtype(config)
-    return {name: tf.cast(value, dtype) if "/c_" in name else tf.identity(value)
+    return {name: tf.cast(value, dtype) if value.shape.rank == 3 else tf.identity(value)
             for name, value in variables.items()}
 
 
@@ -80,22 +80,27 @@ def block(h, weights, config, *, noise, layer, visible, cache=None, position=Non
     each [B, H, S, D], which the new positions are written into at `position` int32 [B].
     """
     site = 1 + 3 * layer
-    batch, time, width = layers.sizes(h)
     x = layers.norm(h, weights["ln_1/g"], weights["ln_1/b"])
-    x = layers.linear(x, weights["attn/c_attn/w"], weights["attn/c_attn/b"])  # [B, T, 3C]
-    x = tf.reshape(x, [batch, time, 3, config.n_head, width // config.n_head])  # [B, T, 3, H, D]
-    q, k, v = tf.unstack(tf.transpose(x, [2, 0, 3, 1, 4]))  # [B, H, T, D] each
+    x = layers.product(x, weights["attn/c_attn/w"])  # [B, T, 3C]
+    q, k, v = layers.heads(x, weights["attn/c_attn/b"], n_head=config.n_head)  # [B, H, T, D] each
     if cache is not None:
         k, v = cache = [write_cache(old, new, position, in_place=in_place) for old, new in zip(cache, (k, v))]
     x = layers.attention(q, k, v, visible=visible,
                          drop=lambda weights: layers.dropout(weights, config.attn_dropout, noise, site))
-    x = tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [batch, time, width])  # [B, T, C]
-    x = layers.linear(x, weights["attn/c_proj/w"], weights["attn/c_proj/b"])
-    h = h + layers.dropout(x, config.res_dropout, noise, site + 1)
+    x = tf.reshape(tf.transpose(x, [0, 2, 1, 3]), layers.sizes(h))  # [B, T, C]
+    x = layers.product(x, weights["attn/c_proj/w"])
+    h = _add(h, x, weights["attn/c_proj/b"], config, noise, site + 1)
     x = layers.norm(h, weights["ln_2/g"], weights["ln_2/b"])
-    x = layers.gelu(layers.linear(x, weights["mlp/c_fc/w"], weights["mlp/c_fc/b"]))  # [B, T, 4C]
-    x = layers.linear(x, weights["mlp/c_proj/w"], weights["mlp/c_proj/b"])
-    return h + layers.dropout(x, config.res_dropout, noise, site + 2), cache
+    x = layers.gelu(layers.product(x, weights["mlp/c_fc/w"]), weights["mlp/c_fc/b"])  # [B, T, 4C]
+    x = layers.product(x, weights["mlp/c_proj/w"])
+    return _add(h, x, weights["mlp/c_proj/b"], config, noise, site + 2), cache
+
+
+def _add(h, x, b, config, noise, site):
+    """The residual connection."""
+    if not config.res_dropout or noise is None:
+        return layers.add(h, x, b)
+    return h + layers.dropout(x + tf.cast(b, x.dtype), config.res_dropout, noise, site)
 
 
 def embed(weights, tokens, config, *, noise, places):
@@ -158,7 +163,7 @@ def decoding_step(weights, config, *, in_place=False):
     """
     def step(tokens, position, last, cache):
         hidden, cache = transformer_step(weights, tokens, config, cache=cache, position=position, in_place=in_place)
-        return logits_of(tf.gather(hidden, last, batch_dims=1), weights), cache
+        return layers.logits(tf.gather(hidden, last, batch_dims=1), weights["wte"]), cache
     return step
 
 
@@ -190,17 +195,10 @@ def write_cache(old, new, position, *, in_place=False):
     return tf.reshape(written, shape)
 
 
-def logits_of(hidden, weights):
-    """hidden [..., C] -> float32 logits [N, V]: the input embedding is the output layer too."""
-    # In float32 for bfloat16 activations too: eight bits of a logit are too few to tell the likeliest tokens apart.
-    rows = tf.cast(tf.reshape(hidden, [-1, hidden.shape[-1]]), tf.float32)
-    return tf.matmul(rows, weights["wte"], transpose_b=True)
-
-
 def token_losses(weights, tokens, labels, config, *, noise=None):
     """tokens, labels int32 [B, T] -> float32 [B, T]; 0 where the label is layers.IGNORED."""
     hidden = transformer(weights, tokens, config, noise=noise)
-    losses = layers.cross_entropy(logits_of(hidden, weights), tf.reshape(labels, [-1]))
+    losses = layers.token_losses(hidden, weights["wte"], labels)
     return tf.reshape(losses, layers.sizes(labels))
 
 

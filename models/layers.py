@@ -7,7 +7,12 @@ import math
 
 import tensorflow.compat.v1 as tf
 
+from models.fused import fused, one_pass, pays
+
 NORM_EPSILON = 1e-5
+GELU_SCALE, GELU_CUBE = math.sqrt(2 / math.pi), 0.044715
+HIDDEN = -1e9  # the score of what attention may not see
+ROUND = 64  # columns of a matrix that oneDNN multiplies at full speed
 IGNORED = -1  # a label that does not count: padding of the evaluation's last window and batch
 RANDOM = "philox"  # the same everywhere; yet a graph compiled by XLA draws other bits from the same seed (TF 2.15)
 PHILOX = 1  # its number for raw operations
@@ -20,27 +25,100 @@ def sizes(x):
     return known if None not in known else [tf.shape(x)[i] if n is None else n for i, n in enumerate(known)]
 
 
-def norm(x, g, b):
-    """Layer normalisation over the last axis; x [..., C] of any float dtype, g and b [C] float32 -> as x."""
+def column_sums(x):
+    """Sums of x [..., C] over all but the last axis, float32 [C]: the gradient of a bias."""
+    rows = tf.reshape(x, [-1, x.shape[-1]])
+    # As a product: on CPUs a fifth of the time of `tf.reduce_sum`.
+    return tf.cast(tf.matmul(tf.ones([1, rows.shape[0]], x.dtype), rows)[0], tf.float32)
+
+
+def _standardise(x):
+    """(x less its mean, over its deviation, along the last axis; one over that deviation), float32."""
     wide = tf.cast(x, tf.float32)
     centred = wide - tf.reduce_mean(wide, -1, keepdims=True)
-    variance = tf.reduce_mean(tf.square(centred), -1, keepdims=True)
-    return tf.cast(centred * tf.math.rsqrt(variance + NORM_EPSILON) * g + b, x.dtype)
+    scale = tf.math.rsqrt(tf.reduce_mean(tf.square(centred), -1, keepdims=True) + NORM_EPSILON)
+    return centred * scale, scale
 
 
-def gelu(x):
-    """GELU with the tanh approximation, which GPT-2 was trained with (https://arxiv.org/abs/1606.08415)."""
-    return 0.5 * x * (1.0 + tf.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
+def _norm_pieces(x, g, dy):
+    """(dx, what dg is the sum of) for the gradient dy of `norm`."""
+    standard, scale = _standardise(x)
+    dy = tf.cast(dy, tf.float32)
+    inner = dy * g
+    parallel = standard * tf.reduce_mean(inner * standard, -1, keepdims=True)
+    dx = scale * (inner - tf.reduce_mean(inner, -1, keepdims=True) - parallel)
+    return tf.cast(dx, x.dtype), dy * standard
 
 
-def linear(x, w, b):
-    """x [..., I] times w [1, I, O] plus b [O] -> [..., O].  The leading 1 is OpenAI's checkpoint format.
+def _norm_gradient(x, g, b, dy):
+    dx, summed = one_pass(_norm_pieces, x, g, dy)
+    return dx, column_sums(summed), column_sums(dy)
+
+
+@fused(_norm_gradient)
+def norm(x, g, b):
+    """Layer normalisation over the last axis; x [..., C] of any float dtype, g and b [C] float32 -> as x."""
+    return tf.cast(_standardise(x)[0] * g + b, x.dtype)
+
+
+def _gelu_piece(x, b, dy):
+    x = tf.cast(x, tf.float32) + b
+    tanh = tf.tanh(GELU_SCALE * (x + GELU_CUBE * x * x * x))
+    slope = GELU_SCALE * (1.0 + 3.0 * GELU_CUBE * x * x)
+    return tf.cast(tf.cast(dy, tf.float32) * 0.5 * (1.0 + tanh + x * (1.0 - tanh * tanh) * slope), dy.dtype)
+
+
+def _gelu_gradient(x, b, dy):
+    dx = one_pass(_gelu_piece, x, b, dy)
+    return dx, column_sums(dx)
+
+
+@fused(_gelu_gradient)
+def gelu(x, b):
+    """GELU of x [..., C] plus b [C] float32, with the tanh approximation, which GPT-2 was trained with
+    (https://arxiv.org/abs/1606.08415)."""
+    wide = tf.cast(x, tf.float32) + b
+    tanh = tf.tanh(GELU_SCALE * (wide + GELU_CUBE * wide * wide * wide))
+    return tf.cast(0.5 * wide * (1.0 + tanh), x.dtype)
+
+
+def _add_gradient(h, x, b, dy):
+    return dy, dy, column_sums(dy)
+
+
+@fused(_add_gradient)
+def add(h, x, b):
+    """h + x + b: h, x [..., C], b [C] float32."""
+    return tf.cast(tf.cast(h, tf.float32) + tf.cast(x, tf.float32) + b, h.dtype)
+
+
+def product(x, w):
+    """x [..., I] times w [1, I, O] -> [..., O].  The leading 1 is OpenAI's checkpoint format.
 
     A w without it is one that stands transposed, [O, I].
     """
     rows = tf.reshape(x, [-1, w.shape[1]])
-    product = tf.matmul(rows, w, transpose_b=True) if w.shape.rank == 2 else tf.matmul(rows, w[0])
-    return tf.reshape(product + b, sizes(x)[:-1] + [b.shape[0]])
+    # Reshaped, not indexed: the gradient of w[0] would be written into an array of zeros.
+    found = tf.matmul(rows, w, transpose_b=True) if w.shape.rank == 2 else tf.matmul(rows, tf.reshape(w, w.shape[1:]))
+    return tf.reshape(found, sizes(x)[:-1] + [found.shape[-1]])
+
+
+def _heads_gradient(x, b, dq, dk, dv, *, n_head):
+    dx = tf.stack([dq * tf.cast(dq.shape[-1] ** -0.5, dq.dtype), dk, dv])  # [3, B, H, T, D]
+    dx = tf.reshape(tf.transpose(dx, [1, 3, 0, 2, 4]), x.shape)
+    return dx, column_sums(dx)
+
+
+@fused(_heads_gradient)
+def heads(x, b, *, n_head):
+    """x [B, T, 3C] plus b [3C] float32 -> q / sqrt(D), k, v [B, H, T, D] each.
+
+    The factor of attention goes onto q: behind the product it would be fused into an operation 4 times slower on CPUs.
+    """
+    batch, time, width = sizes(x)
+    wide = tf.reshape(tf.cast(x, tf.float32) + b, [batch, time, 3, n_head, width // 3 // n_head])  # [B, T, 3, H, D]
+    q, k, v = tf.unstack(tf.transpose(wide, [2, 0, 3, 1, 4]))  # [B, H, T, D] each
+    return tuple(tf.cast(each, x.dtype) for each in (q * wide.shape[-1] ** -0.5, k, v))
 
 
 def dropout(x, rate, noise, site):
@@ -68,17 +146,39 @@ def row_noise(seed, first_row, shape):
     return tf.reshape(numbers[:, :math.prod(shape[1:])], shape)
 
 
-def attention(q, k, v, *, visible, drop=None):
-    """Masked attention: q [B, H, T, D]; k, v [B, H, S, D]; visible bool [T, S] or [B, 1, T, S] -> [B, H, T, D].
+def _softmax_piece(weights, upstream):
+    wide, upstream = tf.cast(weights, tf.float32), tf.cast(upstream, tf.float32)
+    inner = tf.reduce_sum(wide * upstream, -1, keepdims=True)
+    return tf.cast(wide * (upstream - inner), weights.dtype)
 
-    `drop` is a function of the attention weights, float32 [B, H, T, S].
+
+def masked_softmax(scores, visible):
+    """Softmax over the last axis of scores [B, H, T, S] where `visible` bool [T, S] or [B, 1, T, S] -> as scores."""
+    if not pays(scores, visible):
+        return tf.cast(tf.nn.softmax(tf.where_v2(visible, tf.cast(scores, tf.float32), HIDDEN)), scores.dtype)
+
+    @tf.custom_gradient
+    def run(scores):
+        # oneDNN's kernel calculates in float32, whatever it reads and writes.
+        weights = tf.nn.softmax(scores + tf.cast(tf.where_v2(visible, 0.0, HIDDEN), scores.dtype))
+        return weights, lambda upstream: one_pass(_softmax_piece, weights, upstream)
+    return run(scores)
+
+
+def attention(q, k, v, *, visible, drop=None):
+    """Masked attention: q [B, H, T, D], over sqrt(D); k, v [B, H, S, D]; visible as in masked_softmax -> [B, H, T, D].
+
+    `drop` is a function of the attention weights [B, H, T, S].
     """
-    # The factor goes onto q: behind the product it would be fused into an operation 4 times slower on CPUs.
-    scores = tf.matmul(q * tf.cast(q.shape[-1] ** -0.5, q.dtype), k, transpose_b=True)  # [B, H, T, S]
-    scores = tf.where_v2(visible, tf.cast(scores, tf.float32), -1e9)
-    weights = tf.nn.softmax(scores)
-    weights = drop(weights) if drop else weights
-    return tf.matmul(tf.cast(weights, v.dtype), v)
+    weights = masked_softmax(tf.matmul(q, k, transpose_b=True), visible)  # [B, H, T, S]
+    return tf.matmul(drop(weights) if drop else weights, v)
+
+
+def logits(hidden, wte):
+    """hidden [..., C], wte float32 [V, C] -> float32 [N, V]: the input embedding is the output layer too."""
+    # In float32 for bfloat16 activations too: eight bits of a logit are too few to tell the likeliest tokens apart.
+    rows = tf.cast(tf.reshape(hidden, [-1, hidden.shape[-1]]), tf.float32)
+    return tf.matmul(rows, wte, transpose_b=True)
 
 
 def cross_entropy(logits, labels):
@@ -93,17 +193,51 @@ def cross_entropy(logits, labels):
     @tf.custom_gradient
     def losses(logits):
         probabilities = tf.nn.softmax(logits)
-        # log(sum(exp(logits))) by way of the largest probability, which is at least 1/V: the label's own may be 0.
-        log_sum = tf.reduce_max(logits, -1) - tf.math.log(tf.reduce_max(probabilities, -1))
-        at_label = tf.gather(logits, labels, batch_dims=1)
+        return _losses(logits, probabilities, labels), lambda upstream: _to_logits(probabilities, labels, upstream)
+    return tf.where_v2(counted, losses(logits), 0.0)
+
+
+def token_losses(hidden, wte, labels):
+    """hidden [B, T, C], wte float32 [V, C], labels int32 [B, T] -> cross_entropy of the logits, float32 [N].
+
+    On CPUs the gradients of the logits are rounded to the dtype of `hidden` before they are multiplied, as those of
+    all other products are.
+    """
+    labels = tf.reshape(labels, [-1])
+    if not pays(hidden, wte, labels):
+        return cross_entropy(logits(hidden, wte), labels)
+    counted = tf.not_equal(labels, IGNORED)
+    wanted = tf.where_v2(counted, labels, tf.zeros_like(labels))
+
+    @tf.custom_gradient
+    def losses(hidden, wte):
+        found = logits(hidden, wte)
+        probabilities = tf.nn.softmax(found)
 
         def gradient(upstream):
-            rows = tf.range(labels.shape[0], dtype=tf.int32)
-            indices = tf.stack([rows, labels], 1)
-            scaled = probabilities * upstream[:, None]
-            return tf.tensor_scatter_nd_sub(scaled, indices, upstream)
-        return log_sum - at_label, gradient
-    return tf.where_v2(counted, losses(logits), 0.0)
+            # Columns of zeros up to a multiple of what oneDNN takes at a time: products of 50,257 take half as long again.
+            columns = -(-wte.shape[0] // ROUND) * ROUND
+            d = one_pass(_to_logits, probabilities, wanted, upstream, dtype=hidden.dtype, columns=columns)  # [N, V']
+            padded = tf.pad(tf.cast(wte, hidden.dtype), [[0, columns - wte.shape[0]], [0, 0]])
+            rows = tf.reshape(hidden, [-1, wte.shape[1]])
+            return (tf.reshape(tf.matmul(d, padded), hidden.shape),
+                    tf.cast(tf.matmul(d, rows, transpose_a=True)[:wte.shape[0]], tf.float32))
+        return _losses(found, probabilities, wanted), gradient
+    return tf.where_v2(counted, losses(hidden, wte), 0.0)
+
+
+def _losses(logits, probabilities, labels):
+    # log(sum(exp(logits))) by way of the largest probability, which is at least 1/V: the label's own may be 0.
+    log_sum = tf.reduce_max(logits, -1) - tf.math.log(tf.reduce_max(probabilities, -1))
+    return log_sum - tf.gather(logits, labels, batch_dims=1)
+
+
+def _to_logits(probabilities, labels, upstream, *, dtype=tf.float32, columns=None):
+    """The gradient of _losses with respect to the logits: [N, V], or with columns of zeros up to `columns`."""
+    vocabulary = probabilities.shape[1]
+    is_label = tf.equal(tf.range(vocabulary), labels[:, None])
+    found = tf.cast((probabilities - tf.cast(is_label, tf.float32)) * upstream[:, None], dtype)
+    return tf.pad(found, [[0, 0], [0, (columns or vocabulary) - vocabulary]])
 
 
 def recompute(function):

@@ -111,7 +111,7 @@ def network_logits(source, config, tokens):
     for i in range(config.n_layer):
         h = run(gpt2.layer_weights(shapes, i), layer, f"h{i}/", h=h)
     h = run(["ln_f/g", "ln_f/b"], lambda weights, h: gpt2.layers.norm(h, weights["ln_f/g"], weights["ln_f/b"]), h=h)
-    return run(["wte"], lambda weights, h: gpt2.logits_of(h, weights), h=h)
+    return run(["wte"], lambda weights, h: gpt2.layers.logits(h, weights["wte"]), h=h)
 
 
 def _difference(expected, found, result):

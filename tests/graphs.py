@@ -5,7 +5,7 @@ import os
 import tensorflow.compat.v1 as tf
 
 from configs import schema
-from models import gpt2
+from models import gpt2, layers
 from models.weights import weight_list
 from tests import reference
 
@@ -40,7 +40,7 @@ def run_network(config, weights, tokens, function):
 def logits(config, weights, tokens):
     """NumPy [B, T, V] float32 of the whole sequence at once."""
     def function(tensors, tokens):
-        flat = gpt2.logits_of(gpt2.transformer(tensors, tokens, config), tensors)
+        flat = layers.logits(gpt2.transformer(tensors, tokens, config), tensors["wte"])
         return tf.reshape(flat, tokens.shape.as_list() + [config.n_vocab])
     return run_network(config, weights, tokens, function)
 

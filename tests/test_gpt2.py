@@ -60,7 +60,7 @@ def test_logits_with_the_cache_equal_those_without(pieces, precision, tolerance)
         for piece in tf.split(tokens, pieces, 1):
             hidden, cache = gpt2.transformer_step(weights, piece, config, cache=cache, position=position)
             position += piece.shape[1]
-            found.append(tf.reshape(gpt2.logits_of(hidden, weights), piece.shape.as_list() + [config.n_vocab]))
+            found.append(tf.reshape(gpt2.layers.logits(hidden, weights["wte"]), piece.shape.as_list() + [config.n_vocab]))
         return tf.concat(found, 1)
     np.testing.assert_allclose(graphs.run_network(config, WEIGHTS, TOKENS, function),
                                graphs.logits(config, WEIGHTS, TOKENS), atol=tolerance)
@@ -226,8 +226,9 @@ def test_gelu_and_norm_equal_their_formulas():
     x = np.random.RandomState(0).randn(3, 5, 11).astype(np.float32) * 3
     g, b = np.linspace(0.5, 1.5, 11, dtype=np.float32), np.linspace(-1, 1, 11, dtype=np.float32)
     with graphs.session() as s:
-        gelu, norm = s.run([layers.gelu(tf.constant(x)), layers.norm(tf.constant(x), tf.constant(g), tf.constant(b))])
-    np.testing.assert_allclose(gelu, reference.gelu(x.astype(np.float64)), atol=1e-5)
+        x_, g_, b_ = tf.constant(x), tf.constant(g), tf.constant(b)
+        gelu, norm = s.run([layers.gelu(x_, b_), layers.norm(x_, g_, b_)])
+    np.testing.assert_allclose(gelu, reference.gelu(x.astype(np.float64) + b), atol=1e-5)
     np.testing.assert_allclose(norm, reference.layer_norm(x.astype(np.float64), g, b), atol=1e-5)
 
 

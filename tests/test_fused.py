@@ -1,0 +1,105 @@
+"""What XLA compiles for CPUs against the same functions as they are written, with TensorFlow's own gradients."""
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from models import fused, gpt2, layers
+from tests import graphs
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+RANDOM = np.random.RandomState(0)
+LABELS = np.array([[0, 70, 3, 3, -1], [5, 69, 11, -1, 70]], np.int32)
+VISIBLE = np.tril(np.ones([5, 7], bool), 2)
+
+
+def attention_weights(scores):
+    return layers.masked_softmax(scores, tf.constant(VISIBLE))
+
+
+def losses(hidden, wte):
+    return layers.token_losses(hidden, wte, tf.constant(LABELS))
+
+
+def two_heads(x, b):
+    return layers.heads(x, b, n_head=2)
+
+
+def inputs(*shapes):
+    return [np.asarray(RANDOM.randn(*shape) * 1.5, np.float32) for shape in shapes]
+
+
+CASES = {  # the first input, and h of `add`, have the activations' dtype
+    "norm": (layers.norm, inputs((2, 5, 6), (6,), (6,))),
+    "gelu": (layers.gelu, inputs((2, 5, 6), (6,))),
+    "add": (layers.add, inputs((2, 5, 6), (2, 5, 6), (6,))),
+    "heads": (two_heads, inputs((2, 5, 12), (12,))),
+    "masked_softmax": (attention_weights, inputs((2, 3, 5, 7))),
+    "token_losses": (losses, inputs((2, 5, 6), (71, 6))),
+}
+
+
+def values_and_gradients(name, dtype):
+    """The results of a case, and the gradients of a weighted sum of them, float32 NumPy arrays."""
+    function, arrays = CASES[name]
+    with graphs.session() as s:
+        tensors = [tf.cast(tf.constant(array), dtype if number == 0 or (name, number) == ("add", 1) else tf.float32)
+                   for number, array in enumerate(arrays)]
+        found = function(*tensors)
+        found = list(found) if isinstance(found, tuple) else [found]
+        weights = [np.cos(np.arange(np.prod(result.shape.as_list()))).reshape(result.shape) for result in found]
+        total = tf.add_n([tf.reduce_sum(tf.cast(result, tf.float32) * weight) for result, weight in zip(found, weights)])
+        compiled = [node for node in s.graph.get_operations() if node.type == "PartitionedCall"]
+        gradients = tf.gradients(total, tensors)
+        return [s.run(tf.cast(value, tf.float32)) for value in found + gradients], bool(compiled)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_compiled_functions_and_their_gradients_equal_the_plain_ones(name, monkeypatch):
+    found, _ = values_and_gradients(name, tf.float32)
+    for module in (fused, layers):
+        monkeypatch.setattr(module, "pays", lambda *tensors: False)
+    expected, compiled = values_and_gradients(name, tf.float32)
+    assert not compiled
+    for one, other in zip(found, expected):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_in_bfloat16_they_are_within_its_rounding_of_float32(name):
+    expected, _ = values_and_gradients(name, tf.float32)
+    found, _ = values_and_gradients(name, tf.bfloat16)
+    for one, other in zip(found, expected):
+        assert not np.array_equal(one, other)
+        np.testing.assert_allclose(one, other, atol=0.02 * np.abs(other).max())
+
+
+def test_one_function_of_many_layers_is_compiled_once_a_graph():
+    config = graphs.small_config()
+    with graphs.session() as s:
+        weights = gpt2.create_variables(config)
+        loss = tf.reduce_sum(gpt2.token_losses(weights, tf.zeros([2, 7], tf.int32), tf.zeros([2, 7], tf.int32), config))
+        tf.gradients(loss, list(weights.values()))
+        names = {node.get_attr("f").name for node in s.graph.get_operations() if node.type == "PartitionedCall"}
+        assert len(names) == len(fused._compiled[s.graph]) >= 8
+
+
+def test_what_xla_compiles_as_a_whole_or_has_no_known_shape_stays_plain():
+    with tf.Graph().as_default():
+        assert fused.pays(tf.zeros([2, 3]))
+        assert not fused.pays(tf.zeros([2, 3]), tf.placeholder(tf.float32, [None, 3]))
+        seen = []
+        tf.function(lambda x: seen.append(fused.pays(x)), jit_compile=True, autograph=False)(tf.zeros([2, 3]))
+        tf.tpu.rewrite(lambda: seen.append(fused.pays(tf.zeros([2, 3]))))
+        assert seen == [False, False]
+
+
+def test_the_first_compilation_says_nothing():
+    program = ("import storage; storage.silence_tensorflow(); import tensorflow.compat.v1 as tf;"
+               "tf.disable_eager_execution(); from models import layers; x = tf.placeholder(tf.float32, [2, 3]);"
+               "y = layers.norm(x, tf.ones([3]), tf.zeros([3])); print(tf.Session().run(y, {x: [[1, 2, 3]] * 2})[0, 1])")
+    found = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert (found.returncode, found.stdout, found.stderr) == (0, "0.0\n", "")
