@@ -73,11 +73,11 @@ def dropout_noise(config, step, first_row):
     return noise
 
 
-def block(h, weights, config, *, noise, layer, visible, cache=None, position=None, in_place=False):
+def block(h, weights, config, *, noise, layer, visible=None, cache=None, position=None, in_place=False):
     """One transformer layer: h [B, T, C] -> (h [B, T, C], cache).
 
     `weights` are this layer's, by their names below `h{layer}/`.  `cache` is None or this layer's (keys, values),
-    each [B, H, S, D], which the new positions are written into at `position` int32 [B].
+    each [B, H, S, D], which the new positions are written into at `position` int32 [B]; they see what is `visible`.
     """
     site = 1 + 3 * layer
     x = layers.norm(h, weights["ln_1/g"], weights["ln_1/b"])
@@ -85,8 +85,11 @@ def block(h, weights, config, *, noise, layer, visible, cache=None, position=Non
     q, k, v = layers.heads(x, weights["attn/c_attn/b"], n_head=config.n_head)  # [B, H, T, D] each
     if cache is not None:
         k, v = cache = [write_cache(old, new, position, in_place=in_place) for old, new in zip(cache, (k, v))]
-    x = layers.attention(q, k, v, visible=visible,
-                         drop=lambda weights: layers.dropout(weights, config.attn_dropout, noise, site))
+    if cache is None:
+        x = layers.causal_attention(q, k, v, drop=config.attn_dropout and noise and (
+            lambda weights: layers.dropout(weights, config.attn_dropout, noise, site)))
+    else:
+        x = layers.attention(q, k, v, visible=visible)
     x = tf.reshape(tf.transpose(x, [0, 2, 1, 3]), layers.sizes(h))  # [B, T, C]
     x = layers.product(x, weights["attn/c_proj/w"])
     h = _add(h, x, weights["attn/c_proj/b"], config, noise, site + 1)
@@ -114,14 +117,12 @@ def embed(weights, tokens, config, *, noise, places):
 
 def transformer(weights, tokens, config, *, noise=None):
     """tokens int32 [B, T <= n_ctx] -> final hidden states [B, T, C]; `noise` as in layers.dropout."""
-    time = layers.sizes(tokens)[1]
-    visible = tf.linalg.band_part(tf.ones([time, time], tf.bool), -1, 0)
     h = embed(weights, tokens, config, noise=noise, places=None)
     for i in range(config.n_layer):
         names, values = zip(*layer_weights(weights, i).items())
 
         def run(h, *values, layer=i, names=names):
-            return block(h, dict(zip(names, values)), config, noise=noise, layer=layer, visible=visible)[0]
+            return block(h, dict(zip(names, values)), config, noise=noise, layer=layer)[0]
         h = layers.recompute(run)(h, *values) if config.recompute else run(h, *values)
     return layers.norm(h, weights["ln_f/g"], weights["ln_f/b"])
 

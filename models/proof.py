@@ -16,8 +16,7 @@ import tensorflow.compat.v1 as tf
 
 import storage
 from errors import UserError
-from models import gpt2, hugging_face
-from models.layers import NORM_EPSILON
+from models import gpt2, hugging_face, layers
 from models.weights import weight_list
 
 PROMPT_TOKENS = 16
@@ -67,7 +66,7 @@ def numpy_logits(source, config, tokens):
 
     def norm(x, name):
         centred = x - x.mean(-1, keepdims=True)
-        deviation = np.sqrt((centred ** 2).mean(-1, keepdims=True) + NORM_EPSILON)
+        deviation = np.sqrt((centred ** 2).mean(-1, keepdims=True) + layers.NORM_EPSILON)
         return centred / deviation * w(name + "/g") + w(name + "/b")
 
     def linear(x, name):
@@ -110,8 +109,8 @@ def network_logits(source, config, tokens):
             tokens=tokens[None])  # [1, T, C]
     for i in range(config.n_layer):
         h = run(gpt2.layer_weights(shapes, i), layer, f"h{i}/", h=h)
-    h = run(["ln_f/g", "ln_f/b"], lambda weights, h: gpt2.layers.norm(h, weights["ln_f/g"], weights["ln_f/b"]), h=h)
-    return run(["wte"], lambda weights, h: gpt2.layers.logits(h, weights["wte"]), h=h)
+    h = run(["ln_f/g", "ln_f/b"], lambda weights, h: layers.norm(h, weights["ln_f/g"], weights["ln_f/b"]), h=h)
+    return run(["wte"], lambda weights, h: layers.logits(h, weights["wte"]), h=h)
 
 
 def _difference(expected, found, result):

@@ -32,11 +32,17 @@ def inputs(*shapes):
     return [np.asarray(RANDOM.randn(*shape) * 1.5, np.float32) for shape in shapes]
 
 
-CASES = {  # the first input, and h of `add`, have the activations' dtype
+def attended(q, k, v):
+    return layers.causal_attention(q, k, v)
+
+
+ACTIVATIONS = {"add": [0, 1], "causal_attention": [0, 1, 2]}  # inputs of their dtype, where not the first alone
+CASES = {
     "norm": (layers.norm, inputs((2, 5, 6), (6,), (6,))),
     "gelu": (layers.gelu, inputs((2, 5, 6), (6,))),
     "add": (layers.add, inputs((2, 5, 6), (2, 5, 6), (6,))),
     "heads": (two_heads, inputs((2, 5, 12), (12,))),
+    "causal_attention": (attended, inputs(*[(2, 3, 7, 4)] * 3)),
     "masked_softmax": (attention_weights, inputs((2, 3, 5, 7))),
     "token_losses": (losses, inputs((2, 5, 6), (71, 6))),
 }
@@ -46,12 +52,12 @@ def values_and_gradients(name, dtype):
     """The results of a case, and the gradients of a weighted sum of them, float32 NumPy arrays."""
     function, arrays = CASES[name]
     with graphs.session() as s:
-        tensors = [tf.cast(tf.constant(array), dtype if number == 0 or (name, number) == ("add", 1) else tf.float32)
+        tensors = [tf.cast(tf.constant(array), dtype if number in ACTIVATIONS.get(name, [0]) else tf.float32)
                    for number, array in enumerate(arrays)]
         found = function(*tensors)
         found = list(found) if isinstance(found, tuple) else [found]
         weights = [np.cos(np.arange(np.prod(result.shape.as_list()))).reshape(result.shape) for result in found]
-        total = tf.add_n([tf.reduce_sum(tf.cast(result, tf.float32) * weight) for result, weight in zip(found, weights)])
+        total = tf.add_n([tf.reduce_sum(tf.cast(each, tf.float32) * weight) for each, weight in zip(found, weights)])
         compiled = [node for node in s.graph.get_operations() if node.type == "PartitionedCall"]
         gradients = tf.gradients(total, tensors)
         return [s.run(tf.cast(value, tf.float32)) for value in found + gradients], bool(compiled)
@@ -59,6 +65,7 @@ def values_and_gradients(name, dtype):
 
 @pytest.mark.parametrize("name", CASES)
 def test_compiled_functions_and_their_gradients_equal_the_plain_ones(name, monkeypatch):
+    monkeypatch.setattr(layers, "BLOCK", 3)
     found, _ = values_and_gradients(name, tf.float32)
     for module in (fused, layers):
         monkeypatch.setattr(module, "pays", lambda *tensors: False)
@@ -100,6 +107,7 @@ def test_what_xla_compiles_as_a_whole_or_has_no_known_shape_stays_plain():
 def test_the_first_compilation_says_nothing():
     program = ("import storage; storage.silence_tensorflow(); import tensorflow.compat.v1 as tf;"
                "tf.disable_eager_execution(); from models import layers; x = tf.placeholder(tf.float32, [2, 3]);"
-               "y = layers.norm(x, tf.ones([3]), tf.zeros([3])); print(tf.Session().run(y, {x: [[1, 2, 3]] * 2})[0, 1])")
+               "y = layers.norm(x, tf.ones([3]), tf.zeros([3]));"
+               "print(tf.Session().run(y, {x: [[1, 2, 3]] * 2})[0, 1])")
     found = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert (found.returncode, found.stdout, found.stderr) == (0, "0.0\n", "")

@@ -60,7 +60,7 @@ def test_logits_with_the_cache_equal_those_without(pieces, precision, tolerance)
         for piece in tf.split(tokens, pieces, 1):
             hidden, cache = gpt2.transformer_step(weights, piece, config, cache=cache, position=position)
             position += piece.shape[1]
-            found.append(tf.reshape(gpt2.layers.logits(hidden, weights["wte"]), piece.shape.as_list() + [config.n_vocab]))
+            found.append(tf.reshape(layers.logits(hidden, weights["wte"]), piece.shape.as_list() + [config.n_vocab]))
         return tf.concat(found, 1)
     np.testing.assert_allclose(graphs.run_network(config, WEIGHTS, TOKENS, function),
                                graphs.logits(config, WEIGHTS, TOKENS), atol=tolerance)
