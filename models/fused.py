@@ -11,6 +11,7 @@ import weakref
 import tensorflow.compat.v1 as tf
 from tensorflow.python.ops import control_flow_util
 
+LEAST = 2**16  # elements: to start a compiled function costs as much as several operations of so many
 _compiled = weakref.WeakKeyDictionary()  # graph -> {(function, its keywords): that function, compiled}
 
 
@@ -38,7 +39,8 @@ def fused(gradient):
 
 def pays(*tensors):
     """Whether a function of these tensors is worth a compilation of its own in the default graph."""
-    return (all(tensor.shape.is_fully_defined() for tensor in tensors) and not tf.config.list_physical_devices("GPU")
+    return (all(tensor.shape.is_fully_defined() for tensor in tensors)
+            and tensors[0].shape.num_elements() >= LEAST and not tf.config.list_physical_devices("GPU")
             and not control_flow_util.GraphOrParentsInXlaContext(tf.get_default_graph()))
 
 

@@ -45,11 +45,13 @@ def keep_weights(variables, config):
     after the weights.  Matrices in bfloat16 stand there transposed, [O, I]: oneDNN reads that up to twice as fast for
     few rows, while in float32 it makes no difference.
     """
+    dtype = activations_dtype(config)
+
     def keep(value):
-        initial = tf.transpose(value[0]) if value.shape.rank == 3 else value
+        initial = tf.cast(tf.transpose(value[0]) if value.shape.rank == 3 else value, dtype)
         return tf.Variable(initial, trainable=False, use_resource=True,
                            collections=[tf.GraphKeys.LOCAL_VARIABLES]).read_value()
-    return {name: keep(value) if value.op.type == "Cast" else value
+    return {name: keep(value) if "/c_" in name and dtype != tf.float32 else value
             for name, value in cast_weights(variables, config).items()}
 
 
@@ -81,8 +83,8 @@ def block(h, weights, config, *, noise, layer, visible=None, cache=None, positio
     """
     site = 1 + 3 * layer
     x = layers.norm(h, weights["ln_1/g"], weights["ln_1/b"])
-    x = layers.product(x, weights["attn/c_attn/w"])  # [B, T, 3C]
-    q, k, v = layers.heads(x, weights["attn/c_attn/b"], n_head=config.n_head)  # [B, H, T, D] each
+    x = layers.product(x, weights["attn/c_attn/w"])  # [BT, 3C]
+    q, k, v = layers.heads(x, weights["attn/c_attn/b"], n_head=config.n_head, time=layers.sizes(h)[1])  # [B, H, T, D]
     if cache is not None:
         k, v = cache = [write_cache(old, new, position, in_place=in_place) for old, new in zip(cache, (k, v))]
     if cache is None:
@@ -90,20 +92,20 @@ def block(h, weights, config, *, noise, layer, visible=None, cache=None, positio
             lambda weights: layers.dropout(weights, config.attn_dropout, noise, site)))
     else:
         x = layers.attention(q, k, v, visible=visible)
-    x = tf.reshape(tf.transpose(x, [0, 2, 1, 3]), layers.sizes(h))  # [B, T, C]
+    x = tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [-1, h.shape[-1]])  # [BT, C]
     x = layers.product(x, weights["attn/c_proj/w"])
     h = _add(h, x, weights["attn/c_proj/b"], config, noise, site + 1)
     x = layers.norm(h, weights["ln_2/g"], weights["ln_2/b"])
-    x = layers.gelu(layers.product(x, weights["mlp/c_fc/w"]), weights["mlp/c_fc/b"])  # [B, T, 4C]
+    x = layers.gelu(layers.product(x, weights["mlp/c_fc/w"]), weights["mlp/c_fc/b"])  # [BT, 4C]
     x = layers.product(x, weights["mlp/c_proj/w"])
     return _add(h, x, weights["mlp/c_proj/b"], config, noise, site + 2), cache
 
 
 def _add(h, x, b, config, noise, site):
-    """The residual connection."""
+    """The residual connection: h [B, T, C] and x [BT, C], which dropout is for, plus b."""
     if not config.res_dropout or noise is None:
         return layers.add(h, x, b)
-    return h + layers.dropout(x + tf.cast(b, x.dtype), config.res_dropout, noise, site)
+    return h + layers.dropout(tf.reshape(layers.biased(x, b), h.shape), config.res_dropout, noise, site)
 
 
 def embed(weights, tokens, config, *, noise, places):

@@ -62,8 +62,13 @@ def norm(x, g, b):
     return tf.cast(_standardise(x)[0] * g + b, x.dtype)
 
 
+def biased(x, b):
+    """x [N, C] + b [C], in x's dtype: an operation that generation's sessions join with the product before it."""
+    return tf.nn.bias_add(x, tf.cast(b, x.dtype))
+
+
 def _gelu_piece(x, b, dy):
-    x = tf.cast(x, tf.float32) + b
+    x = tf.cast(biased(x, b), tf.float32)
     tanh = tf.tanh(GELU_SCALE * (x + GELU_CUBE * x * x * x))
     slope = GELU_SCALE * (1.0 + 3.0 * GELU_CUBE * x * x)
     return tf.cast(tf.cast(dy, tf.float32) * 0.5 * (1.0 + tanh + x * (1.0 - tanh * tanh) * slope), dy.dtype)
@@ -76,50 +81,49 @@ def _gelu_gradient(x, b, dy):
 
 @fused(_gelu_gradient)
 def gelu(x, b):
-    """GELU of x [..., C] plus b [C] float32, with the tanh approximation, which GPT-2 was trained with
+    """GELU of x [N, C] plus b [C] float32, with the tanh approximation, which GPT-2 was trained with
     (https://arxiv.org/abs/1606.08415)."""
-    wide = tf.cast(x, tf.float32) + b
+    wide = tf.cast(biased(x, b), tf.float32)
     tanh = tf.tanh(GELU_SCALE * (wide + GELU_CUBE * wide * wide * wide))
     return tf.cast(0.5 * wide * (1.0 + tanh), x.dtype)
 
 
 def _add_gradient(h, x, b, dy):
-    return dy, dy, column_sums(dy)
+    return dy, tf.reshape(dy, x.shape), column_sums(dy)
 
 
 @fused(_add_gradient)
 def add(h, x, b):
-    """h + x + b: h, x [..., C], b [C] float32."""
-    return tf.cast(tf.cast(h, tf.float32) + tf.cast(x, tf.float32) + b, h.dtype)
+    """h + x + b: h [..., C], x [N, C], b [C] float32 -> as h."""
+    return h + tf.reshape(biased(x, b), sizes(h))
 
 
 def product(x, w):
-    """x [..., I] times w [1, I, O] -> [..., O].  The leading 1 is OpenAI's checkpoint format.
+    """x [..., I] times w [1, I, O] -> [N, O].  The leading 1 is OpenAI's checkpoint format.
 
     A w without it is one that stands transposed, [O, I].
     """
-    rows = tf.reshape(x, [-1, w.shape[1]])
+    rows = tf.reshape(x, [-1, x.shape[-1]])
     # Reshaped, not indexed: the gradient of w[0] would be written into an array of zeros.
-    found = tf.matmul(rows, w, transpose_b=True) if w.shape.rank == 2 else tf.matmul(rows, tf.reshape(w, w.shape[1:]))
-    return tf.reshape(found, sizes(x)[:-1] + [found.shape[-1]])
+    return tf.matmul(rows, w, transpose_b=True) if w.shape.rank == 2 else tf.matmul(rows, tf.reshape(w, w.shape[1:]))
 
 
-def _heads_gradient(x, b, dq, dk, dv, *, n_head):
+def _heads_gradient(x, b, dq, dk, dv, *, n_head, time):
     dx = tf.stack([dq * tf.cast(dq.shape[-1] ** -0.5, dq.dtype), dk, dv])  # [3, B, H, T, D]
     dx = tf.reshape(tf.transpose(dx, [1, 3, 0, 2, 4]), x.shape)
     return dx, column_sums(dx)
 
 
 @fused(_heads_gradient)
-def heads(x, b, *, n_head):
-    """x [B, T, 3C] plus b [3C] float32 -> q / sqrt(D), k, v [B, H, T, D] each.
+def heads(x, b, *, n_head, time):
+    """x [B * T, 3C] plus b [3C] float32 -> q / sqrt(D), k, v [B, H, T, D] each; T is `time`.
 
     The factor of attention goes onto q: behind the product it would be fused into an operation 4 times slower on CPUs.
     """
-    batch, time, width = sizes(x)
-    wide = tf.reshape(tf.cast(x, tf.float32) + b, [batch, time, 3, n_head, width // 3 // n_head])  # [B, T, 3, H, D]
-    q, k, v = tf.unstack(tf.transpose(wide, [2, 0, 3, 1, 4]))  # [B, H, T, D] each
-    return tuple(tf.cast(each, x.dtype) for each in (q * wide.shape[-1] ** -0.5, k, v))
+    rows, width = sizes(x)
+    x = tf.reshape(biased(x, b), [rows // time, time, 3, n_head, width // 3 // n_head])  # [B, T, 3, H, D]
+    q, k, v = tf.unstack(tf.transpose(x, [2, 0, 3, 1, 4]))  # [B, H, T, D] each
+    return q * tf.cast(x.shape[-1] ** -0.5, x.dtype), k, v
 
 
 def dropout(x, rate, noise, site):

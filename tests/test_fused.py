@@ -25,7 +25,7 @@ def losses(hidden, wte):
 
 
 def two_heads(x, b):
-    return layers.heads(x, b, n_head=2)
+    return layers.heads(x, b, n_head=2, time=5)
 
 
 def inputs(*shapes):
@@ -39,13 +39,18 @@ def attended(q, k, v):
 ACTIVATIONS = {"add": [0, 1], "causal_attention": [0, 1, 2]}  # inputs of their dtype, where not the first alone
 CASES = {
     "norm": (layers.norm, inputs((2, 5, 6), (6,), (6,))),
-    "gelu": (layers.gelu, inputs((2, 5, 6), (6,))),
-    "add": (layers.add, inputs((2, 5, 6), (2, 5, 6), (6,))),
-    "heads": (two_heads, inputs((2, 5, 12), (12,))),
+    "gelu": (layers.gelu, inputs((10, 6), (6,))),
+    "add": (layers.add, inputs((2, 5, 6), (10, 6), (6,))),
+    "heads": (two_heads, inputs((10, 12), (12,))),
     "causal_attention": (attended, inputs(*[(2, 3, 7, 4)] * 3)),
     "masked_softmax": (attention_weights, inputs((2, 3, 5, 7))),
     "token_losses": (losses, inputs((2, 5, 6), (71, 6))),
 }
+
+
+@pytest.fixture(autouse=True)
+def _small_ones_too(monkeypatch):
+    monkeypatch.setattr(fused, "LEAST", 1)
 
 
 def values_and_gradients(name, dtype):
@@ -94,10 +99,13 @@ def test_one_function_of_many_layers_is_compiled_once_a_graph():
         assert len(names) == len(fused._compiled[s.graph]) >= 8
 
 
-def test_what_xla_compiles_as_a_whole_or_has_no_known_shape_stays_plain():
+def test_what_is_small_or_compiled_as_a_whole_or_of_unknown_shape_stays_plain(monkeypatch):
     with tf.Graph().as_default():
         assert fused.pays(tf.zeros([2, 3]))
         assert not fused.pays(tf.zeros([2, 3]), tf.placeholder(tf.float32, [None, 3]))
+        with monkeypatch.context() as patch:
+            patch.setattr(fused, "LEAST", 7)
+            assert not fused.pays(tf.zeros([2, 3]))
         seen = []
         tf.function(lambda x: seen.append(fused.pays(x)), jit_compile=True, autograph=False)(tf.zeros([2, 3]))
         tf.tpu.rewrite(lambda: seen.append(fused.pays(tf.zeros([2, 3]))))
@@ -106,7 +114,8 @@ def test_what_xla_compiles_as_a_whole_or_has_no_known_shape_stays_plain():
 
 def test_the_first_compilation_says_nothing():
     program = ("import storage; storage.silence_tensorflow(); import tensorflow.compat.v1 as tf;"
-               "tf.disable_eager_execution(); from models import layers; x = tf.placeholder(tf.float32, [2, 3]);"
+               "tf.disable_eager_execution(); from models import fused, layers; fused.LEAST = 1;"
+               "x = tf.placeholder(tf.float32, [2, 3]);"
                "y = layers.norm(x, tf.ones([3]), tf.zeros([3]));"
                "print(tf.Session().run(y, {x: [[1, 2, 3]] * 2})[0, 1])")
     found = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
