@@ -59,7 +59,7 @@ class Decoder:
                 for name in sampling.Options._fields])
             self._tokens = tf.placeholder(tf.int32, [1, None])
             self._build(variables, encoder)
-            self._session = tf.Session(config=estimators.session_config())
+            self._session = tf.Session(config=estimators.session_config(joined=config.precision == "bfloat16"))
             sources.restore(path, config, variables, self._session)
             self._session.run(tf.local_variables_initializer())
 

@@ -34,8 +34,10 @@ def assert_close(one, other):
 
 @pytest.fixture
 def two_devices(monkeypatch):
-    def session_config(made=estimators.session_config):
-        config = made()
+    made = estimators.session_config
+
+    def session_config(**options):
+        config = made(**options)
         config.device_count["CPU"] = 2
         return config
     monkeypatch.setattr(estimators, "session_config", session_config)
