@@ -19,17 +19,16 @@ import json
 import math
 import platform
 import statistics
-import subprocess
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 
 import numpy as np
 
 import errors
 import storage
-from benchmarks.machine import processor, resident
+from benchmarks import turns
+from benchmarks.machine import processor, read_bandwidth, resident
 from configs import schema
 from datasets import workers
 from errors import UserError
@@ -39,7 +38,6 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CONFIG = os.path.join(ROOT, "configs", "117M.json")
 SIDES = ("ours", "transformers")
 PRECISIONS = {"float32": 4, "bfloat16": 2}  # and the bytes of a weight
-READ = 2**28  # bytes that the bandwidth is measured on: far more than any cache holds
 WANTED = 1.5
 
 
@@ -76,10 +74,10 @@ def measure(args, config, folder, batch):
     found, bandwidths, tokens = {}, [], batch * args.length
     with contextlib.ExitStack() as stack:
         names = [(side, precision) for side in SIDES for precision in args.precision]
-        turns = {name: stack.enter_context(_process(args, folder, batch, *name)) for name in names}
+        takers = {name: stack.enter_context(_process(args, folder, batch, *name)) for name in names}
         for number in range(args.rounds + 1):
             bandwidth = read_bandwidth()
-            for name, turn in turns.items():
+            for name, turn in takers.items():
                 seen = turn()
                 if number:  # the first turn builds and warms up
                     found.setdefault(name, []).append(seen)
@@ -87,25 +85,25 @@ def measure(args, config, folder, batch):
                           f"{tokens / seen['cpu']:7.1f} a CPU second, the first after {seen['first']:.3f} s",
                           flush=True)
             bandwidths.append(bandwidth)
-    ends = {name: turn.last for name, turn in turns.items()}
+    ends = {name: turn.last for name, turn in takers.items()}
     bandwidth = statistics.median(bandwidths[1:])
     return _summary(args, config, batch, found, ends, bandwidth)
 
 
 def _summary(args, config, batch, found, ends, bandwidth):
     """Prints and returns what the turns say; of each side, its best precision counts."""
-    rates = {name: [batch * args.length / turn["all"] for turn in turns] for name, turns in found.items()}
+    rates = {name: [batch * args.length / turn["all"] for turn in seen] for name, seen in found.items()}
     figures = {}
     for (side, precision), values in rates.items():
         name, median = (side, precision), statistics.median(values)
-        turns = found[name]
         # A step reads every weight once, whatever the batch; of the embeddings, wte alone and as the output layer.
         limit = batch * bandwidth / _bytes_a_step(config, side, precision)
+        cpu, first = (statistics.median(turn[key] for turn in found[name]) for key in ("cpu", "first"))
         figures[name] = {
             "tokens_per_second": round(median, 1), "lowest": round(min(values), 1), "highest": round(max(values), 1),
-            "tokens_per_cpu_second": round(batch * args.length / statistics.median(turn["cpu"] for turn in turns), 1),
+            "tokens_per_cpu_second": round(batch * args.length / cpu, 1),
             "of_bandwidth_limit": round(median / limit, 3),
-            "first_token_seconds": round(statistics.median(turn["first"] for turn in turns), 4),
+            "first_token_seconds": round(first, 4),
             "peak_mb": round(ends[name]["peak"] / 1e6)}
         print(f"batch {batch}: {side + ' ' + precision:21} {median:7.1f} tokens/s (from {min(values):.1f} to "
               f"{max(values):.1f}), {median / limit:.0%} of the {limit:.0f} that memory allows, first token after "
@@ -161,54 +159,23 @@ def _parameters(config):
     return sum(math.prod(weight.shape) for weight in weight_format.weight_list(config))
 
 
-def read_bandwidth():
-    """Bytes a second that all cores together read from memory: the best of three passes."""
-    data = np.ones(READ // 4, np.float32)
-    cores = workers.cores()
-    seconds = []
-    with ThreadPoolExecutor(cores) as pool:
-        for _ in range(3):
-            begun = time.monotonic()
-            list(pool.map(lambda part: np.dot(part, part), np.array_split(data, cores)))
-            seconds.append(time.monotonic() - begun)
-    return data.nbytes / min(seconds)
-
-
 # The processes
 
-@contextlib.contextmanager
 def _process(args, folder, batch, side, precision):
-    """A function that lets the process take its turn and gives its seconds; `last`, at the end, is its last answer."""
-    command = [sys.executable, os.path.abspath(__file__), "--serve", side, precision, "--output_dir", folder,
+    command = [os.path.abspath(__file__), "--serve", side, precision, "--output_dir", folder,
                "--batch", str(batch), *[word for name in ("prompt", "length", "rounds", "top_k", "seed")
                                         for word in (f"--{name}", str(getattr(args, name)))],
                *[word for override in args.overrides for word in ("--set", override)]]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        def turn():
-            process.stdin.write("go\n")
-            process.stdin.flush()
-            return answer()
-
-        def answer():
-            line = process.stdout.readline()
-            if not line:
-                raise UserError(f"{side} in {precision} ended early with status {process.wait()}; see above, and give"
-                                " less --batch where memory was too small")
-            return json.loads(line)
-        yield turn
-        process.stdin.close()
-        turn.last = answer()
+    return turns.process(f"{side} in {precision}", command)
 
 
-def serve(turns):
-    """Answers each line of standard input with the seconds of the next of `turns`, the end with memory and tokens."""
-    output = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no answer
-    tokens = None
-    for _ in sys.stdin:
-        seconds, tokens = next(turns)
-        print(json.dumps(seconds), file=output, flush=True)
-    print(json.dumps({"peak": resident("VmHWM"), "tokens": tokens}), file=output, flush=True)
+def serve(measured):
+    """Answers each turn with the seconds of the next of `measured`, the end with memory and tokens."""
+    mine, tokens = turns.Turns(), None
+    while mine.come():
+        seconds, tokens = next(measured)
+        mine.answer(seconds)
+    mine.answer({"peak": resident("VmHWM"), "tokens": tokens})
 
 
 def _turns(side):

@@ -7,10 +7,12 @@ import sys
 
 import pytest
 
-from benchmarks import data, preparation, shakespeare, straightforward
+from benchmarks import data, preparation, products, shakespeare, straightforward, train, turns
+from configs import schema
 from datasets import manifest, records
 from encoder import bpe
 from errors import UserError
+from models import weights
 from tests import pages
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -205,3 +207,68 @@ def test_generation_benchmark_draws_the_same_tokens_on_both_sides_and_ends_with_
     assert found["ratio"] == pytest.approx(found["ours"]["tokens_per_second"]
                                            / found["transformers"]["tokens_per_second"], rel=0.1)
     assert os.listdir(tmp_path) == []
+
+
+def test_processes_take_turns_and_the_last_answer_comes_at_their_end(tmp_path):
+    (tmp_path / "child.py").write_text(
+        "import sys; from benchmarks import turns; mine, count = turns.Turns(), 0\n"
+        "while mine.come():\n    count += 1; print('noise'); mine.answer(count * int(sys.argv[1]))\n"
+        "mine.answer('over')\n")
+    command, environment = str(tmp_path / "child.py"), {**os.environ, "PYTHONPATH": ROOT}
+    with turns.process("one", [command, "1"], environment) as one, \
+            turns.process("other", [command, "10"], environment) as other:
+        assert [turn() for turn in (one, other, other, one)] == [1, 10, 20, 2]
+    assert one.last == other.last == "over"
+    with pytest.raises(UserError, match="failing ended early with status 1; see above"), \
+            turns.process("failing", [command], environment) as failing:
+        failing()
+
+
+def test_products_of_a_step_are_six_operations_for_each_weight_and_token():
+    config = schema.from_dict({"n_embd": 24, "n_layer": 3, "n_head": 2, "n_ctx": 10, "n_vocab": 77, "model_dir": "x",
+                               "train_batch_size": 6, "micro_batch_size": 2}, "here")
+    found = products.shapes(config)
+    matrices = sum(weight.shape[-1] * weight.shape[-2] for weight in weights.weight_list(config)
+                   if len(weight.shape) == 3 or weight.name == "wte")
+    assert products.operations(found) == 6 * matrices * 6 * 10
+    assert found[20, 24, 72, False, False] == 3 * 3  # layers times micro-batches
+    assert found[20, 24, 77, False, True] == found[77, 20, 24, True, False] == 3
+    seconds = [2.0 if shape[0] == 77 else 1.0 for shape in found]
+    rate = products.rate(config, [seconds, [3.0] * len(found)])  # the second library is the slower one throughout
+    assert rate == pytest.approx(products.operations(found) / (sum(found.values()) + 3))
+
+
+def test_training_benchmark_leaves_out_what_needs_a_gpu(capsys):
+    assert train.main(["--setting", "124M-16x1024", "--device", "cpu"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"124M-16x1024": "not measured: no GPU here"}
+
+
+def train_tiny(folder, *more):
+    settings = [word for key, value in {"n_embd": 24, "n_layer": 2, "n_head": 3, "train_batch_size": 4}.items()
+                for word in ("--set", f"{key}={value}")]
+    result = subprocess.run(
+        [sys.executable, os.path.join(ROOT, "benchmarks", "train.py"), "--output_dir", str(folder), "--device", "cpu",
+         "--setting", "small", "--rounds", "1", "--steps", "4", "--cores", "1", *settings, *more],
+        capture_output=True, text=True, timeout=400)
+    assert result.returncode == 0, result.stderr
+    assert os.listdir(folder) == []
+    return json.loads(result.stdout.splitlines()[-1])["small"]
+
+
+@pytest.mark.slow
+def test_training_benchmark_sees_the_same_losses_on_both_sides_and_ends_with_one_json_line(tmp_path):
+    pytest.importorskip("transformers")
+    found = train_tiny(tmp_path, "--only", "ours", "torch", "--set", "micro_batch_size=2")
+    losses = {who: found["float32"][who]["losses"] for who in ("ours", "torch")}
+    assert len(losses["ours"]) == len(losses["torch"]) == 8 and losses["ours"][0] - losses["ours"][-1] > 0.01
+    assert losses["ours"] == pytest.approx(losses["torch"], abs=1e-3)
+    assert found["first_losses_differ_by"] < 1e-3
+    for who in losses:
+        for precision in ("float32", "bfloat16"):
+            figures = found[precision][who]
+            assert figures["tokens_per_second"] == figures["rounds"][0] > 0 and 0 < figures["of_limit"] < 1
+            assert 100 < figures["peak_mb"] < 4000 and figures["first_step_seconds"] > 0
+            assert figures["losses"] == pytest.approx(losses["torch"], abs=0.05)
+    assert "ours" not in found["bfloat16-weights"] and found["bfloat16-weights"]["torch"]["tokens_per_second"] > 0
+    ratio = found["bfloat16"]["ours"]["tokens_per_second"] / found["bfloat16"]["torch"]["tokens_per_second"]
+    assert found["ratios"]["bfloat16"]["ratio"] == pytest.approx(ratio, rel=0.01)
