@@ -5,7 +5,7 @@ READY := $(VENV)/.ready-$(shell cat requirements.txt requirements-ray.txt requir
 READY_TO_RUN := $(VENV)/.runs-$(shell cksum < requirements.txt | cut -d' ' -f1)
 QUICK := data/quickstart
 
-.PHONY: setup quickstart corpus test test-slow lint clean
+.PHONY: setup quickstart corpus test test-slow bench lint clean
 
 setup: $(READY_TO_RUN)
 
@@ -45,6 +45,10 @@ test: $(READY)
 
 test-slow: $(READY)
 	@$(PYTEST) -m slow
+
+# All benchmarks at smaller sizes; OPTIONS are those of benchmarks/every.py.
+bench: $(READY)
+	@$(PYTHON) benchmarks/every.py $(OPTIONS)
 
 lint: $(READY)
 	@$(PYTHON) -m ruff check .

@@ -72,7 +72,7 @@ SETTINGS = {
 
 def main(argv=None):
     """Arguments -> one line a turn, a table for each setting and the JSON line; returns 0."""
-    args = _arguments(argv)
+    args = arguments(argv)
     storage.silence_tensorflow()
     if args.cores:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-args.cores:])
@@ -83,7 +83,6 @@ def main(argv=None):
     if args.device == "gpu" and not gpu:
         raise UserError("--device gpu: nvidia-smi finds no GPU here; leave --device out to measure without one")
     args.device = "gpu" if gpu else "cpu"
-    environment = _environment(args.device)
     print(f"{workers.cores()} cores of {processor()}, {gpu or 'no GPU'}, load {os.getloadavg()[0]:.1f}, Python "
           f"{platform.python_version()}, TensorFlow {version('tensorflow')}, torch {version('torch')}, transformers "
           f"{version('transformers')}; {args.rounds} rounds", flush=True)
@@ -94,7 +93,7 @@ def main(argv=None):
             print(f"{name}: {result[name]}")
             continue
         with tempfile.TemporaryDirectory(dir=args.output_dir) as folder:
-            result[name] = measure(args, name, folder, environment)
+            result[name] = measure(args, name, folder)
     print(json.dumps(result))
     return 0
 
@@ -109,14 +108,14 @@ def _gpu():
     return found.stdout.splitlines()[0].strip() if found.returncode == 0 and found.stdout.strip() else None
 
 
-def _environment(device):
+def environment(device):
     """Of the processes that are measured."""
     if device == "gpu":
         return {**os.environ, "TF_FORCE_GPU_ALLOW_GROWTH": "true"}  # else TensorFlow takes all of the GPU's memory
     return {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
 
 
-def measure(args, name, folder, environment):
+def measure(args, name, folder):
     """The figures of one setting, printed and as a dict."""
     setting = SETTINGS[name]
     config = prepare(args, name, folder)
@@ -133,7 +132,7 @@ def measure(args, name, folder, environment):
         seen = {}
         size = args.at_once or len(names) or 1
         for first in range(0, len(names), size):
-            seen.update(_heat(args, name, config, folder, environment, precision, names[first:first + size]))
+            seen.update(_heat(args, name, config, folder, precision, names[first:first + size]))
         if seen:
             result[precision] = _figures(args, name, config, precision, seen)
     _compare(name, setting, result)
@@ -156,13 +155,13 @@ class Seen(NamedTuple):
     end: dict
 
 
-def _heat(args, name, config, folder, environment, precision, contenders):
+def _heat(args, name, config, folder, precision, contenders):
     """{contender: Seen} of those that take turns with one another."""
     found, first, rates, tokens = {}, {}, [], config.train_batch_size * config.n_ctx * _steps(args, name)
     with contextlib.ExitStack() as stack:
         def start(who):
             command = _command(args, name, folder, who, precision)
-            return stack.enter_context(turns.process(f"{who} in {precision}", command, environment))
+            return stack.enter_context(turns.process(f"{who} in {precision}", command, environment(args.device)))
         libraries = [start(f"products-{library}") for library in products.LIBRARIES]
         takers = {}
         for who in contenders:
@@ -246,14 +245,14 @@ def _ratio(label, setting, wanted, ours, theirs):
 def prepare(args, name, folder):
     """Corpus, weights and torch's batches in `folder`; returns the Config."""
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # this process leaves a GPU to those that are measured
-    config = _config(args, name, folder)
+    config = config_of(args, name, folder)
     data.make_corpus(folder, CORPUS_BYTES / 1e9, 500, config.n_vocab)
     generate.write_weights(config, os.path.join(folder, trainers.WEIGHTS))
     trainers.save_batches(config, folder, BATCHES)
     return config
 
 
-def _config(args, name, folder, **values):
+def config_of(args, name, folder, **values):
     """The setting's config; the rate is the same at every step, for it is not the schedules that are compared."""
     setting = SETTINGS[name]
     values = {**setting.keys, "lr_schedule": "constant", "warmup_steps": 0, "eval_steps": 0, "input": "tfrecords",
@@ -275,7 +274,7 @@ def _command(args, name, folder, who, precision):
 def _serve(args, who, precision):
     mine, folder, (name,) = turns.Turns(), args.output_dir, args.setting
     dtype = precision.partition("-")[0]
-    config = _config(args, name, folder, precision=dtype, model_dir=os.path.join(folder, f"run-{who}-{precision}"))
+    config = config_of(args, name, folder, precision=dtype, model_dir=os.path.join(folder, f"run-{who}-{precision}"))
     if who.startswith("products"):
         products.serve(mine, config, who.partition("-")[2], dtype, args.device)
         return
@@ -287,7 +286,7 @@ def _serve(args, who, precision):
                    weights_dtype=dtype if precision == UNCOUNTED else None)
 
 
-def _arguments(argv):
+def arguments(argv):
     parser = errors.Parser(description=__doc__.split("\n")[0], epilog=__doc__.partition("\n\n")[2].replace("\n", " "),
                            formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument

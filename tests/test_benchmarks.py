@@ -4,10 +4,11 @@ import os
 import re
 import subprocess
 import sys
+import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from benchmarks import data, preparation, products, shakespeare, straightforward, train, turns
+from benchmarks import data, preparation, products, scaling, shakespeare, straightforward, train, turns
 from configs import schema
 from datasets import manifest, records
 from encoder import bpe
@@ -243,13 +244,16 @@ def test_training_benchmark_leaves_out_what_needs_a_gpu(capsys):
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"124M-16x1024": "not measured: no GPU here"}
 
 
+def run_benchmark(name, *arguments):
+    return subprocess.run([sys.executable, os.path.join(ROOT, "benchmarks", name), *arguments], capture_output=True,
+                          text=True, timeout=400)
+
+
 def train_tiny(folder, *more):
     settings = [word for key, value in {"n_embd": 24, "n_layer": 2, "n_head": 3, "train_batch_size": 4}.items()
                 for word in ("--set", f"{key}={value}")]
-    result = subprocess.run(
-        [sys.executable, os.path.join(ROOT, "benchmarks", "train.py"), "--output_dir", str(folder), "--device", "cpu",
-         "--setting", "small", "--rounds", "1", "--steps", "4", "--cores", "1", *settings, *more],
-        capture_output=True, text=True, timeout=400)
+    result = run_benchmark("train.py", "--output_dir", str(folder), "--device", "cpu", "--setting", "small", "--rounds",
+                           "1", "--steps", "4", "--cores", "1", *settings, *more)
     assert result.returncode == 0, result.stderr
     assert os.listdir(folder) == []
     return json.loads(result.stdout.splitlines()[-1])["small"]
@@ -272,3 +276,80 @@ def test_training_benchmark_sees_the_same_losses_on_both_sides_and_ends_with_one
     assert "ours" not in found["bfloat16-weights"] and found["bfloat16-weights"]["torch"]["tokens_per_second"] > 0
     ratio = found["bfloat16"]["ours"]["tokens_per_second"] / found["bfloat16"]["torch"]["tokens_per_second"]
     assert found["ratios"]["bfloat16"]["ratio"] == pytest.approx(ratio, rel=0.01)
+
+
+@pytest.mark.slow
+def test_ratio_is_that_of_the_best_of_each_side_in_all_its_variants(tmp_path):
+    pytest.importorskip("transformers")
+    found = train_tiny(tmp_path, "--only", "ours", "ours-xla", "torch-compile", "--precision", "float32")
+    figures = found["float32"]
+    assert figures["ours-xla"]["losses"] == pytest.approx(figures["torch-compile"]["losses"], abs=1e-3)
+    best = max(figures["ours"]["tokens_per_second"], figures["ours-xla"]["tokens_per_second"])
+    expected = best / figures["torch-compile"]["tokens_per_second"]
+    assert found["ratios"]["float32"]["ratio"] == found["ratios"]["best"]["ratio"] == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.slow
+def test_scaling_benchmark_measures_each_size_and_plots_every_point(tmp_path):
+    result = run_benchmark("scaling.py", "--only", "n_layer", "n_embd", "--values", "1", "3", "--rounds", "1",
+                           "--seconds", "0.1", "--precision", "float32", "--output_dir", str(tmp_path), "--plot",
+                           str(tmp_path / "plot.svg"))
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout.splitlines()[-1])
+    for key in ("n_layer", "n_embd"):
+        points = found[key]["float32"]
+        assert set(points) == {"1", "3"}
+        assert all(0 < point["lowest"] <= point["tokens_per_second"] <= point["highest"] for point in points.values())
+    deep, shallow = (found["n_layer"]["float32"][value] for value in ("3", "1"))
+    assert deep["tokens_per_second"] < shallow["tokens_per_second"]
+    circles = ElementTree.parse(tmp_path / "plot.svg").findall("{http://www.w3.org/2000/svg}circle")
+    assert len(circles) == 2 * 2 * 2  # figures, sizes, values
+    assert os.listdir(tmp_path) == ["plot.svg"]
+
+
+def test_plot_has_more_to_the_right_and_higher_up():
+    points = {value: {"tokens_per_second": speed, "gigaoperations_per_second": 7.0}
+              for value, speed in ((1, 90.0), (2, 100.0), (8, 1000.0))}
+    tree = ElementTree.fromstring(scaling.plot({"n_layer": {"bfloat16": points}}))
+    circles = [(float(circle.get("cx")), float(circle.get("cy")))
+               for circle in tree.findall("{http://www.w3.org/2000/svg}circle")][:3]
+    (x1, y1), (x2, y2), (x8, y8) = circles
+    assert (x8 - x1) / (x2 - x1) == pytest.approx(3, rel=0.01)  # doublings
+    assert (y1 - y8) / (y1 - y2) == pytest.approx(22.85, rel=0.05)  # log(1000 / 90) / log(100 / 90)
+    panel = tree.findall("{http://www.w3.org/2000/svg}rect")[1]
+    left, top, width, height = (float(panel.get(name)) for name in ("x", "y", "width", "height"))
+    assert all(left <= x <= left + width and top <= y <= top + height for x, y in circles)
+
+
+@pytest.mark.slow
+def test_startup_benchmark_times_the_first_step_and_watches_the_memory_of_evaluations(tmp_path):
+    tiny = [word for key, value in {"n_embd": 8, "n_layer": 1, "n_head": 1, "n_ctx": 16}.items()
+            for word in ("--set", f"{key}={value}")]
+    result = run_benchmark("startup.py", "--rounds", "1", "--cycles", "3", "--output_dir", str(tmp_path), *tiny)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout.splitlines()[-1])
+    assert found["help"]["seconds"] < found["first_step"]["seconds"] > found["plan"]["seconds"] > 0
+    held = found["cycles"]["mb"]
+    assert len(held) == 3 and all(100 < megabytes < 4000 for megabytes in held)
+    assert found["cycles"]["growth_mb"] == 0 < found["cycles"]["seconds_a_cycle"]  # of 3 cycles none is after the fifth
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_run_that_ends_before_its_first_step_is_one_line_and_status_2(tmp_path):
+    result = run_benchmark("startup.py", "--rounds", "1", "--only", "first_step", "--output_dir", str(tmp_path),
+                           "--set", "n_embd=7")
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    assert "main.py ended before its first step with status 2" in result.stderr.strip().splitlines()[-1]
+
+
+def test_all_benchmarks_go_on_after_one_that_failed_and_end_with_one_json_line():
+    result = run_benchmark("every.py", "--only", "startup", "generate", "dedup", "shakespeare",
+                           "--arguments", "startup=--rounds 1 --only help plan", "--arguments", "generate=--batch 0",
+                           "--arguments", "dedup=--documents 0 --signatures 0 --lines 0")
+    assert result.returncode == 1 and "--batch 0 is out of range" in result.stderr
+    lines = result.stdout.splitlines()
+    found = json.loads(lines[-1])
+    assert found["generate"] == "failed with status 2" and list(found["dedup"]) == ["machine"]
+    assert found["shakespeare"].startswith("not measured")
+    assert 0 < found["startup"]["help"]["seconds"] < 60
+    assert f"help.seconds {found['startup']['help']['seconds']}, plan.seconds" in lines[-5]

@@ -52,6 +52,13 @@ def test_what_the_user_sees_is_ours_alone(run_config):
             assert lines and all(re.match(known, line) for line in lines), result.stdout
 
 
+def test_help_imports_no_tensorflow():
+    code = ("import sys, main\ntry:\n    main.main(['--help'])\nexcept SystemExit as end:\n"
+            "    assert not end.code and 'tensorflow' not in sys.modules")
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0 and "--predict_text" in result.stdout, result.stderr
+
+
 def test_plan_imports_no_tensorflow_and_writes_nothing(run_config, tmp_path):
     code = "import sys, main; main.main(sys.argv[1:]); assert 'tensorflow' not in sys.modules"
     arguments = ["--model", run_config(warmup_steps=1), "--plan"]

@@ -1,0 +1,141 @@
+"""How long main.py takes to its first word and to its first step, and its memory over many evaluations.
+
+Every measurement is a process of its own: `--help`, `--plan`, a training of 124M until it says that its first step is
+done (then it is killed), and a small training that evaluates again and again, whose memory is read after each time.
+Ends with one JSON line.
+"""
+from __future__ import annotations
+
+import os
+import sys
+
+if __name__ == "__main__":  # run as a file: imports start at the repository
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import argparse
+import json
+import platform
+import re
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from importlib.metadata import version
+
+import errors
+from benchmarks import data
+from benchmarks.machine import processor, resident
+from datasets import workers
+from errors import UserError
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+MAIN = os.path.join(ROOT, "main.py")
+CONFIG = os.path.join(ROOT, "configs", "117M.json")
+N_VOCAB = 50257  # GPT-2's, which is read from its package
+FULL_SIZE = {"train_batch_size": 4, "n_ctx": 256, "micro_batch_size": None}
+SMALL = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_ctx": 32, "train_batch_size": 4, "eval_batch_size": 4,
+         "micro_batch_size": None, "warmup_steps": 0, "train_steps": 5, "eval_steps": 2, "save_checkpoints_steps": 5}
+WANTED = {"help": 1.0, "plan": 1.0, "first_step": 20.0}  # seconds
+PARTS = (*WANTED, "cycles")
+SETTLED = 5  # cycles after which memory should stay where it is
+
+
+def main(argv=None):
+    """Arguments -> a line for each part and the JSON line; returns 0."""
+    args = _arguments(argv)
+    print(f"{workers.cores()} cores of {processor()}, load {os.getloadavg()[0]:.1f}, Python "
+          f"{platform.python_version()}, TensorFlow {version('tensorflow')}; {args.rounds} rounds", flush=True)
+    result = {}
+    with tempfile.TemporaryDirectory(dir=args.output_dir) as folder:
+        data.make_corpus(folder, 0.002, 500, N_VOCAB)
+        for part in args.only:
+            result[part] = cycles(args, folder) if part == "cycles" else timed(args, folder, part)
+    print(json.dumps(result))
+    return 0
+
+
+def timed(args, folder, part):
+    """Seconds of one of WANTED: the median, the least and the most."""
+    seconds = []
+    for number in range(args.rounds + 1):
+        begun = time.monotonic()
+        if part == "help":
+            _to_end(["--help"])
+        elif part == "plan":
+            _to_end([*_command(args, folder, FULL_SIZE, "plan"), "--plan"])
+        else:
+            _to_line(_command(args, folder, FULL_SIZE, f"run-{number}"), r"step +1/")
+            shutil.rmtree(os.path.join(folder, f"run-{number}"))  # 1.5 GB
+        if number:  # the first one brings the files into memory
+            seconds.append(time.monotonic() - begun)
+    found = {"seconds": round(statistics.median(seconds), 3), "least": round(min(seconds), 3),
+             "most": round(max(seconds), 3)}
+    print(f"{part}: {found['seconds']:.2f} s (from {found['least']:.2f} to {found['most']:.2f}); wanted: under "
+          f"{WANTED[part]:g} s", flush=True)
+    return found
+
+
+def cycles(args, folder):
+    """Megabytes resident after each evaluation of a small training, and the seconds between them."""
+    keys = {**SMALL, "max_steps": SMALL["train_steps"] * args.cycles}
+    held, times = [], []
+    with _started(_command(args, folder, keys, "cycles")) as process:
+        for line in process.stdout:
+            if line.startswith("evaluation at step"):
+                held.append(resident("VmRSS", process.pid) / 1e6)
+                times.append(time.monotonic())
+    if process.returncode or len(held) != args.cycles:
+        raise UserError(f"main.py ended with status {process.returncode} after {len(held)} evaluations; see above")
+    growth = held[-1] - held[min(SETTLED, args.cycles) - 1]
+    seconds = [later - earlier for earlier, later in zip(times, times[1:])]
+    print(f"cycles: {held[0]:,.0f} MB after the first evaluation, {held[-1]:,.0f} after {args.cycles}, {growth:+,.1f} "
+          f"since number {min(SETTLED, args.cycles)} (wanted: flat); {statistics.median(seconds):.2f} s a cycle",
+          flush=True)
+    return {"mb": [round(megabytes, 1) for megabytes in held], "growth_mb": round(growth, 1),
+            "seconds_a_cycle": round(statistics.median(seconds), 2)}
+
+
+def _command(args, folder, keys, run):
+    values = {"input": "tfrecords", "data_path": folder, "train_files": f"{data.NAME}_*.tfrecords",
+              "eval_files": f"{data.NAME}_*.tfrecords", "model_dir": os.path.join(folder, run), **keys}
+    overrides = [*(f"{key}={json.dumps(value)}" for key, value in values.items()), *args.overrides]
+    return ["--model", CONFIG, *(word for override in overrides for word in ("--set", override))]
+
+
+def _started(arguments):
+    return subprocess.Popen([sys.executable, MAIN, *arguments], stdout=subprocess.PIPE, text=True,
+                            env={**os.environ, "PYTHONUNBUFFERED": "1"})
+
+
+def _to_end(arguments):
+    subprocess.run([sys.executable, MAIN, *arguments], stdout=subprocess.DEVNULL, check=True)
+
+
+def _to_line(arguments, pattern):
+    """Runs main.py until it prints a line that begins so."""
+    with _started(arguments) as process:
+        found = any(re.match(pattern, line) for line in process.stdout)
+        process.kill()
+    if not found:
+        raise UserError(f"main.py ended before its first step with status {process.returncode}; see above")
+
+
+def _arguments(argv):
+    parser = errors.Parser(description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add("--only", nargs="+", choices=PARTS, default=list(PARTS), help="measure these alone")
+    add("--rounds", type=int, default=5, help="measurements of each, after one that is not counted")
+    add("--cycles", type=int, default=20, help="evaluations, each after a few steps; at least 2")
+    add("--output_dir", help="where corpus and checkpoints go for a moment (2 GB); default: TMPDIR")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+        help="override a key of configs/117M.json, as for main.py; may be repeated")
+    args = parser.parse_args(argv)
+    for name, low in (("rounds", 1), ("cycles", 2)):
+        if getattr(args, name) < low:
+            raise UserError(f"--{name} {getattr(args, name)} is out of range: give at least {low}")
+    return args
+
+
+if __name__ == "__main__":
+    errors.run_command(main)
