@@ -4,13 +4,16 @@ The parent writes a line where a process is to go on, and the process answers wi
 where there are no more lines, with a last answer.
 """
 import contextlib
+import ctypes
 import json
 import os
+import signal
 import subprocess
 import sys
 
 from errors import UserError
 
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 @contextlib.contextmanager
 def process(name, command, environment=None):
@@ -37,6 +40,8 @@ class Turns:
     """The other side: what a process waits for and answers on its standard input and output."""
 
     def __init__(self):
+        # It holds gigabytes, and would go on building its graph when the parent is killed.
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         self._output = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)  # what libraries print is no answer
 

@@ -14,7 +14,7 @@ from datasets import manifest, records
 from encoder import bpe
 from errors import UserError
 from models import weights
-from tests import pages
+from tests import pages, waiting
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # White space at both ends of both parts: the split lies among the line ends.
@@ -223,6 +223,20 @@ def test_processes_take_turns_and_the_last_answer_comes_at_their_end(tmp_path):
     with pytest.raises(UserError, match="failing ended early with status 1; see above"), \
             turns.process("failing", [command], environment) as failing:
         failing()
+
+
+def test_a_process_that_takes_turns_dies_with_its_parent(tmp_path):
+    (tmp_path / "child.py").write_text("import os, time; from benchmarks import turns; mine = turns.Turns()\n"
+                                       "mine.come(); mine.answer(os.getpid()); time.sleep(60)\n")
+    parent = ("import sys; from benchmarks import turns\nwith turns.process('child', sys.argv[1:]) as turn:\n"
+              "    print(turn(), flush=True); sys.stdin.read()\n")
+    with subprocess.Popen([sys.executable, "-c", parent, str(tmp_path / "child.py")], text=True, cwd=ROOT,
+                          env={**os.environ, "PYTHONPATH": ROOT}, stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE) as process:
+        child = int(process.stdout.readline())
+        assert waiting.alive(child)
+        process.kill()
+    waiting.wait_until_gone([child])
 
 
 def test_products_of_a_step_are_six_operations_for_each_weight_and_token():
