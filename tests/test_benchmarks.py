@@ -305,20 +305,20 @@ def test_ratio_is_that_of_the_best_of_each_side_in_all_its_variants(tmp_path):
 
 @pytest.mark.slow
 def test_scaling_benchmark_measures_each_size_and_plots_every_point(tmp_path):
-    result = run_benchmark("scaling.py", "--only", "n_layer", "n_embd", "--values", "1", "3", "--rounds", "1",
-                           "--seconds", "0.1", "--precision", "float32", "--output_dir", str(tmp_path), "--plot",
-                           str(tmp_path / "plot.svg"))
+    result = run_benchmark("scaling.py", "--only", "n_layer", "--values", "1", "3", "--rounds", "1", "--seconds", "0.1",
+                           "--precision", "float32", "--output_dir", str(tmp_path), "--plot", str(tmp_path / "a.svg"))
     assert result.returncode == 0, result.stderr
-    found = json.loads(result.stdout.splitlines()[-1])
-    for key in ("n_layer", "n_embd"):
-        points = found[key]["float32"]
-        assert set(points) == {"1", "3"}
-        assert all(0 < point["lowest"] <= point["tokens_per_second"] <= point["highest"] for point in points.values())
-    deep, shallow = (found["n_layer"]["float32"][value] for value in ("3", "1"))
-    assert deep["tokens_per_second"] < shallow["tokens_per_second"]
-    circles = ElementTree.parse(tmp_path / "plot.svg").findall("{http://www.w3.org/2000/svg}circle")
-    assert len(circles) == 2 * 2 * 2  # figures, sizes, values
-    assert os.listdir(tmp_path) == ["plot.svg"]
+    points = json.loads(result.stdout.splitlines()[-1])["n_layer"]["float32"]
+    assert set(points) == {"1", "3"}
+    for layers, point in points.items():
+        assert 0 < point["lowest"] <= point["tokens_per_second"] <= point["highest"]
+        width, window = scaling.MIDDLE["n_embd"], scaling.MIDDLE["n_ctx"]
+        operations = 6 * (12 * int(layers) * width ** 2 + scaling.N_VOCAB * width) + 12 * int(layers) * width * window
+        assert point["gigaoperations_per_second"] == pytest.approx(point["tokens_per_second"] * operations / 1e9,
+                                                                   rel=0.02)
+    circles = ElementTree.parse(tmp_path / "a.svg").findall("{http://www.w3.org/2000/svg}circle")
+    assert len(circles) == len(points) * len(scaling.SHOWN)
+    assert os.listdir(tmp_path) == ["a.svg"]
 
 
 def test_plot_has_more_to_the_right_and_higher_up():
