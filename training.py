@@ -122,6 +122,7 @@ def _train_to(estimator, config, train_set, encoder, step, target, stop, watch, 
                 raise
             what = "gradient" if "gradient norm" in str(error) else "loss"
             raise _not_finite(config, train_set, what, (progress.step or step) + 1)
+    estimators.release_graphs()
 
 
 def _not_finite(config, train_set, what, step):
@@ -178,6 +179,7 @@ def _evaluate(estimator, config, eval_set, encoder, stop, path):
     with _naming_damage(config, eval_set), saved.reading(path or config.init_checkpoint):
         result = estimator.evaluate(input_fn, steps=steps, checkpoint_path=path,
                                     hooks=[session_hooks.GiveUpOnSignal(stop)] if stop else [])
+    estimators.release_graphs()
     loss = float(result["token_loss"])
     if not math.isfinite(loss):
         raise UserError(f"the evaluation loss at step {result['global_step']} is {loss}: the weights in"

@@ -6,13 +6,12 @@ times as much, AdamW three times.  Matrix products stay outside: oneDNN's are th
 import contextlib
 import functools
 import os
-import weakref
 
 import tensorflow.compat.v1 as tf
 from tensorflow.python.ops import control_flow_util
 
 LEAST = 2**16  # elements: to start a compiled function costs as much as several operations of so many
-_compiled = weakref.WeakKeyDictionary()  # graph -> {(function, its keywords): that function, compiled}
+HERE = "_compiled_here"  # an attribute of each graph: {(function, its keywords): that function, compiled}
 
 
 def fused(gradient):
@@ -46,7 +45,11 @@ def pays(*tensors):
 
 def one_pass(function, *tensors, **keywords):
     """function(*tensors, **keywords) in one pass, without a gradient; `keywords` are no tensors."""
-    of_graph = _compiled.setdefault(tf.get_default_graph(), {})
+    # In the graph itself, because what is compiled refers to it: a table elsewhere would keep each graph for ever.
+    graph = tf.get_default_graph()
+    if not hasattr(graph, HERE):
+        setattr(graph, HERE, {})
+    of_graph = getattr(graph, HERE)
     key = function, tuple(sorted(keywords.items()))
     if key not in of_graph:
         _say_nothing()

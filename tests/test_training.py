@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 
 import numpy as np
 import pytest
+import tensorflow.compat.v1 as tf
 
 import main
 import session_hooks
@@ -249,3 +251,15 @@ def test_loss_that_is_not_finite_names_step_and_documents_and_keeps_the_checkpoi
     names = capsys.readouterr().out.split()
     assert names and f"holds the documents {', '.join(names[:5])}" in message
     assert all(np.all(np.isfinite(value)) for value in weights_of(tmp_path / "run", 3).values())
+
+
+def test_graphs_of_trainings_and_evaluations_that_are_over_are_let_go(run_config, monkeypatch):
+    made, initialise = [], tf.Graph.__init__
+
+    def remember(graph, *args, **keywords):
+        initialise(graph, *args, **keywords)
+        if type(graph) is tf.Graph:
+            made.append(weakref.ref(graph))
+    monkeypatch.setattr(tf.Graph, "__init__", remember)
+    assert main.main(["--model", run_config(max_steps=8)]) == 0
+    assert len(made) >= 4 and not [graph for graph in made[:-2] if graph() is not None]  # the last may be in use
