@@ -21,6 +21,7 @@ from errors import UserError
 OUTCOMES = ("read", "kept", "dropped", "short", "broken", "empty", "bad_lines", "invalid_utf8")
 DROPPED = "dropped.npy"
 COMPLETE = ".complete.json"
+GROUP_CHARACTERS = 1 << 17  # that are encoded at once
 
 
 class Job(NamedTuple):
@@ -79,34 +80,54 @@ def _encoder(path, fingerprint):
 
 def _encoded(job, numbers, encoder, index, outcomes, advance):
     """Yields (key bytes, token ids, text bytes) of each document that is kept, and counts them all."""
+    texts = _texts(job, numbers, index, outcomes, advance)
+    for group in records.groups(texts, lambda text: len(text[1]), GROUP_CHARACTERS):
+        for (identity, text), ids in zip(group, _encode(encoder, group)):
+            kept = _judge(ids, job.minimum_size)
+            outcomes[kept] += 1
+            if kept == "kept":
+                yield os.fsencode(identity), ids, len(text.encode())
+
+
+def _texts(job, numbers, index, outcomes, advance):
+    """Yields (identity, text) of each document that has one, and counts the others."""
     dropped = np.load(os.path.join(job.state, DROPPED), mmap_mode="r")
     for number in numbers.tolist():
+        advance(1)
         if dropped[number]:
             outcomes["dropped"] += 1
-            advance(1)
             continue
         document = documents.read(index, number)
         outcomes["read"] += 1
         outcomes["invalid_utf8"] += document.invalid_utf8
-        kept, text, ids = _judge(document, encoder, job)
-        outcomes[kept] += 1
-        if kept == "kept":
-            yield os.fsencode(document.identity), ids, len(text.encode())
-        advance(1)
+        if document.text is None:
+            outcomes["bad_lines"] += 1
+            continue
+        text = bpe.well_formed(cleaning.clean(document.text) if job.clean else document.text)
+        if text.isspace() or not text:
+            outcomes["empty"] += 1
+            continue
+        yield document.identity, text
 
 
-def _judge(document, encoder, job):
-    """(outcome, text, token ids) of a document."""
-    if document.text is None:
-        return "bad_lines", "", None
-    text = bpe.well_formed(cleaning.clean(document.text) if job.clean else document.text)
-    if not text.strip():
-        return "empty", text, None
+def _encode(encoder, group):
+    """The token ids of each (identity, text).  Raises UserError that names the document."""
     try:
-        ids = encoder.encode_array(text)
+        return encoder.encode_arrays([text for _, text in group])
+    except UserError:
+        return [_encode_alone(encoder, *one) for one in group]
+
+
+def _encode_alone(encoder, identity, text):
+    try:
+        return encoder.encode_array(text)
     except UserError as error:
-        raise UserError(f"{document.identity}: {error}")
-    if len(ids) < job.minimum_size:
-        return "short", text, ids
+        raise UserError(f"{identity}: {error}")
+
+
+def _judge(ids, minimum_size):
+    """The outcome of a document with these token ids."""
+    if len(ids) < minimum_size:
+        return "short"
     # As in the original, which met files of nothing but token 0.
-    return "kept" if ids.any() else "broken", text, ids
+    return "kept" if ids.any() else "broken"

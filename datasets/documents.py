@@ -139,17 +139,12 @@ def identity(index, number):
     (`books/war.txt`), with the line for .jsonl (`books.jsonl:17`).
     """
     file = int(index.file[number])
-    name = file_identity(index, file)
-    return f"{name}:{number - int(index.first[file]) + 1}" if name.endswith(LINES_SUFFIXES) else name
+    return _numbered(file_identity(index, file), index, file, number)
 
 
 def file_identity(index, file):
     """What the identities of the file's documents begin with, or are."""
-    name = _name(index, file)
-    stem = os.path.splitext(name)[0]
-    if ARCHIVED_STEM.fullmatch(stem) and name.endswith(TEXT_SUFFIXES):
-        return stem
-    return os.path.join(_folder(index, file)[1], name)
+    return _name_below(_folder(index, file)[1], _name(index, file))
 
 
 def path(index, file):
@@ -165,11 +160,15 @@ def identity_key(name):
 def read(index, number):
     """The Document of that number.  Raises UserError where its file cannot be read as the index has it."""
     file, length = int(index.file[number]), int(index.length[number])
-    place = path(index, file)
+    (root, below), name = _folder(index, file), _name(index, file)
+    place = os.path.join(root, below, name)
     try:
-        with open(_readable(place, index.scratch, index.fingerprint), "rb") as f:
-            f.seek(int(index.offset[number]))
+        with open(_readable(place, index.scratch, index.fingerprint), "rb", buffering=0) as f:
+            if index.offset[number]:
+                f.seek(int(index.offset[number]))
             data = f.read(length)
+            while len(data) < length and (more := f.read(length - len(data))):
+                data += more  # the system gives at most 2 GB at once
     except OSError as error:
         raise UserError(f"{place}: {error.strerror}: mend it or leave it out with --exclude")
     if len(data) < length:
@@ -181,7 +180,7 @@ def read(index, number):
     text = text.removeprefix("\ufeff")
     if place.endswith(LINES_SUFFIXES):
         text = _text_field(text) if text.strip() else ""
-    return Document(identity(index, number), text, invalid)
+    return Document(_numbered(_name_below(below, name), index, file, number), text, invalid)
 
 
 def _find(inputs, excluded, option):
@@ -267,6 +266,17 @@ def _text_field(line):
         return None
     text = content.get("text") if isinstance(content, dict) else None
     return text if isinstance(text, str) else None
+
+
+def _name_below(folder, name):
+    stem = os.path.splitext(name)[0]
+    if ARCHIVED_STEM.fullmatch(stem) and name.endswith(TEXT_SUFFIXES):
+        return stem
+    return os.path.join(folder, name)
+
+
+def _numbered(name, index, file, number):
+    return f"{name}:{number - int(index.first[file]) + 1}" if name.endswith(LINES_SUFFIXES) else name
 
 
 def _name(index, file):

@@ -18,6 +18,8 @@ from errors import UserError
 
 VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5  # protobuf's wire types
 BYTES_LIST, INT64_LIST = 1, 3  # fields of tf.train.Feature
+HASH, TEXT = b"\x0a\x04hash", b"\x0a\x04text"  # the names of both features as field 1 of their entries
+GROUP_TOKENS = 1 << 16  # that are packed at once
 
 
 class Shard(NamedTuple):
@@ -48,14 +50,16 @@ def write(path, documents, temporary_folder=None):
     shortest, largest_id, digest = None, -1, hashlib.sha256()
     try:
         with open(temporary, "wb") as f:
-            for key, ids, document_bytes in documents:
-                data = frame(encode(key, ids))
+            for group in groups(documents, lambda document: len(document[1]) + 1, GROUP_TOKENS):
+                keys, ids, lengths_of_texts = zip(*group)
+                lengths, together = [len(one) for one in ids], np.concatenate(ids, dtype=np.int64, casting="unsafe")
+                data = b"".join(map(frame, _examples(keys, together, lengths)))
                 f.write(data)
                 digest.update(data)
-                records, tokens, size = records + 1, tokens + len(ids), size + len(data)
-                text_bytes += document_bytes
-                shortest = len(ids) if shortest is None else min(shortest, len(ids))
-                largest_id = max(largest_id, int(np.max(ids, initial=-1)))
+                records, tokens, size = records + len(group), tokens + len(together), size + len(data)
+                text_bytes += sum(lengths_of_texts)
+                shortest = min(lengths) if shortest is None else min(shortest, *lengths)
+                largest_id = int(np.max(together, initial=largest_id))
             f.flush()
             os.fsync(f.fileno())
         os.replace(temporary, path)
@@ -84,13 +88,37 @@ def scan(path):
     return Shard(path, records, tokens, None, size, None, shortest or 0, largest_id)
 
 
+def groups(items, size, limit):
+    """Yields lists of consecutive items, each list as soon as the sizes in it add up to `limit`."""
+    group, total = [], 0
+    for item in items:
+        group.append(item)
+        total += size(item)
+        if total >= limit:
+            yield group
+            group, total = [], 0
+    if group:
+        yield group
+
+
 def encode(key, ids):
     """(bytes, int [T] >= 0) -> the bytes of a tf.train.Example, features sorted by name, ids packed."""
+    return _example(key, encode_varints(ids))
+
+
+def _examples(keys, ids, lengths):
+    """Yields what `encode` gives for each of the keys; `ids` are those of all of them, `lengths` how many each has."""
+    data, ends = _varints(ids)
+    data, places = data.tobytes(), np.concatenate([[0], ends])[np.cumsum([0, *lengths])].tolist()
+    for key, start, stop in zip(keys, places, places[1:]):
+        yield _example(key, data[start:stop])
+
+
+def _example(key, packed):
     hash_feature = _delimited(BYTES_LIST, _delimited(1, key))
-    text_feature = _delimited(INT64_LIST, _delimited(1, encode_varints(ids)) if len(ids) else b"")
-    entries = [_delimited(1, _delimited(1, name) + _delimited(2, feature))
-               for name, feature in ((b"hash", hash_feature), (b"text", text_feature))]
-    return _delimited(1, b"".join(entries))
+    text_feature = _delimited(INT64_LIST, _delimited(1, packed) if packed else b"")
+    return _delimited(1, _delimited(1, HASH + _delimited(2, hash_feature))
+                      + _delimited(1, TEXT + _delimited(2, text_feature)))
 
 
 def decode(payload):
@@ -118,15 +146,25 @@ def token_ids(payload, limit=None):
 
 def encode_varints(values):
     """int [T] >= 0 -> bytes: seven bits a byte, low bits first, the high bit of a byte saying that more follow."""
+    return _varints(values)[0].tobytes()
+
+
+def _varints(values):
+    """(uint8, int64 [T]): the bytes, and where those of each value end."""
     values = np.asarray(values, np.int64)
     if values.size and values.min() < 0:
         raise ValueError(f"token ids start at 0, got {values.min()}")
     columns = max(1, -(-int(np.max(values, initial=0)).bit_length() // 7))
-    rest = values[:, None] >> 7 * np.arange(columns)  # [T, bytes of the longest]
-    out = (rest & 0x7F | (rest > 0x7F) << 7).astype(np.uint8)
-    kept = rest > 0
-    kept[:, 0] = True
-    return out[kept].tobytes()
+    sizes = np.ones(len(values), np.int64)
+    for k in range(1, columns):
+        sizes += values >= 1 << 7 * k
+    ends = np.cumsum(sizes)
+    out, starts = np.empty(sizes.sum() + columns, np.uint8), ends - sizes
+    # The highest bytes first: what shorter values write beyond their end is then written over by what belongs there.
+    for k in reversed(range(columns)):
+        rest = values >> 7 * k
+        out[starts + k] = rest & 0x7F | (rest > 0x7F).astype(np.uint8) << 7
+    return out[:sizes.sum()], ends
 
 
 def decode_varints(data):
@@ -199,7 +237,8 @@ def _fields(data):
 
 
 def _delimited(number, data):
-    return b"%b%b%b" % (encode_varint(number << 3 | LENGTH_DELIMITED), encode_varint(len(data)), data)
+    """Field `number`, below 16, of a message."""
+    return b"%c%b%b" % (number << 3 | LENGTH_DELIMITED, encode_varint(len(data)), data)
 
 
 def encode_varint(value):

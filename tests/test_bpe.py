@@ -126,6 +126,22 @@ def test_any_mixture_of_white_space_and_words_makes_the_published_ids(gpt2, publ
         assert gpt2.encode(text) == published.encode_ordinary(text), ascii(text)
 
 
+@pytest.mark.parametrize("block", [1, 2, 5, bpe.BLOCK])
+def test_many_texts_at_once_make_the_ids_of_each(gpt2, published, monkeypatch, block):
+    numbers = random.Random(block)
+    pieces = [*"   \n\r\x1c\x85\u2003\u3000", *"ab1.", "'s", " the", "\u00e9", "\U0001f600"]
+    monkeypatch.setattr(bpe, "BLOCK", block)
+    for special in ("", "\0", "\1", "\0\1", "\ud83d", "\ud83d\ude00"):
+        for _ in range(40):
+            texts = ["".join(numbers.choices(pieces, k=numbers.randrange(12))) for _ in range(numbers.randrange(1, 9))]
+            at = numbers.randrange(len(texts))
+            texts[at] += "  " + special + " a" if special else ""
+            found = gpt2.encode_arrays(texts)
+            assert [ids.tolist() for ids in found] == [published.encode_ordinary(text) for text in texts], ascii(texts)
+            assert all(ids.dtype == np.int32 for ids in found)
+    assert gpt2.encode_arrays([]) == []
+
+
 def test_white_space_beyond_the_limit_of_tiktokens_regular_expressions(gpt2):
     text = "b" + " " * 1200000 + "word"
     assert gpt2.decode(gpt2.encode(text)) == text

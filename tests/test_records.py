@@ -170,6 +170,18 @@ def test_the_writer_returns_what_a_scan_and_the_disk_say(shard):
     assert records.scan(path) == facts._replace(text_bytes=None, sha256=None)
 
 
+@pytest.mark.parametrize("tokens", [1, 7, records.GROUP_TOKENS])
+def test_records_are_the_same_however_many_are_packed_at_once(tmp_path, monkeypatch, tokens):
+    rng = np.random.RandomState(tokens)
+    given = documents([rng.randint(0, 1 << rng.randint(1, 40), rng.randint(12), np.int64).tolist() for _ in range(200)])
+    monkeypatch.setattr(records, "GROUP_TOKENS", tokens)
+    facts = records.write(str(tmp_path / "x.tfrecords"), iter(given))
+    with open(tmp_path / "x.tfrecords", "rb") as f:
+        assert f.read() == b"".join(records.frame(example(ids, key).SerializeToString(deterministic=True))
+                                    for key, ids, _ in given)
+    assert records.scan(facts.path) == facts._replace(text_bytes=None, sha256=None)
+
+
 def test_an_empty_shard_is_legal(tmp_path):
     path = str(tmp_path / "empty.tfrecords")
     facts = records.write(path, [])
