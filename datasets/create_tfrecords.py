@@ -37,17 +37,19 @@ EVAL_FRACTION = 0.01
 def main(argv=None):
     """Arguments -> shards and manifest; returns 0."""
     args = arguments(argv)
-    encoder = bpe.load(args.encoder_path)
+    vocabulary = args.encoder_path, bpe.fingerprint(args.encoder_path)
     print("listing documents", flush=True)
     hidden = os.path.join(args.output_dir, f".{args.name}.")
     os.makedirs(args.output_dir, exist_ok=True)
     with storage.only_run(hidden + "lock", "choose another --name"), \
-            packed.scratch_folder(hidden + "unpacked") as scratch:
-        _create(args, encoder, documents.make_index(args.input, args.exclude, args.eval_input, scratch))
+            packed.scratch_folder(hidden + "unpacked") as scratch, \
+            workers.started(0 if args.ray_address else args.processes, building.load_encoder, *vocabulary) as pool:
+        encoder = building.load_encoder(*vocabulary)
+        _create(args, encoder, documents.make_index(args.input, args.exclude, args.eval_input, scratch), pool)
     return 0
 
 
-def _create(args, encoder, index):
+def _create(args, encoder, index, pool):
     """Brings the output from whatever state it is in to finished."""
     drop, drop_sha256 = drop_list.read(args.drop) if args.drop else (np.zeros(0, np.uint64), None)
     plan = _plan(args, encoder, index, drop_sha256)
@@ -68,7 +70,7 @@ def _create(args, encoder, index):
     with tqdm(total=len(index.file), initial=len(index.file) - sum(job.stop - job.start for job in missing),
               unit="doc", mininterval=0.5 if sys.stderr.isatty() else 30) as bar:
         for entry in workers.each(building.build_shard, missing, args.processes, state, bar.update,
-                                  args.ray_address):
+                                  args.ray_address, pool):
             done[os.path.basename(entry.shard.path)] = entry
     _finish(args, plan, [done[os.path.basename(job.path)] for job in jobs], target, state)
 

@@ -6,6 +6,7 @@ Read are .txt, .py and .md (one document each) and .jsonl (one a line, its text 
 from __future__ import annotations
 
 import array
+import contextlib
 import fnmatch
 import functools
 import glob
@@ -14,6 +15,7 @@ import itertools
 import json
 import os
 import re
+import stat
 from typing import NamedTuple
 
 import numpy as np
@@ -60,31 +62,33 @@ def make_index(inputs, exclude=(), eval_inputs=(), scratch=None, option="--input
     Raises UserError where nothing is found.
     """
     excluded = _matcher(exclude)
-    for_evaluation = {os.path.join(*place): place for place in _find(eval_inputs, excluded, "--eval_input")}
-    others = (place for place in _find(inputs, excluded, option) if os.path.join(*place) not in for_evaluation)
+    for_evaluation = {os.path.join(*place[:2]): place for place in _find(eval_inputs, excluded, "--eval_input")}
+    others = (place for place in _find(inputs, excluded, option)
+              if not for_evaluation or os.path.join(*place[:2]) not in for_evaluation)
     folders, numbers = [], {}
     folder, file, arrays = array.array("i"), array.array("i"), [array.array("q") for _ in range(4)]
     name_end, first, offset, length = arrays
     names, digest = bytearray(), hashlib.sha256()
-    for root, relative in itertools.chain(for_evaluation.values(), others):
-        path = os.path.join(root, relative)
-        facts = os.stat(path)
+    for root, relative, facts in itertools.chain(for_evaluation.values(), others):
         digest.update(b"%s\0%d\0%d\0" % (os.fsencode(relative), facts.st_size, facts.st_mtime_ns))
-        key = (root, os.path.dirname(relative))
-        if key not in numbers:
-            numbers[key] = len(folders)
-            folders.append(list(key))
-        names += os.fsencode(os.path.basename(relative))
-        if path.endswith(LINES_SUFFIXES):
-            starts, lengths = _lines(packed.unpack(path, scratch) if path.endswith(packed.SUFFIXES) else path)
-        else:
-            starts, lengths = np.int64([0]), np.int64([facts.st_size])
+        below, name = os.path.split(relative)
+        if (root, below) not in numbers:
+            numbers[root, below] = len(folders)
+            folders.append([root, below])
+        names += os.fsencode(name)
         name_end.append(len(names))
         first.append(len(offset))
-        file.frombytes(np.full(len(starts), len(folder), np.int32).tobytes())
-        offset.frombytes(starts.tobytes())
-        length.frombytes(lengths.tobytes())
-        folder.append(numbers[key])
+        if name.endswith(LINES_SUFFIXES):
+            path = os.path.join(root, relative)
+            starts, lengths = _lines(packed.unpack(path, scratch) if path.endswith(packed.SUFFIXES) else path)
+            file.frombytes(np.full(len(starts), len(folder), np.int32).tobytes())
+            offset.frombytes(starts.tobytes())
+            length.frombytes(lengths.tobytes())
+        else:
+            file.append(len(folder))
+            offset.append(0)
+            length.append(facts.st_size)
+        folder.append(numbers[root, below])
     held_out = first[len(for_evaluation)] if len(first) > len(for_evaluation) else len(offset)
     for given, count in ((eval_inputs, held_out), (inputs, len(offset) - held_out)):
         if given and not count:
@@ -184,7 +188,7 @@ def read(index, number):
 
 
 def _find(inputs, excluded, option):
-    """Yields (root, path below it) of every file to read, sorted within each input, nothing twice."""
+    """Yields (root, path below it, os.stat) of every file to read, sorted within each input, nothing twice."""
     found = [place for pattern in inputs for place in _expand(pattern, option)]
     whole = {os.path.abspath(path) for path, _ in found}
     seen = set()
@@ -196,7 +200,7 @@ def _find(inputs, excluded, option):
         if os.path.isdir(path):
             yield from _walk(path, os.path.abspath(root), excluded)
         elif not excluded(os.path.relpath(path, root)):
-            yield os.path.abspath(root), os.path.relpath(path, root)
+            yield os.path.abspath(root), os.path.relpath(path, root), os.stat(path)
 
 
 def _expand(pattern, option):
@@ -217,20 +221,31 @@ def _expand(pattern, option):
 
 
 def _walk(path, root, excluded):
-    """Yields (root, path below it) of the files below the folder `path`."""
+    """Yields (root, path below it, os.stat) of the files below the folder `path`."""
     for folder, subfolders, names in os.walk(path, onerror=_raise):
         below = os.path.relpath(folder, root)
         below = "" if below == "." else below
         subfolders[:] = sorted(name for name in subfolders if not excluded(os.path.join(below, name)))
         for name in sorted(names):
             relative = os.path.join(below, name)
-            if name.endswith(SUFFIXES) and not excluded(relative) and os.path.isfile(os.path.join(root, relative)):
-                yield root, relative
+            if name.endswith(SUFFIXES) and not excluded(relative) and (facts := _facts(os.path.join(root, relative))):
+                yield root, relative, facts
+
+
+def _facts(path):
+    """os.stat of a file, None of what is none."""
+    with contextlib.suppress(OSError):  # a link to nowhere
+        facts = os.stat(path)
+        if stat.S_ISREG(facts.st_mode):
+            return facts
+    return None
 
 
 def _matcher(patterns):
     """A function of the path below the root: whether one of `patterns` excludes it."""
-    matches = re.compile("|".join(fnmatch.translate(pattern.rstrip("/")) for pattern in patterns) or r"(?!)").match
+    if not patterns:
+        return lambda relative: False
+    matches = re.compile("|".join(fnmatch.translate(pattern.rstrip("/")) for pattern in patterns)).match
 
     def excluded(relative):
         # The leading slash lets `*/idlelib/*` match at the root as well.

@@ -1,6 +1,7 @@
 """Runs jobs in worker processes that die with their parent and tell it how far they are, or on a Ray cluster."""
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -16,6 +17,7 @@ from errors import UserError
 
 PROGRESS = "progress"
 REPORT_SECONDS = 0.3
+EARLY = 4  # not all of a large machine for what may be a small job
 COUNT = struct.Struct("<q")
 
 
@@ -39,38 +41,20 @@ def check(args):
         ray_cluster.check(args.ray_address)
 
 
-def each(function, jobs, processes, state, advance, ray_address=None):
-    """Yields `function(job, advance)` of each job as it is done, in any order; `advance(amount)` is called now and
-    then.  `state`: folder for the workers' notes.  With one process or job nothing is started, unless there is a
-    `ray_address`: then a cluster does it all.
+@contextlib.contextmanager
+def started(processes, prepare=None, *arguments):
+    """Processes for `each`, or None where it needs none.  With `prepare`, a function that can be imported, the first
+    EARLY of them start now, and call it while the caller does other things; the others start when there are jobs.
     """
-    if ray_address:
-        yield from ray_cluster.each(function, jobs, ray_address, state, advance) if jobs else ()
+    if processes < 2:
+        yield None
         return
-    processes = min(processes, len(jobs))
-    if processes > 1:
-        yield from _in_processes(function, jobs, processes, os.path.join(state, PROGRESS), advance)
-        return
-    for job in jobs:
-        yield function(job, advance)
-
-
-def _in_processes(function, jobs, processes, progress, advance):
-    """The same from a pool.  Spawned, not forked: forking a process that has threads can hang."""
-    with open(progress, "wb") as f:
-        f.write(bytes(COUNT.size * len(jobs)))
+    # Spawned, not forked: forking a process that has threads can hang.
     pool = futures.ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=enter)
     try:
-        waiting = {pool.submit(_run_and_report, function, job, progress, i) for i, job in enumerate(jobs)}
-        shown = 0
-        while waiting:
-            done, waiting = futures.wait(waiting, REPORT_SECONDS, futures.FIRST_COMPLETED)
-            with open(progress, "rb") as f:
-                so_far = sum(count for count, in COUNT.iter_unpack(f.read()))
-            advance(so_far - shown)
-            shown = so_far
-            for future in done:
-                yield future.result()
+        for _ in range(min(processes, EARLY) if prepare else 0):
+            pool.submit(_call, prepare, arguments)
+        yield pool
     except BrokenProcessPool:
         raise UserError("a worker died, for lack of memory perhaps: run the same command again to go on, with fewer "
                         f"--processes than {processes}")
@@ -78,6 +62,44 @@ def _in_processes(function, jobs, processes, progress, advance):
         for child in multiprocessing.active_children():
             child.terminate()  # idle when all went well
         pool.shutdown(cancel_futures=True)
+
+
+def each(function, jobs, processes, state, advance, ray_address=None, pool=None):
+    """Yields `function(job, advance)` of each job as it is done, in any order; `advance(amount)` is called now and
+    then.  `state`: folder for the workers' notes.  `pool`: of `started`.  With one process or job nothing is started,
+    unless there is a `ray_address`: then a cluster does it all.
+    """
+    if ray_address:
+        yield from ray_cluster.each(function, jobs, ray_address, state, advance) if jobs else ()
+        return
+    processes = min(processes, len(jobs))
+    if processes > 1:
+        with contextlib.nullcontext(pool) if pool else started(processes) as pool:
+            yield from _in_processes(function, jobs, pool, os.path.join(state, PROGRESS), advance)
+        return
+    for job in jobs:
+        yield function(job, advance)
+
+
+def _in_processes(function, jobs, pool, progress, advance):
+    """The same from a pool."""
+    with open(progress, "wb") as f:
+        f.write(bytes(COUNT.size * len(jobs)))
+    waiting = {pool.submit(_run_and_report, function, job, progress, i) for i, job in enumerate(jobs)}
+    shown = 0
+    while waiting:
+        done, waiting = futures.wait(waiting, REPORT_SECONDS, futures.FIRST_COMPLETED)
+        with open(progress, "rb") as f:
+            so_far = sum(count for count, in COUNT.iter_unpack(f.read()))
+        advance(so_far - shown)
+        shown = so_far
+        for future in done:
+            yield future.result()
+
+
+def _call(function, arguments):
+    """Sends no result back: a worker that is killed while it writes a large one would leave the parent waiting."""
+    function(*arguments)
 
 
 def _run_and_report(function, job, progress, number):
