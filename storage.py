@@ -102,6 +102,18 @@ def write_whole(path, text):
         raise
 
 
+def copy(source, target):
+    """Copies a file in place of what `target` held.  Raises UserError where the copy has another size."""
+    _gfile().copy(source, target, overwrite=True)
+    if size(target) != size(source):
+        raise UserError(f"{target} has {size(target):,} bytes, {source} {size(source):,}; look for room there and run"
+                        " again")
+
+
+def remove(path):
+    _gfile().remove(path)
+
+
 @contextlib.contextmanager
 def only_run(path, remedy, seconds=0):
     """Holds the lock file `path` (on gs:// nothing is held); raises UserError where another process has it, and keeps

@@ -24,7 +24,7 @@ from tqdm import tqdm
 import errors
 import storage
 from configs import reading
-from datasets import building, documents, drop_list, manifest, packed, workers
+from datasets import building, documents, drop_list, manifest, packed, publishing, workers
 from encoder import bpe
 from errors import UserError
 
@@ -37,6 +37,8 @@ EVAL_FRACTION = 0.01
 def main(argv=None):
     """Arguments -> shards and manifest; returns 0."""
     args = arguments(argv)
+    if args.bucket:
+        publishing.check(args.bucket, args.output_dir, args.name)
     vocabulary = args.encoder_path, bpe.fingerprint(args.encoder_path)
     print("listing documents", flush=True)
     hidden = os.path.join(args.output_dir, f".{args.name}.")
@@ -46,6 +48,8 @@ def main(argv=None):
             workers.started(0 if args.ray_address else args.processes, building.load_encoder, *vocabulary) as pool:
         encoder = building.load_encoder(*vocabulary)
         _create(args, encoder, documents.make_index(args.input, args.exclude, args.eval_input, scratch), pool)
+    if args.bucket:
+        publishing.publish(args.bucket, args.output_dir, args.name)
     return 0
 
 
@@ -189,7 +193,9 @@ def arguments(argv=None):
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     documents.add_arguments(parser)
     add = parser.add_argument
-    add("--output_dir", required=True, help="local folder for the shards and the manifest")
+    add("--output_dir", required=True, help="folder for the shards and the manifest, local or gs://")
+    add("--work_dir", metavar="FOLDER", help="local folder in which the shards are built where --output_dir is on "
+        "gs://, and stay; default: work/NAME")
     add("--name", required=True, help="shards are called NAME_0.tfrecords, NAME-eval_0.tfrecords and so on")
     add("--encoder_path", help="folder with encoder.json and vocab.bpe; GPT-2's vocabulary without it")
     add("--drop", metavar="FILE",
@@ -207,6 +213,9 @@ def arguments(argv=None):
     args = parser.parse_args(argv)
     if args.eval_input:
         args.eval_fraction = 0.0
+    args.bucket = args.output_dir if storage.is_remote(args.output_dir) else None
+    if args.bucket:
+        args.output_dir = args.work_dir or os.path.join("work", args.name)
     _check(args)
     return args
 
@@ -220,8 +229,8 @@ def _check(args):
             raise UserError(f"--{name} {getattr(args, name)} is out of range: give {bounds}")
     if not re.fullmatch(r"[\w.-]*\w", args.name) or args.name.startswith("."):
         raise UserError(f"--name {args.name!r}: use letters, digits, dot, dash and underscore")
-    if storage.is_remote(args.output_dir):
-        raise UserError(f"--output_dir {args.output_dir}: write to a local folder and copy it with `gsutil -m cp`")
+    if args.work_dir and (not args.bucket or storage.is_remote(args.work_dir)):
+        raise UserError(f"--work_dir {args.work_dir}: give a local folder, and only where --output_dir is on gs://")
     workers.check(args)
 
 

@@ -398,7 +398,7 @@ def test_a_vocabulary_that_lacks_a_character_names_document_and_character(tmp_pa
     (["--drop", __file__], "lines names a document of --input"),
     (["--encoder_path", "/nowhere"], "/nowhere/encoder.json"),
     (["--output_dir", os.path.join(__file__, "out")], "Not a directory"),
-    (["--output_dir", "gs://bucket/out"], "local folder"),
+    (["--work_dir", "work"], "--work_dir work: give a local folder, and only where --output_dir is on gs://"),
     (["--minimum_size", "0"], "--minimum_size 0 is out of range"),
     (["--eval_fraction", "1"], "--eval_fraction 1.0 is out of range"),
     (["--name", "../x"], "--name '../x'"),

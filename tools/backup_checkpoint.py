@@ -40,8 +40,6 @@ def main(argv=None):
 
 def back_up(model_dir, backup_dir):
     """(folder of the copy, bytes that were copied).  A folder without the file `checkpoint` is no whole copy."""
-    import tensorflow.compat.v1 as tf
-
     from estimator import DATA_FILE
     from models import saved
     path = saved.latest(model_dir)
@@ -59,10 +57,7 @@ def back_up(model_dir, backup_dir):
     copied = 0
     for source in sources:
         target = storage.join(folder, os.path.basename(source))
-        tf.io.gfile.copy(source, target, overwrite=True)
-        if storage.size(target) != storage.size(source):
-            raise UserError(f"{target} has {storage.size(target):,} bytes, {source} {storage.size(source):,}; look for"
-                            " room there and run again")
+        storage.copy(source, target)
         copied += storage.size(target)
     storage.write_whole(state, f'model_checkpoint_path: "{name}"\n')
     return folder, copied

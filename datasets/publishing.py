@@ -1,0 +1,53 @@
+"""A finished data set in a local folder -> Google Storage: its shards, and last of all the manifest.
+
+The local folder stays, so that the same command again copies only what is not there yet.
+"""
+import contextlib
+import os
+import sys
+
+from tqdm import tqdm
+
+import storage
+from datasets import manifest
+from errors import UserError
+
+
+def check(folder, local, name):
+    """Raises UserError, or TensorFlow's own error, where the data set `name` in the folder `local` cannot go to
+    `folder`: said before days of work.
+    """
+    target, source = (manifest.path_of(place, name) for place in (folder, local))
+    if storage.exists(target):
+        if not os.path.exists(source) or _read(source) != _read(target):
+            raise UserError(f"{target} is there already and {source} is not the same: choose another --name, or delete"
+                            f" {storage.join(folder, name)}*")
+        return
+    probe = storage.join(folder, f".{name}.writable")
+    storage.write_whole(probe, "create_tfrecords.py may write here\n")
+    with contextlib.suppress(Exception):  # who may create objects may not always delete them
+        storage.remove(probe)
+
+
+def publish(folder, local, name):
+    """Copies what `folder` lacks of the finished data set `name` in the folder `local`."""
+    target, source = (manifest.path_of(place, name) for place in (folder, local))
+    shards = {storage.join(folder, os.path.basename(entry.shard.path)): entry.shard
+              for entry in manifest.load(source).entries}
+    missing = {path: shard for path, shard in shards.items()
+               if not storage.exists(path) or storage.size(path) != shard.size}
+    if not missing and storage.exists(target):
+        print(f"{target} is finished: nothing to do")
+        return
+    with tqdm(total=sum(shard.size for shard in missing.values()), desc="copying", unit="B", unit_scale=True,
+              mininterval=0.5 if sys.stderr.isatty() else 30) as bar:
+        for path, shard in missing.items():
+            storage.copy(shard.path, path)
+            bar.update(shard.size)
+    storage.write_whole(target, _read(source))
+    print(target)
+
+
+def _read(path):
+    with storage.open_file(path, "rb") as f:
+        return f.read()
