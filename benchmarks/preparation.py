@@ -1,4 +1,4 @@
-"""Preparing data, beside what one would write first: texts -> records, pages -> texts, and two processes beside one.
+"""Preparing data on one core, beside what one would write first: texts -> records, and pages -> texts.
 
 Texts and pages are those that are installed with Python and the system, or --texts and --pages.  Contenders run in
 turn on the same files, in one process each and after a round that is not counted, and must come to the same records.
@@ -11,16 +11,12 @@ if __name__ == "__main__":  # run as a file: imports start at the repository
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 import argparse
-import functools
 import itertools
 import json
 import logging
 import multiprocessing
 import platform
-import resource
-import shutil
 import statistics
-import subprocess
 import sysconfig
 import tempfile
 import time
@@ -32,36 +28,38 @@ from resiliparse.extract import html2text
 import errors
 from benchmarks import straightforward
 from benchmarks.machine import processor
-from datasets import archives, building, documents, extractors, guarded, records, workers
+from datasets import building, documents, extractors, guarded, records, workers
 from encoder import bpe
 from errors import UserError
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 INSTALLED = [sysconfig.get_paths()["stdlib"], sysconfig.get_paths()["purelib"], "/usr/share/doc"]
-PARTS = ("texts", "pages", "processes")
+PARTS = ("texts", "pages")
 DOCUMENT_CHARACTERS = 5000  # OpenWebText's mean
 PAGE_BYTES, PAGE_SECONDS = 300_000, 30
 MINIMUM_SIZE = 25
-SHARDS = 12
 
 
 def main(argv=None):
     """Arguments -> tables and the JSON line; returns 0."""
-    args = _arguments(argv)
+    args = arguments(argv)
     os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", TOKENIZERS_PARALLELISM="false")
-    versions = ", ".join(f"{name} {version(name)}" for name in ("tiktoken", "tokenizers", "ftfy", "trafilatura"))
-    print(f"{workers.cores()} cores of {processor()}, load {os.getloadavg()[0]:.1f}, Python "
-          f"{platform.python_version()}, {versions}; {args.rounds} rounds", flush=True)
+    print_machine(args)
     result = {}
     with tempfile.TemporaryDirectory() as folder:
         for part in PARTS if args.only is None else (args.only,):
-            result.update({"texts": texts, "pages": pages, "processes": processes}[part](args, folder))
+            result.update({"texts": texts, "pages": pages}[part](args, folder))
     result["load"] = round(os.getloadavg()[0], 1)
     print(json.dumps(result))
     return 0
 
 
 # Measuring
+
+def print_machine(args):
+    versions = ", ".join(f"{name} {version(name)}" for name in ("tiktoken", "tokenizers", "ftfy", "trafilatura"))
+    print(f"{workers.cores()} cores of {processor()}, load {os.getloadavg()[0]:.1f}, Python "
+          f"{platform.python_version()}, {versions}; {args.rounds} rounds", flush=True)
+
 
 def side_by_side(title, runs, rounds, amount, unit):
     """{name: [(seconds, CPU seconds) of each round]} of `runs`, {name: function that returns both}, in turn."""
@@ -235,55 +233,22 @@ def _shuffled(folders, suffixes):
     return [paths[i] for i in order if os.path.isfile(paths[i])]
 
 
-# Two processes beside one
-
-def processes(args, folder):
-    """create_tfrecords.py and run_newspaper_extract.py as commands, start-up and all."""
-    count = len(collect_texts(args, os.path.join(folder, "texts"))[0])
-    found = collect_pages(args)
-    os.makedirs(os.path.join(folder, "archives"))
-    for number in range(SHARDS):
-        writer = archives.Writer(os.path.join(folder, "archives"), os.path.join(folder, f"state-{number}.txt"),
-                                 f"RS_2017-{number + 1:02d}")
-        for line in range(number, len(found), SHARDS):
-            writer.add(line, f"http://localhost/{line}", found[line], {})
-        writer.close()
-    commands = {"create_tfrecords": ["--input", os.path.join(folder, "texts"), "--name", "x", "--eval_fraction", "0",
-                                     "--files_per", str(-(-count // SHARDS))],
-                "run_newspaper_extract": ["--input", os.path.join(folder, "archives")]}
-    result = {}
-    for name, options in commands.items():
-        command = [sys.executable, os.path.join(ROOT, "datasets", name + ".py"), *options]
-        times = side_by_side(name, {f"{n} process": functools.partial(_command, command, folder, n) for n in (1, 2)},
-                             args.rounds, 1, "runs")
-        clock, cpu = (ratio(times, "2 process", "1 process", which) for which in (0, 1))
-        print(f"{name}: two processes are {clock[0]:.2f} times as fast as one ({clock[1]:.2f} to {clock[2]:.2f}; "
-              f"wanted: at least 1.8), and take {1 / cpu[0]:.2f} times its CPU seconds", flush=True)
-        result.update({name + "_two_processes": clock, name + "_cpu_of_two": round(1 / cpu[0], 3)})
-    return result
-
-
-def _command(command, folder, count):
-    """(seconds, CPU seconds with all its workers) of a command with so many processes."""
-    output = os.path.join(folder, "output")
-    shutil.rmtree(output, ignore_errors=True)
-    before, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    subprocess.run([*command, "--output_dir", output, "--processes", str(count)], stdout=subprocess.DEVNULL,
-                   stderr=subprocess.PIPE, check=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.monotonic() - wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
-def _arguments(argv):
+def arguments(argv=None):
+    """Parsed and checked.  Raises UserError."""
     parser = errors.Parser(description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--only", choices=PARTS, help="measure this alone")
+    return checked(parser, argv)
+
+
+def checked(parser, argv):
+    """The arguments, with those that all measurements of this kind have.  Raises UserError."""
     add = parser.add_argument
     add("--texts", nargs="+", default=INSTALLED, metavar="FOLDER",
         help="of .txt, .md, .rst and .html files, with all below")
     add("--pages", nargs="+", default=INSTALLED, metavar="FOLDER", help="of HTML files, with all below")
-    add("--megabytes", type=float, default=10.0, help="of text, at most")
+    add("--megabytes", type=float, default=40.0, help="of text, at most; few words are new after so many")
     add("--page_count", type=int, default=200, help="pages, at most")
-    add("--rounds", type=int, default=5, help="measurements of each, after one that is not counted")
-    add("--only", choices=PARTS, help="measure this alone")
+    add("--rounds", type=int, default=3, help="measurements of each, after one that is not counted")
     args = parser.parse_args(argv)
     for name, low in (("megabytes", 1e-6), ("page_count", 1), ("rounds", 1)):
         if not getattr(args, name) >= low:

@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from benchmarks import data, preparation, products, scaling, shakespeare, straightforward, train, turns
+from benchmarks import data, preparation, products, scaling, shakespeare, straightforward, train, turns, two_processes
 from configs import schema
 from datasets import manifest, records
 from encoder import bpe
@@ -151,9 +151,9 @@ def installed(tmp_path):
     return folder
 
 
-def prepare(folder, *more):
-    return subprocess.run([sys.executable, os.path.join(ROOT, "benchmarks", "preparation.py"), "--texts", str(folder),
-                           "--pages", str(folder), "--rounds", "1", "--megabytes", "0.02", "--page_count", "5", *more],
+def prepare(folder, *more, script="preparation.py"):
+    return subprocess.run([sys.executable, os.path.join(ROOT, "benchmarks", script), "--texts", str(folder), "--pages",
+                           str(folder), "--rounds", "1", "--megabytes", "0.02", "--page_count", "5", *more],
                           capture_output=True, text=True, timeout=300)
 
 
@@ -167,10 +167,18 @@ def test_preparation_benchmark_compares_equal_work_and_ends_with_one_json_line(i
         assert found["without_ftfy_records"] == found["with_ftfy_records"] > 5
         assert all(0 < low <= middle <= high for middle, low, high in
                    (found[f"{key}_times_plain"] for key in ("without_ftfy", "with_ftfy")))
-    elif part == "pages":
-        assert found["pages"] == 5 and found["texts_of_pages"] == {"ours": 5, "trafilatura": 5}
     else:
-        assert found["create_tfrecords_two_processes"][0] > 0 and found["run_newspaper_extract_two_processes"][0] > 0
+        assert found["pages"] == 5 and found["texts_of_pages"] == {"ours": 5, "trafilatura": 5}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", two_processes.COMMANDS)
+def test_two_processes_are_set_beside_one_and_beside_two_commands(installed, command):
+    result = prepare(installed, "--only", command, "--times", "2", script="two_processes.py")
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout.splitlines()[-1])[command]
+    assert all(0 < low <= middle <= high for middle, low, high in (found["two"], found["allowed"]))
+    assert found["cpu"] > 0 and min(found["start"]) > 0 and len(found["without_start"]) == 3
 
 
 def test_contenders_that_make_other_records_are_refused(installed, tmp_path):
