@@ -33,12 +33,12 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 def check(address):
     """Raises UserError where no cluster answers at `address` ("auto" or "host:port"), within seconds."""
-    try:
-        import ray  # noqa: F401
-    except ImportError:
-        raise UserError(f"--ray_address {address}: Ray is not installed here: `pip install -r requirements-ray.txt`")
     if address != "auto":
         _connect(address)
+    try:
+        import ray  # noqa: F401 (after the check that needs no seconds)
+    except ImportError:
+        raise UserError(f"--ray_address {address}: Ray is not installed here: `pip install -r requirements-ray.txt`")
     environment = {name: value for name, value in os.environ.items() if address == "auto" or name != "RAY_ADDRESS"}
     try:
         # In a process of its own, since an address that is none would hold up this one, and then end it.
