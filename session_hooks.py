@@ -24,8 +24,8 @@ class Meter:
     def __init__(self):
         self._since, self._steps, self._loss = time.monotonic(), 0, 0.0
 
-    def add(self, loss):
-        self._steps, self._loss = self._steps + 1, self._loss + loss
+    def add(self, loss, steps=1):
+        self._steps, self._loss = self._steps + steps, self._loss + loss
 
     def seconds(self):
         return time.monotonic() - self._since
@@ -73,19 +73,19 @@ class Progress(tf.train.SessionRunHook):
         self.step = None  # of the last update, for whoever catches an error
 
     def begin(self):
-        self._fetches = dict(scalars.collected(), step=tf.train.get_global_step())
+        self._scalars, self._global_step = scalars.collected(), tf.train.get_global_step()
         self._writer = tf.summary.FileWriterCache.get(self._model_dir)
 
     def after_create_session(self, session, coord):
-        self.step = session.run(self._fetches["step"])
+        self.step = session.run(self._global_step)
 
     def before_run(self, run_context):
-        return tf.train.SessionRunArgs(self._fetches)
+        return tf.train.SessionRunArgs(self._scalars)
 
     def after_run(self, run_context, run_values):
-        values = dict(run_values.results)
-        self.step = values.pop("step") if "loss" not in values else self.step + 1
-        values.pop("step", None)
+        values, before = run_values.results, self.step
+        # A TPU makes many steps in one run, and inside the run their number would be read too early or too late.
+        self.step = before + 1 if values else run_context.session.run(self._global_step)
         if "loss" in values:
             usual = self._watch.usual(values["loss"])
             if usual is not None:
@@ -96,11 +96,14 @@ class Progress(tf.train.SessionRunHook):
             self._print(values, values.get("loss"), None)
             return
         for meter in (self._line, self._point):
-            meter.add(values.get("loss", 0.0))
+            meter.add(values.get("loss", 0.0), self.step - before)
         if self._line.seconds() >= LINE_SECONDS or self.step == self._max_steps:
             self._print(values, *self._line.read())
-        if self.step % SCALARS_STEPS == 0:
+        if self.step // SCALARS_STEPS > before // SCALARS_STEPS:
             self._write(values, *self._point.read())
+
+    def end(self, session):
+        self._writer.flush()  # else the last points come minutes later, or with the end of the process never
 
     def _print(self, values, loss, rate):
         parts = [f"step {self.step:{len(str(self._max_steps))}}/{self._max_steps}"]
@@ -146,6 +149,19 @@ class GiveUpOnSignal(tf.train.SessionRunHook):
     def after_run(self, run_context, run_values):
         if self._stop.signal_number is not None:
             raise Interrupted
+
+
+class KeepInterrupt(tf.train.SessionRunHook):
+    """Renews the handler of SIGINT before every run, behind TPUEstimator's own hook, which lets Ctrl-C kill at once.
+
+    Only hooks that the model_fn gives come behind that one (TensorFlow 2.15.1).
+    """
+
+    def begin(self):
+        self._handler = signal.getsignal(signal.SIGINT)
+
+    def before_run(self, run_context):
+        signal.signal(signal.SIGINT, self._handler)
 
 
 class StopOnSignal(tf.train.SessionRunHook):

@@ -24,17 +24,20 @@ def weights_of(model_dir, step):
 
 
 def scalars_of(folder):
-    """{tag: [(step, value)]} of the events files in a folder."""
+    """{tag: [(step, value)]} of the events files in a folder, numbers in either of TensorBoard's forms."""
     found = {}
     for name in sorted(os.listdir(folder)):
         if "tfevents" in name:
             for event in tf.train.summary_iterator(os.path.join(folder, name)):
                 for value in event.summary.value:
-                    found.setdefault(value.tag, []).append((event.step, value.simple_value))
+                    number = value.simple_value
+                    if value.HasField("tensor") and value.tensor.dtype == tf.float32:
+                        number = float(tf.make_ndarray(value.tensor))
+                    found.setdefault(value.tag, []).append((event.step, number))
     return found
 
 
-def stop_after(config, step):
+def stop_after(config, step, *arguments):
     """Runs the config in this process until a signal arrives in the given step."""
     import session_hooks
 
@@ -45,7 +48,7 @@ def stop_after(config, step):
             super().after_run(run_context, run_values)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session_hooks, "StopOnSignal", Stop)
-        assert main.main(["--model", config]) == 143
+        assert main.main(["--model", config, *arguments]) == 143
 
 
 def mistake(*arguments):

@@ -7,8 +7,11 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow.compat.v1 as tf
 
+import order
 import session_hooks
+from tests.runs import scalars_of
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -48,6 +51,23 @@ def test_a_new_level_is_told_of_and_then_grown_used_to():
     found = spikes(losses)
     assert found[0] == 500 and found[-1] == 1400
     assert all(number < 700 for number in found[:-1]) and len(found) < 5
+
+
+def test_runs_of_many_steps_as_a_tpu_makes_them_are_counted_by_their_steps(tmp_path, monkeypatch):
+    monkeypatch.setattr(session_hooks.Meter, "seconds", lambda self: 2.0)
+    said = []
+    progress = session_hooks.Progress(str(tmp_path), max_steps=125, tokens=7, dropped=0, watch=None,
+                                      say=said.append, seen=lambda step: order.Seen([0.5], 3, step))
+    with tf.Graph().as_default():
+        step = tf.train.get_or_create_global_step()
+        runs = [tf.assign_add(step, count) for count in (40, 40, 5, 40)]
+        with tf.train.MonitoredSession(hooks=[progress]) as session:
+            for run in runs:
+                session.run(run)
+    assert [line.split()[:2] for line in said] == [["step", "40/125"], ["step", "125/125"]]
+    assert "298 tokens/s" in said[1]  # 85 steps of 7 tokens in 2 seconds
+    # A point where a multiple of 10 was passed, with the steps that were made since the last one.
+    assert scalars_of(tmp_path)["tokens_per_second"] == [(80, 40 * 7 / 2), (125, 45 * 7 / 2)]
 
 
 LONG_STEP = """
