@@ -12,6 +12,7 @@ import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 from tensorflow.python.framework import ops
 
+import session_hooks
 import storage
 import strategies
 import tpu_names
@@ -55,6 +56,8 @@ def build_estimator(config, tpu=None, sampling_limits=None, strategy=None):
     model_fn = gpt2.make_model_fn(config, sampling_limits)
     if config.init_checkpoint and not saved.latest(config.model_dir):
         model_fn = _starting_with(sources.open_source(config.init_checkpoint), model_fn)
+    if tpu:
+        model_fn = _ended_by_ctrl_c(model_fn)
     return tf.estimator.tpu.TPUEstimator(
         model_fn=model_fn, use_tpu=bool(tpu), eval_on_tpu=bool(tpu), config=run_config,
         train_batch_size=rows, eval_batch_size=config.eval_batch_size,
@@ -85,6 +88,15 @@ def _starting_with(source, model_fn):
     def started(features, labels, mode, params):
         return model_fn(features, labels, mode, params)._replace(scaffold_fn=scaffold)
     return started
+
+
+def _ended_by_ctrl_c(model_fn):
+    """`model_fn`, whose training on a TPU ends by Ctrl-C as it does by SIGTERM: saved."""
+    def ended(features, labels, mode, params):
+        spec = model_fn(features, labels, mode, params)
+        training = mode == tf.estimator.ModeKeys.TRAIN
+        return spec._replace(training_hooks=(session_hooks.KeepInterrupt(),)) if training else spec
+    return ended
 
 
 def session_config(*, joined=False):

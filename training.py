@@ -23,6 +23,7 @@ from models import saved
 
 LOCK_FILE = ".lock"
 SHOWN = 5  # documents named in a message
+OF_A_TPU = "Gradient for"  # TensorFlow's words where a TPU, which looks at nothing itself, hands back weights
 BAD_RECORD = ("parse", "is not in [0")  # TensorFlow's words where a record is no example, or an id no vocabulary's
 
 
@@ -120,6 +121,10 @@ def _train_to(estimator, config, train_set, encoder, step, target, stop, watch, 
                 raise UserError(f'"model_dir" {config.model_dir}: no space left on the disk; make room and run again')
             if isinstance(error, tf.errors.OpError) and "Tensor had" not in error.message:
                 raise
+            if OF_A_TPU in str(error):
+                raise UserError(f"a weight is not finite after one of the steps {progress.step + 1} to"
+                                f" {min(target, progress.step + config.iterations)}, which a TPU makes at once;"
+                                f" {_way_on(config)}")
             what = "gradient" if "gradient norm" in str(error) else "loss"
             raise _not_finite(config, train_set, what, (progress.step or step) + 1)
     estimators.release_graphs()
@@ -130,9 +135,13 @@ def _not_finite(config, train_set, what, step):
     names = ledger.documents_of(config, train_set, step)
     rest = f" and {len(names) - SHOWN} more (--which_data {step} lists them)" if len(names) > SHOWN else ""
     return UserError(f"the {what} is not finite at step {step}, whose batch holds the documents"
-                     f" {', '.join(names[:SHOWN])}{rest}; the last checkpoint is"
-                     f" {saved.latest(config.model_dir) or 'none'}; lower \"lr\" or raise \"warmup_steps\""
-                     " and run again, from an older checkpoint if it fails at once")
+                     f" {', '.join(names[:SHOWN])}{rest}; {_way_on(config)}")
+
+
+def _way_on(config):
+    """What to do about a loss that is not finite."""
+    return (f"the last checkpoint is {saved.latest(config.model_dir) or 'none'}; lower \"lr\" or raise"
+            ' "warmup_steps" and run again, from an older checkpoint if it fails at once')
 
 
 @contextlib.contextmanager

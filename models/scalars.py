@@ -36,13 +36,14 @@ def collected():
 def host_call(step, scalars, model_dir):
     """A host_call that writes {name: scalar} to TensorBoard; inside a TPU's program there are no summaries.
 
-    `step` int64 [] must have been read before the update, else the two race for the number.
+    `step` int64 [] must have been read before the update, else the two race for the number; the scalars are noted
+    at the step that the update makes, as elsewhere.
     """
     def write(step, *values):
         writer = tf2.summary.create_file_writer(model_dir, max_queue=1000)
         with writer.as_default(), tf2.summary.record_if(True):
             for name, value in zip(NAMES, values):
-                tf2.summary.scalar(name, tf.reduce_mean(value), step=step[0])
+                tf2.summary.scalar(name, tf.reduce_mean(value), step=step[0] + 1)
             return tf.summary.all_v2_summary_ops()
     return write, [tf.reshape(x, [1]) for x in [step] + [scalars[name] for name in NAMES]]  # [1]: a batch axis
 
