@@ -210,7 +210,6 @@ def reading_problems(config, train):
 def _batch_problems(config, replicas):
     return [f'"{name}" {size:,} cannot be shared by {replicas:,} devices; use a multiple of {replicas:,}'
             for name, size in (("train_batch_size", config.train_batch_size),
-                               ("micro_batch_size", config.micro_batch_size or 0),
                                ("eval_batch_size", config.eval_batch_size)) if size % replicas]
 
 

@@ -69,8 +69,9 @@ class Config:
         "dtype of the activations; weights, optimizer, softmax and loss stay float32. bfloat16 is faster on TPUs"
         " and recent GPUs and needs about half the activation memory")
     micro_batch_size: int | None = key(MEMORY, None, optional(integer(1)), FREE,
-        "sequences of the global batch computed at once; gradients are summed over the batch, so that less memory"
-        " gives the same result. Must divide `train_batch_size`; null = all at once")
+        "sequences of the global batch computed at once, by all devices together, but at least one on each; gradients"
+        " are summed over the batch, so that less memory gives the same result. Must divide `train_batch_size`; null ="
+        " all at once")
     recompute: bool = key(MEMORY, False, BOOLEAN, FREE,
         "keep only each layer's input and compute the rest again going backward: far less memory, about a third"
         " more time")

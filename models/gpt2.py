@@ -55,9 +55,12 @@ def keep_weights(variables, config):
             for name, value in cast_weights(variables, config).items()}
 
 
-def micro_batches(config):
-    """How many slices the global batch is computed in, however many devices share each."""
-    return config.train_batch_size // (config.micro_batch_size or config.train_batch_size)
+def micro_batches(config, rows):
+    """How many slices a device computes its `rows` of the global batch in: its share of micro_batch_size at once,
+    but at least one sequence.
+    """
+    share = (config.micro_batch_size or config.train_batch_size) * rows // config.train_batch_size
+    return rows // next(size for size in range(max(share, 1), 0, -1) if rows % size == 0)
 
 
 def dropout_noise(config, step, first_row):
@@ -219,7 +222,6 @@ def make_model_fn(config, sampling_limits=None):
 
 def _train_spec(variables, tokens, labels, config, *, use_tpu):
     step = tf.train.get_or_create_global_step()
-
     rows = tokens.shape[0]
 
     def loss_fn(weights, tokens, labels, micro_batch):
@@ -229,7 +231,8 @@ def _train_spec(variables, tokens, labels, config, *, use_tpu):
 
     def cast(variables):
         return cast_weights(variables, config)
-    loss, gradients = optimizers.gradients(loss_fn, cast, variables, (tokens, labels), micro_batches(config))
+    slices = micro_batches(config, rows)
+    loss, gradients = optimizers.gradients(loss_fn, cast, variables, (tokens, labels), slices)
     wishes = [scalars.stop_wish()] if tf.distribute.get_strategy().num_replicas_in_sync > 1 else []
     loss, *gradients = optimizers.mean_over_replicas([loss, *gradients, *wishes], use_tpu=use_tpu)
     agreed = [gradients.pop() for _ in wishes]

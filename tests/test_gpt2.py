@@ -190,6 +190,14 @@ def test_noise_of_a_row_is_the_same_in_every_micro_batch_and_for_no_two_rows(com
     np.testing.assert_array_equal(np.concatenate([noise(0, 3), noise(3, 1), noise(4, 4)]), whole)
 
 
+@pytest.mark.parametrize("batch, micro, devices, slices", [
+    (512, None, 8, 1), (512, 4, 1, 128), (512, 16, 4, 32),  # 1 x 512, 128 x 4, 32 x 4 sequences on each device
+    (512, 4, 8, 64), (480, 12, 8, 60), (480, 24, 8, 20)])  # 64 x 1, 60 x 1, 20 x 3
+def test_devices_share_the_sequences_computed_at_once_and_compute_one_at_least(batch, micro, devices, slices):
+    config = graphs.small_config(train_batch_size=batch, micro_batch_size=micro)
+    assert gpt2.micro_batches(config, batch // devices) == slices
+
+
 @pytest.mark.parametrize("changes", [{}, {"res_dropout": 0.2, "attn_dropout": 0.1, "embed_dropout": 0.1},
                                      {"recompute": True, "res_dropout": 0.2}])
 def test_micro_batches_give_the_gradient_of_the_whole_batch_dropout_included(changes):

@@ -165,8 +165,7 @@ def test_batch_that_the_devices_cannot_share_is_a_problem(tmp_path):
     assert problems_of(tmp_path, replicas=8, max_steps=10) == []
     assert len(problems_of(tmp_path, replicas=8, max_steps=10, train_batch_size=12)) == 1
     lines = problems_of(tmp_path, replicas=8, max_steps=10, train_batch_size=16, micro_batch_size=4, eval_batch_size=7)
-    assert lines == ['"micro_batch_size" 4 cannot be shared by 8 devices; use a multiple of 8',
-                     '"eval_batch_size" 7 cannot be shared by 8 devices; use a multiple of 8']
+    assert lines == ['"eval_batch_size" 7 cannot be shared by 8 devices; use a multiple of 8']
 
 
 def test_model_dir_that_cannot_be_made_is_a_problem(tmp_path):
