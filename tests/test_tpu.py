@@ -3,16 +3,16 @@
 What is faked is the answer to "which devices does that TPU have"; the rest is the estimator's own.  The training step
 is also compiled by XLA, for this machine's processor, and run.
 """
+import collections
+import json
+import os
+import pathlib
 from unittest import mock
 
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from tensorflow.python.client.session import _DeviceAttributes
-from tensorflow.python.framework import kernels
 from tensorflow.python.tpu import tpu_function
-from tensorflow.python.tpu.tpu_system_metadata import TPUSystemMetadata
-from tensorflow.python.training import monitored_session
 
 import corpus
 import estimator as estimators
@@ -22,128 +22,121 @@ import prompts
 from configs import schema
 from encoder import bpe
 from errors import UserError
-from models import gpt2
-from tests import graphs, weight_files
+from models import gpt2, optimizers
+from models.weights import weight_list
+from tests import graphs, tpu_graphs, weight_files
+from tests.runs import ROOT
 
+PRESETS = sorted(path.stem for path in pathlib.Path(schema.__file__).parent.glob("*.json"))
+POD = {"cores": 32, "hosts": 4}
 ADDRESS = "grpc://10.0.0.1:8470"  # never called
-# Of the TPU's runtime: no kernel in the compiler, none needed.
-RUNTIME = {"InfeedDequeueTuple", "OutfeedEnqueueTuple", "CrossReplicaSum", "TPUReplicateMetadata", "TPUReplicatedInput",
-           "TPUReplicatedOutput", "TPUCompilationResult", "Placeholder", "NoOp", "VarHandleOp", "ReadVariableOp"}
-
-
-class Captured(Exception):
-    """A session was about to open: the graph is complete."""
-
-
-BUILD = estimators.build_estimator
-
-
-def estimator_for(config, limits, cores=8, hosts=1):
-    """The estimator, told that the TPU has so many cores."""
-    with mock.patch.object(estimators, "resolve_tpu", lambda name: None):
-        built = BUILD(config, ADDRESS, limits)
-    worker = "/job:worker/replica:0/task:0/device:"
-    devices = [_DeviceAttributes(f"{worker}{kind}:{i}", kind, 0, 0)
-               for kind, count in (("CPU", 1), ("TPU_SYSTEM", 1), ("TPU", cores)) for i in range(count)]
-    metadata = TPUSystemMetadata(num_cores=cores, num_hosts=hosts, num_of_cores_per_host=cores // hosts,
-                                 topology=None, devices=tuple(devices))
-    built._ctx._lazy_tpu_system_metadata_dict = dict.fromkeys(("", None, ADDRESS), metadata)
-    return built
-
-
-def program(config, mode, input_fn, options=None, cores=8):
-    """(NodeDefs of the program for the TPU, names of the graph's functions)."""
-    built = estimator_for(config, options, cores)
-    graphs = []
-
-    def stop(*args, **kwargs):
-        graphs.append(tf.get_default_graph().as_graph_def(add_shapes=True))
-        raise Captured
-    with mock.patch.object(monitored_session._MonitoredSession, "__init__", stop), pytest.raises(Captured):
-        if mode == "train":
-            built.train(input_fn, max_steps=100)
-        elif mode == "eval":
-            built.evaluate(input_fn, steps=2, checkpoint_path="/nowhere/model.ckpt-0")
-        else:
-            next(built.predict(input_fn, checkpoint_path="/nowhere/model.ckpt-0"))
-    return nodes_of_the_program(graphs[0]), {function.signature.name for function in graphs[0].library.function}
-
-
-def nodes_of_the_program(graph):
-    """Those tagged for the TPU, and the bodies of the functions that they call."""
-    library = {function.signature.name: function for function in graph.library.function}
-    found = [node for node in graph.node if "_tpu_replicate" in node.attr]
-    wanted, seen = list(found), set()
-    while wanted:
-        node = wanted.pop()
-        called = [node.op] + [value.func.name for value in node.attr.values() if value.HasField("func")]
-        called += [function.name for value in node.attr.values() for function in value.list.func]
-        for name in set(called) & set(library) - seen:
-            seen.add(name)
-            found += library[name].node_def
-            wanted += library[name].node_def
-    return found
-
-
-def compiled_operations():
-    """Operations for which the XLA compiler has a kernel; they are registered when it is first used."""
-    with tf.Graph().as_default(), tf.Session() as s:
-        s.run(tf.xla.experimental.compile(lambda: tf.constant(1) + 1))
-    return {kernel.op for kernel in kernels.get_all_registered_kernels().kernel
-            if kernel.device_type.startswith("XLA_") and kernel.device_type.endswith("_JIT")}
-
-
-def problems(nodes, functions):
-    known = compiled_operations() | RUNTIME | functions
-    shapes = [(node, tf.TensorShape(shape)) for node in nodes for shape in node.attr["_output_shapes"].list.shape]
-    return [f"no kernel: {node.op} {node.name}" for node in nodes if node.op not in known] \
-        + [f"dynamic shape {shape}: {node.op} {node.name}" for node, shape in shapes if not shape.is_fully_defined()]
 
 
 @pytest.fixture
-def config(run_config):
-    def make(**changes):
-        return schema.load(run_config(train_batch_size=16, eval_batch_size=16, predict_batch_size=8, iterations=5,
-                                      **changes))
-    return make
+def preset(text_corpus, tmp_path):
+    """Function (name, cores=8, **changes) -> Config of the preset, with batches that the cores can share and the
+    tests' text in place of its own.
+    """
+    def load(name, cores=8, **changes):
+        path = os.path.join(ROOT, "configs", f"{name}.json")
+        rows = schema.load(path).train_batch_size
+        changes = {"input": "tfrecords", "data_path": str(text_corpus), "train_files": "text_*.tfrecords",
+                   "eval_files": "text-eval_*.tfrecords", "encoder_path": str(text_corpus / "encoder"),
+                   "model_dir": str(tmp_path / "run"), "train_batch_size": -(-rows // cores) * cores,
+                   "eval_batch_size": cores, "predict_batch_size": cores, **changes}
+        return schema.load(path, [f"{key}={json.dumps(value)}" for key, value in changes.items()])
+    return load
 
 
-CHANGES = [{}, {"precision": "bfloat16", "recompute": True, "micro_batch_size": 8, "res_dropout": 0.1,
-                "attn_dropout": 0.1, "embed_dropout": 0.1}, {"opt_name": "adafactor", "lr_schedule": "linear"}]
-
-
-@pytest.mark.parametrize("changes", CHANGES)
-def test_training_program_has_only_what_tpus_compile_and_sums_every_gradient(config, changes):
-    config = config(**changes)
+def train_graph(config, **tpu):
     found = corpus.find(config, corpus.TRAIN)
-    input_fn = inputs.make_train_input_fn(config, found, 299, start_step=0, stop_step=100)
-    nodes, functions = program(config, "train", input_fn)
-    assert not problems(nodes, functions)
-    assert sum(node.op == "CrossReplicaSum" for node in nodes) == 2 + 12 * config.n_layer + 2 + 1  # weights, loss
+    return tpu_graphs.graph_of(config, "train", inputs.make_train_input_fn(config, found, 299, start_step=0,
+                                                                           stop_step=1), **tpu)
 
 
-@pytest.mark.parametrize("changes", CHANGES[:2])
-def test_evaluation_program_has_only_what_tpus_compile(config, changes):
-    config = config(**changes)
-    input_fn = inputs.make_eval_input_fn(config, corpus.find(config, corpus.EVAL), 299)
-    assert not problems(*program(config, "eval", input_fn))
+def eval_graph(config, **tpu):
+    found = corpus.find(config, corpus.EVAL)
+    return tpu_graphs.graph_of(config, "eval", inputs.make_eval_input_fn(config, found, 299), **tpu)
 
 
-@pytest.mark.parametrize("changes", CHANGES[:2])
-def test_generating_program_has_only_what_tpus_compile(config, changes):
-    config = config(**changes)
+def generation_graph(config):
     encoder = bpe.load(config.encoder_path)
-    texts = [prompts.make("def", {"length": 20, "top_p": 0.9, "stop": ("\n",)}),  # beyond n_ctx
+    texts = [prompts.make("def", {"length": config.n_ctx + 9, "top_p": 0.9, "stop": ("\n",)}),  # beyond n_ctx
              prompts.make("class Encoder:", {"top_k": 7, "length": 5, "repetition_penalty": 1.2, "num_samples": 4})]
     rows = [row for prompt in texts for row in generation.rows_of(prompt, encoder, config.n_ctx)]
     limits, stops = generation.limits_of(config, encoder, texts)
     input_fn = generation._input_fn(rows, dict(zip((p.stop for p in texts), stops)), encoder.eot, whole_batches=True)
     assert limits.draws and limits.penalties and limits.stops is not None and limits.largest == 40
-    nodes, functions = program(config, "infer", input_fn, limits)
-    assert any(node.op in ("While", "StatelessWhile") for node in nodes) and not problems(nodes, functions)
+    graph = tpu_graphs.graph_of(config, "infer", input_fn, limits=limits)
+    assert any(node.op in ("While", "StatelessWhile") for node in tpu_graphs.program(graph))
+    return graph
 
 
-def predicting(config, **tpu):
+def assert_sums_every_gradient(graph, config, cores):
+    """One sum over all cores for each weight, and one for the loss."""
+    wanted = collections.Counter(tuple(weight.shape) for weight in weight_list(config))
+    assert tpu_graphs.summed_shapes(graph) == wanted + collections.Counter([()])
+    assert tpu_graphs.groups_of_cores(graph) == {(tuple(range(cores)),)}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_program_of_a_preset_has_only_what_tpus_compile_and_sums_every_gradient(name, preset):
+    """As it is on one host; on a pod with the other precision, micro-batches and recompute.  All but the depth is
+    the preset's: a layer is a layer."""
+    config = preset(name, n_layer=1)
+    graph = train_graph(config)
+    assert tpu_graphs.problems(graph) == []
+    assert_sums_every_gradient(graph, config, 8)
+    assert tpu_graphs.problems(generation_graph(config)) == []
+    other = {"float32": "bfloat16", "bfloat16": "float32"}[config.precision]
+    config = preset(name, 32, n_layer=1, precision=other, recompute=True, train_batch_size=128, micro_batch_size=64)
+    graph = train_graph(config, **POD)
+    assert tpu_graphs.problems(graph) == []
+    assert_sums_every_gradient(graph, config, 32)
+    assert tpu_graphs.problems(eval_graph(config, **POD)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PRESETS)
+def test_whole_program_of_a_preset_has_only_what_tpus_compile_and_sums_every_gradient(name, preset):
+    config = preset(name, 32)
+    graph = train_graph(config, **POD)
+    assert tpu_graphs.problems(graph) == []
+    assert_sums_every_gradient(graph, config, 32)
+    assert tpu_graphs.problems(eval_graph(config)) == []
+    assert tpu_graphs.problems(generation_graph(config)) == []
+
+
+def spoiled(how):
+    """A GELU that a TPU could not compile."""
+    def gelu(x):
+        with tf.control_dependencies([how(x)]):
+            return tf.nn.relu(x)
+    return gelu
+
+
+@pytest.mark.parametrize("how, words", [
+    (lambda x: tf.boolean_mask(x, x > 0), "dynamic shape (None,): "),
+    (lambda x: tf.math.special.bessel_j0(tf.cast(x, tf.float32)), "no kernel: BesselJ0 "),
+    (lambda x: tf.cast(x, tf.float64) + 1, "float64: AddV2 ")])
+def test_what_tpus_cannot_compile_is_found_however_deep_it_stands(how, words, preset):
+    config = preset("quickstart", n_layer=1, recompute=True, micro_batch_size=8)
+    with mock.patch.object(gpt2.layers, "gelu", spoiled(how)):
+        assert any(words in line for line in tpu_graphs.problems(train_graph(config)))
+
+
+def test_gradient_that_is_not_summed_is_found(preset):
+    real, config = optimizers.mean_over_replicas, preset("quickstart", n_layer=1)
+
+    def all_but_one(tensors, *, use_tpu):
+        return [*real(tensors[:-1], use_tpu=use_tpu), tensors[-1]]
+    with mock.patch.object(optimizers, "mean_over_replicas", all_but_one):
+        graph = train_graph(config)
+    with pytest.raises(AssertionError):
+        assert_sums_every_gradient(graph, config, 8)
+
+
+def predicting(config, cores, hosts):
     """Generates one sample by the real code up to the opening of a session; the batch sizes it has asked for."""
     encoder, sizes = bpe.load(config.encoder_path), []
     prompt = prompts.make("def", {"length": 3})
@@ -151,45 +144,32 @@ def predicting(config, **tpu):
     rows = generation.rows_of(prompt, encoder, config.n_ctx)
     input_fn = generation._input_fn(rows, {(): 1}, encoder.eot, whole_batches=True)
 
-    def build(config, name, sampling_limits):
+    def build(config, tpu, sampling_limits):
         sizes.append(config.predict_batch_size)
-        return estimator_for(config, sampling_limits, **tpu)
-
-    def stop(*args, **kwargs):
-        raise Captured
-    with mock.patch.object(estimators, "build_estimator", build), pytest.raises((Captured, UserError)) as caught, \
-            mock.patch.object(monitored_session._MonitoredSession, "__init__", stop):
-        next(generation.draw(config, ADDRESS, "/nowhere/model.ckpt-0", input_fn, limits))
+        return tpu_graphs.estimator_for(config, tpu, sampling_limits)
+    with mock.patch.object(estimators, "build_estimator", build), tpu_graphs.stopping_at_sessions(), \
+            tpu_graphs.a_tpu_of(cores, hosts), pytest.raises((tpu_graphs.Captured, UserError)) as caught:
+        next(generation.draw(config, tpu_graphs.tpu_with(hosts), "/nowhere/model.ckpt-0", input_fn, limits))
     return sizes, caught.value
 
 
 def test_any_batch_of_samples_is_rounded_up_to_the_cores_of_the_tpu(run_config):
-    sizes, end = predicting(schema.load(run_config(predict_batch_size=9)))
-    assert sizes == [9, 16] and isinstance(end, Captured)
+    sizes, end = predicting(schema.load(run_config(predict_batch_size=9)), 8, 1)
+    assert sizes == [9, 16] and isinstance(end, tpu_graphs.Captured)
 
 
 def test_generating_on_several_hosts_is_refused_in_one_line(run_config):
-    sizes, end = predicting(schema.load(run_config(predict_batch_size=16)), cores=16, hosts=2)
-    assert sizes == [16] and str(end).startswith(f"--tpu {ADDRESS} has several hosts")
+    sizes, end = predicting(schema.load(run_config(predict_batch_size=16)), 16, 2)
+    assert sizes == [16] and str(end).startswith("--tpu fake has several hosts")
 
 
-def test_dynamic_shapes_and_unknown_operations_are_found(config):
-    with tf.Graph().as_default() as graph:
-        tf.placeholder(tf.float32, [None, 3], name="x")
-        tf.strings.as_string(tf.constant(1), name="y")
-        nodes = graph.as_graph_def(add_shapes=True).node
-    found = problems(nodes, set())
-    assert any("dynamic shape" in line and "x" in line for line in found)
-    assert any("no kernel: AsString y" in line for line in found)
-
-
-def test_weights_to_start_from_are_loaded_into_the_variables_of_the_program(config, tmp_path):
+def test_weights_to_start_from_are_loaded_into_the_variables_of_the_program(run_config, tmp_path):
     source = weight_files.write_openai(tmp_path / "src")
-    config = config(n_ctx=13, n_embd=12, n_layer=2, n_head=3, init_checkpoint=source)
-    input_fn = inputs.make_train_input_fn(config, corpus.find(config, corpus.TRAIN), 299, start_step=0, stop_step=9)
+    config = schema.load(run_config(train_batch_size=16, n_ctx=13, n_embd=12, n_layer=2, n_head=3,
+                                    init_checkpoint=source))
     real = tf.train.Scaffold.__init__
     with mock.patch.object(tf.train.Scaffold, "__init__", autospec=True, side_effect=real) as made:
-        assert not problems(*program(config, "train", input_fn))
+        assert not tpu_graphs.problems(train_graph(config))
     start = next(call[1]["init_fn"] for call in made.call_args_list if call[1].get("init_fn"))
     with mock.patch.object(estimators.sources, "load") as load:
         start(None, "session")
@@ -199,9 +179,9 @@ def test_weights_to_start_from_are_loaded_into_the_variables_of_the_program(conf
 
 
 @pytest.mark.parametrize("tpu", [None, ADDRESS])
-def test_the_estimator_uses_a_tpu_exactly_when_one_is_named(config, tpu):
+def test_the_estimator_uses_a_tpu_exactly_when_one_is_named(run_config, tpu):
     with mock.patch.object(estimators, "resolve_tpu", lambda name: None):
-        built = estimators.build_estimator(config(), tpu)
+        built = estimators.build_estimator(schema.load(run_config()), tpu)
     assert isinstance(built, tf.estimator.tpu.TPUEstimator)
     assert built._ctx._use_tpu == bool(tpu)
 
