@@ -67,6 +67,8 @@ def _train(config, encoder, tpu, strategy, train_set, eval_set):
     print(f"{'continuing' if path else 'starting'} {config.model_dir} at step {step} of {config.max_steps},"
           f" {config.train_batch_size * config.n_ctx:,} tokens a step;"
           f" {order.dropped(config, train_set):.4%} of each epoch's tokens fill no window")
+    if config.eval_steps == 0:
+        print('no evaluations: "eval_steps" is 0')
     stop, watch = session_hooks.StopOnSignal(), session_hooks.SpikeWatch()
     together = hosts.Together(stop, config.model_dir) if strategy == strategies.MULTI_WORKER else None
     while step < config.max_steps:

@@ -1,49 +1,30 @@
-"""Evaluation on a pod of 4 hosts with 8 cores each, whose graph is built without one, and batches that do not fit."""
+"""Pods of 4 hosts with 8 cores each, their graphs built without one: who reads what, and batches that do not fit."""
+import re
 from unittest import mock
 
+import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from tensorflow.python.client.session import _DeviceAttributes
-from tensorflow.python.tpu.tpu_system_metadata import TPUSystemMetadata
-from tensorflow.python.training import monitored_session
 
 import corpus
 import estimator as estimators
 import inputs
-import tpu_names
+import main
 import training
 from configs import schema
 from encoder import bpe
 from errors import UserError
+from tests import tpu_graphs
 
 HOSTS, CORES = 4, 32
-POD = tpu_names.Tpu("pod", None, None, tuple(f"10.0.0.{host}:8470" for host in range(HOSTS)), None)
-
-
-class Captured(Exception):
-    """A session was about to open: the graph is complete."""
+POD = tpu_graphs.tpu_with(HOSTS)
 
 
 def evaluation(config, tpu):
     """NodeDefs of the graph and its functions for an evaluation on the pod, which is named to us as `tpu`."""
-    worker = "/job:worker/replica:0/task:{}/device:{}:{}"
-    devices = [_DeviceAttributes(worker.format(host, kind, i), kind, 0, 0) for host in range(HOSTS)
-               for kind, count in (("CPU", 1), ("TPU_SYSTEM", 1), ("TPU", CORES // HOSTS)) for i in range(count)]
-    resolver = tf.distribute.cluster_resolver.TPUClusterResolver(",".join("grpc://" + each for each in POD.workers))
-    with mock.patch.object(estimators, "resolve_tpu", lambda tpu: resolver):
-        built = estimators.build_estimator(config, tpu)
-    metadata = TPUSystemMetadata(num_cores=CORES, num_hosts=HOSTS, num_of_cores_per_host=CORES // HOSTS,
-                                 topology=None, devices=tuple(devices))
-    built._ctx._lazy_tpu_system_metadata_dict = {resolver.master(): metadata}
-    graphs = []
-
-    def stop(*args, **kwargs):
-        graphs.append(tf.get_default_graph().as_graph_def(add_shapes=True))
-        raise Captured
     input_fn = inputs.make_eval_input_fn(config, corpus.find(config, corpus.EVAL), 299)
-    with mock.patch.object(monitored_session._MonitoredSession, "__init__", stop), pytest.raises(Captured):
-        built.evaluate(input_fn, steps=2, checkpoint_path="/nowhere/model.ckpt-0")
-    return [*graphs[0].node, *(node for function in graphs[0].library.function for node in function.node_def)]
+    graph = tpu_graphs.graph_of(config, "eval", input_fn, cores=CORES, hosts=HOSTS, tpu=tpu)
+    return [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
 
 
 def test_every_core_of_a_pod_evaluates_its_rows_of_one_batch(run_config):
@@ -82,3 +63,38 @@ def test_a_batch_that_the_cores_cannot_share_is_said_before_anything_is_written(
     with mock.patch.object(estimators, "resolve_tpu", lambda tpu: resolver), pytest.raises(UserError, match=words):
         training.train(config, bpe.load(config.encoder_path), POD)
     assert not list((tmp_path / "run").iterdir())
+
+
+def read(input_fn, params, steps):
+    """NumPy [steps, tokens and labels, rows, n_ctx] of what an input_fn reads when it is called so."""
+    with tf.Graph().as_default(), tf.Session() as s:
+        batch = tf.data.make_one_shot_iterator(input_fn(params)).get_next()
+        return np.array([s.run(batch) for _ in range(steps)])
+
+
+@pytest.mark.parametrize("step", [5, pytest.param(0, marks=pytest.mark.slow)])
+def test_hosts_of_a_pod_read_the_rows_of_one_global_batch(step, run_config):
+    config = schema.load(run_config(train_batch_size=64, res_dropout=0.1))
+    real = inputs.make_train_input_fn(config, corpus.find(config, corpus.TRAIN), 299, start_step=step,
+                                      stop_step=step + 3)
+    called = []
+
+    def input_fn(params):
+        called.append(dict(params))
+        return real(params)
+    graph = tpu_graphs.graph_of(config, "train", input_fn, cores=CORES, hosts=HOSTS)
+    assert [params["context"].current_host for params in called] == list(range(HOSTS))
+    hosts = [read(real, params, 3) for params in called]
+    assert [host.shape for host in hosts] == [(3, 2, 64 // HOSTS, 16)] * HOSTS
+    np.testing.assert_array_equal(np.concatenate(hosts, 2), read(real, {"batch_size": 64}, 3))
+    assert len({row.tobytes() for row in np.concatenate(hosts, 2)[0, 0]}) == 64  # no two read the same
+    # Each host feeds its own cores, in the order in which the model counts them.
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    enqueued = [(node.device, node.attr["device_ordinal"].i) for node in nodes if node.op == "InfeedEnqueueTuple"]
+    assert sorted(enqueued) == [(f"/job:worker/task:{host}/device:CPU:0", core) for host in range(HOSTS)
+                                for core in range(CORES // HOSTS)]
+
+
+def test_training_without_evaluations_says_so(run_config, capsys):
+    assert main.main(["--model", run_config(max_steps=2, eval_steps=0)]) == 0
+    assert re.findall('no evaluations: .*', capsys.readouterr().out) == ['no evaluations: "eval_steps" is 0']
