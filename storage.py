@@ -157,6 +157,9 @@ def blame(error):
     if path and answer:
         meaning = ANSWERS.get(answer.group(1), "again and again")
         return f"{path.group()}: Google Storage answers {answer.group(1)}, {meaning}"
+    broken = re.search(r"libcurl code \d+ meaning '([^']*)'", text)
+    if path and broken:
+        return f"{path.group()}: Google Storage cannot be reached, {broken.group(1)}"
     return f"{path.group()}: {text.splitlines()[0]}" if path else None
 
 

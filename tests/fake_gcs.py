@@ -16,28 +16,37 @@ import contextlib
 import json
 import os
 import re
+import socket
 import ssl
+import struct
 import subprocess
 import tempfile
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 TOKEN = "token-of-the-tests"
 TIME = "2024-01-01T00:00:00.000Z"
+RESET = "reset"  # what was asked for is done, but the connection breaks off in the middle of the answer
+SLOW = "slow"  # the answer pauses in its middle
+PAUSE_SECONDS = 0.3
 UPLOAD_URL = "https://www.googleapis.com/upload/storage/v1/b/%s/o?uploadType=resumable&upload_id=%d"
 
 
 class Answer(NamedTuple):
-    """`content`: bytes, or what is sent as JSON."""
+    """`content`: bytes, or what is sent as JSON; `trouble`: None, RESET or SLOW."""
     status: int
     content: object = b""
     headers: tuple = ()
+    trouble: str | None = None
 
 
 class Fault:
-    """Every `every`-th request whose "METHOD url" contains the regular expression is answered with `status`."""
+    """Every `every`-th request whose "METHOD url" contains the regular expression is answered with `status`: a number,
+    RESET or SLOW.
+    """
 
     def __init__(self, pattern, status, every=1):
         self.status, self.done = status, 0
@@ -70,14 +79,25 @@ class FakeGCS:
                 with open(local, "rb") as f:
                     self.put("%s/%s" % (path, os.path.relpath(local, folder)), f.read())
 
+    def get_folder(self, path, folder):
+        """Writes the objects below a gs:// folder into a local one."""
+        for name in self.names(path):
+            local = os.path.join(folder, name)
+            os.makedirs(os.path.dirname(local), exist_ok=True)
+            with contextlib.suppress(IsADirectoryError), open(local, "wb") as f:
+                f.write(self.objects["%s/%s" % (path, name)])
+
     def names(self, path):
         """Sorted names of the objects below a gs:// folder."""
         return sorted(name[len(path) + 1:] for name in self.objects if name.startswith(path + "/"))
 
     def fail(self, pattern, status, every=1):
-        """The Fault, now in force."""
+        """The Fault, now in force until `heal`."""
         self._faults.append(Fault(pattern, status, every))
         return self._faults[-1]
+
+    def heal(self):
+        self._faults.clear()
 
     def environment(self):
         """What a process needs in its environment to see this storage, and nothing beyond this machine."""
@@ -103,12 +123,14 @@ class FakeGCS:
         with self._lock:
             request = "%s %s" % (method, url)
             self.requests.append(request)
-            for fault in self._faults:
-                if fault.strikes(request):
-                    return Answer(fault.status, {"error": {"code": fault.status, "message": "injected"}})
+            struck = [fault.status for fault in self._faults if fault.strikes(request)]
+            refused = [status for status in struck if status not in (RESET, SLOW)]
+            if refused:
+                return Answer(refused[0], {"error": {"code": refused[0], "message": "injected"}})
             if headers.get("Authorization") != "Bearer " + TOKEN:
                 return Answer(401)
-            return self._route(method, urlsplit(url), headers, body)
+            answer = self._route(method, urlsplit(url), headers, body)
+            return answer._replace(trouble=struck[0]) if struck else answer
 
     def _route(self, method, url, headers, body):
         query = dict(parse_qsl(url.query, keep_blank_values=True))
@@ -210,12 +232,22 @@ class Handler(BaseHTTPRequestHandler):
         self.setup()  # this connection goes on inside TLS
 
     def _serve(self):
-        status, content, headers = self.server.gcs.answer(self.command, self.path, self.headers, self._body())
+        status, content, headers, trouble = self.server.gcs.answer(self.command, self.path, self.headers, self._body())
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
         for name, value in (*headers, ("Content-Length", len(data))):
             self.send_header(name, str(value))
         self.end_headers()
+        if trouble:
+            self.wfile.write(data[:len(data) // 2])
+            data = data[len(data) // 2:]
+        if trouble == RESET:
+            self.close_connection = True
+            self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.request.close()
+            return
+        if trouble == SLOW:
+            time.sleep(PAUSE_SECONDS)
         self.wfile.write(data)
 
     def _body(self):

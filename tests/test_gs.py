@@ -1,17 +1,24 @@
 """Whole runs with everything on gs://, each as its user calls it, against Google Storage on loopback."""
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import safetensors.numpy
 
-from tests.fake_gcs import FakeGCS
+import main
+from tests.fake_gcs import RESET, SLOW, FakeGCS
+from tests.runs import weights_of
+from tests.waiting import wait_until
 from tests.weight_files import write_hf
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 IMPATIENT = {"GCS_RETRY_CONFIG_INIT_DELAY_TIME_US": "0"}  # the ten further attempts follow at once
+GIVING_UP = {"GCS_RETRY_CONFIG_MAX_RETRIES": "2"}  # sooner, where nothing helps
 CONFIG = "gs://bucket/config.json"
 
 
@@ -23,16 +30,42 @@ def gcs(text_corpus):
 
 
 @pytest.fixture
-def call(gcs, run_config):
-    """Function (*arguments, **changes to the config) -> the finished process of main.py; all paths are on gs://."""
-    def run(*arguments, **changes):
+def start(gcs, run_config):
+    """Function (*arguments, environment, **changes to the config) -> main.py as Popen; all paths are on gs://."""
+    started = []
+
+    def run(*arguments, environment=IMPATIENT, **changes):
         remote = {"data_path": "gs://bucket/data", "encoder_path": "gs://bucket/data/encoder",
                   "model_dir": "gs://bucket/run", "predict_path": "gs://bucket/samples/out.txt"}
         with open(run_config(**{**remote, **changes}), "rb") as f:
             gcs.put(CONFIG, f.read())
-        return subprocess.run([sys.executable, "main.py", "--model", CONFIG, *arguments], cwd=ROOT, capture_output=True,
-                              text=True, timeout=120, env={**os.environ, **gcs.environment(), **IMPATIENT})
+        started.append(subprocess.Popen(
+            [sys.executable, "main.py", "--model", CONFIG, *arguments], cwd=ROOT, text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, env={**os.environ, **gcs.environment(), **IMPATIENT, **environment}))
+        return started[-1]
+    yield run
+    for process in started:
+        process.kill()
+
+
+@pytest.fixture
+def call(start):
+    """Function (*arguments, **changes to the config) -> the finished process of main.py; all paths are on gs://."""
+    def run(*arguments, **changes):
+        return finish(start(*arguments, **changes))
     return run
+
+
+def finish(process, seconds=120):
+    return subprocess.CompletedProcess(process.args, process.wait(seconds), *process.communicate())
+
+
+def wait_for_checkpoint(gcs, process, step):
+    """Until the running process has saved this step, and has begun the next ones."""
+    def saved():
+        assert process.poll() is None, process.communicate()
+        return b'model_checkpoint_path: "model.ckpt-%d"' % step in gcs.objects.get("gs://bucket/run/checkpoint", b"")
+    wait_until(saved, 120)
 
 
 def output_of(process):
@@ -47,22 +80,77 @@ def error_of(process):
     return process.stderr
 
 
-def test_run_trains_resumes_and_generates_through_failing_requests(gcs, call):
-    fault = gcs.fail("", 503, every=10)
-    out = output_of(call(train_steps=8))
-    assert "starting gs://bucket/run at step 0 of 8" in out and "evaluation at step 8" in out
-    out = output_of(call(max_steps=10, train_steps=8))
-    assert "continuing gs://bucket/run at step 8 of 10" in out and "evaluation at step 10" in out
-    assert {"checkpoint", "config.json", "data.json", "model.ckpt-10.index"} <= set(gcs.names("gs://bucket/run"))
-    gcs.put("gs://bucket/samples/out.txt", b"before\n")
-    out = output_of(call("--predict_text", "def \u00e9", "--length", "3", "--num_samples", "2", max_steps=10))
-    assert out.count("def \u00e9") == 2
-    assert gcs.objects["gs://bucket/samples/out.txt"].decode() == "before\n" + out
-    assert fault.done > 20
+def test_killed_run_under_faults_ends_with_the_weights_figures_and_texts_of_a_local_one(
+        gcs, start, call, run_config, tmp_path, capsys):
+    """Every kind of fault strikes many times, one run is killed (kill -9), and nothing shows."""
+    faults = [gcs.fail("", kind, every) for kind, every in ((503, 10), (429, 13), (RESET, 11), (SLOW, 17))]
+    changes = {"max_steps": 14, "train_steps": 14, "save_checkpoints_steps": 2, "res_dropout": 0.1}
+    killed = start(**changes)
+    wait_for_checkpoint(gcs, killed, 4)
+    killed.kill()
+    assert finish(killed).returncode == -signal.SIGKILL and "gs://bucket/run/model.ckpt-14.index" not in gcs.objects
+    out = output_of(call(**changes))
+    step, = map(int, re.findall(r"continuing gs://bucket/run at step (\d+) of 14", out))
+    assert 4 <= step < 14
+    assert {"checkpoint", "config.json", "data.json", "model.ckpt-14.index"} <= set(gcs.names("gs://bucket/run"))
+    local = str(tmp_path / "local.json")
+    shutil.copy(run_config(**changes), local)
+    assert main.main(["--model", local]) == 0
+    gcs.get_folder("gs://bucket/run", tmp_path / "copied")
+    there, here = weights_of(tmp_path / "copied", 14), weights_of(tmp_path / "run", 14)
+    assert set(there) == set(here) and len(here) > 50
+    for name, value in here.items():
+        np.testing.assert_array_equal(there[name], value, err_msg=name)
+    for arguments in (["--eval", "--set", "eval_batch_size=100"],
+                      ["--predict_text", "def \u00e9", "--length", "9", "--num_samples", "2", "--seed", "3"]):
+        gcs.put("gs://bucket/samples/out.txt", b"before\n")
+        capsys.readouterr()
+        assert main.main(["--model", local, *arguments]) == 0
+        here, there = (re.sub(r" in [\d:]+$", "", said, flags=re.MULTILINE)  # the time
+                       for said in (capsys.readouterr().out, output_of(call(*arguments, **changes))))
+        assert here == there and here
+    assert gcs.objects["gs://bucket/samples/out.txt"].decode() == "before\n" + there
+    assert all(fault.done > 9 for fault in faults), [fault.done for fault in faults]
 
 
-def test_bucket_that_does_not_exist_for_model_dir_is_an_error_at_once(call):
-    assert 'gs://wrong/run: Google Storage answers 404, no such bucket' in error_of(call(model_dir="gs://wrong/run"))
+@pytest.mark.parametrize("requests, kind, words", [
+    ("^(POST|PUT)", 503, "model.ckpt-[0-9_temp/]+: Google Storage answers 503, again and again; check the path"),
+    pytest.param("", RESET, "gs://bucket/.*: Google Storage cannot be reached, .*", marks=pytest.mark.slow),
+    pytest.param("^(POST|PUT)", 403, "model.ckpt-.*: Google Storage answers 403, no permission",
+                 marks=pytest.mark.slow)])
+def test_storage_that_fails_for_good_in_a_training_ends_it_in_one_line_and_nothing_is_lost(gcs, start, requests, kind,
+                                                                                         words):
+    changes = {"max_steps": 10**6, "train_steps": 10**6, "save_checkpoints_steps": 10, "eval_steps": 0}
+    process = start(environment=GIVING_UP, **changes)
+    wait_for_checkpoint(gcs, process, 20)
+    before = dict(gcs.objects)
+    gcs.fail(requests, kind)
+    process = finish(process, 60)
+    assert process.returncode == 2 and process.stderr.count("\n") == 1, process
+    assert re.search(words, process.stderr), process.stderr
+    gcs.heal()
+    assert all(gcs.objects[name] == content for name, content in before.items() if "/model.ckpt-" in name)
+    process = start(**changes)
+    for line in process.stdout:
+        if line.startswith("continuing"):
+            break
+    assert re.search(r"at step (\d+) of", line) and int(re.search(r"at step (\d+) of", line).group(1)) >= 20
+
+
+MODES = [[], ["--eval"], ["--predict_text", "def"], ["--plan"]]
+
+
+@pytest.mark.parametrize("arguments", [MODES[0], *(pytest.param(mode, marks=pytest.mark.slow) for mode in MODES[1:])])
+def test_bucket_that_does_not_exist_for_model_dir_is_an_error_at_once(call, arguments):
+    assert "gs://wrong/run: Google Storage answers 404, no such bucket" in error_of(call(*arguments,
+                                                                                         model_dir="gs://wrong/run"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", MODES)
+def test_model_dir_without_permission_is_one_line(gcs, call, arguments):
+    gcs.fail("run", 403)
+    assert re.search("gs://bucket/run.*: Google Storage answers 403, no permission", error_of(call(*arguments)))
 
 
 @pytest.mark.slow
