@@ -72,7 +72,7 @@ def test_core_finds_the_loss_of_the_whole_eval_set(finished, capsys):
     assert figures(one) == figures(other) and len(figures(one)) == 2
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", [pytest.param("float32", marks=pytest.mark.slow), "bfloat16"])
 def test_core_generates_the_same_texts(precision, random_run, tmp_path, capsys):
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text("\n".join(json.dumps(prompt) for prompt in (
