@@ -126,7 +126,7 @@ def _check_tpu_paths(config, args):
 def _run_problems(config, args):
     """Lines on what --plan sees in model_dir, in init_checkpoint, and on what a TPU would not see."""
     problems = []
-    checks = [resume.saved_config_warnings, _check_start]
+    checks = [_check_bucket, resume.saved_config_warnings, _check_start]
     checks += [lambda config: _check_tpu_paths(config, args)] if args.tpu else []
     for check in checks:
         try:
@@ -134,6 +134,12 @@ def _run_problems(config, args):
         except UserError as error:
             problems.append(str(error))
     return problems
+
+
+def _check_bucket(config):
+    """Raises TensorFlow's error, which names the bucket, where model_dir lies in one that is not there."""
+    if storage.is_remote(config.model_dir):
+        storage.glob(storage.join(config.model_dir, "*"))  # to ask for one object would only say that it is not there
 
 
 def _check_start(config):
