@@ -77,6 +77,7 @@ def _train(config, encoder, tpu, strategy, train_set, eval_set):
         target = min(due, step + inputs.longest_chunk(config, train_set))
         before = step
         _train_to(estimator, config, train_set, encoder, step, target, stop, watch, together)
+        estimators.release_graphs()
         step = saved.step_of(saved.latest(config.model_dir))
         try:
             if together.stopped if together else stop.signal_number is not None:
@@ -129,7 +130,6 @@ def _train_to(estimator, config, train_set, encoder, step, target, stop, watch, 
                                 f" {_way_on(config)}")
             what = "gradient" if "gradient norm" in str(error) else "loss"
             raise _not_finite(config, train_set, what, (progress.step or step) + 1)
-    estimators.release_graphs()
 
 
 def _not_finite(config, train_set, what, step):

@@ -1,7 +1,7 @@
 """Functions of tensors that XLA compiles into one pass over memory each, on CPUs.
 
 TensorFlow's own CPU kernels take a pass for every operation and do not use the widest vectors: a GELU costs four
-times as much, AdamW three times.  Matrix products stay outside: oneDNN's are the faster ones.
+times as much.  Matrix products stay outside: oneDNN's are the faster ones.
 """
 import contextlib
 import functools
@@ -11,14 +11,15 @@ import tensorflow.compat.v1 as tf
 from tensorflow.python.ops import control_flow_util
 
 LEAST = 2**16  # elements: to start a compiled function costs as much as several operations of so many
-HERE = "_compiled_here"  # an attribute of each graph: {(function, its keywords): that function, compiled}
+COMPILED = "_compiled_functions"  # an attribute of each graph: {(function, its keywords): that function, compiled}
 
 
 def fused(gradient):
     """Makes a function of tensors one pass on CPUs, whose gradient is `gradient(*tensors, *upstream, **keywords)`.
 
-    That gives a tensor or None for each input.  On GPUs, in what XLA compiles as a whole (a TPU's program) and where
-    shapes are not known (a saved model), the function runs as it is written, with TensorFlow's own gradient.
+    That gives a tensor or None for each input.  On GPUs, in what XLA compiles as a whole (a TPU's program), for small
+    tensors and where shapes are not known (a saved model), the function runs as it is written, with TensorFlow's own
+    gradient.
     """
     def decorate(function):
         @functools.wraps(function)
@@ -47,9 +48,9 @@ def one_pass(function, *tensors, **keywords):
     """function(*tensors, **keywords) in one pass, without a gradient; `keywords` are no tensors."""
     # In the graph itself, because what is compiled refers to it: a table elsewhere would keep each graph for ever.
     graph = tf.get_default_graph()
-    if not hasattr(graph, HERE):
-        setattr(graph, HERE, {})
-    of_graph = getattr(graph, HERE)
+    if not hasattr(graph, COMPILED):
+        setattr(graph, COMPILED, {})
+    of_graph = getattr(graph, COMPILED)
     key = function, tuple(sorted(keywords.items()))
     if key not in of_graph:
         _say_nothing()
@@ -67,7 +68,12 @@ def _say_nothing():
 
 @contextlib.contextmanager
 def _silent():
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        kept = os.dup(2)
+    except OSError:  # closed: silent already
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
         yield

@@ -88,12 +88,11 @@ def block(h, weights, config, *, noise, layer, visible=None, cache=None, positio
     x = layers.norm(h, weights["ln_1/g"], weights["ln_1/b"])
     x = layers.product(x, weights["attn/c_attn/w"])  # [BT, 3C]
     q, k, v = layers.heads(x, weights["attn/c_attn/b"], n_head=config.n_head, time=layers.sizes(h)[1])  # [B, H, T, D]
-    if cache is not None:
-        k, v = cache = [write_cache(old, new, position, in_place=in_place) for old, new in zip(cache, (k, v))]
     if cache is None:
         x = layers.causal_attention(q, k, v, drop=config.attn_dropout and noise and (
             lambda weights: layers.dropout(weights, config.attn_dropout, noise, site)))
     else:
+        k, v = cache = [write_cache(old, new, position, in_place=in_place) for old, new in zip(cache, (k, v))]
         x = layers.attention(q, k, v, visible=visible)
     x = tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [-1, h.shape[-1]])  # [BT, C]
     x = layers.product(x, weights["attn/c_proj/w"])
@@ -169,7 +168,7 @@ def decoding_step(weights, config, *, in_place=False):
     """
     def step(tokens, position, last, cache):
         hidden, cache = transformer_step(weights, tokens, config, cache=cache, position=position, in_place=in_place)
-        return layers.logits(tf.gather(hidden, last, batch_dims=1), weights["wte"]), cache
+        return layers.logits_of(tf.gather(hidden, last, batch_dims=1), weights["wte"]), cache
     return step
 
 

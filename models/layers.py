@@ -13,7 +13,7 @@ NORM_EPSILON = 1e-5
 GELU_SCALE, GELU_CUBE = math.sqrt(2 / math.pi), 0.044715
 HIDDEN = -1e9  # the score of what attention may not see
 BLOCK = 256  # queries that attention takes at a time
-ROUND = 64  # columns of a matrix that oneDNN multiplies at full speed
+COLUMNS = 64  # of a matrix that oneDNN takes at a time
 IGNORED = -1  # a label that does not count: padding of the evaluation's last window and batch
 RANDOM = "philox"  # the same everywhere; yet a graph compiled by XLA draws other bits from the same seed (TF 2.15)
 PHILOX = 1  # its number for raw operations
@@ -133,7 +133,8 @@ def dropout(x, rate, noise, site):
     """
     if not rate or noise is None:
         return x
-    return tf.where_v2(noise(site, x.shape.as_list()) >= rate, x / (1.0 - rate), tf.zeros_like(x))
+    scaled = tf.cast(tf.cast(x, tf.float32) / (1.0 - rate), x.dtype)  # bfloat16 would round the divisor, too
+    return tf.where_v2(noise(site, x.shape.as_list()) >= rate, scaled, tf.zeros_like(x))
 
 
 def row_noise(seed, first_row, shape):
@@ -159,15 +160,14 @@ def _softmax_piece(weights, upstream):
 
 def masked_softmax(scores, visible):
     """Softmax over the last axis of scores [B, H, T, S] where `visible` bool [T, S] or [B, 1, T, S] -> as scores."""
-    if not pays(scores, visible):
+    def weights_of(scores):
         return tf.cast(tf.nn.softmax(tf.where_v2(visible, tf.cast(scores, tf.float32), HIDDEN)), scores.dtype)
 
     @tf.custom_gradient
     def run(scores):
-        # oneDNN's kernel calculates in float32, whatever it reads and writes.
-        weights = tf.nn.softmax(scores + tf.cast(tf.where_v2(visible, 0.0, HIDDEN), scores.dtype))
+        weights = weights_of(scores)
         return weights, lambda upstream: one_pass(_softmax_piece, weights, upstream)
-    return run(scores)
+    return run(scores) if pays(scores, visible) else weights_of(scores)
 
 
 def attention(q, k, v, *, visible, drop=None):
@@ -195,7 +195,7 @@ def causal_attention(q, k, v, *, drop=None):
     return tf.concat(found, 2)
 
 
-def logits(hidden, wte):
+def logits_of(hidden, wte):
     """hidden [..., C], wte float32 [V, C] -> float32 [N, V]: the input embedding is the output layer too."""
     # In float32 for bfloat16 activations too: eight bits of a logit are too few to tell the likeliest tokens apart.
     rows = tf.cast(tf.reshape(hidden, [-1, hidden.shape[-1]]), tf.float32)
@@ -214,7 +214,11 @@ def cross_entropy(logits, labels):
     @tf.custom_gradient
     def losses(logits):
         probabilities = tf.nn.softmax(logits)
-        return _losses(logits, probabilities, labels), lambda upstream: _to_logits(probabilities, labels, upstream)
+
+        def gradient(upstream):
+            at_labels = tf.stack([tf.range(labels.shape[0], dtype=tf.int32), labels], 1)
+            return tf.tensor_scatter_nd_sub(probabilities * upstream[:, None], at_labels, upstream)
+        return _losses(logits, probabilities, labels), gradient
     return tf.where_v2(counted, losses(logits), 0.0)
 
 
@@ -226,23 +230,23 @@ def token_losses(hidden, wte, labels):
     """
     labels = tf.reshape(labels, [-1])
     if not pays(hidden, wte, labels):
-        return cross_entropy(logits(hidden, wte), labels)
+        return cross_entropy(logits_of(hidden, wte), labels)
     counted = tf.not_equal(labels, IGNORED)
     wanted = tf.where_v2(counted, labels, tf.zeros_like(labels))
 
     @tf.custom_gradient
     def losses(hidden, wte):
-        found = logits(hidden, wte)
+        found = logits_of(hidden, wte)
         probabilities = tf.nn.softmax(found)
 
         def gradient(upstream):
             # Columns of zeros up to what oneDNN takes at a time: products of 50,257 take half as long again.
-            columns = -(-wte.shape[0] // ROUND) * ROUND
-            d = one_pass(_to_logits, probabilities, wanted, upstream, dtype=hidden.dtype, columns=columns)  # [N, V']
+            columns = -(-wte.shape[0] // COLUMNS) * COLUMNS
+            to_logits = one_pass(_logits_piece, probabilities, wanted, upstream, dtype=hidden.dtype, columns=columns)
             padded = tf.pad(tf.cast(wte, hidden.dtype), [[0, columns - wte.shape[0]], [0, 0]])
             rows = tf.reshape(hidden, [-1, wte.shape[1]])
-            return (tf.reshape(tf.matmul(d, padded), hidden.shape),
-                    tf.cast(tf.matmul(d, rows, transpose_a=True)[:wte.shape[0]], tf.float32))
+            return (tf.reshape(tf.matmul(to_logits, padded), hidden.shape),
+                    tf.cast(tf.matmul(to_logits, rows, transpose_a=True)[:wte.shape[0]], tf.float32))
         return _losses(found, probabilities, wanted), gradient
     return tf.where_v2(counted, losses(hidden, wte), 0.0)
 
@@ -253,12 +257,12 @@ def _losses(logits, probabilities, labels):
     return log_sum - tf.gather(logits, labels, batch_dims=1)
 
 
-def _to_logits(probabilities, labels, upstream, *, dtype=tf.float32, columns=None):
-    """The gradient of _losses with respect to the logits: [N, V], or with columns of zeros up to `columns`."""
+def _logits_piece(probabilities, labels, upstream, *, dtype, columns):
+    """The gradient of _losses with respect to the logits, with columns of zeros up to `columns`: [N, columns]."""
     vocabulary = probabilities.shape[1]
     is_label = tf.equal(tf.range(vocabulary), labels[:, None])
     found = tf.cast((probabilities - tf.cast(is_label, tf.float32)) * upstream[:, None], dtype)
-    return tf.pad(found, [[0, 0], [0, (columns or vocabulary) - vocabulary]])
+    return tf.pad(found, [[0, 0], [0, columns - vocabulary]])
 
 
 def recompute(function):

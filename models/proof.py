@@ -110,7 +110,7 @@ def network_logits(source, config, tokens):
     for i in range(config.n_layer):
         h = run(gpt2.layer_weights(shapes, i), layer, f"h{i}/", h=h)
     h = run(["ln_f/g", "ln_f/b"], lambda weights, h: layers.norm(h, weights["ln_f/g"], weights["ln_f/b"]), h=h)
-    return run(["wte"], lambda weights, h: layers.logits(h, weights["wte"]), h=h)
+    return run(["wte"], lambda weights, h: layers.logits_of(h, weights["wte"]), h=h)
 
 
 def _difference(expected, found, result):

@@ -40,7 +40,7 @@ def run_network(config, weights, tokens, function):
 def logits(config, weights, tokens):
     """NumPy [B, T, V] float32 of the whole sequence at once."""
     def function(tensors, tokens):
-        flat = layers.logits(gpt2.transformer(tensors, tokens, config), tensors["wte"])
+        flat = layers.logits_of(gpt2.transformer(tensors, tokens, config), tensors["wte"])
         return tf.reshape(flat, tokens.shape.as_list() + [config.n_vocab])
     return run_network(config, weights, tokens, function)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from models import fused, gpt2, layers
+from models import fused, gpt2, layers, optimizers
 from tests import graphs
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -89,6 +89,41 @@ def test_in_bfloat16_they_are_within_its_rounding_of_float32(name):
         np.testing.assert_allclose(one, other, atol=0.02 * np.abs(other).max())
 
 
+def network_gradients(s, config):
+    """(loss, gradients) of the network on a batch whose labels are in part ignored, as training has them."""
+    noise = gpt2.dropout_noise(config, tf.constant(3), 0)
+    tokens = RANDOM_TOKENS[:, :config.n_ctx] % config.n_vocab
+    labels = np.where(tokens % 5 == 0, layers.IGNORED, tokens[:, ::-1])
+
+    def loss_fn(weights, tokens, labels, number):
+        return tf.reduce_mean(gpt2.token_losses(weights, tokens, labels, config, noise=noise))
+    variables = {name: tf.constant(value) for name, value in graphs.random_weights(config).items()}
+    loss, gradients = optimizers.gradients(
+        loss_fn, lambda variables: gpt2.cast_weights(variables, config), variables,
+        (tf.constant(tokens, tf.int32), tf.constant(labels, tf.int32)), config.train_batch_size // (
+            config.micro_batch_size or config.train_batch_size))
+    return s.run([loss, *gradients])
+
+
+RANDOM_TOKENS = np.random.RandomState(1).randint(0, 1000, [4, 13])
+
+
+@pytest.mark.parametrize("changes", [
+    {"n_ctx": 5}, {"n_ctx": 6, "n_vocab": 128}, {"n_ctx": 10, "recompute": True}, {"micro_batch_size": 2},
+    {"micro_batch_size": 1, "recompute": True, "embed_dropout": 0.1, "attn_dropout": 0.2, "res_dropout": 0.3}])
+def test_compiled_network_has_the_gradients_of_the_plain_one(changes, monkeypatch):
+    config = graphs.small_config(**{"train_batch_size": 4, **changes})
+    monkeypatch.setattr(layers, "BLOCK", 5)
+    with graphs.session() as s:
+        found = network_gradients(s, config)
+    for module in (fused, layers):
+        monkeypatch.setattr(module, "pays", lambda *tensors: False)
+    with graphs.session() as s:
+        expected = network_gradients(s, config)
+    for one, other in zip(found, expected):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5 * np.abs(other).max())
+
+
 def test_one_function_of_many_layers_is_compiled_once_a_graph():
     config = graphs.small_config()
     with graphs.session() as s:
@@ -96,7 +131,7 @@ def test_one_function_of_many_layers_is_compiled_once_a_graph():
         loss = tf.reduce_sum(gpt2.token_losses(weights, tf.zeros([2, 7], tf.int32), tf.zeros([2, 7], tf.int32), config))
         tf.gradients(loss, list(weights.values()))
         names = {node.get_attr("f").name for node in s.graph.get_operations() if node.type == "PartitionedCall"}
-        assert len(names) == len(getattr(s.graph, fused.HERE)) >= 8
+        assert len(names) == len(getattr(s.graph, fused.COMPILED)) >= 8
 
 
 def test_what_is_small_or_compiled_as_a_whole_or_of_unknown_shape_stays_plain(monkeypatch):

@@ -60,7 +60,7 @@ def test_logits_with_the_cache_equal_those_without(pieces, precision, tolerance)
         for piece in tf.split(tokens, pieces, 1):
             hidden, cache = gpt2.transformer_step(weights, piece, config, cache=cache, position=position)
             position += piece.shape[1]
-            found.append(tf.reshape(layers.logits(hidden, weights["wte"]), piece.shape.as_list() + [config.n_vocab]))
+            found.append(tf.reshape(layers.logits_of(hidden, weights["wte"]), piece.shape.as_list() + [config.n_vocab]))
         return tf.concat(found, 1)
     np.testing.assert_allclose(graphs.run_network(config, WEIGHTS, TOKENS, function),
                                graphs.logits(config, WEIGHTS, TOKENS), atol=tolerance)
@@ -228,6 +228,14 @@ def test_dropout_keeps_the_mean_and_drops_the_rate():
         dropped = s.run(layers.dropout(x, 0.2, lambda site, shape: layers.row_noise([7, site], 0, shape), 4))
     assert np.mean(dropped == 0) == pytest.approx(0.2, abs=0.01)
     assert set(np.unique(dropped)) == {np.float32(0), np.float32(1) / np.float32(0.8)}
+
+
+def test_dropout_in_bfloat16_scales_by_the_rate_itself():
+    with graphs.session() as s:
+        x = tf.cast(tf.constant(np.random.RandomState(0).rand(200, 301), tf.float32), tf.bfloat16)
+        kept, dropped = s.run([tf.cast(x, tf.float32), tf.cast(layers.dropout(
+            x, 0.1, lambda site, shape: layers.row_noise([7, site], 0, shape), 4), tf.float32)])
+    assert dropped.sum() * 0.9 / kept[dropped > 0].sum() == pytest.approx(1, abs=2e-4)
 
 
 def test_gelu_and_norm_equal_their_formulas():
