@@ -17,6 +17,7 @@ import tensorflow.compat.v1 as tf
 import storage
 from errors import UserError
 from models import gpt2, hugging_face, layers
+from models.layers import NORM_EPSILON
 from models.weights import weight_list
 
 PROMPT_TOKENS = 16
@@ -66,7 +67,7 @@ def numpy_logits(source, config, tokens):
 
     def norm(x, name):
         centred = x - x.mean(-1, keepdims=True)
-        deviation = np.sqrt((centred ** 2).mean(-1, keepdims=True) + layers.NORM_EPSILON)
+        deviation = np.sqrt((centred ** 2).mean(-1, keepdims=True) + NORM_EPSILON)
         return centred / deviation * w(name + "/g") + w(name + "/b")
 
     def linear(x, name):
