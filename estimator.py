@@ -34,11 +34,12 @@ def quiet():
     tf.disable_eager_execution()
     logger = tf.get_logger()
     logger.setLevel(logging.CRITICAL)  # what goes wrong reaches the user as an exception
-    # Where storage or a host is gone, TensorFlow would make its session anew, for ever and without a word, and go on
-    # from the last checkpoint with the data behind the last step; and TPUEstimator would take it for the end of the
-    # training.  Here it is an error, and the next start goes on as it should.
-    monitored_session._PREEMPTION_ERRORS = ()
-    error_handling._IGNORED_ERRORS = ()
+    if strategies.CLUSTER not in os.environ:  # what several hosts do then is said in hosts.py
+        # Where storage is gone, TensorFlow would make its session anew, for ever and without a word, and go on from
+        # the last checkpoint with the data behind the last step; and TPUEstimator would take it for the end of the
+        # training.  Here it is an error, and the next start goes on as it should.
+        monitored_session._PREEMPTION_ERRORS = ()
+        error_handling._IGNORED_ERRORS = ()
 
 
 def build_estimator(config, tpu=None, sampling_limits=None, strategy=None):

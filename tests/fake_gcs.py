@@ -24,7 +24,7 @@ import tempfile
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 TOKEN = "token-of-the-tests"
@@ -40,7 +40,7 @@ class Answer(NamedTuple):
     status: int
     content: object = b""
     headers: tuple = ()
-    trouble: str | None = None
+    trouble: Optional[str] = None
 
 
 class Fault:
@@ -123,14 +123,13 @@ class FakeGCS:
         with self._lock:
             request = "%s %s" % (method, url)
             self.requests.append(request)
-            struck = [fault.status for fault in self._faults if fault.strikes(request)]
-            refused = [status for status in struck if status not in (RESET, SLOW)]
-            if refused:
-                return Answer(refused[0], {"error": {"code": refused[0], "message": "injected"}})
+            struck = next((fault.status for fault in self._faults if fault.strikes(request)), None)
+            if struck not in (None, RESET, SLOW):
+                return Answer(struck, {"error": {"code": struck, "message": "injected"}})
             if headers.get("Authorization") != "Bearer " + TOKEN:
                 return Answer(401)
             answer = self._route(method, urlsplit(url), headers, body)
-            return answer._replace(trouble=struck[0]) if struck else answer
+            return answer._replace(trouble=struck)
 
     def _route(self, method, url, headers, body):
         query = dict(parse_qsl(url.query, keep_blank_values=True))
