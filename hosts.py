@@ -29,12 +29,12 @@ class Together(tf.train.SessionRunHook):
     """
 
     def __init__(self, stop, model_dir):
-        self._stop, self._model_dir, self.stopped, self._step = stop, model_dir, False, None
-        self._watch = _Watch()
+        self._stop, self._model_dir, self.stopped, self._step, self._last_step = stop, model_dir, False, None, None
+        self._watch = _Watch(self._may_leave)
 
     def train(self, estimator, input_fn, target, progress, *, last):
         """`estimator.train`, which Estimators refuse to do on several hosts.  Returns when the first host has saved."""
-        hooks = [self]
+        hooks, self._last_step = [self], target if last else None
         if strategies.index() == 0:
             # Of several hosts an Estimator saves only if it writes summaries of its own as well (TensorFlow 2.15.1).
             saver = tf.train.CheckpointSaverHook(estimator.model_dir, save_graph_def=False,
@@ -46,14 +46,22 @@ class Together(tf.train.SessionRunHook):
         try:
             tf.estimator.train_and_evaluate(estimator, spec, idle)
         except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.InternalError) as error:
-            start_again(f"the other hosts cannot be reached ({str(error).splitlines()[0][:100]})")
+            if not self._may_leave():
+                start_again(f"the other hosts cannot be reached ({str(error).splitlines()[0][:100]})")
         # The first host saves; who began the next chunk before would begin it from older weights.
-        while not re.search(rf"-{self._step}$", saved.latest(self._model_dir) or ""):
+        while not self._is_saved():
             time.sleep(LOOK_SECONDS / 4)
         if self.stopped and self._stop.signal_number is None:
             self._stop.signal_number = signal.SIGTERM  # another host's
         if self.stopped or last:
             self._watch.end()  # the others may leave
+
+    def _is_saved(self):
+        return re.search(rf"-{self._step}$", saved.latest(self._model_dir) or "")
+
+    def _may_leave(self):
+        """Whether the others may be gone: who is done leaves, while this host may still be closing its session."""
+        return (self.stopped or self._step == self._last_step) and self._is_saved()
 
     def begin(self):
         self._wishes, self._agreed = scalars.stop_tensors()
@@ -74,9 +82,10 @@ class Together(tf.train.SessionRunHook):
 
 
 class _Watch:
-    """Looks after the other hosts until its `end`; starts this program again where one is gone."""
+    """Looks after the other hosts until its `end`; starts this program again where one is gone before it may leave."""
 
-    def __init__(self):
+    def __init__(self, may_leave):
+        self._may_leave = may_leave
         self._others = [address for number, address in enumerate(strategies.workers()) if number != strategies.index()]
         self._ended = threading.Event()
         threading.Thread(target=self._run, daemon=True).start()
@@ -93,7 +102,7 @@ class _Watch:
                 elif address in missed:
                     missed[address] += 1
             gone = [address for address, times in missed.items() if times >= MISSES]
-            if gone and not self._ended.is_set():
+            if gone and not self._ended.is_set() and not self._may_leave():
                 start_again(f"{gone[0]} is gone")
 
 
