@@ -55,7 +55,7 @@ def build_estimator(config, tpu=None, sampling_limits=None, strategy=None):
         else InputPipelineConfig.PER_HOST_V1)
     run_config = tf.estimator.tpu.RunConfig(
         model_dir=config.model_dir, cluster=resolve_tpu(tpu) if tpu else None, tf_random_seed=config.seed,
-        session_config=session_config(joined=sampling_limits is not None and config.precision == "bfloat16"),
+        session_config=session_config(),
         train_distribute=distributed, save_summary_steps=None, log_step_count_steps=None,
         save_checkpoints_steps=config.save_checkpoints_steps,
         keep_checkpoint_max=config.keep_checkpoint_max,
@@ -107,13 +107,12 @@ def _ended_by_ctrl_c(model_fn):
     return ended
 
 
-def session_config(*, joined=False):
-    """What every session runs with; `joined` is for generation in bfloat16."""
+def session_config():
+    """What every session runs with."""
     config = tf.ConfigProto(allow_soft_placement=True)
     options = config.graph_options.rewrite_options
-    # Grappler's remapper joins products with what follows into kernels that are up to four times slower on CPUs.  Of
-    # one row of bfloat16 they are faster by a quarter, where the processor has no AMX (elsewhere nobody has measured).
-    options.remapping = RewriterConfig.ON if joined else RewriterConfig.OFF
+    # Grappler's remapper joins products with what follows into kernels that are up to four times slower on CPUs.
+    options.remapping = RewriterConfig.OFF
     # The plan of what to keep in memory finds nothing on CPUs, and complains of each operation that it cannot price.
     options.memory_optimization = RewriterConfig.NO_MEM_OPT
     return config

@@ -20,7 +20,8 @@ def run(config, encoder, given, args):
         raise UserError("--interactive runs on this machine's CPU or GPU; leave --tpu out, or give a --predict_file")
     path = generation.weights_path(config, encoder)
     generation.store(config, "")  # a path that cannot be written is said before anything is typed
-    decoder = Decoder(config, encoder, path)
+    with generation.threads_for(1):
+        decoder = Decoder(config, encoder, path)
     number = 0
     for line in _lines(shown=not args.json):
         with Interruption() as interruption:
@@ -59,7 +60,7 @@ class Decoder:
                 for name in sampling.Options._fields])
             self._tokens = tf.placeholder(tf.int32, [1, None])
             self._build(variables, encoder)
-            self._session = tf.Session(config=estimators.session_config(joined=config.precision == "bfloat16"))
+            self._session = tf.Session(config=estimators.session_config())
             sources.restore(path, config, variables, self._session)
             self._session.run(tf.local_variables_initializer())
 

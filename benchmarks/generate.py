@@ -199,7 +199,7 @@ def _our_turns(args, precision):
         rows += [generation.Row(prompt, tokens.tolist(), number)
                  for number, tokens in enumerate(prompts_of(args, config.n_vocab, batch))]
     limits, _ = generation.limits_of(config, encoder, sorted({row.prompt for row in rows}))
-    input_fn = generation._input_fn(rows, {(): stopping.NEVER}, encoder.eot, whole_batches=False)
+    input_fn = generation._input_fn(rows, {(): stopping.NEVER}, encoder.eot)
     drawn = generation.draw(config, None, None, input_fn, limits)
 
     def run(length):

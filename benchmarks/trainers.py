@@ -101,8 +101,8 @@ def _cluster_by_xla(tf, estimators):
     """Lets XLA compile what it can of the graph, as TF_XLA_FLAGS=--tf_xla_auto_jit=1 would."""
     plain = estimators.session_config
 
-    def session_config(**options):
-        config = plain(**options)
+    def session_config():
+        config = plain()
         config.graph_options.optimizer_options.global_jit_level = tf.OptimizerOptions.ON_1
         return config
     estimators.session_config = session_config

@@ -5,10 +5,12 @@ the weights' names and shapes stand in models/weights.py.
 
 B batch, T new positions, C width, H heads, D head size, V vocabulary, L layers.
 """
+import functools
+
 import tensorflow.compat.v1 as tf
 from tensorflow.compiler.tf2xla.python import xla
 
-from models import layers, optimizers, sampling, scalars
+from models import kept, layers, optimizers, sampling, scalars
 from models import weights as weight_format
 
 
@@ -43,16 +45,23 @@ def keep_weights(variables, config):
 
     Local variables hold them, so this is for CPUs and GPUs alone, and for graphs whose local variables are initialised
     after the weights.  Matrices in bfloat16 stand there transposed, [O, I]: oneDNN reads that up to twice as fast for
-    few rows, while in float32 it makes no difference.
+    few rows.  Where kept.Kept can be used, they are that, and there is "output", for layers.quick_logits.
     """
-    dtype = activations_dtype(config)
+    dtype, weights = activations_dtype(config), cast_weights(variables, config)
+    usable, wte = kept.usable(dtype), weights["wte"]
 
-    def keep(value):
-        initial = tf.cast(tf.transpose(value[0]) if value.shape.rank == 3 else value, dtype)
-        return tf.Variable(initial, trainable=False, use_resource=True,
+    def cast(value):
+        return tf.Variable(tf.cast(value, dtype), trainable=False, use_resource=True,
                            collections=[tf.GraphKeys.LOCAL_VARIABLES]).read_value()
-    return {name: keep(value) if "/c_" in name and dtype != tf.float32 else value
-            for name, value in cast_weights(variables, config).items()}
+    if dtype != tf.float32:
+        for name in [name for name in weights if "/c_" in name]:
+            matrix = weights[name].shape.rank == 3
+            weights[name] = cast(tf.transpose(weights[name][0]) if matrix else weights[name])
+            if matrix and usable:
+                weights[name] = kept.Kept(weights[name])
+    if usable:
+        weights["output"] = kept.Kept(wte if dtype == tf.float32 else cast(wte - tf.reduce_mean(wte, 0)))
+    return weights
 
 
 def micro_batches(config, rows):
@@ -86,28 +95,26 @@ def block(h, weights, config, *, noise, layer, visible=None, cache=None, positio
     """
     site = 1 + 3 * layer
     x = layers.norm(h, weights["ln_1/g"], weights["ln_1/b"])
-    x = layers.product(x, weights["attn/c_attn/w"])  # [BT, 3C]
-    q, k, v = layers.heads(x, weights["attn/c_attn/b"], n_head=config.n_head, time=layers.sizes(h)[1])  # [B, H, T, D]
+    q, k, v = layers.dense_heads(x, weights["attn/c_attn/w"], weights["attn/c_attn/b"], n_head=config.n_head)
     if cache is None:
         x = layers.causal_attention(q, k, v, drop=config.attn_dropout and noise and (
             lambda weights: layers.dropout(weights, config.attn_dropout, noise, site)))
     else:
         k, v = cache = [write_cache(old, new, position, in_place=in_place) for old, new in zip(cache, (k, v))]
         x = layers.attention(q, k, v, visible=visible)
-    x = tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [-1, h.shape[-1]])  # [BT, C]
-    x = layers.product(x, weights["attn/c_proj/w"])
-    h = _add(h, x, weights["attn/c_proj/b"], config, noise, site + 1)
+    x = layers.beside(x)  # [BT, C]
+    h = _add(h, x, weights["attn/c_proj/w"], weights["attn/c_proj/b"], config, noise, site + 1)
     x = layers.norm(h, weights["ln_2/g"], weights["ln_2/b"])
-    x = layers.gelu(layers.product(x, weights["mlp/c_fc/w"]), weights["mlp/c_fc/b"])  # [BT, 4C]
-    x = layers.product(x, weights["mlp/c_proj/w"])
-    return _add(h, x, weights["mlp/c_proj/b"], config, noise, site + 2), cache
+    x = layers.dense_gelu(x, weights["mlp/c_fc/w"], weights["mlp/c_fc/b"])  # [BT, 4C]
+    return _add(h, x, weights["mlp/c_proj/w"], weights["mlp/c_proj/b"], config, noise, site + 2), cache
 
 
-def _add(h, x, b, config, noise, site):
-    """The residual connection: h [B, T, C] and x [BT, C], which dropout is for, plus b."""
+def _add(h, x, w, b, config, noise, site):
+    """The residual connection: h [B, T, C] and x [BT, I] times w plus b, which dropout is for."""
     if not config.res_dropout or noise is None:
-        return layers.add(h, x, b)
-    return h + layers.dropout(tf.reshape(layers.biased(x, b), h.shape), config.res_dropout, noise, site)
+        return layers.dense_add(h, x, w, b)
+    x = layers.biased(layers.product(x, w), b)
+    return h + layers.dropout(tf.reshape(x, h.shape), config.res_dropout, noise, site)
 
 
 def embed(weights, tokens, config, *, noise, places):
@@ -167,8 +174,12 @@ def decoding_step(weights, config, *, in_place=False):
     logits [B, V] of the token behind each row's `last` one, cache).  `in_place` as in write_cache.
     """
     def step(tokens, position, last, cache):
-        hidden, cache = transformer_step(weights, tokens, config, cache=cache, position=position, in_place=in_place)
-        return layers.logits_of(tf.gather(hidden, last, batch_dims=1), weights["wte"]), cache
+        if tokens.shape[1] != 1 or "output" not in weights:
+            used, logits = kept.matrices(weights), layers.logits_of
+        else:
+            used, logits = weights, functools.partial(layers.quick_logits, output=weights["output"])
+        hidden, cache = transformer_step(used, tokens, config, cache=cache, position=position, in_place=in_place)
+        return logits(tf.gather(hidden, last, batch_dims=1), used["wte"]), cache
     return step
 
 

@@ -7,6 +7,7 @@ import math
 
 import tensorflow.compat.v1 as tf
 
+from models import kept
 from models.fused import fused, one_pass, pays
 
 NORM_EPSILON = 1e-5
@@ -14,6 +15,7 @@ GELU_SCALE, GELU_CUBE = math.sqrt(2 / math.pi), 0.044715
 HIDDEN = -1e9  # the score of what attention may not see
 BLOCK = 256  # queries that attention takes at a time
 COLUMNS = 64  # of a matrix that oneDNN takes at a time
+LIKELIEST = 128  # logits of a row that generation in bfloat16 computes in float32
 IGNORED = -1  # a label that does not count: padding of the evaluation's last window and batch
 RANDOM = "philox"  # the same everywhere; yet a graph compiled by XLA draws other bits from the same seed (TF 2.15)
 PHILOX = 1  # its number for raw operations
@@ -63,7 +65,7 @@ def norm(x, g, b):
 
 
 def biased(x, b):
-    """x [N, C] + b [C], in x's dtype: an operation that generation's sessions join with the product before it."""
+    """x [N, C] + b [C], in x's dtype."""
     return tf.nn.bias_add(x, tf.cast(b, x.dtype))
 
 
@@ -101,7 +103,7 @@ def add(h, x, b):
 def product(x, w):
     """x [..., I] times w [1, I, O] -> [N, O].  The leading 1 is OpenAI's checkpoint format.
 
-    A w without it is one that stands transposed, [O, I].
+    A w without it is one that stands transposed, [O, I] (gpt2.keep_weights).
     """
     rows = tf.reshape(x, [-1, x.shape[-1]])
     # Reshaped, not indexed: the gradient of w[0] would be written into an array of zeros.
@@ -120,10 +122,42 @@ def heads(x, b, *, n_head, time):
 
     The factor of attention goes onto q: behind the product it would be fused into an operation 4 times slower on CPUs.
     """
+    return _split(biased(x, b), n_head=n_head, time=time)
+
+
+def _split(x, *, n_head, time):
     rows, width = sizes(x)
-    x = tf.reshape(biased(x, b), [rows // time, time, 3, n_head, width // 3 // n_head])  # [B, T, 3, H, D]
-    q, k, v = tf.unstack(tf.transpose(x, [2, 0, 3, 1, 4]))  # [B, H, T, D] each
-    return q * tf.cast(x.shape[-1] ** -0.5, x.dtype), k, v
+    size = width // 3 // n_head
+    if time == 1:  # nothing to transpose
+        q, k, v = tf.unstack(tf.reshape(x, [rows, 3, n_head, 1, size]), axis=1)  # [B, H, 1, D] each
+    else:
+        x = tf.reshape(x, [rows // time, time, 3, n_head, size])  # [B, T, 3, H, D]
+        q, k, v = tf.unstack(tf.transpose(x, [2, 0, 3, 1, 4]))  # [B, H, T, D] each
+    return q * tf.cast(size ** -0.5, x.dtype), k, v
+
+
+def beside(x):
+    """The heads of x [B, H, T, D] beside one another: [BT, HD]."""
+    _, n_head, time, size = x.shape
+    return tf.reshape(x if time == 1 else tf.transpose(x, [0, 2, 1, 3]), [-1, n_head * size])
+
+
+def dense_heads(x, w, b, *, n_head):
+    """`heads` of x [B, T, C] times w, which is as in `product` or a kept.Kept, as for the functions below."""
+    time = sizes(x)[1]
+    if isinstance(w, kept.Kept):
+        return _split(kept.dense(x, w, b), n_head=n_head, time=time)
+    return heads(product(x, w), b, n_head=n_head, time=time)
+
+
+def dense_gelu(x, w, b):
+    """`gelu` of x [..., I] times w."""
+    return kept.dense(x, w, b, gelu=True) if isinstance(w, kept.Kept) else gelu(product(x, w), b)
+
+
+def dense_add(h, x, w, b):
+    """`add` of h [..., C] and x [..., I] times w."""
+    return kept.dense(x, w, b, plus=h) if isinstance(w, kept.Kept) else add(h, product(x, w), b)
 
 
 def dropout(x, rate, noise, site):
@@ -161,7 +195,9 @@ def _softmax_piece(weights, upstream):
 def masked_softmax(scores, visible):
     """Softmax over the last axis of scores [B, H, T, S] where `visible` bool [T, S] or [B, 1, T, S] -> as scores."""
     def weights_of(scores):
-        return tf.cast(tf.nn.softmax(tf.where_v2(visible, tf.cast(scores, tf.float32), HIDDEN)), scores.dtype)
+        # Of the mask, which is smaller, once for all layers, a selection costs next to nothing.
+        mask = tf.where_v2(visible, 0.0, HIDDEN)
+        return tf.cast(tf.nn.softmax(tf.cast(scores, tf.float32) + mask), scores.dtype)
 
     @tf.custom_gradient
     def run(scores):
@@ -200,6 +236,23 @@ def logits_of(hidden, wte):
     # In float32 for bfloat16 activations too: eight bits of a logit are too few to tell the likeliest tokens apart.
     rows = tf.cast(tf.reshape(hidden, [-1, hidden.shape[-1]]), tf.float32)
     return tf.matmul(rows, wte, transpose_b=True)
+
+
+def quick_logits(hidden, wte, output):
+    """`logits_of` hidden [B, C] where texts are generated, by `output`, a kept.Kept: wte itself, or wte less its mean
+    row in bfloat16, which is half as much to read.
+
+    Of the latter, each row's LIKELIEST logits are computed anew in float32: a bfloat16 logit of -80 is one of -80.5 as
+    well.  The others are off by 0.02 to 0.07 at most, about what rounding `hidden` to bfloat16 has done before.
+    """
+    if output.matrix.dtype == tf.float32:
+        return kept.dense(tf.cast(hidden, tf.float32), output)
+    found = tf.cast(kept.dense(hidden, output), tf.float32)  # [B, V], each row less a number of its own
+    rough, ids = tf.math.top_k(found, min(LIKELIEST, wte.shape[0]), sorted=False)  # [B, K]
+    exact = tf.matmul(tf.gather(wte, ids), tf.cast(hidden, tf.float32)[:, :, None])[:, :, 0]  # [B, K]
+    found += tf.reduce_mean(exact - rough, 1, keepdims=True)
+    places = tf.stack([tf.range(sizes(ids)[0])[:, None] + tf.zeros_like(ids), ids], 2)
+    return tf.tensor_scatter_nd_update(found, places, exact)
 
 
 def cross_entropy(logits, labels):

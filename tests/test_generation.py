@@ -1,5 +1,6 @@
 """Generating as its users do: files of prompts, options of each, JSON for machines, what is printed and stored."""
 import json
+import os
 import pathlib
 
 import numpy as np
@@ -122,3 +123,16 @@ def test_a_mistake_in_a_file_prints_and_stores_nothing(random_run, tmp_path, cap
     with pytest.raises(UserError, match='line 2: unknown option "temprature"; did you mean "temperature"'):
         main.main(["--model", random_run, "--predict_file", str(path)])
     assert capsys.readouterr().out == ""
+
+
+def test_one_sample_on_two_cores_is_generated_by_one_thread_unless_the_user_says_otherwise(monkeypatch):
+    monkeypatch.delenv(generation.THREADS, raising=False)
+    monkeypatch.setattr(generation.workers, "cores", lambda: 2)
+    with generation.threads_for(1):
+        assert os.environ[generation.THREADS] == "1"
+    with generation.threads_for(2):
+        assert generation.THREADS not in os.environ
+    monkeypatch.setenv(generation.THREADS, "2")
+    with generation.threads_for(1):
+        assert os.environ[generation.THREADS] == "2"
+    assert os.environ[generation.THREADS] == "2"

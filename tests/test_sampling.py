@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from models import gpt2, sampling
+from models import gpt2, kept, layers, sampling
 from models.sampling import Limits, Options
 from tests import graphs, hugging_face, reference
 
@@ -108,32 +108,59 @@ def test_a_sample_depends_on_its_own_prompt_options_and_seed_alone():
     assert again == together[::-1]
 
 
-@pytest.mark.parametrize("changes", [{}, {"precision": "bfloat16"}, {"n_ctx": 3}])
-def test_kept_weights_and_a_cache_written_in_place_change_no_sample(changes):
-    """Beyond the window, too, which n_ctx 3 reads in again one token at a time; and in a second run of the session."""
-    config = graphs.small_config(**changes)
-    weights = {**WEIGHTS, "wpe": WEIGHTS["wpe"][:config.n_ctx]}
+def sampled_twice(config, weights, options, *, use_tpu):
+    """The Samples of PROMPTS in two runs of one session, and the types of the graph's operations."""
     tokens, given = padded(PROMPTS)
-    options = {"length": [20, 9, 14, 30, 1, 30, 0], "temperature": 0.0}
     with graphs.session() as s:
         variables = gpt2.create_variables(config)
         limits = limits_for(**options)._replace(n_ctx=config.n_ctx)
-        usual, faster = [
-            sampling.sample(*gpt2.decoder(variables, config, use_tpu=use_tpu), tf.constant(tokens),
-                            tf.constant(given, tf.int32), per_row(len(tokens), **options), limits)
-            for use_tpu in (True, False)]
-        operations = {op.type for op in tf.get_default_graph().get_operations()}
-        operations |= {node.op for function in tf.get_default_graph().as_graph_def().library.function
-                       for node in function.node_def}
-        assert ("InplaceUpdate" in operations) == (config.n_ctx > 3)
+        found = sampling.sample(*gpt2.decoder(variables, config, use_tpu=use_tpu), tf.constant(tokens),
+                                tf.constant(given, tf.int32), per_row(len(tokens), **options), limits)
         for name, variable in variables.items():
             variable.load(weights[name], s)
         s.run(tf.local_variables_initializer())
-        expected = s.run(usual)
-        for _ in range(2):
-            found = s.run(faster)
-            np.testing.assert_array_equal(found.tokens, expected.tokens)
-            np.testing.assert_allclose(found.logprobs, expected.logprobs, atol=1e-4)
+        graph = tf.get_default_graph().as_graph_def()
+        types = {node.op for function in graph.library.function for node in function.node_def}
+        return [s.run(found) for _ in range(2)], types
+
+
+@pytest.mark.parametrize("usable", [True, False])
+@pytest.mark.parametrize("n_ctx", [CONFIG.n_ctx, 3])
+def test_kept_weights_and_a_cache_written_in_place_change_no_sample(usable, n_ctx, monkeypatch):
+    """Beyond the window, too, which n_ctx 3 reads in again one token at a time; and in a second run of the session."""
+    if not usable:
+        monkeypatch.setattr(kept, "usable", lambda dtype: False)
+    config = graphs.small_config(n_ctx=n_ctx)
+    weights = {**WEIGHTS, "wpe": WEIGHTS["wpe"][:n_ctx]}
+    options = {"length": [20, 9, 14, 30, 1, 30, 0], "temperature": 0.0}
+    (expected, _), _ = sampled_twice(config, weights, options, use_tpu=True)
+    runs, types = sampled_twice(config, weights, options, use_tpu=False)
+    assert ("InplaceUpdate" in types) == (n_ctx > 3)
+    assert (kept.OP in types) == kept.usable(tf.float32)
+    for found in runs:
+        np.testing.assert_array_equal(found.tokens, expected.tokens)
+        np.testing.assert_allclose(found.logprobs, expected.logprobs, atol=1e-4)
+
+
+@pytest.mark.parametrize("usable", [True, False])
+def test_tokens_drawn_in_bfloat16_have_nearly_the_logprobs_of_numpy(usable, monkeypatch):
+    monkeypatch.setattr(layers, "LIKELIEST", 5)
+    if not usable:
+        monkeypatch.setattr(kept, "usable", lambda dtype: False)
+    # Logits far from 0, as those of GPT-2 are: in bfloat16 they would be off by a quarter.
+    weights = {**WEIGHTS, "ln_f/b": WEIGHTS["ln_f/b"] + 4, "wte": WEIGHTS["wte"] - 2}
+    (found, again), types = sampled_twice(graphs.small_config(precision="bfloat16"), weights, {"length": 8},
+                                          use_tpu=False)
+    assert (kept.OP in types) == kept.usable(tf.bfloat16)
+    np.testing.assert_array_equal(found.tokens, again.tokens)
+    errors = []
+    for prompt, tokens, logprobs in zip(PROMPTS, found.tokens, found.logprobs):
+        text = np.array([[*prompt, *tokens]])[:, :CONFIG.n_ctx]
+        logits = reference.logits(weights, text, layers=CONFIG.n_layer, heads=CONFIG.n_head)[0, :, :NEVER]
+        wanted = np.log(reference.softmax(logits))[np.arange(text.size - 1), text[0, 1:]][len(prompt) - 1:]
+        assert logits.max() < -64
+        errors += list(np.abs(logprobs[:len(wanted)] - wanted))
+    assert len(errors) > 30 and max(errors) < 0.4 and np.mean(errors) < 0.1
 
 
 def test_samples_of_one_prompt_differ_with_the_seed_alone():

@@ -65,7 +65,7 @@ def generation_graph(config):
              prompts.make("class Encoder:", {"top_k": 7, "length": 5, "repetition_penalty": 1.2, "num_samples": 4})]
     rows = [row for prompt in texts for row in generation.rows_of(prompt, encoder, config.n_ctx)]
     limits, stops = generation.limits_of(config, encoder, texts)
-    input_fn = generation._input_fn(rows, dict(zip((p.stop for p in texts), stops)), encoder.eot, whole_batches=True)
+    input_fn = generation._input_fn(rows, dict(zip((p.stop for p in texts), stops)), encoder.eot)
     assert limits.draws and limits.penalties and limits.stops is not None and limits.largest == 40
     graph = tpu_graphs.graph_of(config, "infer", input_fn, limits=limits)
     assert any(node.op in ("While", "StatelessWhile") for node in tpu_graphs.program(graph))
@@ -142,7 +142,7 @@ def predicting(config, cores, hosts):
     prompt = prompts.make("def", {"length": 3})
     limits, _ = generation.limits_of(config, encoder, [prompt])
     rows = generation.rows_of(prompt, encoder, config.n_ctx)
-    input_fn = generation._input_fn(rows, {(): 1}, encoder.eot, whole_batches=True)
+    input_fn = generation._input_fn(rows, {(): 1}, encoder.eot)
 
     def build(config, tpu, sampling_limits):
         sizes.append(config.predict_batch_size)
