@@ -58,13 +58,13 @@ def predict(config, encoder, prompts, args):
 
 
 @contextlib.contextmanager
-def threads_for(rows):
+def threads_for(config, rows):
     """Inside, TensorFlow starts as many threads for an operation as generate `rows` samples at once the fastest.
 
-    Reading weights for one sample, a core alone is nearly as fast as two, and to hand work over costs more than it
-    gives: 9.6 ms a token instead of 11.6 (bfloat16, 124M).  Machines with more cores have not been measured.
+    One core reads bfloat16 weights nearly as fast as two, and to hand work over costs more than the second one gives:
+    9.6 ms a token of one sample instead of 11.6 (124M).  In float32 it does not, and more cores were not at hand.
     """
-    if rows > 1 or workers.cores() != 2 or THREADS in os.environ:
+    if rows > 1 or config.precision == "float32" or workers.cores() != 2 or THREADS in os.environ:
         yield
         return
     os.environ[THREADS] = "1"  # all sessions share the threads of the first one, whatever their own configs say
@@ -107,7 +107,7 @@ def draw(config, tpu, path, input_fn, limits):
     """The dict of each row of `input_fn`, from the weights at `path`; a TPU's batch gets rows for all of its cores."""
     try:
         built = estimators.build_estimator(config, tpu, sampling_limits=limits)
-        with threads_for(config.predict_batch_size):
+        with threads_for(config, config.predict_batch_size):
             yield from built.predict(input_fn, checkpoint_path=path)
     except ValueError as error:  # before the first row: only now the estimator has asked the TPU for its size
         cores = re.search(r"predict batch size \d+ must be divisible by number of replicas (\d+)", str(error))

@@ -20,7 +20,7 @@ def run(config, encoder, given, args):
         raise UserError("--interactive runs on this machine's CPU or GPU; leave --tpu out, or give a --predict_file")
     path = generation.weights_path(config, encoder)
     generation.store(config, "")  # a path that cannot be written is said before anything is typed
-    with generation.threads_for(1):
+    with generation.threads_for(config, 1):
         decoder = Decoder(config, encoder, path)
     number = 0
     for line in _lines(shown=not args.json):

@@ -97,7 +97,7 @@ def _summary(args, config, batch, found, ends, bandwidth):
     for (side, precision), values in rates.items():
         name, median = (side, precision), statistics.median(values)
         # A step reads every weight once, whatever the batch; of the embeddings, wte alone and as the output layer.
-        limit = batch * bandwidth / _bytes_a_step(config, side, precision)
+        limit = batch * bandwidth / _bytes_a_step(config, precision)
         cpu, first = (statistics.median(turn[key] for turn in found[name]) for key in ("cpu", "first"))
         figures[name] = {
             "tokens_per_second": round(median, 1), "lowest": round(min(values), 1), "highest": round(max(values), 1),
@@ -149,10 +149,10 @@ def prompts_of(args, n_vocab, batch):
     return np.random.default_rng(args.seed).integers(0, n_vocab - 1, [batch, args.prompt], np.int32)
 
 
-def _bytes_a_step(config, side, precision):
-    """Of the weights, as they are stored while generating: ours keep wte, and so the output layer, in float32."""
-    return sum(math.prod(weight.shape) * PRECISIONS["float32" if side == "ours" and weight.name == "wte" else precision]
-               for weight in weight_format.weight_list(config) if weight.name != "wpe")
+def _bytes_a_step(config, precision):
+    """Of the weights."""
+    return sum(math.prod(weight.shape) for weight in weight_format.weight_list(config) if weight.name != "wpe") \
+        * PRECISIONS[precision]
 
 
 def _parameters(config):

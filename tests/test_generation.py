@@ -125,14 +125,18 @@ def test_a_mistake_in_a_file_prints_and_stores_nothing(random_run, tmp_path, cap
     assert capsys.readouterr().out == ""
 
 
-def test_one_sample_on_two_cores_is_generated_by_one_thread_unless_the_user_says_otherwise(monkeypatch):
+def test_one_sample_in_bfloat16_on_two_cores_is_generated_by_one_thread_unless_the_user_says_otherwise(monkeypatch):
     monkeypatch.delenv(generation.THREADS, raising=False)
     monkeypatch.setattr(generation.workers, "cores", lambda: 2)
-    with generation.threads_for(1):
-        assert os.environ[generation.THREADS] == "1"
-    with generation.threads_for(2):
-        assert generation.THREADS not in os.environ
+    config = graphs.small_config(precision="bfloat16")
+
+    def threads(config, rows):
+        with generation.threads_for(config, rows):
+            return os.environ.get(generation.THREADS)
+    assert threads(config, 1) == "1"
+    assert threads(config, 2) is None and threads(graphs.small_config(), 1) is None
     monkeypatch.setenv(generation.THREADS, "2")
-    with generation.threads_for(1):
-        assert os.environ[generation.THREADS] == "2"
-    assert os.environ[generation.THREADS] == "2"
+    assert threads(config, 1) == os.environ[generation.THREADS] == "2"
+    monkeypatch.delenv(generation.THREADS)
+    monkeypatch.setattr(generation.workers, "cores", lambda: 4)
+    assert threads(config, 1) is None
