@@ -5,7 +5,6 @@ the one that misses another starts its own program again, which goes on from the
 """
 import contextlib
 import os
-import re
 import signal
 import socket
 import sys
@@ -14,6 +13,7 @@ import time
 
 import tensorflow.compat.v1 as tf
 
+import session_hooks
 import strategies
 from models import saved, scalars
 
@@ -37,9 +37,7 @@ class Together(tf.train.SessionRunHook):
         hooks, self._last_step = [self], target if last else None
         if strategies.index() == 0:
             # Of several hosts an Estimator saves only if it writes summaries of its own as well (TensorFlow 2.15.1).
-            saver = tf.train.CheckpointSaverHook(estimator.model_dir, save_graph_def=False,
-                                                 save_steps=estimator.config.save_checkpoints_steps)
-            hooks += [progress, saver]
+            hooks += [progress, session_hooks.Saver(estimator)]
         spec = tf.estimator.TrainSpec(input_fn, max_steps=target, hooks=hooks)
         # Nothing is evaluated in here.
         idle = tf.estimator.EvalSpec(input_fn, steps=1, start_delay_secs=0, throttle_secs=FOREVER)
@@ -57,7 +55,7 @@ class Together(tf.train.SessionRunHook):
             self._watch.end()  # the others may leave
 
     def _is_saved(self):
-        return re.search(rf"-{self._step}$", saved.latest(self._model_dir) or "")
+        return saved.is_at(self._model_dir, self._step)
 
     def _may_leave(self):
         """Whether the others may be gone: who is done leaves, while this host may still be closing its session."""

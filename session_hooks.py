@@ -9,7 +9,7 @@ import time
 
 import tensorflow.compat.v1 as tf
 
-from models import scalars
+from models import saved, scalars
 
 LINE_SECONDS = 5  # between progress lines
 SCALARS_STEPS = 10  # between points in TensorBoard
@@ -131,6 +131,23 @@ def duration(seconds):
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+class Saver(tf.train.CheckpointSaverHook):
+    """Saves as an Estimator's own hook, but not at once what the session has just restored.
+
+    So a checkpoint is written once for each evaluation, not twice, and the graph into TensorBoard's file once a run.
+    """
+
+    def __init__(self, estimator):
+        super().__init__(estimator.model_dir, save_steps=estimator.config.save_checkpoints_steps, save_graph_def=False)
+
+    def after_create_session(self, session, coord):
+        step = session.run(self._global_step_tensor)
+        if saved.is_at(self._checkpoint_dir, step):
+            self._timer.update_last_triggered_step(step)
+        else:
+            super().after_create_session(session, coord)
 
 
 class Interrupted(Exception):

@@ -118,7 +118,9 @@ def _train_to(estimator, config, train_set, encoder, step, target, stop, watch, 
             if together:
                 together.train(estimator, input_fn, target, progress, last=target == config.max_steps)
             else:
-                estimator.train(input_fn, max_steps=target, hooks=[progress, stop])
+                # A TPUEstimator counts on its own hook where a TPU makes many steps at once.
+                savers = [] if estimator.config.cluster else [session_hooks.Saver(estimator)]
+                estimator.train(input_fn, max_steps=target, hooks=[progress, stop, *savers])
         except (tf.train.NanLossDuringTrainingError, tf.errors.OpError) as error:
             if any(words in str(error) for words in storage.FULL):
                 raise UserError(f'"model_dir" {config.model_dir}: no space left on the disk; make room and run again')

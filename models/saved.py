@@ -24,6 +24,11 @@ def latest(model_dir):
     return tf.train.latest_checkpoint(model_dir)
 
 
+def is_at(model_dir, step):
+    """Whether the newest checkpoint is that of `step`."""
+    return _number(latest(model_dir) or "") == step
+
+
 def whole(model_dir):
     """Path of the newest checkpoint whose every byte can be read, or None where there never was one.
 

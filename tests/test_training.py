@@ -31,6 +31,19 @@ def test_training_evaluates_after_each_chunk_and_stops_exactly_at_max_steps(run_
     assert json.loads((tmp_path / "run" / "config.json").read_text())["n_embd"] == 32
 
 
+def test_every_checkpoint_is_written_once_and_no_graph_after_the_first(run_config, tmp_path):
+    config = run_config(max_steps=10)
+    for _ in range(2):  # the second call finds the run finished
+        assert main.main(["--model", config]) == 0
+    assert main.main(["--model", config, "--set", "max_steps=13"]) == 0
+    tf.summary.FileWriterCache.get(str(tmp_path / "run")).flush()  # as the end of a process does
+    events = [event for path in sorted((tmp_path / "run").glob("*tfevents*"))
+              for event in tf.train.summary_iterator(str(path))]
+    assert [event.step for event in events
+            if event.session_log.status == tf.SessionLog.CHECKPOINT] == [0, 4, 8, 10, 12, 13]
+    assert sum(bool(event.graph_def) for event in events) == 2  # when the writer is opened, and with the first save
+
+
 def test_training_learns(run_config, tmp_path):
     assert main.main(["--model", run_config(max_steps=60, train_steps=60)]) == 0
     evaluation = scalars_of(tmp_path / "run" / "eval")
