@@ -93,8 +93,9 @@ def _ours(stretches, config, device, *, xla):
         watch=session_hooks.SpikeWatch(), say=lambda line: None)
     chunk = min(config.max_steps, inputs.longest_chunk(config, found))
     input_fn = inputs.make_train_input_fn(config, found, config.n_vocab - 1, start_step=0, stop_step=chunk)
-    estimators.build_estimator(config).train(input_fn, max_steps=chunk,
-                                             hooks=[progress, session_hooks.StopOnSignal(), InTurns()])
+    estimator = estimators.build_estimator(config)
+    estimator.train(input_fn, max_steps=chunk, hooks=[progress, session_hooks.StopOnSignal(),
+                                                      session_hooks.Saver(estimator), InTurns()])
 
 
 def _cluster_by_xla(tf, estimators):
