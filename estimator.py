@@ -192,6 +192,17 @@ def make_folder(config):
                         " a folder that can")
 
 
+def check_room(config, path):
+    """Raises UserError where the next checkpoint, as large as that at `path`, would not fit the disk of model_dir."""
+    if path is None or storage.is_remote(config.model_dir):  # the first one is written before the first step
+        return
+    needed = sum(os.path.getsize(file) for file in glob.glob(glob.escape(path) + ".*"))
+    free = shutil.disk_usage(config.model_dir).free
+    if free < needed:
+        raise UserError(f'"model_dir" {config.model_dir}: {free / 1e9:.1f} GB are left on its disk, and the next'
+                        f" checkpoint takes {needed / 1e9:.1f} GB; make room and run again")
+
+
 def save_run(config, encoder, train_set):
     """Writes the resolved config and the fingerprints of vocabulary and shards beside the checkpoints."""
     try:

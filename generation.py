@@ -49,7 +49,8 @@ def predict(config, encoder, prompts, args):
     if not args.tpu:  # whose cores share every batch
         config = dataclasses.replace(config, predict_batch_size=min(config.predict_batch_size, len(rows)))
     input_fn = _input_fn(rows, first_states, encoder.eot)
-    with saved.reading(path or config.init_checkpoint):
+    threads = threads_for(config, config.predict_batch_size, max(len(row.tokens) for row in rows), limits.length)
+    with saved.reading(path or config.init_checkpoint), threads:
         for number, (row, drawn) in enumerate(zip(rows, draw(config, args.tpu, path, input_fn, limits))):
             count = drawn["count"]
             show(config, number, finish(encoder, row.prompt, drawn["tokens"][:count], drawn["logprobs"][:count]),
@@ -58,20 +59,32 @@ def predict(config, encoder, prompts, args):
 
 
 @contextlib.contextmanager
-def threads_for(config, rows):
+def threads_for(config, rows, prompt=1, length=1):
     """Inside, TensorFlow starts as many threads for an operation as generate `rows` samples at once the fastest.
 
-    One core reads bfloat16 weights nearly as fast as two, and to hand work over costs more than the second one gives:
-    9.6 ms a token of one sample instead of 11.6 (124M).  In float32 it does not, and more cores were not at hand.
+    One core that multiplies bfloat16 reads weights nearly as fast as two, and to hand work over costs more than the
+    second one gives: 9.6 ms a token of one sample instead of 11.6 (124M).  A `prompt` that is long beside the `length`
+    of what follows, float32 and several samples have work for both; more cores were not at hand.
     """
-    if rows > 1 or config.precision == "float32" or workers.cores() != 2 or THREADS in os.environ:
+    if rows > 1 or prompt > 4 * length or config.precision == "float32" or workers.cores() != 2 \
+            or not multiplies_bfloat16() or THREADS in os.environ:
         yield
         return
-    os.environ[THREADS] = "1"  # all sessions share the threads of the first one, whatever their own configs say
+    # All sessions share the threads of the first one, whatever their own configs say: none may be opened before.
+    os.environ[THREADS] = "1"
     try:
         yield
     finally:
-        del os.environ[THREADS]
+        os.environ.pop(THREADS, None)
+
+
+def multiplies_bfloat16():
+    """Whether the processor does, as Linux tells it."""
+    try:
+        with open("/proc/cpuinfo") as f:
+            return bool(re.search("avx512_bf16|amx_bf16", f.read()))
+    except OSError:
+        return False
 
 
 def weights_path(config, encoder):
@@ -107,8 +120,7 @@ def draw(config, tpu, path, input_fn, limits):
     """The dict of each row of `input_fn`, from the weights at `path`; a TPU's batch gets rows for all of its cores."""
     try:
         built = estimators.build_estimator(config, tpu, sampling_limits=limits)
-        with threads_for(config, config.predict_batch_size):
-            yield from built.predict(input_fn, checkpoint_path=path)
+        yield from built.predict(input_fn, checkpoint_path=path)
     except ValueError as error:  # before the first row: only now the estimator has asked the TPU for its size
         cores = re.search(r"predict batch size \d+ must be divisible by number of replicas (\d+)", str(error))
         if "num_hosts" in str(error):
@@ -166,7 +178,8 @@ def _input_fn(rows, first_states, eot):
     def input_fn(params):
         batch = params["batch_size"]
         fillers = -len(rows) % batch
-        width = max(len(row.tokens) for row in rows)
+        # At least 2: what reads a single token is the decoding loop's way, whose products keep copies of the weights.
+        width = max(2, *(len(row.tokens) for row in rows))
         prompts = [row.prompt for row in rows]
         numbers = {"given": [len(row.tokens) for row in rows], "seed": [row.seed for row in rows],
                    "stop": [first_states[prompt.stop] for prompt in prompts]}

@@ -37,7 +37,7 @@ class Together(tf.train.SessionRunHook):
         hooks, self._last_step = [self], target if last else None
         if strategies.index() == 0:
             # Of several hosts an Estimator saves only if it writes summaries of its own as well (TensorFlow 2.15.1).
-            hooks += [progress, session_hooks.Saver(estimator)]
+            hooks += [session_hooks.Saver(estimator), progress]
         spec = tf.estimator.TrainSpec(input_fn, max_steps=target, hooks=hooks)
         # Nothing is evaluated in here.
         idle = tf.estimator.EvalSpec(input_fn, steps=1, start_delay_secs=0, throttle_secs=FOREVER)

@@ -136,7 +136,8 @@ def duration(seconds):
 class Saver(tf.train.CheckpointSaverHook):
     """Saves as an Estimator's own hook, but not at once what the session has just restored.
 
-    So a checkpoint is written once for each evaluation, not twice, and the graph into TensorBoard's file once a run.
+    So a checkpoint is written once for each evaluation, not twice, and the graph not anew into TensorBoard's file.
+    Stands before Progress, which flushes that file at the end.
     """
 
     def __init__(self, estimator):

@@ -58,6 +58,7 @@ def _train(config, encoder, tpu, strategy, train_set, eval_set):
     if step >= config.max_steps:
         print(f'{config.model_dir} is done: step {step} of {config.max_steps}; raise "max_steps" to go on')
         return 0
+    estimators.check_room(config, path)
     estimator = estimators.build_estimator(config, tpu, strategy=strategy)
     estimators.check_cores(estimator, config, "train_batch_size", *(["eval_batch_size"] if eval_set else []))
     if strategies.is_first(strategy):
@@ -120,7 +121,7 @@ def _train_to(estimator, config, train_set, encoder, step, target, stop, watch, 
             else:
                 # A TPUEstimator counts on its own hook where a TPU makes many steps at once.
                 savers = [] if estimator.config.cluster else [session_hooks.Saver(estimator)]
-                estimator.train(input_fn, max_steps=target, hooks=[progress, stop, *savers])
+                estimator.train(input_fn, max_steps=target, hooks=[*savers, progress, stop])
         except (tf.train.NanLossDuringTrainingError, tf.errors.OpError) as error:
             if any(words in str(error) for words in storage.FULL):
                 raise UserError(f'"model_dir" {config.model_dir}: no space left on the disk; make room and run again')

@@ -150,7 +150,7 @@ def prompts_of(args, n_vocab, batch):
 
 
 def _bytes_a_step(config, precision):
-    """Of the weights."""
+    """Of the weights but wpe: what a step reads."""
     return sum(math.prod(weight.shape) for weight in weight_format.weight_list(config) if weight.name != "wpe") \
         * PRECISIONS[precision]
 
@@ -209,10 +209,11 @@ def _our_turns(args, precision):
         if any(sample["count"] != length for sample in samples):
             raise UserError("a sample ended before its length; give another --seed")
         return seconds, [sample["tokens"].tolist() for sample in samples]
-    while True:
-        (first, _), _ = run(1)
-        (seconds, cpu), tokens = run(args.length)
-        yield {"first": first, "all": seconds, "cpu": cpu}, tokens
+    with generation.threads_for(config, batch, args.prompt, args.length):
+        while True:
+            (first, _), _ = run(1)
+            (seconds, cpu), tokens = run(args.length)
+            yield {"first": first, "all": seconds, "cpu": cpu}, tokens
 
 
 def _their_turns(args, precision):

@@ -94,8 +94,8 @@ def _ours(stretches, config, device, *, xla):
     chunk = min(config.max_steps, inputs.longest_chunk(config, found))
     input_fn = inputs.make_train_input_fn(config, found, config.n_vocab - 1, start_step=0, stop_step=chunk)
     estimator = estimators.build_estimator(config)
-    estimator.train(input_fn, max_steps=chunk, hooks=[progress, session_hooks.StopOnSignal(),
-                                                      session_hooks.Saver(estimator), InTurns()])
+    estimator.train(input_fn, max_steps=chunk, hooks=[session_hooks.Saver(estimator), progress,
+                                                      session_hooks.StopOnSignal(), InTurns()])
 
 
 def _cluster_by_xla(tf, estimators):

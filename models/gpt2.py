@@ -41,7 +41,8 @@ def cast_weights(variables, config):
 
 
 def keep_weights(variables, config):
-    """Tensors to generate with, token by token: as cast_weights, but what is cast is so once for a session.
+    """Weights to generate with, token by token: as cast_weights, but what is cast is so once for a session, in which
+    the variables must not change any more.
 
     Local variables hold them, so this is for CPUs and GPUs alone, and for graphs whose local variables are initialised
     after the weights.  Matrices in bfloat16 stand there transposed, [O, I]: oneDNN reads that up to twice as fast for
@@ -54,7 +55,7 @@ def keep_weights(variables, config):
         return tf.Variable(tf.cast(value, dtype), trainable=False, use_resource=True,
                            collections=[tf.GraphKeys.LOCAL_VARIABLES]).read_value()
     if dtype != tf.float32:
-        for name in [name for name in weights if "/c_" in name]:
+        for name in filter(lambda name: "/c_" in name, weights):
             matrix = weights[name].shape.rank == 3
             weights[name] = cast(tf.transpose(weights[name][0]) if matrix else weights[name])
             if matrix and usable:

@@ -15,6 +15,9 @@ from tensorflow.python.framework import op_def_library
 OP, KERNEL = "_MklNativeFusedMatMul", attr_value_pb2.AttrValue(s=b"MklNameChangeOp")
 
 
+SWITCH = "TF_ENABLE_ONEDNN_OPTS"  # TensorFlow's own
+
+
 class Kept(NamedTuple):
     """A matrix that `dense` may keep."""
     matrix: tf.Tensor  # [O, I]
@@ -47,12 +50,12 @@ def matrices(weights):
 @functools.lru_cache(maxsize=None)
 def usable(dtype):
     """Whether TensorFlow has `dense` for `dtype` on this machine's processor, and no GPU does the work."""
-    if tf.config.list_physical_devices("GPU") or os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0":
+    if tf.config.list_physical_devices("GPU") or os.environ.get(SWITCH, "").lower() in ("0", "false"):
         return False
     with tf.Graph().as_default(), tf.Session() as session:
         x = tf.placeholder(dtype, [1, 1])
         try:
             session.run([dense(x, Kept(x), x[0], gelu=True), dense(x, Kept(x), x[0], plus=x)], {x: [[1.0]]})
-        except (tf.errors.OpError, RuntimeError):  # RuntimeError: no such operation at all
+        except (tf.errors.OpError, RuntimeError, TypeError, ValueError):  # no kernel, no such operation, or another
             return False
     return True

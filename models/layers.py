@@ -128,7 +128,7 @@ def heads(x, b, *, n_head, time):
 def _split(x, *, n_head, time):
     rows, width = sizes(x)
     size = width // 3 // n_head
-    if time == 1:  # nothing to transpose
+    if isinstance(time, int) and time == 1:  # nothing to transpose
         q, k, v = tf.unstack(tf.reshape(x, [rows, 3, n_head, 1, size]), axis=1)  # [B, H, 1, D] each
     else:
         x = tf.reshape(x, [rows // time, time, 3, n_head, size])  # [B, T, 3, H, D]
@@ -195,7 +195,7 @@ def _softmax_piece(weights, upstream):
 def masked_softmax(scores, visible):
     """Softmax over the last axis of scores [B, H, T, S] where `visible` bool [T, S] or [B, 1, T, S] -> as scores."""
     def weights_of(scores):
-        # Of the mask, which is smaller, once for all layers, a selection costs next to nothing.
+        # Selected in the mask, which is smaller and the same for all layers, and added; scores are finite.
         mask = tf.where_v2(visible, 0.0, HIDDEN)
         return tf.cast(tf.nn.softmax(tf.cast(scores, tf.float32) + mask), scores.dtype)
 
@@ -243,7 +243,8 @@ def quick_logits(hidden, wte, output):
     row in bfloat16, which is half as much to read.
 
     Of the latter, each row's LIKELIEST logits are computed anew in float32: a bfloat16 logit of -80 is one of -80.5 as
-    well.  The others are off by 0.02 to 0.07 at most, about what rounding `hidden` to bfloat16 has done before.
+    well.  The others are off by 1/512 of their distance from the row's mean and the rounding of the table, which is
+    about what the rounding of `hidden` has done before (benchmarks/RESULTS.md).
     """
     if output.matrix.dtype == tf.float32:
         return kept.dense(tf.cast(hidden, tf.float32), output)

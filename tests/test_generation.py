@@ -125,18 +125,41 @@ def test_a_mistake_in_a_file_prints_and_stores_nothing(random_run, tmp_path, cap
     assert capsys.readouterr().out == ""
 
 
-def test_one_sample_in_bfloat16_on_two_cores_is_generated_by_one_thread_unless_the_user_says_otherwise(monkeypatch):
+@pytest.fixture
+def threads(random_run, capsys, monkeypatch):
+    """Function (*arguments) -> the number of threads that main.py lets TensorFlow start when it generates."""
     monkeypatch.delenv(generation.THREADS, raising=False)
     monkeypatch.setattr(generation.workers, "cores", lambda: 2)
-    config = graphs.small_config(precision="bfloat16")
+    monkeypatch.setattr(generation, "multiplies_bfloat16", lambda: True)
+    seen = []
+    monkeypatch.setattr(generation, "draw", lambda *given: seen.append(os.environ.get(generation.THREADS)) or iter([]))
 
-    def threads(config, rows):
-        with generation.threads_for(config, rows):
-            return os.environ.get(generation.THREADS)
-    assert threads(config, 1) == "1"
-    assert threads(config, 2) is None and threads(graphs.small_config(), 1) is None
+    def threads(*arguments):
+        assert main.main(["--model", random_run, "--predict_text", "def " * 9, *arguments]) == 0
+        return seen.pop()
+    return threads
+
+
+BFLOAT16 = ("--set", "precision=bfloat16")
+
+
+def test_one_sample_in_bfloat16_on_two_cores_is_generated_by_one_thread(threads):
+    assert threads(*BFLOAT16) == "1"
+    assert generation.THREADS not in os.environ
+
+
+@pytest.mark.parametrize("arguments", [
+    (), (*BFLOAT16, "--length", "2"), (*BFLOAT16, "--num_samples", "2", "--set", "predict_batch_size=2")])
+def test_what_has_work_for_both_cores_is_generated_by_both(threads, arguments):
+    assert threads(*arguments) is None
+
+
+@pytest.mark.parametrize("name, other", [("multiplies_bfloat16", False), ("cores", 4)])
+def test_other_machines_generate_by_all_cores(threads, name, other, monkeypatch):
+    monkeypatch.setattr(generation.workers if name == "cores" else generation, name, lambda: other)
+    assert threads(*BFLOAT16) is None
+
+
+def test_the_user_s_number_of_threads_holds(threads, monkeypatch):
     monkeypatch.setenv(generation.THREADS, "2")
-    assert threads(config, 1) == os.environ[generation.THREADS] == "2"
-    monkeypatch.delenv(generation.THREADS)
-    monkeypatch.setattr(generation.workers, "cores", lambda: 4)
-    assert threads(config, 1) is None
+    assert threads(*BFLOAT16) == os.environ[generation.THREADS] == "2"

@@ -36,12 +36,18 @@ def test_every_checkpoint_is_written_once_and_no_graph_after_the_first(run_confi
     for _ in range(2):  # the second call finds the run finished
         assert main.main(["--model", config]) == 0
     assert main.main(["--model", config, "--set", "max_steps=13"]) == 0
-    tf.summary.FileWriterCache.get(str(tmp_path / "run")).flush()  # as the end of a process does
     events = [event for path in sorted((tmp_path / "run").glob("*tfevents*"))
               for event in tf.train.summary_iterator(str(path))]
     assert [event.step for event in events
             if event.session_log.status == tf.SessionLog.CHECKPOINT] == [0, 4, 8, 10, 12, 13]
     assert sum(bool(event.graph_def) for event in events) == 2  # when the writer is opened, and with the first save
+
+
+def test_resumed_run_whose_next_checkpoint_would_not_fit_the_disk_ends_before_a_step(finished, monkeypatch):
+    usage = shutil.disk_usage(".")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    said = mistake("--model", finished, "--set", "max_steps=1000")
+    assert "0.0 GB are left on its disk" in said and "make room" in said
 
 
 def test_training_learns(run_config, tmp_path):
