@@ -13,8 +13,6 @@ from tensorflow.python.framework import op_def_library
 
 # What grappler makes of a product with a bias.  It would mark constants alone, and what a loop reads is none.
 OP, KERNEL = "_MklNativeFusedMatMul", attr_value_pb2.AttrValue(s=b"MklNameChangeOp")
-
-
 SWITCH = "TF_ENABLE_ONEDNN_OPTS"  # TensorFlow's own
 
 

@@ -30,6 +30,11 @@ def session():
         yield made
 
 
+def all_nodes(definition):
+    """The NodeDefs of a GraphDef, with those of its functions."""
+    return [*definition.node, *(node for function in definition.library.function for node in function.node_def)]
+
+
 def run_network(config, weights, tokens, function):
     """The value of function(weights as the network computes with, tokens tensor), with these NumPy weights."""
     with session() as s:

@@ -277,8 +277,7 @@ def test_no_python_operation_stands_in_the_pipeline(tmp_path):
     with graphs.session():
         found = corpus.find(config, corpus.TRAIN)
         inputs.make_train_input_fn(config, found, EOT, start_step=0, stop_step=9)({"batch_size": 3})
-        graph = tf.get_default_graph().as_graph_def()
-        nodes = list(graph.node) + [node for function in graph.library.function for node in function.node_def]
+        nodes = graphs.all_nodes(tf.get_default_graph().as_graph_def())
     assert not [node.name for node in nodes if "PyFunc" in node.op]
 
 

@@ -14,7 +14,7 @@ import training
 from configs import schema
 from encoder import bpe
 from errors import UserError
-from tests import tpu_graphs
+from tests import graphs, tpu_graphs
 
 HOSTS, CORES = 4, 32
 POD = tpu_graphs.tpu_with(HOSTS)
@@ -24,7 +24,7 @@ def evaluation(config, tpu):
     """NodeDefs of the graph and its functions for an evaluation on the pod, which is named to us as `tpu`."""
     input_fn = inputs.make_eval_input_fn(config, corpus.find(config, corpus.EVAL), 299)
     graph = tpu_graphs.graph_of(config, "eval", input_fn, cores=CORES, hosts=HOSTS, tpu=tpu)
-    return [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    return graphs.all_nodes(graph)
 
 
 def test_every_core_of_a_pod_evaluates_its_rows_of_one_batch(run_config):
@@ -89,8 +89,8 @@ def test_hosts_of_a_pod_read_the_rows_of_one_global_batch(step, run_config):
     np.testing.assert_array_equal(np.concatenate(hosts, 2), read(real, {"batch_size": 64}, 3))
     assert len({row.tobytes() for row in np.concatenate(hosts, 2)[0, 0]}) == 64  # no two read the same
     # Each host feeds its own cores, in the order in which the model counts them.
-    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
-    enqueued = [(node.device, node.attr["device_ordinal"].i) for node in nodes if node.op == "InfeedEnqueueTuple"]
+    enqueued = [(node.device, node.attr["device_ordinal"].i) for node in graphs.all_nodes(graph)
+                if node.op == "InfeedEnqueueTuple"]
     assert sorted(enqueued) == [(f"/job:worker/task:{host}/device:CPU:0", core) for host in range(HOSTS)
                                 for core in range(CORES // HOSTS)]
 

@@ -119,23 +119,22 @@ def sampled_twice(config, weights, options, *, use_tpu):
         for name, variable in variables.items():
             variable.load(weights[name], s)
         s.run(tf.local_variables_initializer())
-        graph = tf.get_default_graph().as_graph_def()
-        types = {node.op for function in graph.library.function for node in function.node_def}
+        types = {node.op for node in graphs.all_nodes(tf.get_default_graph().as_graph_def())}
         return [s.run(found) for _ in range(2)], types
 
 
-@pytest.mark.parametrize("usable", [True, False])
-@pytest.mark.parametrize("n_ctx", [CONFIG.n_ctx, 3])
-def test_kept_weights_and_a_cache_written_in_place_change_no_sample(usable, n_ctx, monkeypatch):
+@pytest.mark.parametrize("usable, changes", [
+    (True, {}), (True, {"n_ctx": 3}), (False, {}), (False, {"n_ctx": 3}), (False, {"precision": "bfloat16"})])
+def test_kept_weights_and_a_cache_written_in_place_change_no_sample(usable, changes, monkeypatch):
     """Beyond the window, too, which n_ctx 3 reads in again one token at a time; and in a second run of the session."""
     if not usable:
         monkeypatch.setattr(kept, "usable", lambda dtype: False)
-    config = graphs.small_config(n_ctx=n_ctx)
-    weights = {**WEIGHTS, "wpe": WEIGHTS["wpe"][:n_ctx]}
+    config = graphs.small_config(**changes)
+    weights = {**WEIGHTS, "wpe": WEIGHTS["wpe"][:config.n_ctx]}
     options = {"length": [20, 9, 14, 30, 1, 30, 0], "temperature": 0.0}
     (expected, _), _ = sampled_twice(config, weights, options, use_tpu=True)
     runs, types = sampled_twice(config, weights, options, use_tpu=False)
-    assert ("InplaceUpdate" in types) == (n_ctx > 3)
+    assert ("InplaceUpdate" in types) == (config.n_ctx > 3)
     assert (kept.OP in types) == kept.usable(tf.float32)
     for found in runs:
         np.testing.assert_array_equal(found.tokens, expected.tokens)
