@@ -40,6 +40,19 @@ def quiet():
         # training.  Here it is an error, and the next start goes on as it should.
         monitored_session._PREEMPTION_ERRORS = ()
         error_handling._IGNORED_ERRORS = ()
+    error_handling.ErrorRendezvous = _Rendezvous
+
+
+class _Rendezvous(error_handling.ErrorRendezvous):
+    """What the threads of a TPUEstimator on a TPU failed by, of which the first that was noted is raised.
+
+    A thread that fed or fetched when the training failed finds the session closed, and may say so before the training
+    says why (TensorFlow 2.15.1).  That is no reason.
+    """
+
+    def record_error(self, source, exc_info, session=None):
+        if source not in ("infeed", "outfeed") or "closed Session" not in str(exc_info[1]):
+            super().record_error(source, exc_info, session)
 
 
 def build_estimator(config, tpu=None, sampling_limits=None, strategy=None):

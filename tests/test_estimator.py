@@ -7,7 +7,9 @@ import sys
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
+from tensorflow_estimator.python.estimator.tpu import error_handling
 
+import estimator as estimators
 import main
 from tests.runs import ROOT, command, damage, mistake, weights_of
 
@@ -132,3 +134,25 @@ def test_checkpoint_that_finds_no_room_is_one_line(run_config, tmp_path):
     error, = limited.stderr.splitlines()
     assert limited.returncode == 2 and "no space left on the disk" in error and str(tmp_path / "run") in error
     assert command("--model", config).returncode == 0
+
+
+def test_what_a_training_on_a_tpu_failed_by_is_not_hidden_by_a_thread_that_found_its_session_closed():
+    estimators.quiet()
+    with tf.Graph().as_default():
+        session, failing = tf.Session(), tf.debugging.check_numerics(tf.math.log(tf.random.uniform([], -2, -1)), "why")
+        found = error_handling.ErrorRendezvous(num_sources=3)
+        with found.catch_errors("training_loop"):
+            try:
+                session.run(failing)
+            finally:
+                session.close()
+                with found.catch_errors("outfeed", session):  # it is heard first
+                    session.run(failing)
+                found.record_done("infeed")
+        with pytest.raises(tf.errors.InvalidArgumentError, match="why"):
+            found.raise_errors()
+        found = error_handling.ErrorRendezvous(num_sources=3)
+        with found.catch_errors("training_loop"):
+            session.run(failing)
+        with pytest.raises(RuntimeError, match="closed Session"):
+            found.raise_errors()
