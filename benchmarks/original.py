@@ -40,7 +40,7 @@ def choices():
         "residual_scale": Choice("attention's projection starts at 0.02, the MLP's at 0.02 / sqrt(n_layer)", {},
                                  lambda names: [(weights, "weight_list", _residual_scale(weights.weight_list))]),
         "vector_decay": Choice("weight decay on gains and biases too", {},
-                               lambda names: [(optimizers._Decoupled, "_resource_apply_dense", _decay_all)]),
+                               lambda names: [(optimizers._Decoupled, "_decay_of", _decay_all)]),
         "no_clipping": Choice("gradients are not clipped", {"grad_clip": 0}),
         "one_window": Choice(f"one random window out of {STITCH} joined documents", {},
                              lambda names: [(inputs, "make_train_input_fn", _one_window)]),
@@ -85,11 +85,9 @@ def _residual_scale(weight_list):
     return scaled
 
 
-def _decay_all(self, grad, variable):
-    """optimizers._Decoupled's update with decay of tensors of any rank."""
-    shrunk = variable.assign_sub(self._rate * self._config.weight_decay * variable, read_value=False)
-    with tf.control_dependencies([shrunk]):
-        return self._update(grad, variable)
+def _decay_all(self, variable):
+    """optimizers._Decoupled's decay for tensors of any rank."""
+    return self._config.weight_decay
 
 
 def _one_window(config, found, eot, *, start_step, stop_step):

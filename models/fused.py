@@ -46,6 +46,28 @@ def pays(*tensors):
 
 def one_pass(function, *tensors, **keywords):
     """function(*tensors, **keywords) in one pass, without a gradient; `keywords` are no tensors."""
+    return _compiled(function, **keywords)(*tensors)
+
+
+def update(function, variables, *tensors, **keywords):
+    """An operation that gives each of the resource `variables`, all float32, its new value, in place: they are
+    function(*values, *tensors, **keywords).
+    """
+    handles = [variable.handle for variable in variables]
+    return _compiled(_assign, values=function, count=len(handles), **keywords)(*handles, *tensors).op
+
+
+def _assign(*tensors, values, count, **keywords):
+    handles, tensors = tensors[:count], tensors[count:]
+    # Handles instead of values: XLA then writes into the variables' own memory.
+    old = [tf.raw_ops.ReadVariableOp(resource=handle, dtype=tf.float32) for handle in handles]
+    for handle, value in zip(handles, values(*old, *tensors, **keywords)):
+        tf.raw_ops.AssignVariableOp(resource=handle, value=value)
+    return tf.constant(True)  # what returns nothing is not there to wait for
+
+
+def _compiled(function, **keywords):
+    """`function` with these keywords, compiled, one for each graph."""
     # In the graph itself, because what is compiled refers to it: a table elsewhere would keep each graph for ever.
     graph = tf.get_default_graph()
     if not hasattr(graph, COMPILED):
@@ -55,7 +77,7 @@ def one_pass(function, *tensors, **keywords):
     if key not in of_graph:
         _say_nothing()
         of_graph[key] = tf.function(functools.partial(function, **keywords), jit_compile=True, autograph=False)
-    return of_graph[key](*tensors)
+    return of_graph[key]
 
 
 @functools.lru_cache(maxsize=None)

@@ -8,6 +8,7 @@ import tensorflow.compat.v1 as tf
 from tensorflow.python.tpu import tpu_function
 
 from errors import UserError
+from models import fused
 
 SLOTS = {"adam": "adam_m", "adafactor": "adafactor_vr"}  # kept in checkpoints for every matrix, under these names
 ADAFACTOR_EPSILON = 1e-30  # added to squared gradients
@@ -36,7 +37,8 @@ def learning_rate(step, config):
 
 
 def gradients(loss_fn, cast, variables, batch, slices=1):
-    """Mean loss of the batch and its gradient: (float32 scalar, list of float32 tensors like `variables`).
+    """Mean loss of the batch and its gradient: (float32 scalar, list of tensors like `variables`), in float32 or, with
+    one slice, the dtype of the weight that was computed with.
 
     loss_fn(weights, *micro-batch, number of the micro-batch) -> mean loss; cast(variables) -> weights to compute
     with.  The rows of the batch go through in `slices` equal micro-batches, one at a time: same result up to
@@ -53,7 +55,7 @@ def gradients(loss_fn, cast, variables, batch, slices=1):
 
     def body(i, loss_sum, *sums):
         loss, new = _slice_gradients(loss_fn, weights, [x[i] for x in batch], i)
-        return [i + 1, loss_sum + loss] + [total + x for total, x in zip(sums, new)]
+        return [i + 1, loss_sum + loss] + [total + tf.cast(x, tf.float32) for total, x in zip(sums, new)]
     zeros = [tf.zeros(weight.shape, tf.float32) for weight in weights.values()]
     _, loss_sum, *sums = tf.while_loop(lambda i, *_: i < slices, body, [0, tf.constant(0.0)] + zeros,
                                        maximum_iterations=slices, parallel_iterations=1)
@@ -61,20 +63,24 @@ def gradients(loss_fn, cast, variables, batch, slices=1):
 
 
 def _slice_gradients(loss_fn, weights, batch, number):
-    """(loss, dense float32 gradients) of one micro-batch."""
+    """(loss, dense gradients) of one micro-batch."""
     local = {name: tf.identity(weight) for name, weight in weights.items()}  # tensors of this loop body's own graph
     loss = loss_fn(local, *batch, number)
     grads = tf.gradients(loss, list(local.values()))
-    return loss, [tf.cast(tf.convert_to_tensor(grad), tf.float32) for grad in grads]  # IndexedSlices: the embedding's
+    return loss, [tf.convert_to_tensor(grad) for grad in grads]  # not the IndexedSlices of a table
 
 
 def mean_over_replicas(tensors, *, use_tpu):
-    """The tensors' means over all that share the global batch: the cores of a TPU, or the replicas of a strategy."""
+    """The tensors' means over all that share the global batch: the cores of a TPU, or the replicas of a strategy.
+
+    In float32, but for a single device, which gets the tensors as they are.
+    """
+    if not use_tpu and tf.distribute.get_strategy().num_replicas_in_sync == 1:
+        return tensors
+    tensors = [tf.cast(tensor, tf.float32) for tensor in tensors]
     if use_tpu:
         cores = tpu_function.get_tpu_context().number_of_shards or 1
         return [tf.tpu.cross_replica_sum(tensor) / cores for tensor in tensors]
-    if tf.distribute.get_strategy().num_replicas_in_sync == 1:
-        return tensors
 
     def mean(strategy, tensors):
         return strategy.extended.batch_reduce_to(tf.distribute.ReduceOp.MEAN, [(tensor, tensor) for tensor in tensors])
@@ -89,35 +95,33 @@ def train_op(grads, variables, config):
     """
     step = tf.train.get_or_create_global_step()
     rate = learning_rate(step, config)
-    norm = tf.debugging.check_numerics(tf.global_norm(grads), "gradient norm")
-    if config.grad_clip:
-        scale = config.grad_clip / tf.maximum(norm, config.grad_clip)
-        grads = [grad * scale for grad in grads]
-    optimizer = make_optimizer(config, rate, step)
+    norm = tf.global_norm([tf.cast(grad, tf.float32) for grad in grads])
+    norm = tf.debugging.check_numerics(norm, "gradient norm")
+    scale = config.grad_clip / tf.maximum(norm, config.grad_clip) if config.grad_clip else tf.constant(1.0)
+    optimizer = make_optimizer(config, rate, step, scale)
     # The rate of this step, not of the one it counts up to; and no update from gradients that are not finite.
     with tf.control_dependencies([rate, norm]):
         update = optimizer.apply_gradients(list(zip(grads, variables)), global_step=step)
     return update, {"learning_rate": rate, "gradient_norm": norm}
 
 
-def make_optimizer(config, rate, step):
-    """The optimizer that the config names, for the update that follows global step `step`."""
-    time = tf.cast(step, tf.float32) + 1.0
-    if config.opt_name == "adafactor":
-        return Adafactor(config, rate, time)
-    return AdamW(config, rate, time)
+def make_optimizer(config, rate, step, scale):
+    """The optimizer that the config names, for the update that follows global step `step`; `scale` as in _Decoupled."""
+    optimizer = Adafactor if config.opt_name == "adafactor" else AdamW
+    return optimizer(config, rate, tf.cast(step, tf.float32) + 1.0, scale)
 
 
 class _Decoupled(tf.train.Optimizer):
     """Updates resource variables, after shrinking those of rank >= 2 by rate * weight_decay.
 
     Loshchilov and Hutter 2017, https://arxiv.org/abs/1711.05101.  Differs from the original: gains and biases are
-    never decayed.  `time` is a float32 scalar, 1 for the first update; slots are created at zero.
+    never decayed.  `time` is a float32 scalar, 1 for the first update; slots are created at zero.  Gradients of any
+    float dtype, to be multiplied by the float32 scalar `scale`.
     """
 
-    def __init__(self, config, rate, time):
+    def __init__(self, config, rate, time, scale):
         super().__init__(use_locking=False, name=type(self).__name__)
-        self._config, self._rate, self._time = config, rate, time
+        self._config, self._rate, self._time, self._scale = config, rate, time, scale
 
     def _distributed_apply(self, distribution, grads_and_vars, global_step=None, name=None):
         """Updates each replica's copy by its own gradient: that of the global batch, so nothing is left to sum."""
@@ -131,10 +135,14 @@ class _Decoupled(tf.train.Optimizer):
         with tf.control_dependencies(updates):
             return distribution.extended.update(global_step, lambda step: step.assign_add(1))
 
+    def _decay_of(self, variable):
+        return self._config.weight_decay if variable.shape.rank >= 2 else 0.0
+
     def _resource_apply_dense(self, grad, variable):
-        if not self._config.weight_decay or variable.shape.rank < 2:
+        grad, decay = tf.cast(grad, tf.float32) * self._scale, self._decay_of(variable)
+        if not decay:
             return self._update(grad, variable)
-        shrunk = variable.assign_sub(self._rate * self._config.weight_decay * variable, read_value=False)
+        shrunk = variable.assign_sub(self._rate * decay * variable, read_value=False)
         with tf.control_dependencies([shrunk]):
             return self._update(grad, variable)
 
@@ -150,15 +158,37 @@ class AdamW(_Decoupled):
             self._zeros_slot(variable, "m", "adam_m")
             self._zeros_slot(variable, "v", "adam_v")
 
+    def _resource_apply_dense(self, grad, variable):
+        if not fused.pays(grad):
+            return super()._resource_apply_dense(grad, variable)
+        powers, epsilon = self._scalars()
+        rate = self._rate * tf.sqrt(1.0 - powers[1]) / (1.0 - powers[0])
+        return fused.update(_adamw, self._state(variable), grad, self._scale, self._rate * self._decay_of(variable),
+                            rate, epsilon, beta1=self._config.beta1, beta2=self._config.beta2)
+
     def _update(self, grad, variable):
-        beta1, beta2 = self._config.beta1, self._config.beta2
-        power1, power2 = tf.pow(beta1, self._time), tf.pow(beta2, self._time)
-        # The kernel adds epsilon to sqrt(v), not to sqrt(v / (1 - beta2^t)); scaled, the two are equal.
-        epsilon = self._config.epsilon * tf.sqrt(1.0 - power2)
+        (power1, power2), epsilon = self._scalars()
+        var, m, v = (each.handle for each in self._state(variable))
         return tf.raw_ops.ResourceApplyAdam(
-            var=variable.handle, m=self.get_slot(variable, "m").handle, v=self.get_slot(variable, "v").handle,
-            beta1_power=power1, beta2_power=power2, lr=self._rate, beta1=beta1, beta2=beta2, epsilon=epsilon,
-            grad=grad)
+            var=var, m=m, v=v, beta1_power=power1, beta2_power=power2, lr=self._rate, beta1=self._config.beta1,
+            beta2=self._config.beta2, epsilon=epsilon, grad=grad)
+
+    def _state(self, variable):
+        return [variable, self.get_slot(variable, "m"), self.get_slot(variable, "v")]
+
+    def _scalars(self):
+        """((beta1^t, beta2^t), epsilon)."""
+        powers = [tf.pow(beta, self._time) for beta in (self._config.beta1, self._config.beta2)]
+        # The kernel adds epsilon to sqrt(v), not to sqrt(v / (1 - beta2^t)); scaled, the two are equal.
+        return powers, self._config.epsilon * tf.sqrt(1.0 - powers[1])
+
+
+def _adamw(variable, m, v, grad, scale, shrink, rate, epsilon, *, beta1, beta2):
+    """New (variable, m, v) as ResourceApplyAdam has them, after the decay, for the gradient `grad * scale`."""
+    grad = tf.cast(grad, tf.float32) * scale
+    m += (grad - m) * (1.0 - beta1)
+    v += (grad * grad - v) * (1.0 - beta2)
+    return variable - shrink * variable - rate * m / (tf.sqrt(v) + epsilon), m, v
 
 
 class Adafactor(_Decoupled):

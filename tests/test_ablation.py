@@ -18,7 +18,7 @@ from models import gpt2, layers, optimizers, weights
 from tests import graphs
 from tests.test_inputs import EOT, N_CTX, config_for, flat, run, write_shards
 
-REPLACED = ((gpt2, "token_losses"), (weights, "weight_list"), (optimizers._Decoupled, "_resource_apply_dense"),
+REPLACED = ((gpt2, "token_losses"), (weights, "weight_list"), (optimizers._Decoupled, "_decay_of"),
             (inputs, "make_train_input_fn"))
 
 

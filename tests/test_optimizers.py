@@ -4,20 +4,22 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import plan
-from models import optimizers
+from models import fused, optimizers
 from tests import graphs, reference
 
 STEPS = 10
 SHAPES = {"matrix": (1, 5, 3), "vector": (4,), "table": (7, 2)}
 
 
-def train(config, start, grads):
-    """The variables after one update for each of grads, {name: [arrays]}."""
+def train(config, start, grads, dtype=tf.float32):
+    """The variables after one update for each of grads, {name: [arrays]}, which are cast to `dtype` first."""
     with graphs.session() as s:
         variables = [tf.get_variable(name, initializer=value, use_resource=True) for name, value in start.items()]
         feeds = {name: tf.placeholder(tf.float32, value.shape) for name, value in start.items()}
         step = tf.train.create_global_step()
-        update, shown = optimizers.train_op(list(feeds.values()), variables, config)
+        update, shown = optimizers.train_op([tf.cast(feed, dtype) for feed in feeds.values()], variables, config)
+        compiled = any(node.type == "StatefulPartitionedCall" for node in s.graph.get_operations())
+        assert compiled == (fused.LEAST == 1)
         s.run(tf.global_variables_initializer())
         shown_values = [s.run([shown, update], {feeds[name]: grads[name][i] for name in start})[0]
                         for i in range(STEPS)]
@@ -33,14 +35,18 @@ def problem(seed=0):
     return start, grads
 
 
-def test_ten_steps_of_adamw_equal_numpy_and_only_matrices_decay():
+@pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
+@pytest.mark.parametrize("least", [1, fused.LEAST])
+def test_ten_steps_of_adamw_equal_numpy_and_only_matrices_decay(least, dtype, monkeypatch):
+    monkeypatch.setattr(fused, "LEAST", least)  # compiled, and not
     config = graphs.small_config(lr_schedule="constant", weight_decay=0.3, beta1=0.8, beta2=0.9, epsilon=1e-3,
                                  grad_clip=0)
     start, grads = problem()
-    found, _ = train(config, start, grads)
+    found, _ = train(config, start, grads, dtype)
     for name, weight in start.items():
         decay = 0.3 if weight.ndim > 1 else 0.0
-        expected = reference.adamw(weight, grads[name], rate=1e-2, decay=decay, beta1=0.8, beta2=0.9, epsilon=1e-3)
+        rounded = [grad.astype(dtype.as_numpy_dtype).astype(np.float32) for grad in grads[name]]
+        expected = reference.adamw(weight, rounded, rate=1e-2, decay=decay, beta1=0.8, beta2=0.9, epsilon=1e-3)
         np.testing.assert_allclose(found[name], expected, rtol=2e-5, atol=2e-6, err_msg=name)
 
 
@@ -88,7 +94,9 @@ def test_adafactor_stores_a_row_and_a_column_per_matrix(beta1, names):
     assert found == names
 
 
-def test_gradients_are_clipped_by_their_global_norm():
+@pytest.mark.parametrize("least", [1, fused.LEAST])
+def test_gradients_are_clipped_by_their_global_norm(least, monkeypatch):
+    monkeypatch.setattr(fused, "LEAST", least)
     config = graphs.small_config(lr_schedule="constant", beta1=0.0, beta2=0.0, epsilon=1.0, grad_clip=0.5)
     start, grads = problem(3)
     _, shown = train(config, start, grads)
