@@ -35,7 +35,8 @@ def choices():
     return {
         "tied_dropout": Choice("dropout 0.1 on the entries of the token and position tables; the first is also the"
                                " output layer", {"embed_dropout": 0.1},
-                               lambda names: [(gpt2, "token_losses", _dropping_tables(gpt2.token_losses))]),
+                               lambda names: [(gpt2, "token_losses", _dropping_tables(gpt2.token_losses)),
+                                              (layers, "tied", lambda wte, labels, dtype: {"wte": wte})]),
         "scale_by_in": Choice("starting weights also divided by sqrt(fan-in)", {"scale_by_in": True}),
         "residual_scale": Choice("attention's projection starts at 0.02, the MLP's at 0.02 / sqrt(n_layer)", {},
                                  lambda names: [(weights, "weight_list", _residual_scale(weights.weight_list))]),

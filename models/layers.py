@@ -15,11 +15,21 @@ GELU_SCALE, GELU_CUBE = math.sqrt(2 / math.pi), 0.044715
 HIDDEN = -1e9  # the score of what attention may not see
 BLOCK = 256  # queries that attention takes at a time
 COLUMNS = 64  # of a matrix that oneDNN takes at a time
+ROWS = {tf.float32: 512, tf.bfloat16: 256}  # of logits in memory at a time, as few as oneDNN multiplies at full speed
 LIKELIEST = 128  # logits of a row that generation in bfloat16 computes in float32
 IGNORED = -1  # a label that does not count: padding of the evaluation's last window and batch
 RANDOM = "philox"  # the same everywhere; yet a graph compiled by XLA draws other bits from the same seed (TF 2.15)
 PHILOX = 1  # its number for raw operations
 NUMBERS_A_COUNT = 4  # that Philox makes from one value of its counter
+
+
+def unfolded_zero():
+    """An int32 0 that TensorFlow does not know before it runs the graph.
+
+    What a variable starts with would else be computed when the graph is built, and be kept as a constant beside the
+    variable for as long as the session lasts (2.15.1): 0.8 GB for 124M weights and AdamW's means.
+    """
+    return tf.random.uniform([], maxval=1, dtype=tf.int32)
 
 
 def sizes(x):
@@ -276,33 +286,89 @@ def cross_entropy(logits, labels):
     return tf.where_v2(counted, losses(logits), 0.0)
 
 
-def token_losses(hidden, wte, labels):
+def tied(wte, labels, dtype):
+    """{"wte": wte float32 [V, C] to embed by, "output": the output layer as `token_losses` takes it, in `dtype`}.
+
+    Without the latter where that does not pay (models/fused.py) for `labels`.  The gradient of both together is
+    summed in place.
+    """
+    if not pays(wte, labels):
+        return {"wte": wte}
+    vocabulary = wte.shape[0]
+    rows = -(-vocabulary // COLUMNS) * COLUMNS  # products of 50,257 take half as long again
+
+    @tf.custom_gradient
+    def run(wte):
+        def gradient(embedded, output):
+            with tf.control_dependencies([embedded.values]):  # not before it is wanted
+                whole = tf.cast(output[:vocabulary], tf.float32)
+            return tf.tensor_scatter_nd_add(whole, embedded.indices[:, None], embedded.values)
+        mean = tf.zeros([]) if dtype == tf.float32 else column_sums(wte) / vocabulary
+        return (tf.identity(wte), one_pass(_output_layer, wte, mean, dtype=dtype, rows=rows)), gradient
+    return dict(zip(("wte", "output"), run(wte)))
+
+
+def _output_layer(wte, mean, *, dtype, rows):
+    return tf.pad(tf.cast(wte - mean, dtype), [[0, rows - wte.shape[0]], [0, 0]])
+
+
+def token_losses(hidden, wte, labels, output=None):
     """hidden [B, T, C], wte float32 [V, C], labels int32 [B, T] -> cross_entropy of the logits, float32 [N].
 
-    On CPUs the gradients of the logits are rounded to the dtype of `hidden` before they are multiplied, as those of
-    all other products are.
+    With the `output` layer of `tied`, logits and their gradients are rounded to the dtype of `hidden`, as all other
+    products are: logits less their mean over the vocabulary, because that is what the rounding is relative to, and
+    GPT-2's is around -80.
     """
     labels = tf.reshape(labels, [-1])
-    if not pays(hidden, wte, labels):
+    if output is None:
         return cross_entropy(logits_of(hidden, wte), labels)
     counted = tf.not_equal(labels, IGNORED)
     wanted = tf.where_v2(counted, labels, tf.zeros_like(labels))
 
     @tf.custom_gradient
-    def losses(hidden, wte):
-        found = logits_of(hidden, wte)
-        probabilities = tf.nn.softmax(found)
+    def losses(hidden, output):
+        rows = tf.reshape(hidden, [-1, hidden.shape[-1]])
+        found, to_logits = _losses_by_rows(rows, output, wanted, wte.shape[0])
 
         def gradient(upstream):
-            # Columns of zeros up to what oneDNN takes at a time: products of 50,257 take half as long again.
-            columns = -(-wte.shape[0] // COLUMNS) * COLUMNS
-            to_logits = one_pass(_logits_piece, probabilities, wanted, upstream, dtype=hidden.dtype, columns=columns)
-            padded = tf.pad(tf.cast(wte, hidden.dtype), [[0, columns - wte.shape[0]], [0, 0]])
-            rows = tf.reshape(hidden, [-1, wte.shape[1]])
-            return (tf.reshape(tf.matmul(to_logits, padded), hidden.shape),
-                    tf.cast(tf.matmul(to_logits, rows, transpose_a=True)[:wte.shape[0]], tf.float32))
-        return _losses(found, probabilities, wanted), gradient
-    return tf.where_v2(counted, losses(hidden, wte), 0.0)
+            scale = tf.cast(upstream[:, None], hidden.dtype)
+            # A row's gradients sum to zero: their product with the table less its mean is that with the table.
+            return (tf.reshape(tf.matmul(to_logits, output) * scale, hidden.shape),
+                    tf.matmul(to_logits, rows * scale, transpose_a=True))
+        return found, gradient
+    return tf.where_v2(counted, losses(hidden, output), 0.0)
+
+
+def _losses_by_rows(hidden, output, labels, vocabulary):
+    """(losses float32 [N], their gradients with respect to the logits [N, columns] in the dtype of hidden [N, C]).
+
+    `output` [columns, C] is no token behind the vocabulary.  Some rows at a time, so that the float32 logits and
+    probabilities of all are never in memory: an idea of Liger Kernel (https://arxiv.org/abs/2410.10989).
+    """
+    count, dtype = hidden.shape[0], hidden.dtype
+    found, done = [], [hidden]
+    with tf.control_dependencies(done):
+        to_logits = tf.raw_ops.Empty(shape=[count, output.shape[0]], dtype=dtype)
+    for first in range(0, count, ROWS[dtype]):
+        rows = slice(first, min(first + ROWS[dtype], count))
+        with tf.control_dependencies(done):
+            logits = tf.matmul(hidden[rows], output, transpose_b=True)
+        logits = one_pass(_logits_piece, logits, vocabulary=vocabulary)
+        probabilities = tf.nn.softmax(logits)
+        found.append(_losses(logits, probabilities, labels[rows]))
+        piece = one_pass(_logits_gradient, probabilities, labels[rows], dtype=dtype)
+        to_logits = tf.raw_ops.InplaceUpdate(x=to_logits, i=tf.range(rows.start, rows.stop), v=piece)
+        done = [found[-1], to_logits]
+    return tf.concat(found, 0), to_logits
+
+
+def _rounded_table(wte, mean, *, dtype, rows):
+    return tf.pad(tf.cast(wte - mean, dtype), [[0, rows - wte.shape[0]], [0, 0]])
+
+
+def _logits_piece(found, *, vocabulary):
+    """found [N, columns] in float32, where what stands behind the vocabulary gets no probability."""
+    return tf.where_v2(tf.range(found.shape[1]) < vocabulary, tf.cast(found, tf.float32), HIDDEN)
 
 
 def _losses(logits, probabilities, labels):
@@ -311,12 +377,10 @@ def _losses(logits, probabilities, labels):
     return log_sum - tf.gather(logits, labels, batch_dims=1)
 
 
-def _logits_piece(probabilities, labels, upstream, *, dtype, columns):
-    """The gradient of _losses with respect to the logits, with columns of zeros up to `columns`: [N, columns]."""
-    vocabulary = probabilities.shape[1]
-    is_label = tf.equal(tf.range(vocabulary), labels[:, None])
-    found = tf.cast((probabilities - tf.cast(is_label, tf.float32)) * upstream[:, None], dtype)
-    return tf.pad(found, [[0, 0], [0, columns - vocabulary]])
+def _logits_gradient(probabilities, labels, *, dtype):
+    """The gradient of _losses with respect to the logits."""
+    is_label = tf.equal(tf.range(probabilities.shape[1]), labels[:, None])
+    return tf.cast(probabilities - tf.cast(is_label, tf.float32), dtype)
 
 
 def recompute(function):

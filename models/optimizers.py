@@ -8,7 +8,7 @@ import tensorflow.compat.v1 as tf
 from tensorflow.python.tpu import tpu_function
 
 from errors import UserError
-from models import fused
+from models import fused, layers
 
 SLOTS = {"adam": "adam_m", "adafactor": "adafactor_vr"}  # kept in checkpoints for every matrix, under these names
 ADAFACTOR_EPSILON = 1e-30  # added to squared gradients
@@ -135,6 +135,12 @@ class _Decoupled(tf.train.Optimizer):
         with tf.control_dependencies(updates):
             return distribution.extended.update(global_step, lambda step: step.assign_add(1))
 
+    def _zeros(self, variable, slot, name):
+        """Creates a slot like the variable."""
+        def zeros(shape, dtype=None, partition_info=None):
+            return tf.fill(shape, tf.cast(layers.unfolded_zero(), tf.float32))
+        self._get_or_make_slot_with_initializer(variable, zeros, variable.shape, tf.float32, slot, name)
+
     def _decay_of(self, variable):
         return self._config.weight_decay if variable.shape.rank >= 2 else 0.0
 
@@ -155,8 +161,8 @@ class AdamW(_Decoupled):
 
     def _create_slots(self, variables):
         for variable in variables:
-            self._zeros_slot(variable, "m", "adam_m")
-            self._zeros_slot(variable, "v", "adam_v")
+            self._zeros(variable, "m", "adam_m")
+            self._zeros(variable, "v", "adam_v")
 
     def _resource_apply_dense(self, grad, variable):
         if not fused.pays(grad):
@@ -206,9 +212,9 @@ class Adafactor(_Decoupled):
         for variable in variables:
             shape = variable.shape.as_list()
             if self._config.beta1:
-                self._zeros_slot(variable, "m", "adafactor_m")
+                self._zeros(variable, "m", "adafactor_m")
             if len(shape) < 2:
-                self._zeros_slot(variable, "v", "adafactor_v")
+                self._zeros(variable, "v", "adafactor_v")
                 continue
             rows, columns = tf.zeros(shape[:-1]), tf.zeros(shape[:-2] + shape[-1:])
             self._get_or_make_slot(variable, rows, "vr", "adafactor_vr")

@@ -21,7 +21,10 @@ def attention_weights(scores):
 
 
 def losses(hidden, wte):
-    return layers.token_losses(hidden, wte, tf.constant(LABELS))
+    labels = tf.constant(LABELS)
+    used = layers.tied(wte, labels, hidden.dtype)
+    return (layers.token_losses(hidden, used["wte"], labels, used.get("output")),
+            tf.cast(tf.gather(used["wte"], tf.maximum(labels, 0)), hidden.dtype))
 
 
 def two_heads(x, b):
@@ -71,6 +74,7 @@ def values_and_gradients(name, dtype):
 @pytest.mark.parametrize("name", CASES)
 def test_compiled_functions_and_their_gradients_equal_the_plain_ones(name, monkeypatch):
     monkeypatch.setattr(layers, "BLOCK", 3)
+    monkeypatch.setattr(layers, "ROWS", {tf.float32: 4})
     found, _ = values_and_gradients(name, tf.float32)
     for module in (fused, layers):
         monkeypatch.setattr(module, "pays", lambda *tensors: False)
@@ -89,6 +93,23 @@ def test_in_bfloat16_they_are_within_its_rounding_of_float32(name):
         np.testing.assert_allclose(one, other, atol=0.02 * np.abs(other).max())
 
 
+def test_logits_in_bfloat16_are_rounded_relative_to_their_mean(monkeypatch):
+    monkeypatch.setattr(layers, "ROWS", {tf.bfloat16: 48})
+    random, common = np.random.RandomState(2), np.ones(16, np.float32)
+    hidden = (random.randn(1, 64, 16) + common).astype(tf.bfloat16.as_numpy_dtype)
+    wte = (random.randn(500, 16) / 4 - 5 * common).astype(np.float32)  # logits around -80, as GPT-2's
+    labels = random.randint(0, 500, [1, 64])
+    logits = hidden[0].astype(np.float64) @ wte.T.astype(np.float64)
+    assert -90 < logits.mean() < -70
+    top = logits.max(1, keepdims=True)
+    expected = (top + np.log(np.exp(logits - top).sum(1, keepdims=True)))[:, 0] - logits[np.arange(64), labels[0]]
+    with graphs.session() as s:
+        used = layers.tied(tf.constant(wte), tf.constant(labels, tf.int32), tf.bfloat16)
+        found = layers.token_losses(tf.constant(hidden), used["wte"], tf.constant(labels, tf.int32), used["output"])
+        error = np.abs(s.run(found) - expected)
+    assert error.max() < 0.03 and error.mean() < 0.01  # a bfloat16 of -80 is off by 0.1 in the mean
+
+
 def network_gradients(s, config):
     """(loss, gradients) of the network on a batch whose labels are in part ignored, as training has them."""
     noise = gpt2.dropout_noise(config, tf.constant(3), 0)
@@ -96,7 +117,7 @@ def network_gradients(s, config):
     labels = np.where(tokens % 5 == 0, layers.IGNORED, tokens[:, ::-1])
 
     def loss_fn(weights, tokens, labels, number):
-        return tf.reduce_mean(gpt2.token_losses(weights, tokens, labels, config, noise=noise))
+        return gpt2.training_loss(weights, tokens, labels, config, noise=noise)
     variables = {name: tf.constant(value) for name, value in graphs.random_weights(config).items()}
     loss, gradients = optimizers.gradients(
         loss_fn, lambda variables: gpt2.cast_weights(variables, config), variables,
@@ -114,6 +135,7 @@ RANDOM_TOKENS = np.random.RandomState(1).randint(0, 1000, [4, 13])
 def test_compiled_network_has_the_gradients_of_the_plain_one(changes, monkeypatch):
     config = graphs.small_config(**{"train_batch_size": 4, **changes})
     monkeypatch.setattr(layers, "BLOCK", 5)
+    monkeypatch.setattr(layers, "ROWS", {tf.float32: 9})
     with graphs.session() as s:
         found = network_gradients(s, config)
     for module in (fused, layers):
@@ -128,7 +150,7 @@ def test_one_function_of_many_layers_is_compiled_once_a_graph():
     config = graphs.small_config()
     with graphs.session() as s:
         weights = gpt2.create_variables(config)
-        loss = tf.reduce_sum(gpt2.token_losses(weights, tf.zeros([2, 7], tf.int32), tf.zeros([2, 7], tf.int32), config))
+        loss = gpt2.training_loss(weights, tf.zeros([2, 7], tf.int32), tf.zeros([2, 7], tf.int32), config)
         tf.gradients(loss, list(weights.values()))
         names = {node.get_attr("f").name for node in s.graph.get_operations() if node.type == "PartitionedCall"}
         assert len(names) == len(getattr(s.graph, fused.COMPILED)) >= 8

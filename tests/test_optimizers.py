@@ -4,7 +4,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import plan
-from models import fused, optimizers
+from models import fused, gpt2, optimizers
 from tests import graphs, reference
 
 STEPS = 10
@@ -63,6 +63,20 @@ def test_ten_steps_of_adamw_equal_torch():
             parameter.grad = torch.tensor(grad)
             optimizer.step()
         np.testing.assert_allclose(found[name], parameter.detach().numpy(), rtol=2e-5, atol=2e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("opt_name", ["adam", "adafactor"])
+def test_what_variables_start_with_does_not_stay_in_memory_as_constants(opt_name):
+    config = graphs.small_config(n_embd=96, opt_name=opt_name, beta1=0.9)
+    with graphs.session() as s:
+        tf.train.create_global_step()
+        variables = list(gpt2.create_variables(config).values())
+        optimizers.train_op([tf.zeros(variable.shape) for variable in variables], variables, config)
+        seen = tf.RunMetadata()
+        s.run(tf.global_variables_initializer(), options=tf.RunOptions(output_partition_graphs=True), run_metadata=seen)
+    sizes = [np.prod([axis.size for axis in node.attr["value"].tensor.tensor_shape.dim])
+             for graph in seen.partition_graphs for node in graph.node if node.op == "Const"]
+    assert sizes and max(sizes) < 96 * 96
 
 
 @pytest.mark.parametrize("beta1", [0.0, 0.7])
