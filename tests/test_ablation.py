@@ -19,8 +19,7 @@ from tests import graphs
 from tests.test_inputs import EOT, N_CTX, config_for, flat, run, write_shards
 
 REPLACED = ((gpt2, "token_losses"), (weights, "weight_list"), (optimizers._Decoupled, "_decay_of"),
-            (layers, "tied"),
-            (inputs, "make_train_input_fn"))
+            (layers, "tied"), (inputs, "make_train_input_fn"))
 
 
 def current():
