@@ -202,18 +202,19 @@ def _softmax_piece(weights, upstream):
     return tf.cast(wide * (upstream - inner), weights.dtype)
 
 
+def _weights_of(scores, visible):
+    # Selected in the mask, which is smaller and the same for all layers, and added; scores are finite.
+    mask = tf.where_v2(visible, 0.0, HIDDEN)
+    return tf.cast(tf.nn.softmax(tf.cast(scores, tf.float32) + mask), scores.dtype)
+
+
 def masked_softmax(scores, visible):
     """Softmax over the last axis of scores [B, H, T, S] where `visible` bool [T, S] or [B, 1, T, S] -> as scores."""
-    def weights_of(scores):
-        # Selected in the mask, which is smaller and the same for all layers, and added; scores are finite.
-        mask = tf.where_v2(visible, 0.0, HIDDEN)
-        return tf.cast(tf.nn.softmax(tf.cast(scores, tf.float32) + mask), scores.dtype)
-
     @tf.custom_gradient
     def run(scores):
-        weights = weights_of(scores)
+        weights = _weights_of(scores, visible)
         return weights, lambda upstream: one_pass(_softmax_piece, weights, upstream)
-    return run(scores) if pays(scores, visible) else weights_of(scores)
+    return run(scores) if pays(scores, visible) else _weights_of(scores, visible)
 
 
 def attention(q, k, v, *, visible, drop=None):
@@ -230,15 +231,40 @@ def causal_attention(q, k, v, *, drop=None):
     time = sizes(q)[2]
     if drop or not pays(q, k, v) or time <= BLOCK:
         return attention(q, k, v, visible=tf.linalg.band_part(tf.ones([time, time], tf.bool), -1, 0), drop=drop)
-    # A block of queries at a time, each with the keys up to its own end: a third less to multiply at four blocks.
-    lengths = [min(BLOCK, time - first) for first in range(0, time, BLOCK)]
-    q, k, v = (tf.split(x, lengths, 2) for x in (q, k, v))  # slices would have gradients as long as the whole
-    found, seen = [], 0
-    for number, length in enumerate(lengths, 1):
-        seen += length
-        visible = tf.linalg.band_part(tf.ones([length, seen], tf.bool), -1, seen - length)
-        found.append(attention(q[number - 1], tf.concat(k[:number], 2), tf.concat(v[:number], 2), visible=visible))
-    return tf.concat(found, 2)
+    return _attention_by_blocks(q, k, v)
+
+
+@tf.custom_gradient
+def _attention_by_blocks(q, k, v):
+    """A block of queries at a time, each with the keys up to its own end: a third less to multiply at four blocks.
+
+    With a gradient of its own, which takes the blocks anew, because TensorFlow's keeps a copy of each.
+    """
+    time = q.shape[2]
+    blocks = [(first, min(first + BLOCK, time)) for first in range(0, time, BLOCK)]
+    found, kept_weights = [], []
+    for first, end in blocks:
+        visible = tf.linalg.band_part(tf.ones([end - first, end], tf.bool), -1, first)
+        weights = _weights_of(tf.matmul(q[:, :, first:end], k[:, :, :end], transpose_b=True), visible)
+        found.append(tf.matmul(weights, v[:, :, :end]))
+        kept_weights.append(weights)
+
+    def gradient(upstream):
+        to_q, to_k, to_v = [], [], []
+        with tf.control_dependencies([upstream]):  # else they are those of the forward pass
+            late_q, late_k, late_v = (tf.identity(x) for x in (q, k, v))
+        for (first, end), weights in zip(blocks, kept_weights):
+            above = upstream[:, :, first:end]
+            to_scores = one_pass(_softmax_piece, weights, tf.matmul(above, late_v[:, :, :end], transpose_b=True))
+            to_q.append(tf.matmul(to_scores, late_k[:, :, :end]))
+            to_k.append(tf.matmul(to_scores, late_q[:, :, first:end], transpose_a=True))
+            to_v.append(tf.matmul(weights, above, transpose_a=True))
+
+        def summed(pieces):
+            return tf.concat([tf.add_n([piece[:, :, first:end] for piece in pieces[number:]])
+                              for number, (first, end) in enumerate(blocks)], 2)
+        return tf.concat(to_q, 2), summed(to_k), summed(to_v)
+    return tf.concat(found, 2), gradient
 
 
 def logits_of(hidden, wte):
@@ -295,7 +321,6 @@ def tied(wte, labels, dtype):
     if not pays(wte, labels):
         return {"wte": wte}
     vocabulary = wte.shape[0]
-    rows = -(-vocabulary // COLUMNS) * COLUMNS  # products of 50,257 take half as long again
 
     @tf.custom_gradient
     def run(wte):
@@ -303,7 +328,10 @@ def tied(wte, labels, dtype):
             with tf.control_dependencies([embedded.values]):  # not before it is wanted
                 whole = tf.cast(output[:vocabulary], tf.float32)
             return tf.tensor_scatter_nd_add(whole, embedded.indices[:, None], embedded.values)
-        mean = tf.zeros([]) if dtype == tf.float32 else column_sums(wte) / vocabulary
+        if dtype == tf.float32:
+            return (tf.identity(wte), tf.identity(wte)), gradient
+        rows = -(-vocabulary // COLUMNS) * COLUMNS  # products of 50,257 take half as long again in bfloat16
+        mean = column_sums(wte) / vocabulary
         return (tf.identity(wte), one_pass(_output_layer, wte, mean, dtype=dtype, rows=rows)), gradient
     return dict(zip(("wte", "output"), run(wte)))
 
@@ -353,7 +381,8 @@ def _losses_by_rows(hidden, output, labels, vocabulary):
         rows = slice(first, min(first + ROWS[dtype], count))
         with tf.control_dependencies(done):
             logits = tf.matmul(hidden[rows], output, transpose_b=True)
-        logits = one_pass(_logits_piece, logits, vocabulary=vocabulary)
+        if dtype != tf.float32:
+            logits = one_pass(_logits_piece, logits, vocabulary=vocabulary)
         probabilities = tf.nn.softmax(logits)
         found.append(_losses(logits, probabilities, labels[rows]))
         piece = one_pass(_logits_gradient, probabilities, labels[rows], dtype=dtype)

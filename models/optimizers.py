@@ -159,6 +159,12 @@ class _Decoupled(tf.train.Optimizer):
 class AdamW(_Decoupled):
     """Adam (https://arxiv.org/abs/1412.6980) with epsilon outside the bias correction, as in the paper and torch."""
 
+    def __init__(self, config, rate, time, scale):
+        super().__init__(config, rate, time, scale)
+        self._powers = [tf.pow(beta, time) for beta in (config.beta1, config.beta2)]
+        # The kernel adds epsilon to sqrt(v), not to sqrt(v / (1 - beta2^t)); scaled, the two are equal.
+        self._epsilon = config.epsilon * tf.sqrt(1.0 - self._powers[1])
+
     def _create_slots(self, variables):
         for variable in variables:
             self._zeros(variable, "m", "adam_m")
@@ -167,26 +173,18 @@ class AdamW(_Decoupled):
     def _resource_apply_dense(self, grad, variable):
         if not fused.pays(grad):
             return super()._resource_apply_dense(grad, variable)
-        powers, epsilon = self._scalars()
-        rate = self._rate * tf.sqrt(1.0 - powers[1]) / (1.0 - powers[0])
+        rate = self._rate * tf.sqrt(1.0 - self._powers[1]) / (1.0 - self._powers[0])
         return fused.update(_adamw, self._state(variable), grad, self._scale, self._rate * self._decay_of(variable),
-                            rate, epsilon, beta1=self._config.beta1, beta2=self._config.beta2)
+                            rate, self._epsilon, beta1=self._config.beta1, beta2=self._config.beta2)
 
     def _update(self, grad, variable):
-        (power1, power2), epsilon = self._scalars()
         var, m, v = (each.handle for each in self._state(variable))
         return tf.raw_ops.ResourceApplyAdam(
-            var=var, m=m, v=v, beta1_power=power1, beta2_power=power2, lr=self._rate, beta1=self._config.beta1,
-            beta2=self._config.beta2, epsilon=epsilon, grad=grad)
+            var=var, m=m, v=v, beta1_power=self._powers[0], beta2_power=self._powers[1], lr=self._rate,
+            beta1=self._config.beta1, beta2=self._config.beta2, epsilon=self._epsilon, grad=grad)
 
     def _state(self, variable):
         return [variable, self.get_slot(variable, "m"), self.get_slot(variable, "v")]
-
-    def _scalars(self):
-        """((beta1^t, beta2^t), epsilon)."""
-        powers = [tf.pow(beta, self._time) for beta in (self._config.beta1, self._config.beta2)]
-        # The kernel adds epsilon to sqrt(v), not to sqrt(v / (1 - beta2^t)); scaled, the two are equal.
-        return powers, self._config.epsilon * tf.sqrt(1.0 - powers[1])
 
 
 def _adamw(variable, m, v, grad, scale, shrink, rate, epsilon, *, beta1, beta2):

@@ -9,6 +9,7 @@ from errors import UserError
 from models import hugging_face, openai, saved
 from models.weights import misfits
 
+AT_ONCE = 2**28
 PICKLES = (".bin", ".pt", ".pth", ".pkl")
 FORMATS = (f'a folder with {hugging_face.SINGLE} or {hugging_face.INDEX}, or with a TensorFlow checkpoint (OpenAI\'s,'
            " the original's, ours), or the checkpoint itself without its suffix")
@@ -63,12 +64,26 @@ def restore(path, config, variables, session):
 
 
 def load(source, variables, session):
-    """Gives the variables {name: variable} the weights of a Source that passed `check`, one tensor at a time.
+    """Gives the variables {name: variable} the weights of a Source that passed `check`, AT_ONCE bytes at a time.
 
     A variable with fewer rows takes the first (positions, ids); one with more keeps its own values there.
     """
+    feeds, size = {}, 0
     for name, variable in variables.items():
         value, shape = source.read(name), variable.shape.as_list()
         if value.shape[0] < shape[0]:
             value = np.concatenate([value, session.run(variable)[value.shape[0]:]])
-        variable.load(value[:shape[0]], session)
+        feeds[variable.initializer] = value[:shape[0]]
+        size += value.nbytes
+        if size >= AT_ONCE:
+            _assign(feeds, session)
+            feeds, size = {}, 0
+    _assign(feeds, session)
+
+
+def _assign(feeds, session):
+    """Runs initializers with the values that are given for them.
+
+    Not Variable.load for each: every other set of operations that a session is to run costs it a pass over the graph.
+    """
+    session.run(list(feeds), {initializer.inputs[1]: value for initializer, value in feeds.items()})
