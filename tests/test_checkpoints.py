@@ -281,13 +281,13 @@ def test_smaller_n_ctx_takes_the_first_positions_and_a_larger_one_is_an_error(tm
 @pytest.mark.parametrize("at_once, calls", [(10**6, 1), (4000, 5)])
 def test_weights_are_given_to_many_variables_at_once(tmp_path, monkeypatch, at_once, calls):
     monkeypatch.setattr(sources, "AT_ONCE", at_once)  # bytes; the weights are 30,192
-    run, runs = tf.Session.run, []
+    source, run, runs = source_of(write_openai(tmp_path / "src")), tf.Session.run, []
 
     def counted(self, *arguments, **keywords):
         runs.append(arguments)
         return run(self, *arguments, **keywords)
     monkeypatch.setattr(tf.Session, "run", counted)
-    for name, value in loaded(source_of(write_openai(tmp_path / "src")), CONFIG)[1].items():
+    for name, value in loaded(source, CONFIG)[1].items():
         np.testing.assert_array_equal(value, WEIGHTS[name])
     assert len(runs) - 3 == calls  # `loaded` has three of its own
 
