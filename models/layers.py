@@ -202,10 +202,14 @@ def _softmax_piece(weights, upstream):
     return tf.cast(wide * (upstream - inner), weights.dtype)
 
 
-def _weights_of(scores, visible):
+def _masked(scores, visible):
     # Selected in the mask, which is smaller and the same for all layers, and added; scores are finite.
-    mask = tf.where_v2(visible, 0.0, HIDDEN)
-    return tf.cast(tf.nn.softmax(tf.cast(scores, tf.float32) + mask), scores.dtype)
+    return tf.cast(scores, tf.float32) + tf.where_v2(visible, 0.0, HIDDEN)
+
+
+def _weights_of(scores, visible):
+    masked = one_pass(_masked, scores, visible) if pays(scores, visible) else _masked(scores, visible)
+    return tf.cast(tf.nn.softmax(masked), scores.dtype)
 
 
 def masked_softmax(scores, visible):
