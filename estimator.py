@@ -47,12 +47,21 @@ class _Rendezvous(error_handling.ErrorRendezvous):
     """What the threads of a TPUEstimator on a TPU failed by, of which the first that was noted is raised.
 
     A thread that fed or fetched when the training failed finds the session closed, and may say so before the training
-    says why (TensorFlow 2.15.1).  That is no reason.
+    says why (TensorFlow 2.15.1).  That is raised where nothing else was noted.
     """
 
+    _closed = None
+
     def record_error(self, source, exc_info, session=None):
-        if source not in ("infeed", "outfeed") or "closed Session" not in str(exc_info[1]):
+        if source in ("infeed", "outfeed") and "closed Session" in str(exc_info[1]):
+            self._closed = exc_info[1]
+        else:
             super().record_error(source, exc_info, session)
+
+    def raise_errors(self, timeout_sec=0):
+        super().raise_errors(timeout_sec)
+        if self._closed:
+            raise self._closed
 
 
 def build_estimator(config, tpu=None, sampling_limits=None, strategy=None):

@@ -8,6 +8,7 @@ import functools
 import os
 
 import tensorflow.compat.v1 as tf
+from tensorflow.python.framework import ops
 from tensorflow.python.ops import control_flow_util
 
 LEAST = 2**16  # elements: to start a compiled function costs as much as several operations of so many
@@ -54,7 +55,9 @@ def update(function, variables, *tensors, **keywords):
     function(*values, *tensors, **keywords).
     """
     handles = [variable.handle for variable in variables]
-    return _compiled(_assign, values=function, count=len(handles), **keywords)(*handles, *tensors).op
+    # What an optimizer runs colocated with each variable would be compiled for each, not for each shape.
+    with ops.colocate_with(None, ignore_existing=True), tf.device(variables[0].device):
+        return _compiled(_assign, values=function, count=len(handles), **keywords)(*handles, *tensors).op
 
 
 def _assign(*tensors, values, count, **keywords):

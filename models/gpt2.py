@@ -224,7 +224,7 @@ def token_losses(weights, tokens, labels, config, *, noise=None):
 
 
 def training_loss(weights, tokens, labels, config, *, noise=None):
-    """The mean of token_losses, float32 [], as fast as can be: under bfloat16 with rounded logits."""
+    """The mean of token_losses, float32 [], as fast as can be: on CPUs, under bfloat16 with rounded logits."""
     weights = {**weights, **layers.tied(weights["wte"], labels, activations_dtype(config))}
     return tf.reduce_mean(token_losses(weights, tokens, labels, config, noise=noise))
 

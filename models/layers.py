@@ -274,6 +274,7 @@ def _attention_by_blocks(q, k, v):
 def logits_of(hidden, wte):
     """hidden [..., C], wte float32 [V, C] -> float32 [N, V]: the input embedding is the output layer too."""
     # In float32 for bfloat16 activations too: eight bits of a logit are too few to tell the likeliest tokens apart.
+    # A training on CPUs, which needs only their gradients, does with less (`tied`).
     rows = tf.cast(tf.reshape(hidden, [-1, hidden.shape[-1]]), tf.float32)
     return tf.matmul(rows, wte, transpose_b=True)
 
@@ -320,7 +321,7 @@ def tied(wte, labels, dtype):
     """{"wte": wte float32 [V, C] to embed by, "output": the output layer as `token_losses` takes it, in `dtype`}.
 
     Without the latter where that does not pay (models/fused.py) for `labels`.  The gradient of both together is
-    summed in place.
+    summed in place, for which nothing but one tf.gather may use the former.
     """
     if not pays(wte, labels):
         return {"wte": wte}
@@ -363,10 +364,11 @@ def token_losses(hidden, wte, labels, output=None):
         found, to_logits = _losses_by_rows(rows, output, wanted, wte.shape[0])
 
         def gradient(upstream):
-            scale = tf.cast(upstream[:, None], hidden.dtype)
+            def scaled(x):  # in float32: most numbers of rows are not powers of two
+                return tf.cast(tf.cast(x, tf.float32) * upstream[:, None], x.dtype)
             # A row's gradients sum to zero: their product with the table less its mean is that with the table.
-            return (tf.reshape(tf.matmul(to_logits, output) * scale, hidden.shape),
-                    tf.matmul(to_logits, rows * scale, transpose_a=True))
+            return (tf.reshape(scaled(tf.matmul(to_logits, output)), hidden.shape),
+                    tf.matmul(to_logits, scaled(rows), transpose_a=True))
         return found, gradient
     return tf.where_v2(counted, losses(hidden, output), 0.0)
 
@@ -393,10 +395,6 @@ def _losses_by_rows(hidden, output, labels, vocabulary):
         to_logits = tf.raw_ops.InplaceUpdate(x=to_logits, i=tf.range(rows.start, rows.stop), v=piece)
         done = [found[-1], to_logits]
     return tf.concat(found, 0), to_logits
-
-
-def _rounded_table(wte, mean, *, dtype, rows):
-    return tf.pad(tf.cast(wte - mean, dtype), [[0, rows - wte.shape[0]], [0, 0]])
 
 
 def _logits_piece(found, *, vocabulary):

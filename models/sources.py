@@ -9,7 +9,7 @@ from errors import UserError
 from models import hugging_face, openai, saved
 from models.weights import misfits
 
-AT_ONCE = 2**28
+AT_ONCE = 2**28  # bytes of weights after which what was read goes into the variables
 PICKLES = (".bin", ".pt", ".pth", ".pkl")
 FORMATS = (f'a folder with {hugging_face.SINGLE} or {hugging_face.INDEX}, or with a TensorFlow checkpoint (OpenAI\'s,'
            " the original's, ours), or the checkpoint itself without its suffix")
@@ -64,16 +64,17 @@ def restore(path, config, variables, session):
 
 
 def load(source, variables, session):
-    """Gives the variables {name: variable} the weights of a Source that passed `check`, AT_ONCE bytes at a time.
+    """Gives the variables {name: variable} the weights of a Source that passed `check`, some at a time (AT_ONCE).
 
     A variable with fewer rows takes the first (positions, ids); one with more keeps its own values there.
     """
     feeds, size = {}, 0
     for name, variable in variables.items():
         value, shape = source.read(name), variable.shape.as_list()
+        copies = getattr(variable, "values", [variable])  # one on each device of a strategy
         if value.shape[0] < shape[0]:
-            value = np.concatenate([value, session.run(variable)[value.shape[0]:]])
-        feeds[variable.initializer] = value[:shape[0]]
+            value = np.concatenate([value, session.run(copies[0])[value.shape[0]:]])
+        feeds.update({copy.initializer: value[:shape[0]] for copy in copies})
         size += value.nbytes
         if size >= AT_ONCE:
             _assign(feeds, session)

@@ -151,8 +151,9 @@ def test_what_a_training_on_a_tpu_failed_by_is_not_hidden_by_a_thread_that_found
                 found.record_done("infeed")
         with pytest.raises(tf.errors.InvalidArgumentError, match="why"):
             found.raise_errors()
-        found = error_handling.ErrorRendezvous(num_sources=3)
-        with found.catch_errors("training_loop"):
-            session.run(failing)
-        with pytest.raises(RuntimeError, match="closed Session"):
-            found.raise_errors()
+        for source in ("training_loop", "outfeed"):
+            found = error_handling.ErrorRendezvous(num_sources=3)
+            with found.catch_errors(source):
+                session.run(failing)
+            with pytest.raises(RuntimeError, match="closed Session"):
+                found.raise_errors()

@@ -156,6 +156,30 @@ def test_one_function_of_many_layers_is_compiled_once_a_graph():
         assert len(names) == len(getattr(s.graph, fused.COMPILED)) >= 8
 
 
+def test_update_is_compiled_once_a_shape():
+    config = graphs.small_config()
+    with graphs.session() as s:
+        tf.train.create_global_step()
+        variables = list(gpt2.create_variables(config).values())
+        optimizers.train_op([tf.zeros(variable.shape) for variable in variables], variables, config)
+        names = {node.get_attr("f").name for node in s.graph.get_operations() if node.type == "StatefulPartitionedCall"}
+    assert len(names) == len({tuple(variable.shape.as_list()) for variable in variables})
+
+
+def test_compiled_network_in_bfloat16_has_nearly_the_gradients_of_the_plain_one_in_float32(monkeypatch):
+    monkeypatch.setattr(layers, "BLOCK", 5)
+    monkeypatch.setattr(layers, "ROWS", {tf.bfloat16: 9})
+    changes = {"train_batch_size": 4, "micro_batch_size": 2, "n_ctx": 11}
+    with graphs.session() as s:
+        found = network_gradients(s, graphs.small_config(precision="bfloat16", **changes))
+    for module in (fused, layers):
+        monkeypatch.setattr(module, "pays", lambda *tensors: False)
+    with graphs.session() as s:
+        expected = network_gradients(s, graphs.small_config(**changes))
+    for one, other in zip(found, expected):
+        np.testing.assert_allclose(one, other, atol=0.04 * np.abs(other).max())
+
+
 def test_what_is_small_or_compiled_as_a_whole_or_of_unknown_shape_stays_plain(monkeypatch):
     with tf.Graph().as_default():
         assert fused.pays(tf.zeros([2, 3]))

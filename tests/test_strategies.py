@@ -8,7 +8,7 @@ import strategies
 import training
 from configs import schema
 from encoder import bpe
-from models import saved
+from models import fused, saved
 
 DROPOUT = {"embed_dropout": 0.1, "attn_dropout": 0.1, "res_dropout": 0.1}
 
@@ -46,7 +46,20 @@ def two_devices(monkeypatch):
 
 @pytest.mark.parametrize("changes", [{}, {"opt_name": "adafactor", "micro_batch_size": 2, "recompute": True,
                                           **DROPOUT}])
-def test_two_devices_reach_the_weights_of_one(two_devices, run_config, tmp_path, changes):
+@pytest.mark.parametrize("least", [1, fused.LEAST])
+def test_two_devices_reach_the_weights_of_one(two_devices, run_config, tmp_path, monkeypatch, changes, least):
+    monkeypatch.setattr(fused, "LEAST", least)  # compiled, and not
     one = trained(run_config(model_dir=str(tmp_path / "one"), **changes))
     two = trained(run_config(model_dir=str(tmp_path / "two"), **changes), strategy=strategies.MIRRORED)
     assert_close(one, two)
+
+
+def test_two_devices_start_with_the_weights_of_init_checkpoint(two_devices, run_config, tmp_path):
+    source = trained(run_config(model_dir=str(tmp_path / "one")))
+    path = run_config(model_dir=str(tmp_path / "two"), init_checkpoint=str(tmp_path / "one"))
+    trained(path, strategy=strategies.MIRRORED)
+    start = tf.train.load_checkpoint(str(tmp_path / "two" / "model.ckpt-0"))
+    names = [name for name in source if name.startswith("model/") and "adam" not in name]
+    assert len(names) > 9
+    for name in names:
+        np.testing.assert_array_equal(start.get_tensor(name), source[name], err_msg=name)
