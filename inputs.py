@@ -25,7 +25,7 @@ from errors import UserError
 SHUFFLED_TOKENS = order.BLOCK_TOKENS
 DOCUMENTS_AT_ONCE, TOKENS_AT_ONCE = 256, 1 << 19  # that are parsed in one call: whichever is reached first
 PARSERS = 4  # calls at the same time
-IGNORED = -1  # label that does not count: models.layers.IGNORED
+IGNORED = -1  # label that does not count: models.lm_head.IGNORED
 PREFETCHED_BATCHES = 4
 PREFETCHED_WINDOWS = 256  # handing them from thread to thread one by one would take most of the pipeline's time
 LONGEST_SCHEDULE = 20000  # rows

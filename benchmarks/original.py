@@ -18,7 +18,7 @@ import inputs
 import order
 from datasets import records
 from errors import UserError
-from models import gpt2, layers, optimizers, weights
+from models import gpt2, layers, lm_head, optimizers, weights
 
 STITCH = 42  # documents that the original joined to draw one window from (2 in its corpus of long ones)
 
@@ -36,7 +36,7 @@ def choices():
         "tied_dropout": Choice("dropout 0.1 on the entries of the token and position tables; the first is also the"
                                " output layer", {"embed_dropout": 0.1},
                                lambda names: [(gpt2, "token_losses", _dropping_tables(gpt2.token_losses)),
-                                              (layers, "tied", lambda wte, labels, dtype: {"wte": wte})]),
+                                              (lm_head, "tied", lambda wte, labels, dtype: {"wte": wte})]),
         "scale_by_in": Choice("starting weights also divided by sqrt(fan-in)", {"scale_by_in": True}),
         "residual_scale": Choice("attention's projection starts at 0.02, the MLP's at 0.02 / sqrt(n_layer)", {},
                                  lambda names: [(weights, "weight_list", _residual_scale(weights.weight_list))]),

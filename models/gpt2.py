@@ -10,7 +10,7 @@ import functools
 import tensorflow.compat.v1 as tf
 from tensorflow.compiler.tf2xla.python import xla
 
-from models import kept, layers, optimizers, sampling, scalars
+from models import kept, layers, lm_head, optimizers, sampling, scalars
 from models import weights as weight_format
 
 
@@ -47,7 +47,7 @@ def keep_weights(variables, config):
 
     Local variables hold them, so this is for CPUs and GPUs alone, and for graphs whose local variables are initialised
     after the weights.  Matrices in bfloat16 stand there transposed, [O, I]: oneDNN reads that up to twice as fast for
-    few rows.  Where kept.Kept can be used, they are that, and there is "output", for layers.quick_logits.
+    few rows.  Where kept.Kept can be used, they are that, and there is "output", for lm_head.quick_logits.
     """
     dtype, weights = activations_dtype(config), cast_weights(variables, config)
     usable, wte = kept.usable(dtype), weights["wte"]
@@ -177,9 +177,9 @@ def decoding_step(weights, config, *, in_place=False):
     """
     def step(tokens, position, last, cache):
         if tokens.shape[1] != 1 or "output" not in weights:
-            used, logits = kept.matrices(weights), layers.logits_of
+            used, logits = kept.matrices(weights), lm_head.logits_of
         else:
-            used, logits = weights, functools.partial(layers.quick_logits, output=weights["output"])
+            used, logits = weights, functools.partial(lm_head.quick_logits, output=weights["output"])
         hidden, cache = transformer_step(used, tokens, config, cache=cache, position=position, in_place=in_place)
         return logits(tf.gather(hidden, last, batch_dims=1), used["wte"]), cache
     return step
@@ -214,18 +214,18 @@ def write_cache(old, new, position, *, in_place=False):
 
 
 def token_losses(weights, tokens, labels, config, *, noise=None):
-    """tokens, labels int32 [B, T] -> float32 [B, T]; 0 where the label is layers.IGNORED.
+    """tokens, labels int32 [B, T] -> float32 [B, T]; 0 where the label is lm_head.IGNORED.
 
-    `weights` may have those of layers.tied.
+    `weights` may have those of lm_head.tied.
     """
     hidden = transformer(weights, tokens, config, noise=noise)
-    losses = layers.token_losses(hidden, weights["wte"], labels, weights.get("output"))
+    losses = lm_head.token_losses(hidden, weights["wte"], labels, weights.get("output"))
     return tf.reshape(losses, layers.sizes(labels))
 
 
 def training_loss(weights, tokens, labels, config, *, noise=None):
     """The mean of token_losses, float32 [], as fast as can be: on CPUs, under bfloat16 with rounded logits."""
-    weights = {**weights, **layers.tied(weights["wte"], labels, activations_dtype(config))}
+    weights = {**weights, **lm_head.tied(weights["wte"], labels, activations_dtype(config))}
     return tf.reduce_mean(token_losses(weights, tokens, labels, config, noise=noise))
 
 
@@ -273,7 +273,7 @@ def _train_spec(variables, tokens, labels, config, *, use_tpu):
 
 def _eval_spec(variables, tokens, labels, config):
     losses = token_losses(cast_weights(variables, config), tokens, labels, config)
-    counts = tf.cast(tf.not_equal(labels, layers.IGNORED), tf.float32)
+    counts = tf.cast(tf.not_equal(labels, lm_head.IGNORED), tf.float32)
 
     def metrics(losses, counts):
         mean, update = scalars.exact_mean(losses, counts)

@@ -1,7 +1,7 @@
-"""The few functions whose numerics or speed decide the quality of the model: norm, GELU, attention, dropout, loss.
+"""The few functions whose numerics or speed decide the quality of the model: norm, GELU, attention, dropout.
 
-B batch, T new positions, S positions attended to, H heads, D head size, V vocabulary, N rows.
-Statistics, softmax and loss are computed in float32 whatever the dtype of the activations.
+B batch, T new positions, S positions attended to, H heads, D head size, N rows.  models/lm_head.py has the loss.
+Statistics and softmax are computed in float32 whatever the dtype of the activations.
 """
 import math
 
@@ -14,10 +14,6 @@ NORM_EPSILON = 1e-5
 GELU_SCALE, GELU_CUBE = math.sqrt(2 / math.pi), 0.044715
 HIDDEN = -1e9  # the score of what attention may not see
 BLOCK = 256  # queries that attention takes at a time
-COLUMNS = 64  # of a matrix that oneDNN takes at a time
-ROWS = {tf.float32: 512, tf.bfloat16: 256}  # of logits in memory at a time, as few as oneDNN multiplies at full speed
-LIKELIEST = 128  # logits of a row that generation in bfloat16 computes in float32
-IGNORED = -1  # a label that does not count: padding of the evaluation's last window and batch
 RANDOM = "philox"  # the same everywhere; yet a graph compiled by XLA draws other bits from the same seed (TF 2.15)
 PHILOX = 1  # its number for raw operations
 NUMBERS_A_COUNT = 4  # that Philox makes from one value of its counter
@@ -269,149 +265,6 @@ def _attention_by_blocks(q, k, v):
                               for number, (first, end) in enumerate(blocks)], 2)
         return tf.concat(to_q, 2), summed(to_k), summed(to_v)
     return tf.concat(found, 2), gradient
-
-
-def logits_of(hidden, wte):
-    """hidden [..., C], wte float32 [V, C] -> float32 [N, V]: the input embedding is the output layer too."""
-    # In float32 for bfloat16 activations too: eight bits of a logit are too few to tell the likeliest tokens apart.
-    # A training on CPUs, which needs only their gradients, does with less (`tied`).
-    rows = tf.cast(tf.reshape(hidden, [-1, hidden.shape[-1]]), tf.float32)
-    return tf.matmul(rows, wte, transpose_b=True)
-
-
-def quick_logits(hidden, wte, output):
-    """`logits_of` hidden [B, C] where texts are generated, by `output`, a kept.Kept: wte itself, or wte less its mean
-    row in bfloat16, which is half as much to read.
-
-    Of the latter, each row's LIKELIEST logits are computed anew in float32: a bfloat16 logit of -80 is one of -80.5 as
-    well.  The others are off by 1/512 of their distance from the row's mean and the rounding of the table, which is
-    about what the rounding of `hidden` has done before (benchmarks/RESULTS.md).
-    """
-    if output.matrix.dtype == tf.float32:
-        return kept.dense(tf.cast(hidden, tf.float32), output)
-    found = tf.cast(kept.dense(hidden, output), tf.float32)  # [B, V], each row less a number of its own
-    rough, ids = tf.math.top_k(found, min(LIKELIEST, wte.shape[0]), sorted=False)  # [B, K]
-    exact = tf.matmul(tf.gather(wte, ids), tf.cast(hidden, tf.float32)[:, :, None])[:, :, 0]  # [B, K]
-    found += tf.reduce_mean(exact - rough, 1, keepdims=True)
-    places = tf.stack([tf.range(sizes(ids)[0])[:, None] + tf.zeros_like(ids), ids], 2)
-    return tf.tensor_scatter_nd_update(found, places, exact)
-
-
-def cross_entropy(logits, labels):
-    """Negative log-likelihood of each label: logits float32 [N, V], labels int32 [N] -> float32 [N].
-
-    Rows whose label is IGNORED give 0 and no gradient.  Softmax, gather and a hand-written gradient cost a third
-    of `tf.nn.sparse_softmax_cross_entropy_with_logits` on CPUs and keep one [N, V] tensor for the backward pass.
-    """
-    counted = tf.not_equal(labels, IGNORED)
-    labels = tf.where_v2(counted, labels, tf.zeros_like(labels))
-
-    @tf.custom_gradient
-    def losses(logits):
-        probabilities = tf.nn.softmax(logits)
-
-        def gradient(upstream):
-            at_labels = tf.stack([tf.range(labels.shape[0], dtype=tf.int32), labels], 1)
-            return tf.tensor_scatter_nd_sub(probabilities * upstream[:, None], at_labels, upstream)
-        return _losses(logits, probabilities, labels), gradient
-    return tf.where_v2(counted, losses(logits), 0.0)
-
-
-def tied(wte, labels, dtype):
-    """{"wte": wte float32 [V, C] to embed by, "output": the output layer as `token_losses` takes it, in `dtype`}.
-
-    Without the latter where that does not pay (models/fused.py) for `labels`.  The gradient of both together is
-    summed in place, for which nothing but one tf.gather may use the former.
-    """
-    if not pays(wte, labels):
-        return {"wte": wte}
-    vocabulary = wte.shape[0]
-
-    @tf.custom_gradient
-    def run(wte):
-        def gradient(embedded, output):
-            with tf.control_dependencies([embedded.values]):  # not before it is wanted
-                whole = tf.cast(output[:vocabulary], tf.float32)
-            return tf.tensor_scatter_nd_add(whole, embedded.indices[:, None], embedded.values)
-        if dtype == tf.float32:
-            return (tf.identity(wte), tf.identity(wte)), gradient
-        rows = -(-vocabulary // COLUMNS) * COLUMNS  # products of 50,257 take half as long again in bfloat16
-        mean = column_sums(wte) / vocabulary
-        return (tf.identity(wte), one_pass(_output_layer, wte, mean, dtype=dtype, rows=rows)), gradient
-    return dict(zip(("wte", "output"), run(wte)))
-
-
-def _output_layer(wte, mean, *, dtype, rows):
-    return tf.pad(tf.cast(wte - mean, dtype), [[0, rows - wte.shape[0]], [0, 0]])
-
-
-def token_losses(hidden, wte, labels, output=None):
-    """hidden [B, T, C], wte float32 [V, C], labels int32 [B, T] -> cross_entropy of the logits, float32 [N].
-
-    With the `output` layer of `tied`, logits and their gradients are rounded to the dtype of `hidden`, as all other
-    products are: logits less their mean over the vocabulary, because that is what the rounding is relative to, and
-    GPT-2's is around -80.
-    """
-    labels = tf.reshape(labels, [-1])
-    if output is None:
-        return cross_entropy(logits_of(hidden, wte), labels)
-    counted = tf.not_equal(labels, IGNORED)
-    wanted = tf.where_v2(counted, labels, tf.zeros_like(labels))
-
-    @tf.custom_gradient
-    def losses(hidden, output):
-        rows = tf.reshape(hidden, [-1, hidden.shape[-1]])
-        found, to_logits = _losses_by_rows(rows, output, wanted, wte.shape[0])
-
-        def gradient(upstream):
-            def scaled(x):  # in float32: most numbers of rows are not powers of two
-                return tf.cast(tf.cast(x, tf.float32) * upstream[:, None], x.dtype)
-            # A row's gradients sum to zero: their product with the table less its mean is that with the table.
-            return (tf.reshape(scaled(tf.matmul(to_logits, output)), hidden.shape),
-                    tf.matmul(to_logits, scaled(rows), transpose_a=True))
-        return found, gradient
-    return tf.where_v2(counted, losses(hidden, output), 0.0)
-
-
-def _losses_by_rows(hidden, output, labels, vocabulary):
-    """(losses float32 [N], their gradients with respect to the logits [N, columns] in the dtype of hidden [N, C]).
-
-    `output` [columns, C] is no token behind the vocabulary.  Some rows at a time, so that the float32 logits and
-    probabilities of all are never in memory: an idea of Liger Kernel (https://arxiv.org/abs/2410.10989).
-    """
-    count, dtype = hidden.shape[0], hidden.dtype
-    found, done = [], [hidden]
-    with tf.control_dependencies(done):
-        to_logits = tf.raw_ops.Empty(shape=[count, output.shape[0]], dtype=dtype)
-    for first in range(0, count, ROWS[dtype]):
-        rows = slice(first, min(first + ROWS[dtype], count))
-        with tf.control_dependencies(done):
-            logits = tf.matmul(hidden[rows], output, transpose_b=True)
-        if dtype != tf.float32:
-            logits = one_pass(_logits_piece, logits, vocabulary=vocabulary)
-        probabilities = tf.nn.softmax(logits)
-        found.append(_losses(logits, probabilities, labels[rows]))
-        piece = one_pass(_logits_gradient, probabilities, labels[rows], dtype=dtype)
-        to_logits = tf.raw_ops.InplaceUpdate(x=to_logits, i=tf.range(rows.start, rows.stop), v=piece)
-        done = [found[-1], to_logits]
-    return tf.concat(found, 0), to_logits
-
-
-def _logits_piece(found, *, vocabulary):
-    """found [N, columns] in float32, where what stands behind the vocabulary gets no probability."""
-    return tf.where_v2(tf.range(found.shape[1]) < vocabulary, tf.cast(found, tf.float32), HIDDEN)
-
-
-def _losses(logits, probabilities, labels):
-    # log(sum(exp(logits))) by way of the largest probability, which is at least 1/V: the label's own may be 0.
-    log_sum = tf.reduce_max(logits, -1) - tf.math.log(tf.reduce_max(probabilities, -1))
-    return log_sum - tf.gather(logits, labels, batch_dims=1)
-
-
-def _logits_gradient(probabilities, labels, *, dtype):
-    """The gradient of _losses with respect to the logits."""
-    is_label = tf.equal(tf.range(probabilities.shape[1]), labels[:, None])
-    return tf.cast(probabilities - tf.cast(is_label, tf.float32), dtype)
 
 
 def recompute(function):

@@ -16,7 +16,7 @@ import tensorflow.compat.v1 as tf
 
 import storage
 from errors import UserError
-from models import gpt2, hugging_face, layers
+from models import gpt2, hugging_face, layers, lm_head
 from models.layers import NORM_EPSILON
 from models.weights import weight_list
 
@@ -111,7 +111,7 @@ def network_logits(source, config, tokens):
     for i in range(config.n_layer):
         h = run(gpt2.layer_weights(shapes, i), layer, f"h{i}/", h=h)
     h = run(["ln_f/g", "ln_f/b"], lambda weights, h: layers.norm(h, weights["ln_f/g"], weights["ln_f/b"]), h=h)
-    return run(["wte"], lambda weights, h: layers.logits_of(h, weights["wte"]), h=h)
+    return run(["wte"], lambda weights, h: lm_head.logits_of(h, weights["wte"]), h=h)
 
 
 def _difference(expected, found, result):

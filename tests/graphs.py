@@ -5,7 +5,7 @@ import os
 import tensorflow.compat.v1 as tf
 
 from configs import schema
-from models import gpt2, layers
+from models import gpt2, lm_head
 from models.weights import weight_list
 from tests import reference
 
@@ -45,7 +45,7 @@ def run_network(config, weights, tokens, function):
 def logits(config, weights, tokens):
     """NumPy [B, T, V] float32 of the whole sequence at once."""
     def function(tensors, tokens):
-        flat = layers.logits_of(gpt2.transformer(tensors, tokens, config), tensors["wte"])
+        flat = lm_head.logits_of(gpt2.transformer(tensors, tokens, config), tensors["wte"])
         return tf.reshape(flat, tokens.shape.as_list() + [config.n_vocab])
     return run_network(config, weights, tokens, function)
 

@@ -14,12 +14,12 @@ import corpus
 import inputs
 from benchmarks import ablation, original
 from errors import UserError
-from models import gpt2, layers, optimizers, weights
+from models import gpt2, layers, lm_head, optimizers, weights
 from tests import graphs
 from tests.test_inputs import EOT, N_CTX, config_for, flat, run, write_shards
 
 REPLACED = ((gpt2, "token_losses"), (weights, "weight_list"), (optimizers._Decoupled, "_decay_of"),
-            (layers, "tied"), (inputs, "make_train_input_fn"))
+            (lm_head, "tied"), (inputs, "make_train_input_fn"))
 
 
 def current():

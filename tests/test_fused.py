@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from models import fused, gpt2, layers, optimizers
+from models import fused, gpt2, layers, lm_head, optimizers
 from tests import graphs
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -22,8 +22,8 @@ def attention_weights(scores):
 
 def losses(hidden, wte):
     labels = tf.constant(LABELS)
-    used = layers.tied(wte, labels, hidden.dtype)
-    return (layers.token_losses(hidden, used["wte"], labels, used.get("output")),
+    used = lm_head.tied(wte, labels, hidden.dtype)
+    return (lm_head.token_losses(hidden, used["wte"], labels, used.get("output")),
             tf.cast(tf.gather(used["wte"], tf.maximum(labels, 0)), hidden.dtype))
 
 
@@ -74,9 +74,9 @@ def values_and_gradients(name, dtype):
 @pytest.mark.parametrize("name", CASES)
 def test_compiled_functions_and_their_gradients_equal_the_plain_ones(name, monkeypatch):
     monkeypatch.setattr(layers, "BLOCK", 3)
-    monkeypatch.setattr(layers, "ROWS", {tf.float32: 4})
+    monkeypatch.setattr(lm_head, "ROWS", {tf.float32: 4})
     found, _ = values_and_gradients(name, tf.float32)
-    for module in (fused, layers):
+    for module in (fused, layers, lm_head):
         monkeypatch.setattr(module, "pays", lambda *tensors: False)
     expected, compiled = values_and_gradients(name, tf.float32)
     assert not compiled
@@ -94,7 +94,7 @@ def test_in_bfloat16_they_are_within_its_rounding_of_float32(name):
 
 
 def test_logits_in_bfloat16_are_rounded_relative_to_their_mean(monkeypatch):
-    monkeypatch.setattr(layers, "ROWS", {tf.bfloat16: 48})
+    monkeypatch.setattr(lm_head, "ROWS", {tf.bfloat16: 48})
     random, common = np.random.RandomState(2), np.ones(16, np.float32)
     hidden = (random.randn(1, 64, 16) + common).astype(tf.bfloat16.as_numpy_dtype)
     wte = (random.randn(500, 16) / 4 - 5 * common).astype(np.float32)  # logits around -80, as GPT-2's
@@ -104,8 +104,8 @@ def test_logits_in_bfloat16_are_rounded_relative_to_their_mean(monkeypatch):
     top = logits.max(1, keepdims=True)
     expected = (top + np.log(np.exp(logits - top).sum(1, keepdims=True)))[:, 0] - logits[np.arange(64), labels[0]]
     with graphs.session() as s:
-        used = layers.tied(tf.constant(wte), tf.constant(labels, tf.int32), tf.bfloat16)
-        found = layers.token_losses(tf.constant(hidden), used["wte"], tf.constant(labels, tf.int32), used["output"])
+        used = lm_head.tied(tf.constant(wte), tf.constant(labels, tf.int32), tf.bfloat16)
+        found = lm_head.token_losses(tf.constant(hidden), used["wte"], tf.constant(labels, tf.int32), used["output"])
         error = np.abs(s.run(found) - expected)
     assert error.max() < 0.03 and error.mean() < 0.01  # a bfloat16 of -80 is off by 0.1 in the mean
 
@@ -114,7 +114,7 @@ def network_gradients(s, config):
     """(loss, gradients) of the network on a batch whose labels are in part ignored, as training has them."""
     noise = gpt2.dropout_noise(config, tf.constant(3), 0)
     tokens = RANDOM_TOKENS[:, :config.n_ctx] % config.n_vocab
-    labels = np.where(tokens % 5 == 0, layers.IGNORED, tokens[:, ::-1])
+    labels = np.where(tokens % 5 == 0, lm_head.IGNORED, tokens[:, ::-1])
 
     def loss_fn(weights, tokens, labels, number):
         return gpt2.training_loss(weights, tokens, labels, config, noise=noise)
@@ -135,10 +135,10 @@ RANDOM_TOKENS = np.random.RandomState(1).randint(0, 1000, [4, 13])
 def test_compiled_network_has_the_gradients_of_the_plain_one(changes, monkeypatch):
     config = graphs.small_config(**{"train_batch_size": 4, **changes})
     monkeypatch.setattr(layers, "BLOCK", 5)
-    monkeypatch.setattr(layers, "ROWS", {tf.float32: 9})
+    monkeypatch.setattr(lm_head, "ROWS", {tf.float32: 9})
     with graphs.session() as s:
         found = network_gradients(s, config)
-    for module in (fused, layers):
+    for module in (fused, layers, lm_head):
         monkeypatch.setattr(module, "pays", lambda *tensors: False)
     with graphs.session() as s:
         expected = network_gradients(s, config)
@@ -168,11 +168,11 @@ def test_update_is_compiled_once_a_shape():
 
 def test_compiled_network_in_bfloat16_has_nearly_the_gradients_of_the_plain_one_in_float32(monkeypatch):
     monkeypatch.setattr(layers, "BLOCK", 5)
-    monkeypatch.setattr(layers, "ROWS", {tf.bfloat16: 9})
+    monkeypatch.setattr(lm_head, "ROWS", {tf.bfloat16: 9})
     changes = {"train_batch_size": 4, "micro_batch_size": 2, "n_ctx": 11}
     with graphs.session() as s:
         found = network_gradients(s, graphs.small_config(precision="bfloat16", **changes))
-    for module in (fused, layers):
+    for module in (fused, layers, lm_head):
         monkeypatch.setattr(module, "pays", lambda *tensors: False)
     with graphs.session() as s:
         expected = network_gradients(s, graphs.small_config(**changes))

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from models import gpt2, layers
+from models import gpt2, layers, lm_head
 from models.weights import weight_list
 from tests import graphs, hugging_face, reference
 
@@ -60,7 +60,8 @@ def test_logits_with_the_cache_equal_those_without(pieces, precision, tolerance)
         for piece in tf.split(tokens, pieces, 1):
             hidden, cache = gpt2.transformer_step(weights, piece, config, cache=cache, position=position)
             position += piece.shape[1]
-            found.append(tf.reshape(layers.logits_of(hidden, weights["wte"]), piece.shape.as_list() + [config.n_vocab]))
+            logits = lm_head.logits_of(hidden, weights["wte"])
+            found.append(tf.reshape(logits, piece.shape.as_list() + [config.n_vocab]))
         return tf.concat(found, 1)
     np.testing.assert_allclose(graphs.run_network(config, WEIGHTS, TOKENS, function),
                                graphs.logits(config, WEIGHTS, TOKENS), atol=tolerance)
@@ -251,7 +252,7 @@ def test_gelu_and_norm_equal_their_formulas():
 def cross_entropy(logits, labels, weights):
     with graphs.session() as s:
         tensor = tf.constant(logits, tf.float32)
-        losses = layers.cross_entropy(tensor, tf.constant(labels, tf.int32))
+        losses = lm_head.cross_entropy(tensor, tf.constant(labels, tf.int32))
         return s.run([losses, tf.gradients(losses * weights, tensor)[0]])
 
 
@@ -272,7 +273,7 @@ def test_cross_entropy_is_right_where_the_label_s_probability_underflows():
 
 
 def test_ignored_labels_give_no_loss_and_no_gradient():
-    losses, gradient = cross_entropy([[1.0, 2.0], [3.0, 0.0]], [layers.IGNORED, 0], np.ones(2, np.float32))
+    losses, gradient = cross_entropy([[1.0, 2.0], [3.0, 0.0]], [lm_head.IGNORED, 0], np.ones(2, np.float32))
     assert losses[0] == 0 and losses[1] > 0
     assert np.all(gradient[0] == 0) and np.all(gradient[1] != 0)
 

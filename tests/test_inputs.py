@@ -12,7 +12,7 @@ import order
 from configs import schema
 from datasets import manifest
 from errors import UserError
-from models import layers
+from models import lm_head
 from tests import graphs
 
 EOT = 999
@@ -221,7 +221,7 @@ def test_evaluation_reads_every_target_once_in_order(tmp_path, batch_size):
     np.testing.assert_array_equal(labels[counted], text[1:])
     np.testing.assert_array_equal(tokens[counted], text[:-1])
     assert np.all(tokens >= 0)  # ids that an embedding can look up, where nothing counts too
-    assert inputs.IGNORED == layers.IGNORED
+    assert inputs.IGNORED == lm_head.IGNORED
 
 
 def test_number_of_evaluation_batches_is_at_most_what_there_is(tmp_path):

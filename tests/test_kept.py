@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from models import kept, layers
+from models import kept, lm_head
 from tests import graphs, reference
 
 ROUNDING = {tf.float32: 1e-5, tf.bfloat16: 3e-2}
@@ -53,10 +53,10 @@ def test_quick_logits_are_a_hundred_times_nearer_to_float32_than_products_in_bfl
         rows, table = tf.cast(tf.constant(hidden), tf.bfloat16), tf.constant(wte, tf.float32)
         output = kept.Kept(tf.cast(table - tf.reduce_mean(table, 0), tf.bfloat16))
         rounded = tf.cast(tf.matmul(rows, tf.cast(table, tf.bfloat16), transpose_b=True), tf.float32)
-        exact, quick, rounded = s.run([layers.logits_of(rows, table), layers.quick_logits(rows, table, output),
+        exact, quick, rounded = s.run([lm_head.logits_of(rows, table), lm_head.quick_logits(rows, table, output),
                                        rounded])
     assert -85 < exact.mean() < -75
-    likeliest = np.argsort(exact, 1)[:, -layers.LIKELIEST // 2:]
+    likeliest = np.argsort(exact, 1)[:, -lm_head.LIKELIEST // 2:]
     np.testing.assert_allclose(*(np.take_along_axis(each, likeliest, 1) for each in (exact, quick)), atol=1e-3)
     np.testing.assert_allclose(quick, exact, atol=0.1)
     np.testing.assert_allclose(quick.mean(1), exact.mean(1), atol=0.01)

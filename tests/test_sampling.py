@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from models import gpt2, kept, layers, sampling
+from models import gpt2, kept, lm_head, sampling
 from models.sampling import Limits, Options
 from tests import graphs, hugging_face, reference
 
@@ -143,7 +143,7 @@ def test_kept_weights_and_a_cache_written_in_place_change_no_sample(usable, chan
 
 @pytest.mark.parametrize("usable", [True, False])
 def test_tokens_drawn_in_bfloat16_have_nearly_the_logprobs_of_numpy(usable, monkeypatch):
-    monkeypatch.setattr(layers, "LIKELIEST", 5)
+    monkeypatch.setattr(lm_head, "LIKELIEST", 5)
     if not usable:
         monkeypatch.setattr(kept, "usable", lambda dtype: False)
     # Logits far from 0, as those of GPT-2 are: in bfloat16 they would be off by a quarter.
