@@ -229,7 +229,7 @@ def attention(q, k, v, *, visible, drop=None):
 def causal_attention(q, k, v, *, drop=None):
     """attention in which each of the T = S positions sees itself and what stands before it."""
     time = sizes(q)[2]
-    if drop or not pays(q, k, v) or time <= BLOCK:
+    if drop or not pays(q, k, v):
         return attention(q, k, v, visible=tf.linalg.band_part(tf.ones([time, time], tf.bool), -1, 0), drop=drop)
     return _attention_by_blocks(q, k, v)
 
@@ -238,26 +238,29 @@ def causal_attention(q, k, v, *, drop=None):
 def _attention_by_blocks(q, k, v):
     """A block of queries at a time, each with the keys up to its own end: a third less to multiply at four blocks.
 
-    With a gradient of its own, which takes the blocks anew, because TensorFlow's keeps a copy of each.
+    No weights are kept for the gradient, which takes them anew from the logarithms of the softmax' sums, as
+    FlashAttention does (https://arxiv.org/abs/2205.14135).
     """
     time = q.shape[2]
     blocks = [(first, min(first + BLOCK, time)) for first in range(0, time, BLOCK)]
-    found, kept_weights = [], []
+    found, log_sums = [], []
     for first, end in blocks:
-        visible = tf.linalg.band_part(tf.ones([end - first, end], tf.bool), -1, first)
-        weights = _weights_of(tf.matmul(q[:, :, first:end], k[:, :, :end], transpose_b=True), visible)
+        scores = tf.matmul(q[:, :, first:end], k[:, :, :end], transpose_b=True)
+        weights, log_sum = one_pass(_causal_softmax, scores, first=first)
         found.append(tf.matmul(weights, v[:, :, :end]))
-        kept_weights.append(weights)
+        log_sums.append(log_sum)
 
     def gradient(upstream):
         to_q, to_k, to_v = [], [], []
-        with tf.control_dependencies([upstream]):  # else they are those of the forward pass
+        with tf.control_dependencies([upstream]):  # else they are those of the forward pass, and kept
             late_q, late_k, late_v = (tf.identity(x) for x in (q, k, v))
-        for (first, end), weights in zip(blocks, kept_weights):
-            above = upstream[:, :, first:end]
+        for (first, end), log_sum in zip(blocks, log_sums):
+            queries, keys, above = late_q[:, :, first:end], late_k[:, :, :end], upstream[:, :, first:end]
+            scores = tf.matmul(queries, keys, transpose_b=True)
+            weights = one_pass(_causal_softmax_again, scores, log_sum, first=first)
             to_scores = one_pass(_softmax_piece, weights, tf.matmul(above, late_v[:, :, :end], transpose_b=True))
-            to_q.append(tf.matmul(to_scores, late_k[:, :, :end]))
-            to_k.append(tf.matmul(to_scores, late_q[:, :, first:end], transpose_a=True))
+            to_q.append(tf.matmul(to_scores, keys))
+            to_k.append(tf.matmul(to_scores, queries, transpose_a=True))
             to_v.append(tf.matmul(weights, above, transpose_a=True))
 
         def summed(pieces):
@@ -265,6 +268,25 @@ def _attention_by_blocks(q, k, v):
                               for number, (first, end) in enumerate(blocks)], 2)
         return tf.concat(to_q, 2), summed(to_k), summed(to_v)
     return tf.concat(found, 2), gradient
+
+
+def _causal(scores, first):
+    """scores [..., T, S] of queries `first`... and keys 0..., float32: HIDDEN where a key stands behind its query."""
+    queries, keys = (tf.range(size) for size in scores.shape[-2:])
+    return tf.where_v2(keys <= first + queries[:, None], tf.cast(scores, tf.float32), HIDDEN)
+
+
+def _causal_softmax(scores, *, first):
+    """(softmax as scores, logarithm of its sum of powers [..., T, 1] float32)."""
+    wide = _causal(scores, first)
+    largest = tf.reduce_max(wide, -1, keepdims=True)
+    powers = tf.exp(wide - largest)
+    total = tf.reduce_sum(powers, -1, keepdims=True)
+    return tf.cast(powers / total, scores.dtype), largest + tf.math.log(total)
+
+
+def _causal_softmax_again(scores, log_sum, *, first):
+    return tf.cast(tf.exp(_causal(scores, first) - log_sum), scores.dtype)
 
 
 def recompute(function):

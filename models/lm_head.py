@@ -9,7 +9,7 @@ from models import kept, layers
 from models.fused import one_pass, pays
 
 COLUMNS = 64  # of a matrix that oneDNN takes at a time
-ROWS = {tf.float32: 512, tf.bfloat16: 256}  # of logits in memory at a time, as few as oneDNN multiplies at full speed
+ROWS = 256  # of logits in memory at a time, as few as oneDNN multiplies at nearly full speed
 LIKELIEST = 128  # logits of a row that generation in bfloat16 computes in float32
 IGNORED = -1  # a label that does not count: padding of the evaluation's last window and batch
 
@@ -55,7 +55,9 @@ def cross_entropy(logits, labels):
         def gradient(upstream):
             at_labels = tf.stack([tf.range(labels.shape[0], dtype=tf.int32), labels], 1)
             return tf.tensor_scatter_nd_sub(probabilities * upstream[:, None], at_labels, upstream)
-        return _losses(logits, probabilities, labels), gradient
+        # log(sum(exp(logits))) by way of the largest probability, which is at least 1/V: the label's own may be 0.
+        log_sum = tf.reduce_max(logits, -1) - tf.math.log(tf.reduce_max(probabilities, -1))
+        return log_sum - tf.gather(logits, labels, batch_dims=1), gradient
     return tf.where_v2(counted, losses(logits), 0.0)
 
 
@@ -123,39 +125,31 @@ def token_losses(hidden, wte, labels, output=None):
 def _losses_by_rows(hidden, output, labels, vocabulary):
     """(losses float32 [N], their gradients with respect to the logits [N, columns] in the dtype of hidden [N, C]).
 
-    `output` [columns, C] is no token behind the vocabulary.  Some rows at a time, so that the float32 logits and
-    probabilities of all are never in memory: an idea of Liger Kernel (https://arxiv.org/abs/2410.10989).
+    `output` [columns, C] is no token behind the vocabulary.  Some rows at a time, so that the logits of all are never
+    in memory: an idea of Liger Kernel (https://arxiv.org/abs/2410.10989).
     """
-    count, dtype = hidden.shape[0], hidden.dtype
+    count = hidden.shape[0]
     found, done = [], [hidden]
     with tf.control_dependencies(done):
-        to_logits = tf.raw_ops.Empty(shape=[count, output.shape[0]], dtype=dtype)
-    for first in range(0, count, ROWS[dtype]):
-        rows = slice(first, min(first + ROWS[dtype], count))
+        to_logits = tf.raw_ops.Empty(shape=[count, output.shape[0]], dtype=hidden.dtype)
+    for first in range(0, count, ROWS):
+        rows = slice(first, min(first + ROWS, count))
         with tf.control_dependencies(done):
             logits = tf.matmul(hidden[rows], output, transpose_b=True)
-        if dtype != tf.float32:
-            logits = one_pass(_logits_piece, logits, vocabulary=vocabulary)
-        probabilities = tf.nn.softmax(logits)
-        found.append(_losses(logits, probabilities, labels[rows]))
-        piece = one_pass(_logits_gradient, probabilities, labels[rows], dtype=dtype)
+        losses, piece = one_pass(_losses_and_gradients, logits, labels[rows], vocabulary=vocabulary)
+        found.append(losses)
         to_logits = tf.raw_ops.InplaceUpdate(x=to_logits, i=tf.range(rows.start, rows.stop), v=piece)
-        done = [found[-1], to_logits]
+        done = [losses, to_logits]
     return tf.concat(found, 0), to_logits
 
 
-def _logits_piece(found, *, vocabulary):
-    """found [N, columns] in float32, where what stands behind the vocabulary gets no probability."""
-    return tf.where_v2(tf.range(found.shape[1]) < vocabulary, tf.cast(found, tf.float32), layers.HIDDEN)
-
-
-def _losses(logits, probabilities, labels):
-    # log(sum(exp(logits))) by way of the largest probability, which is at least 1/V: the label's own may be 0.
-    log_sum = tf.reduce_max(logits, -1) - tf.math.log(tf.reduce_max(probabilities, -1))
-    return log_sum - tf.gather(logits, labels, batch_dims=1)
-
-
-def _logits_gradient(probabilities, labels, *, dtype):
-    """The gradient of _losses with respect to the logits."""
-    is_label = tf.equal(tf.range(probabilities.shape[1]), labels[:, None])
-    return tf.cast(probabilities - tf.cast(is_label, tf.float32), dtype)
+def _losses_and_gradients(logits, labels, *, vocabulary):
+    """As _losses_by_rows, of the logits [N, columns]."""
+    wide, columns = tf.cast(logits, tf.float32), tf.range(logits.shape[1])
+    if logits.shape[1] > vocabulary:
+        wide = tf.where_v2(columns < vocabulary, wide, layers.HIDDEN)
+    largest = tf.reduce_max(wide, 1, keepdims=True)
+    powers = tf.exp(wide - largest)
+    total = tf.reduce_sum(powers, 1, keepdims=True)
+    losses = (largest + tf.math.log(total))[:, 0] - tf.gather(wide, labels, batch_dims=1)
+    return losses, tf.cast(powers / total - tf.cast(tf.equal(columns, labels[:, None]), tf.float32), logits.dtype)
