@@ -6,6 +6,7 @@ times as much.  Matrix products stay outside: oneDNN's are the faster ones.
 import contextlib
 import functools
 import os
+from typing import Callable, NamedTuple
 
 import tensorflow.compat.v1 as tf
 from tensorflow.python.framework import ops
@@ -34,8 +35,25 @@ def fused(gradient):
                     return gradient(*tensors, *upstream, **keywords)
                 return one_pass(function, *tensors, **keywords), backward
             return run(*tensors)
+
+        def late(*tensors):
+            compute = functools.partial(one_pass, function)
+            return Late(compute, gradient, tensors) if pays(*tensors) else function(*tensors)
+        call.late = late
         return call
     return decorate
+
+
+class Late(NamedTuple):
+    """compute(*tensors), whose gradient is as in `fused`, for layers.product: that computes it once more in the
+    backward pass instead of keeping it until then.  `function.late(*tensors)` of a `fused` function is one on CPUs.
+    """
+    compute: Callable
+    gradient: Callable
+    tensors: tuple
+
+    def value(self):
+        return self.compute(*self.tensors)
 
 
 def pays(*tensors):

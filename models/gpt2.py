@@ -96,8 +96,9 @@ def block(h, weights, config, *, noise, layer, visible=None, cache=None, positio
     each [B, H, S, D], which the new positions are written into at `position` int32 [B]; they see what is `visible`.
     """
     site = 1 + 3 * layer
-    x = layers.norm(h, weights["ln_1/g"], weights["ln_1/b"])
-    q, k, v = layers.dense_heads(x, weights["attn/c_attn/w"], weights["attn/c_attn/b"], n_head=config.n_head)
+    x = layers.norm.late(h, weights["ln_1/g"], weights["ln_1/b"])
+    q, k, v = layers.dense_heads(x, weights["attn/c_attn/w"], weights["attn/c_attn/b"], n_head=config.n_head,
+                                 time=layers.sizes(h)[1])
     if cache is None:
         x = layers.causal_attention(q, k, v, drop=config.attn_dropout and noise and (
             lambda weights: layers.dropout(weights, config.attn_dropout, noise, site)))
@@ -106,7 +107,7 @@ def block(h, weights, config, *, noise, layer, visible=None, cache=None, positio
         x = layers.attention(q, k, v, visible=visible)
     x = layers.beside(x)  # [BT, C]
     h = _add(h, x, weights["attn/c_proj/w"], weights["attn/c_proj/b"], config, noise, site + 1)
-    x = layers.norm(h, weights["ln_2/g"], weights["ln_2/b"])
+    x = layers.norm.late(h, weights["ln_2/g"], weights["ln_2/b"])
     x = layers.dense_gelu(x, weights["mlp/c_fc/w"], weights["mlp/c_fc/b"])  # [BT, 4C]
     return _add(h, x, weights["mlp/c_proj/w"], weights["mlp/c_proj/b"], config, noise, site + 2), cache
 
@@ -250,10 +251,8 @@ def _train_spec(variables, tokens, labels, config, *, use_tpu):
         noise = dropout_noise(config, step, micro_batch * tokens.shape[0] + replica * rows)
         return training_loss(weights, tokens, labels, config, noise=noise)
 
-    def cast(variables):
-        return cast_weights(variables, config)
     slices = micro_batches(config, rows)
-    loss, gradients = optimizers.gradients(loss_fn, cast, variables, (tokens, labels), slices)
+    loss, gradients = optimizers.gradients(loss_fn, variables, (tokens, labels), slices)
     wishes = [scalars.stop_wish()] if tf.distribute.get_strategy().num_replicas_in_sync > 1 else []
     loss, *gradients = optimizers.mean_over_replicas([loss, *gradients, *wishes], use_tpu=use_tpu)
     agreed = [gradients.pop() for _ in wishes]

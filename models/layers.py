@@ -8,7 +8,7 @@ import math
 import tensorflow.compat.v1 as tf
 
 from models import kept
-from models.fused import fused, one_pass, pays
+from models.fused import Late, fused, one_pass, pays
 
 NORM_EPSILON = 1e-5
 GELU_SCALE, GELU_CUBE = math.sqrt(2 / math.pi), 0.044715
@@ -107,13 +107,43 @@ def add(h, x, b):
 
 
 def product(x, w):
-    """x [..., I] times w [1, I, O] -> [N, O].  The leading 1 is OpenAI's checkpoint format.
+    """x [..., I], or a Late of it, times w [1, I, O] -> [N, O] in x's dtype.
 
-    A w without it is one that stands transposed, [O, I] (gpt2.keep_weights).
+    The leading 1 is OpenAI's checkpoint format; a w without it stands transposed, [O, I] (gpt2.keep_weights).
     """
-    rows = tf.reshape(x, [-1, x.shape[-1]])
-    # Reshaped, not indexed: the gradient of w[0] would be written into an array of zeros.
-    return tf.matmul(rows, w, transpose_b=True) if w.shape.rank == 2 else tf.matmul(rows, tf.reshape(w, w.shape[1:]))
+    if isinstance(x, Late) and w.shape.rank == 3:
+        return _late_product(x, w)
+    rows = _rows(_value(x))
+    return tf.matmul(rows, w, transpose_b=True) if w.shape.rank == 2 else tf.matmul(rows, _matrix(w, rows.dtype))
+
+
+def _late_product(x, w):
+    @tf.custom_gradient
+    def run(w, *tensors):
+        value = x.compute(*tensors)
+
+        def backward(upstream):
+            with tf.control_dependencies([upstream]):  # else they are those of the forward pass, and kept
+                late, matrix = x.compute(*tensors), _matrix(w, upstream.dtype)
+            to_x = tf.reshape(tf.matmul(upstream, matrix, transpose_b=True), value.shape)
+            to_w = tf.matmul(_rows(late), upstream, transpose_a=True)
+            return tf.reshape(to_w, w.shape), *x.gradient(*tensors, to_x)
+        return tf.matmul(_rows(value), _matrix(w, value.dtype)), backward
+    return run(w, *x.tensors)
+
+
+def _value(x):
+    return x.value() if isinstance(x, Late) else x
+
+
+def _rows(x):
+    return tf.reshape(x, [-1, x.shape[-1]])
+
+
+def _matrix(w, dtype):
+    # Reshaped, not indexed: the gradient of w[0] would be written into an array of zeros.  Cast before that: grappler
+    # would turn it round, and then the cast waits for nothing (_late_product).
+    return tf.reshape(tf.cast(w, dtype), w.shape[1:])
 
 
 def _heads_gradient(x, b, dq, dk, dv, *, n_head, time):
@@ -142,28 +172,36 @@ def _split(x, *, n_head, time):
     return q * tf.cast(size ** -0.5, x.dtype), k, v
 
 
-def beside(x):
-    """The heads of x [B, H, T, D] beside one another: [BT, HD]."""
+def _beside(x):
     _, n_head, time, size = x.shape
     return tf.reshape(x if time == 1 else tf.transpose(x, [0, 2, 1, 3]), [-1, n_head * size])
 
 
-def dense_heads(x, w, b, *, n_head):
-    """`heads` of x [B, T, C] times w, which is as in `product` or a kept.Kept, as for the functions below."""
-    time = sizes(x)[1]
+def _beside_gradient(x, dy):
+    batch, n_head, time, size = x.shape
+    return [tf.transpose(tf.reshape(dy, [batch, time, n_head, size]), [0, 2, 1, 3])]
+
+
+def beside(x):
+    """The heads of x [B, H, T, D] beside one another: [BT, HD], or a Late of it."""
+    return Late(_beside, _beside_gradient, (x,)) if pays(x) else _beside(x)
+
+
+def dense_heads(x, w, b, *, n_head, time):
+    """`heads` of x [B, T, C] times w, which are as in `product`; w may be a kept.Kept, as for the functions below."""
     if isinstance(w, kept.Kept):
-        return _split(kept.dense(x, w, b), n_head=n_head, time=time)
+        return _split(kept.dense(_value(x), w, b), n_head=n_head, time=time)
     return heads(product(x, w), b, n_head=n_head, time=time)
 
 
 def dense_gelu(x, w, b):
-    """`gelu` of x [..., I] times w."""
-    return kept.dense(x, w, b, gelu=True) if isinstance(w, kept.Kept) else gelu(product(x, w), b)
+    """`gelu` of x [..., I] times w, or a Late of it."""
+    return kept.dense(_value(x), w, b, gelu=True) if isinstance(w, kept.Kept) else gelu.late(product(x, w), b)
 
 
 def dense_add(h, x, w, b):
     """`add` of h [..., C] and x [..., I] times w."""
-    return kept.dense(x, w, b, plus=h) if isinstance(w, kept.Kept) else add(h, product(x, w), b)
+    return kept.dense(_value(x), w, b, plus=h) if isinstance(w, kept.Kept) else add(h, product(x, w), b)
 
 
 def dropout(x, rate, noise, site):

@@ -80,9 +80,10 @@ def tied(wte, labels, dtype):
     @tf.custom_gradient
     def run(wte):
         def gradient(embedded, output):
-            with tf.control_dependencies([embedded.values]):  # not before it is wanted
-                whole = tf.cast(output[:vocabulary], tf.float32)
-            return tf.tensor_scatter_nd_add(whole, embedded.indices[:, None], embedded.values)
+            if dtype != tf.float32:
+                with tf.control_dependencies([embedded.values]):  # not before it is wanted
+                    output = one_pass(_first_rows, output, count=vocabulary)
+            return tf.raw_ops.InplaceAdd(x=output, i=embedded.indices, v=embedded.values)
         if dtype == tf.float32:
             return (tf.identity(wte), tf.identity(wte)), gradient
         rows = -(-vocabulary // COLUMNS) * COLUMNS  # products of 50,257 take half as long again in bfloat16
@@ -93,6 +94,10 @@ def tied(wte, labels, dtype):
 
 def _output_layer(wte, mean, *, dtype, rows):
     return tf.pad(tf.cast(wte - mean, dtype), [[0, rows - wte.shape[0]], [0, 0]])
+
+
+def _first_rows(x, *, count):
+    return tf.cast(x[:count], tf.float32)
 
 
 def token_losses(hidden, wte, labels, output=None):

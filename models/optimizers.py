@@ -36,35 +36,34 @@ def learning_rate(step, config):
     return config.lr * tf.where_v2(step < config.warmup_steps, warming, decaying)
 
 
-def gradients(loss_fn, cast, variables, batch, slices=1):
+def gradients(loss_fn, variables, batch, slices=1):
     """Mean loss of the batch and its gradient: (float32 scalar, list of tensors like `variables`), in float32 or, with
-    one slice, the dtype of the weight that was computed with.
+    one slice, the dtype that was computed in.
 
-    loss_fn(weights, *micro-batch, number of the micro-batch) -> mean loss; cast(variables) -> weights to compute
-    with.  The rows of the batch go through in `slices` equal micro-batches, one at a time: same result up to
-    rounding, activations of one micro-batch in memory.  Raises UserError where they do not divide.
+    loss_fn(weights, *micro-batch, number of the micro-batch) -> mean loss.  The rows of the batch go through in
+    `slices` equal micro-batches, one at a time: same result up to rounding, activations of one micro-batch in memory.
+    Raises UserError where they do not divide.
     """
     rows = batch[0].shape[0]
     if rows % slices:
         raise UserError(f'a device\'s {rows} sequences cannot be split into {slices} micro-batches; use a larger'
                         ' "micro_batch_size"')
-    weights = cast(variables)
     if slices == 1:
-        return _slice_gradients(loss_fn, weights, batch, 0)
+        return _slice_gradients(loss_fn, variables, batch, 0)
     batch = [tf.reshape(x, [slices, rows // slices] + x.shape[1:].as_list()) for x in batch]
 
     def body(i, loss_sum, *sums):
-        loss, new = _slice_gradients(loss_fn, weights, [x[i] for x in batch], i)
+        loss, new = _slice_gradients(loss_fn, variables, [x[i] for x in batch], i)
         return [i + 1, loss_sum + loss] + [total + tf.cast(x, tf.float32) for total, x in zip(sums, new)]
-    zeros = [tf.zeros(weight.shape, tf.float32) for weight in weights.values()]
+    zeros = [tf.zeros(weight.shape, tf.float32) for weight in variables.values()]
     _, loss_sum, *sums = tf.while_loop(lambda i, *_: i < slices, body, [0, tf.constant(0.0)] + zeros,
                                        maximum_iterations=slices, parallel_iterations=1)
     return loss_sum / slices, [total / slices for total in sums]
 
 
-def _slice_gradients(loss_fn, weights, batch, number):
+def _slice_gradients(loss_fn, variables, batch, number):
     """(loss, dense gradients) of one micro-batch."""
-    local = {name: tf.identity(weight) for name, weight in weights.items()}  # tensors of this loop body's own graph
+    local = {name: tf.identity(variable) for name, variable in variables.items()}  # of this loop body's own graph
     loss = loss_fn(local, *batch, number)
     grads = tf.gradients(loss, list(local.values()))
     return loss, [tf.convert_to_tensor(grad) for grad in grads]  # not the IndexedSlices of a table

@@ -120,8 +120,7 @@ def network_gradients(s, config):
         return gpt2.training_loss(weights, tokens, labels, config, noise=noise)
     variables = {name: tf.constant(value) for name, value in graphs.random_weights(config).items()}
     loss, gradients = optimizers.gradients(
-        loss_fn, lambda variables: gpt2.cast_weights(variables, config), variables,
-        (tf.constant(tokens, tf.int32), tf.constant(labels, tf.int32)), config.train_batch_size // (
+        loss_fn, variables, (tf.constant(tokens, tf.int32), tf.constant(labels, tf.int32)), config.train_batch_size // (
             config.micro_batch_size or config.train_batch_size))
     return s.run([loss, *gradients])
 

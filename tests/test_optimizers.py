@@ -154,7 +154,7 @@ def test_accumulated_gradients_equal_those_of_the_whole_batch(slices):
     def run(slices):
         with graphs.session() as s:
             tensors = {name: tf.constant(value) for name, value in weights.items()}
-            return s.run(optimizers.gradients(loss_fn, lambda v: v, tensors,
+            return s.run(optimizers.gradients(loss_fn, tensors,
                                               (tf.constant(rows), tf.constant(picks, tf.int32)), slices))
     loss, grads = run(1)
     found_loss, found = run(slices)
