@@ -112,8 +112,12 @@ def _starting_with(source, model_fn):
     """`model_fn`, whose variables start with the weights of `source` where no checkpoint is restored."""
     def scaffold():
         variables = {variable.op.name[len(SCOPE) + 1:]: variable for variable in tf.trainable_variables()}
-        # Not by WarmStartSettings: that knows only TensorFlow's checkpoints, and only when it trains.
-        return tf.train.Scaffold(init_fn=lambda _, session: sources.load(source, variables, session))
+        weights = {id(copy) for variable in variables.values() for copy in sources.copies_of(variable)}
+        others = [variable for variable in tf.global_variables() if id(variable) not in weights]
+        # Not by WarmStartSettings: that knows only TensorFlow's checkpoints, and only when it trains.  What weights
+        # would start with by themselves would leave holes in memory.
+        return tf.train.Scaffold(init_op=tf.variables_initializer(others),
+                                 init_fn=lambda _, session: sources.load(source, variables, session))
 
     def started(features, labels, mode, params):
         return model_fn(features, labels, mode, params)._replace(scaffold_fn=scaffold)

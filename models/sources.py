@@ -9,7 +9,7 @@ from errors import UserError
 from models import hugging_face, openai, saved
 from models.weights import misfits
 
-AT_ONCE = 2**28  # bytes of weights after which what was read goes into the variables
+AT_ONCE = 2**26  # bytes of weights after which what was read goes into the variables
 PICKLES = (".bin", ".pt", ".pth", ".pkl")
 FORMATS = (f'a folder with {hugging_face.SINGLE} or {hugging_face.INDEX}, or with a TensorFlow checkpoint (OpenAI\'s,'
            " the original's, ours), or the checkpoint itself without its suffix")
@@ -59,20 +59,20 @@ def restore(path, config, variables, session):
         if path:
             tf.train.Saver(list(variables.values())).restore(session, path)
             return
-        session.run(tf.variables_initializer(list(variables.values())))
         load(open_source(config.init_checkpoint), variables, session)
 
 
 def load(source, variables, session):
     """Gives the variables {name: variable} the weights of a Source that passed `check`, some at a time (AT_ONCE).
 
-    A variable with fewer rows takes the first (positions, ids); one with more keeps its own values there.
+    A variable with fewer rows takes the first (positions, ids); one with more starts there as it would by itself.
     """
     feeds, size = {}, 0
     for name, variable in variables.items():
         value, shape = source.read(name), variable.shape.as_list()
-        copies = getattr(variable, "values", [variable])  # one on each device of a strategy
+        copies = copies_of(variable)
         if value.shape[0] < shape[0]:
+            session.run(copies[0].initializer)
             value = np.concatenate([value, session.run(copies[0])[value.shape[0]:]])
         feeds.update({copy.initializer: value[:shape[0]] for copy in copies})
         size += value.nbytes
@@ -80,6 +80,11 @@ def load(source, variables, session):
             _assign(feeds, session)
             feeds, size = {}, 0
     _assign(feeds, session)
+
+
+def copies_of(variable):
+    """The variables that a variable stands for: one on each device of a strategy."""
+    return getattr(variable, "values", [variable])
 
 
 def _assign(feeds, session):
