@@ -153,8 +153,6 @@ def _losses_and_gradients(logits, labels, *, vocabulary):
     wide, columns = tf.cast(logits, tf.float32), tf.range(logits.shape[1])
     if logits.shape[1] > vocabulary:
         wide = tf.where_v2(columns < vocabulary, wide, layers.HIDDEN)
-    largest = tf.reduce_max(wide, 1, keepdims=True)
-    powers = tf.exp(wide - largest)
-    total = tf.reduce_sum(powers, 1, keepdims=True)
-    losses = (largest + tf.math.log(total))[:, 0] - tf.gather(wide, labels, batch_dims=1)
+    powers, total, log_sum = layers.powers_of(wide)
+    losses = log_sum[:, 0] - tf.gather(wide, labels, batch_dims=1)
     return losses, tf.cast(powers / total - tf.cast(tf.equal(columns, labels[:, None]), tf.float32), logits.dtype)
