@@ -59,27 +59,29 @@ def checkpoint_bytes(config):
     return FLOAT32 * (parameter_count(config) + slot_count(config)) + STEP_BYTES
 
 
-def memory(config):
-    """An estimate (Memory); fused attention or a chunked loss need less, the framework itself needs some more.
+def memory(config, on_cpu=False):
+    """An estimate (Memory); the framework itself needs some more.
 
     Per layer and token: 16 C numbers (norms, qkv, both projections, the 4 C of the MLP twice, residuals) and 2 C bytes
     of dropout masks; per layer, sequence and head: the T x T attention weights in float32 and their copy for the
     product with the values.  With `recompute`: each layer's input, and all of this for one layer.
     Logits: float32 and their gradient.  Accumulation keeps a second set of gradients.
+
+    `on_cpu`, where a backward pass computes the rest anew (models/layers.py): 10 C numbers (qkv, what attention gives,
+    the 4 C before GELU, residuals), attention weights only to drop some, and of the logits the gradient alone.
     """
     B = config.micro_batch_size or config.train_batch_size
     T, C, H, V, L = config.n_ctx, config.n_embd, config.n_head, config.n_vocab, config.n_layer
     P = parameter_count(config)
     width = ACTIVATION_BYTES[config.precision]
-    layer = B * T * (16 * C * width + 2 * C) + B * H * T * T * (FLOAT32 + width)
+    layer = B * T * ((10 if on_cpu else 16) * C * width + 2 * C)
+    if config.attn_dropout or not on_cpu:
+        layer += B * H * T * T * (FLOAT32 + width)
     kept = L * B * T * C * width + layer if config.recompute else L * layer
     accumulated = config.train_batch_size > B
     return Memory(weights=FLOAT32 * P, gradients=FLOAT32 * P * (2 if accumulated else 1),
-                  optimizer=FLOAT32 * slot_count(config), activations=kept, logits=2 * FLOAT32 * B * T * V)
-
-
-def memory_bytes(config):
-    return sum(memory(config))
+                  optimizer=FLOAT32 * slot_count(config), activations=kept,
+                  logits=(width if on_cpu else 2 * FLOAT32) * B * T * V)
 
 
 def tokens_per_step(config):
@@ -159,9 +161,14 @@ def _readable(config, train):
 def _cost(config):
     kept = config.keep_checkpoint_max or math.ceil(config.max_steps / config.save_checkpoints_steps)
     size = checkpoint_bytes(config)
-    parts = ", ".join(f"{name} {human_bytes(part)}" for name, part in memory(config)._asdict().items())
     return [("checkpoints", f"{kept:,} x {human_bytes(size)} = {human_bytes(kept * size)}"),
-            ("memory in training", f"about {human_bytes(memory_bytes(config))} ({parts})")]
+            ("memory in training", f"on a CPU {_parts(memory(config, on_cpu=True))}"),
+            ("", f"on a GPU or TPU {_parts(memory(config))}")]
+
+
+def _parts(sizes):
+    parts = ", ".join(f"{name} {human_bytes(part)}" for name, part in sizes._asdict().items())
+    return f"about {human_bytes(sum(sizes))} ({parts})"
 
 
 def _schedule(config):

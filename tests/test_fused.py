@@ -145,6 +145,29 @@ def test_compiled_network_has_the_gradients_of_the_plain_one(changes, monkeypatc
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5 * np.abs(other).max())
 
 
+def test_what_a_backward_pass_can_compute_anew_is_not_kept_for_it():
+    config = graphs.small_config(precision="bfloat16")
+    rows, time, width = 4 * 13, 13, config.n_embd
+    with graphs.session() as s:
+        variables = {name: tf.identity(variable) for name, variable in gpt2.create_variables(config).items()}
+        tokens = tf.zeros([4, time], tf.int32)
+        loss = gpt2.training_loss(variables, tokens, tokens, config)
+        forward = set(s.graph.get_operations())
+        tf.gradients(loss, list(variables.values()))
+        backward = set(s.graph.get_operations()) - forward
+    # Of all large tensors: residuals, q, k, v and what attention gives, the MLP before GELU; and the last norm.
+    kept = {tensor for op in backward for tensor in op.inputs if op.type != "ZerosLike"  # which nothing uses
+            and tensor.op in forward and tensor.dtype == tf.bfloat16 and tensor.shape.num_elements() >= rows * width}
+    shapes = sorted(tuple(tensor.shape) for tensor in kept if tensor.op.type != "Reshape")
+    heads, vocabulary = (4, config.n_head, time, width // config.n_head), 64
+    assert shapes == sorted(config.n_layer * [(4, time, width)] * 2 + [(4, time, width)]
+                            + config.n_layer * [heads] * 4 + config.n_layer * [(rows, 4 * width)]
+                            + [(vocabulary, width), (rows, vocabulary)])
+    # What is computed anew waits for the gradient: grappler would else find it in the forward pass.
+    anew = [op for op in backward if op.type == "Cast" and op.inputs[0].op in forward and op.inputs[0].shape.rank == 3]
+    assert len(anew) == 4 * config.n_layer and all(op.control_inputs for op in anew)
+
+
 def test_one_function_of_many_layers_is_compiled_once_a_graph():
     config = graphs.small_config()
     with graphs.session() as s:

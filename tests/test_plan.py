@@ -63,7 +63,10 @@ def test_memory_of_a_tiny_network_is_the_hand_count():
     P = plan.parameter_count(config)
     layer = 7 * 5 * (16 * 6 * 4 + 2 * 6) + 7 * 3 * 5 * 5 * (4 + 4)
     assert plan.memory(config) == (4 * P, 4 * P, 8 * P, 2 * layer, 2 * 4 * 7 * 5 * 11)
-    assert plan.memory_bytes(config) == sum(plan.memory(config))
+    smaller = 7 * 5 * (10 * 6 * 4 + 2 * 6)
+    assert plan.memory(config, on_cpu=True) == (4 * P, 4 * P, 8 * P, 2 * smaller, 4 * 7 * 5 * 11)
+    dropping = config_with(**TINY, train_batch_size=7, attn_dropout=0.1)
+    assert plan.memory(dropping, on_cpu=True).activations == 2 * (smaller + 7 * 3 * 5 * 5 * (4 + 4))
 
 
 def test_memory_follows_micro_batches_recompute_and_precision():
