@@ -112,7 +112,7 @@ def _starting_with(source, model_fn):
     """`model_fn`, whose variables start with the weights of `source` where no checkpoint is restored."""
     def scaffold():
         variables = {variable.op.name[len(SCOPE) + 1:]: variable for variable in tf.trainable_variables()}
-        weights = {id(copy) for variable in variables.values() for copy in sources.copies_of(variable)}
+        weights = {id(variable) for variable in variables.values()}
         others = [variable for variable in tf.global_variables() if id(variable) not in weights]
         # Not by WarmStartSettings: that knows only TensorFlow's checkpoints, and only when it trains.  What weights
         # would start with by themselves would leave holes in memory.

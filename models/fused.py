@@ -46,14 +46,13 @@ def fused(gradient):
 
 class Late(NamedTuple):
     """compute(*tensors), whose gradient is as in `fused`, for layers.product: that computes it once more in the
-    backward pass instead of keeping it until then.  `function.late(*tensors)` of a `fused` function is one on CPUs.
+    backward pass instead of keeping it until then.  The value taken by itself has no gradient.
+
+    `function.late(*tensors)` of a `fused` function is one on CPUs.
     """
     compute: Callable
     gradient: Callable
     tensors: tuple
-
-    def value(self):
-        return self.compute(*self.tensors)
 
 
 def pays(*tensors):

@@ -35,7 +35,8 @@ def activations_dtype(config):
 
 
 def cast_weights(variables, config):
-    """Tensors to compute with: projections in the activations' dtype; embeddings, biases and norms stay float32."""
+    """Tensors to evaluate and generate with: projections in the activations' dtype, cast once and not in every step of
+    a loop, as layers.product would; embeddings, biases and norms stay float32."""
     dtype = activations_dtype(config)
     return {name: tf.cast(value, dtype) if value.shape.rank == 3 else tf.identity(value)
             for name, value in variables.items()}

@@ -110,7 +110,8 @@ def add(h, x, b):
 def product(x, w):
     """x [..., I], or a Late of it, times w [1, I, O] -> [N, O] in x's dtype.
 
-    The leading 1 is OpenAI's checkpoint format; a w without it stands transposed, [O, I] (gpt2.keep_weights).
+    The leading 1 is OpenAI's checkpoint format; a w without it stands transposed, [O, I], and is in x's dtype already
+    (gpt2.keep_weights).
     """
     if isinstance(x, Late) and w.shape.rank == 3:
         return _late_product(x, w)
@@ -134,7 +135,7 @@ def _late_product(x, w):
 
 
 def _value(x):
-    return x.value() if isinstance(x, Late) else x
+    return x.compute(*x.tensors) if isinstance(x, Late) else x
 
 
 def _rows(x):
@@ -185,11 +186,15 @@ def _beside_gradient(x, dy):
 
 def beside(x):
     """The heads of x [B, H, T, D] beside one another: [BT, HD], or a Late of it."""
+    # As it is written, for it is one operation already.
     return Late(_beside, _beside_gradient, (x,)) if pays(x) else _beside(x)
 
 
 def dense_heads(x, w, b, *, n_head, time):
-    """`heads` of x [B, T, C] times w, which are as in `product`; w may be a kept.Kept, as for the functions below."""
+    """`heads` of x [B, T, C] times w, both as in `product`; T is `time`, which a Late does not tell.
+
+    w may be a kept.Kept, as for the functions below.
+    """
     if isinstance(w, kept.Kept):
         return _split(kept.dense(_value(x), w, b), n_head=n_head, time=time)
     return heads(product(x, w), b, n_head=n_head, time=time)
@@ -309,22 +314,10 @@ def _attention_by_blocks(q, k, v):
     return tf.concat(found, 2), gradient
 
 
-def _causal(scores, first):
-    """scores [..., T, S] of queries `first`... and keys 0..., float32: HIDDEN where a key stands behind its query."""
-    queries, keys = (tf.range(size) for size in scores.shape[-2:])
-    return tf.where_v2(keys <= first + queries[:, None], tf.cast(scores, tf.float32), HIDDEN)
+def softmax_pieces(x):
+    """(exp(x - largest), the sum of that, log(sum(exp(x)))) along the last axis of x [..., N] float32, sums [..., 1].
 
-
-def _causal_softmax(scores, *, first):
-    """(softmax as scores, logarithm of its sum of powers [..., T, 1] float32)."""
-    powers, total, log_sum = powers_of(_causal(scores, first))
-    return tf.cast(powers / total, scores.dtype), log_sum
-
-
-def powers_of(x):
-    """For the softmax of x [..., N] in one_pass: (powers of e, their sum [..., 1], the logarithm of the sum of exp(x)).
-
-    The powers are over the largest of x, which is found by comparing quarters, because XLA takes one number after the
+    For one_pass.  The largest is found by comparing quarters, because XLA takes one number after the
     other (2.15.1): 10 to 20 % less time for all of it.
     """
     width = -(-x.shape[-1] // 4)
@@ -333,6 +326,18 @@ def powers_of(x):
     powers = tf.exp(x - largest)
     total = tf.reduce_sum(powers, -1, keepdims=True)
     return powers, total, largest + tf.math.log(total)
+
+
+def _causal(scores, first):
+    """scores [..., T, S] of queries `first`... and keys 0..., float32: HIDDEN where a key stands behind its query."""
+    queries, keys = (tf.range(size) for size in scores.shape[-2:])
+    return tf.where_v2(keys <= first + queries[:, None], tf.cast(scores, tf.float32), HIDDEN)
+
+
+def _causal_softmax(scores, *, first):
+    """(softmax as scores, logarithm of its sum of powers [..., T, 1] float32)."""
+    powers, total, log_sum = softmax_pieces(_causal(scores, first))
+    return tf.cast(powers / total, scores.dtype), log_sum
 
 
 def _causal_softmax_again(scores, log_sum, *, first):

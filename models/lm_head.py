@@ -71,7 +71,8 @@ def tied(wte, labels, dtype):
     """{"wte": wte float32 [V, C] to embed by, "output": the output layer as `token_losses` takes it, in `dtype`}.
 
     Without the latter where that does not pay (models/fused.py) for `labels`.  The gradient of both together is
-    summed in place, for which nothing but one tf.gather may use the former.
+    summed in place, for which nothing but one tf.gather may use the former, and nothing but token_losses the latter:
+    its gradient is overwritten.
     """
     if not pays(wte, labels):
         return {"wte": wte}
@@ -153,6 +154,6 @@ def _losses_and_gradients(logits, labels, *, vocabulary):
     wide, columns = tf.cast(logits, tf.float32), tf.range(logits.shape[1])
     if logits.shape[1] > vocabulary:
         wide = tf.where_v2(columns < vocabulary, wide, layers.HIDDEN)
-    powers, total, log_sum = layers.powers_of(wide)
+    powers, total, log_sum = layers.softmax_pieces(wide)
     losses = log_sum[:, 0] - tf.gather(wide, labels, batch_dims=1)
     return losses, tf.cast(powers / total - tf.cast(tf.equal(columns, labels[:, None]), tf.float32), logits.dtype)

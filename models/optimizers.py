@@ -38,7 +38,7 @@ def learning_rate(step, config):
 
 def gradients(loss_fn, variables, batch, slices=1):
     """Mean loss of the batch and its gradient: (float32 scalar, list of tensors like `variables`), in float32 or, with
-    one slice, the dtype that was computed in.
+    one slice and where layers.product computes anew, the dtype that was computed in.
 
     loss_fn(weights, *micro-batch, number of the micro-batch) -> mean loss.  The rows of the batch go through in
     `slices` equal micro-batches, one at a time: same result up to rounding, activations of one micro-batch in memory.
@@ -55,7 +55,7 @@ def gradients(loss_fn, variables, batch, slices=1):
     def body(i, loss_sum, *sums):
         loss, new = _slice_gradients(loss_fn, variables, [x[i] for x in batch], i)
         return [i + 1, loss_sum + loss] + [total + tf.cast(x, tf.float32) for total, x in zip(sums, new)]
-    zeros = [tf.zeros(weight.shape, tf.float32) for weight in variables.values()]
+    zeros = [tf.zeros(variable.shape, tf.float32) for variable in variables.values()]
     _, loss_sum, *sums = tf.while_loop(lambda i, *_: i < slices, body, [0, tf.constant(0.0)] + zeros,
                                        maximum_iterations=slices, parallel_iterations=1)
     return loss_sum / slices, [total / slices for total in sums]

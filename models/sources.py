@@ -70,7 +70,7 @@ def load(source, variables, session):
     feeds, size = {}, 0
     for name, variable in variables.items():
         value, shape = source.read(name), variable.shape.as_list()
-        copies = copies_of(variable)
+        copies = getattr(variable, "values", [variable])  # one on each device of a strategy
         if value.shape[0] < shape[0]:
             session.run(copies[0].initializer)
             value = np.concatenate([value, session.run(copies[0])[value.shape[0]:]])
@@ -80,11 +80,6 @@ def load(source, variables, session):
             _assign(feeds, session)
             feeds, size = {}, 0
     _assign(feeds, session)
-
-
-def copies_of(variable):
-    """The variables that a variable stands for: one on each device of a strategy."""
-    return getattr(variable, "values", [variable])
 
 
 def _assign(feeds, session):

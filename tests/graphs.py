@@ -22,6 +22,17 @@ def random_weights(config, seed=0):
     return reference.random_weights({weight.name: weight.shape for weight in weight_list(config)}, seed)
 
 
+def weights_initialised_by(init_op):
+    """Names of the weights' initializers, not of the optimizer's, that run before an operation of initializers."""
+    names, left = set(), [init_op]
+    while left:
+        op = left.pop()
+        names.add(op.name)
+        left += op.control_inputs
+    assert "global_step/Assign" in names
+    return {name for name in names if name.startswith("model/") and name.endswith("Assign") and "adam" not in name}
+
+
 @contextlib.contextmanager
 def session():
     """A fresh graph and a session in it, on one thread so that sums are repeatable."""

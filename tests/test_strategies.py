@@ -1,4 +1,6 @@
 """Several devices and several hosts reach what one device reaches."""
+from unittest import mock
+
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
@@ -9,6 +11,7 @@ import training
 from configs import schema
 from encoder import bpe
 from models import fused, saved
+from tests import graphs
 
 DROPOUT = {"embed_dropout": 0.1, "attn_dropout": 0.1, "res_dropout": 0.1}
 
@@ -57,7 +60,11 @@ def test_two_devices_reach_the_weights_of_one(two_devices, run_config, tmp_path,
 def test_two_devices_start_with_the_weights_of_init_checkpoint(two_devices, run_config, tmp_path):
     source = trained(run_config(model_dir=str(tmp_path / "one")))
     path = run_config(model_dir=str(tmp_path / "two"), init_checkpoint=str(tmp_path / "one"))
-    trained(path, strategy=strategies.MIRRORED)
+    real = tf.train.Scaffold.__init__
+    with mock.patch.object(tf.train.Scaffold, "__init__", autospec=True, side_effect=real) as made:
+        trained(path, strategy=strategies.MIRRORED)
+    init_op = next(call[1]["init_op"] for call in made.call_args_list if call[1].get("init_fn"))
+    assert not graphs.weights_initialised_by(init_op)
     start = tf.train.load_checkpoint(str(tmp_path / "two" / "model.ckpt-0"))
     names = [name for name in source if name.startswith("model/") and "adam" not in name]
     assert len(names) > 9

@@ -171,7 +171,9 @@ def test_weights_to_start_from_are_loaded_into_the_variables_of_the_program(run_
     real = tf.train.Scaffold.__init__
     with mock.patch.object(tf.train.Scaffold, "__init__", autospec=True, side_effect=real) as made:
         assert not tpu_graphs.problems(train_graph(config))
-    start = next(call[1]["init_fn"] for call in made.call_args_list if call[1].get("init_fn"))
+    start, init_op = next((call[1]["init_fn"], call[1]["init_op"]) for call in made.call_args_list
+                          if call[1].get("init_fn"))
+    assert not graphs.weights_initialised_by(init_op)
     with mock.patch.object(estimators.sources, "load") as load:
         start(None, "session")
     found, variables, session = load.call_args[0]
