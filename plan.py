@@ -67,8 +67,8 @@ def memory(config, on_cpu=False):
     product with the values.  With `recompute`: each layer's input, and all of this for one layer.
     Logits: float32 and their gradient.  Accumulation keeps a second set of gradients.
 
-    `on_cpu`, where a backward pass computes the rest anew (models/layers.py): 10 C numbers (qkv, what attention gives,
-    the 4 C before GELU, residuals), attention weights only to drop some, and of the logits the gradient alone.
+    `on_cpu`, where a backward pass computes the rest anew (models/fused.py, Late): 10 C numbers (qkv, what attention
+    gives, the 4 C before GELU, residuals), attention weights only to drop some, and of the logits the gradient alone.
     """
     B = config.micro_batch_size or config.train_batch_size
     T, C, H, V, L = config.n_ctx, config.n_embd, config.n_head, config.n_vocab, config.n_layer

@@ -10,7 +10,7 @@ import functools
 import tensorflow.compat.v1 as tf
 from tensorflow.compiler.tf2xla.python import xla
 
-from models import kept, layers, lm_head, optimizers, sampling, scalars
+from models import attention, kept, layers, lm_head, optimizers, sampling, scalars
 from models import weights as weight_format
 
 
@@ -98,15 +98,15 @@ def block(h, weights, config, *, noise, layer, visible=None, cache=None, positio
     """
     site = 1 + 3 * layer
     x = layers.norm.late(h, weights["ln_1/g"], weights["ln_1/b"])
-    q, k, v = layers.dense_heads(x, weights["attn/c_attn/w"], weights["attn/c_attn/b"], n_head=config.n_head,
+    q, k, v = attention.dense_heads(x, weights["attn/c_attn/w"], weights["attn/c_attn/b"], n_head=config.n_head,
                                  time=layers.sizes(h)[1])
     if cache is None:
-        x = layers.causal_attention(q, k, v, drop=config.attn_dropout and noise and (
+        x = attention.causal_attention(q, k, v, drop=config.attn_dropout and noise and (
             lambda weights: layers.dropout(weights, config.attn_dropout, noise, site)))
     else:
         k, v = cache = [write_cache(old, new, position, in_place=in_place) for old, new in zip(cache, (k, v))]
-        x = layers.attention(q, k, v, visible=visible)
-    x = layers.beside(x)  # [BT, C]
+        x = attention.attention(q, k, v, visible=visible)
+    x = attention.beside(x)  # [BT, C]
     h = _add(h, x, weights["attn/c_proj/w"], weights["attn/c_proj/b"], config, noise, site + 1)
     x = layers.norm.late(h, weights["ln_2/g"], weights["ln_2/b"])
     x = layers.dense_gelu(x, weights["mlp/c_fc/w"], weights["mlp/c_fc/b"])  # [BT, 4C]

@@ -5,7 +5,7 @@ Softmax and loss are computed in float32 whatever the dtype of the activations.
 """
 import tensorflow.compat.v1 as tf
 
-from models import kept, layers
+from models import attention, kept, layers
 from models.fused import one_pass, pays
 
 COLUMNS = 64  # of a matrix that oneDNN takes at a time
@@ -18,7 +18,7 @@ def logits_of(hidden, wte):
     """hidden [..., C], wte float32 [V, C] -> float32 [N, V]: the input embedding is the output layer too."""
     # In float32 for bfloat16 activations too: eight bits of a logit are too few to tell the likeliest tokens apart.
     # A training on CPUs, which needs only their gradients, does with less (`tied`).
-    rows = tf.cast(tf.reshape(hidden, [-1, hidden.shape[-1]]), tf.float32)
+    rows = tf.cast(layers.rows_of(hidden), tf.float32)
     return tf.matmul(rows, wte, transpose_b=True)
 
 
@@ -115,7 +115,7 @@ def token_losses(hidden, wte, labels, output=None):
 
     @tf.custom_gradient
     def losses(hidden, output):
-        rows = tf.reshape(hidden, [-1, hidden.shape[-1]])
+        rows = layers.rows_of(hidden)
         found, to_logits = _losses_by_rows(rows, output, labels, wte.shape[0])
 
         def gradient(upstream):
@@ -153,7 +153,7 @@ def _losses_and_gradients(logits, labels, *, vocabulary):
     """As _losses_by_rows, of the logits [N, columns]."""
     wide, columns = tf.cast(logits, tf.float32), tf.range(logits.shape[1])
     if logits.shape[1] > vocabulary:
-        wide = tf.where_v2(columns < vocabulary, wide, layers.HIDDEN)
-    powers, total, log_sum = layers.softmax_pieces(wide)
+        wide = tf.where_v2(columns < vocabulary, wide, attention.HIDDEN)
+    powers, total, log_sum = attention.softmax_pieces(wide)
     losses = log_sum[:, 0] - tf.gather(wide, labels, batch_dims=1)
     return losses, tf.cast(powers / total - tf.cast(tf.equal(columns, labels[:, None]), tf.float32), logits.dtype)

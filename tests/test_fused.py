@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from models import fused, gpt2, layers, lm_head, optimizers
+from models import attention, fused, gpt2, layers, lm_head, optimizers
 from tests import graphs
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -17,7 +17,7 @@ VISIBLE = np.tril(np.ones([5, 7], bool), 2)
 
 
 def attention_weights(scores):
-    return layers.masked_softmax(scores, tf.constant(VISIBLE))
+    return attention.masked_softmax(scores, tf.constant(VISIBLE))
 
 
 def losses(hidden, wte):
@@ -28,7 +28,7 @@ def losses(hidden, wte):
 
 
 def two_heads(x, b):
-    return layers.heads(x, b, n_head=2, time=5)
+    return attention.heads(x, b, n_head=2, time=5)
 
 
 def inputs(*shapes):
@@ -36,7 +36,7 @@ def inputs(*shapes):
 
 
 def attended(q, k, v):
-    return layers.causal_attention(q, k, v)
+    return attention.causal_attention(q, k, v)
 
 
 ACTIVATIONS = {"add": [0, 1], "causal_attention": [0, 1, 2]}  # inputs of their dtype, where not the first alone
@@ -73,10 +73,10 @@ def values_and_gradients(name, dtype):
 
 @pytest.mark.parametrize("name", CASES)
 def test_compiled_functions_and_their_gradients_equal_the_plain_ones(name, monkeypatch):
-    monkeypatch.setattr(layers, "BLOCK", 3)
+    monkeypatch.setattr(attention, "BLOCK", 3)
     monkeypatch.setattr(lm_head, "ROWS", 4)
     found, _ = values_and_gradients(name, tf.float32)
-    for module in (fused, layers, lm_head):
+    for module in (fused, attention, lm_head):
         monkeypatch.setattr(module, "pays", lambda *tensors: False)
     expected, compiled = values_and_gradients(name, tf.float32)
     assert not compiled
@@ -133,11 +133,11 @@ RANDOM_TOKENS = np.random.RandomState(1).randint(0, 1000, [4, 13])
     {"micro_batch_size": 1, "recompute": True, "embed_dropout": 0.1, "attn_dropout": 0.2, "res_dropout": 0.3}])
 def test_compiled_network_has_the_gradients_of_the_plain_one(changes, monkeypatch):
     config = graphs.small_config(**{"train_batch_size": 4, **changes})
-    monkeypatch.setattr(layers, "BLOCK", 5)
+    monkeypatch.setattr(attention, "BLOCK", 5)
     monkeypatch.setattr(lm_head, "ROWS", 9)
     with graphs.session() as s:
         found = network_gradients(s, config)
-    for module in (fused, layers, lm_head):
+    for module in (fused, attention, lm_head):
         monkeypatch.setattr(module, "pays", lambda *tensors: False)
     with graphs.session() as s:
         expected = network_gradients(s, config)
@@ -189,12 +189,12 @@ def test_update_is_compiled_once_a_shape():
 
 
 def test_compiled_network_in_bfloat16_has_nearly_the_gradients_of_the_plain_one_in_float32(monkeypatch):
-    monkeypatch.setattr(layers, "BLOCK", 5)
+    monkeypatch.setattr(attention, "BLOCK", 5)
     monkeypatch.setattr(lm_head, "ROWS", 9)
     changes = {"train_batch_size": 4, "micro_batch_size": 2, "n_ctx": 11}
     with graphs.session() as s:
         found = network_gradients(s, graphs.small_config(precision="bfloat16", **changes))
-    for module in (fused, layers, lm_head):
+    for module in (fused, attention, lm_head):
         monkeypatch.setattr(module, "pays", lambda *tensors: False)
     with graphs.session() as s:
         expected = network_gradients(s, graphs.small_config(**changes))
