@@ -17,8 +17,8 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-import order
-from errors import UserError
+from configs.errors import UserError
+from datasets import window_order as order
 
 # What waits to be drawn, of all parts of a mixture together and twice (_in_turn): 35 MB of records, 67 MB of windows.
 # A whole block, so that the first batch takes the same time wherever in its block a run goes on.

@@ -3,7 +3,7 @@ import numpy as np
 import tensorflow as tf
 
 import inputs
-import order
+from datasets import window_order as order
 
 PLACE_BITS = 31  # of a mark: the place of the record in its block; the bits above are the seed of the block's shuffles
 

@@ -5,16 +5,12 @@
 """
 import sys
 
-import corpus
-import errors
-import plan
-import prompts
-import storage
-import strategies
-import tpu_names
-from configs import resume, schema
-from encoder import bpe
-from errors import UserError
+from configs import errors, resume, schema, storage, tpu_names
+from configs.errors import UserError
+from datasets import shard_sets as corpus
+from encoder import bpe, prompts
+from models.run import devices as strategies
+from models.run import plan
 
 
 def parse_arguments(argv):
@@ -97,15 +93,16 @@ def main(argv=None):
     if args.predict_text is not None or args.predict_file is not None:
         texts = prompts.read(args.predict_file, given) if args.predict_text is None \
             else [prompts.make(args.predict_text, given)]
-        import generation  # here and not above: TensorFlow takes seconds, which --plan and a mistake need not cost
+        # Here and not above: TensorFlow takes seconds, which --plan and a mistake need not cost.
+        from models.run import predict as generation
         return generation.predict(config, encoder, texts, args)
     if args.interactive:
-        import interactive
+        from models.run import interactive
         return interactive.run(config, encoder, given, args)
     if args.export_dir is not None:
-        import export
+        from models.run import export
         return export.write(config, encoder, args.export_dir, args.tpu)
-    import training
+    from models.run import training
     if args.which_data is not None:
         return training.print_documents(config, encoder, args.which_data)
     if args.eval:
@@ -146,7 +143,9 @@ def _check_start(config):
     """Raises UserError where the run cannot start from its init_checkpoint: shapes alone are looked at."""
     if config.init_checkpoint and not storage.exists(storage.join(config.model_dir, "checkpoint")):
         storage.silence_tensorflow()
-        from models import sources  # TensorFlow reads its own checkpoints: only who starts from weights waits for it
+        from models.checkpoints import (
+            warm_start as sources,  # TensorFlow reads its own checkpoints: only who starts from weights waits for it
+        )
         sources.check(sources.open_source(config.init_checkpoint), config)
 
 

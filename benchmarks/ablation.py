@@ -20,12 +20,10 @@ import subprocess
 import sysconfig
 import time
 
-import errors
-import storage
-from configs import reading
+from configs import errors, reading, storage
+from configs.errors import UserError
 from datasets import create_tfrecords, documents, manifest
 from encoder import train as encoder_train
-from errors import UserError
 
 STEPS, SEEDS, PROCESSES, LR = 320, 3, 2, 3e-3
 EVALUATIONS = 4

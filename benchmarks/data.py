@@ -22,13 +22,13 @@ from importlib.metadata import version
 import numpy as np
 from tqdm import tqdm
 
-import corpus
-import errors
-import order
 from benchmarks.machine import processor, resident
-from configs import schema
-from datasets import create_tfrecords, manifest, records, workers
-from errors import UserError
+from configs import errors, schema
+from configs.errors import UserError
+from datasets import create_tfrecords, manifest, records
+from datasets import shard_sets as corpus
+from datasets import window_order as order
+from datasets.jobs import workers
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CONFIG = os.path.join(ROOT, "configs", "117M.json")

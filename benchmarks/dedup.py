@@ -27,7 +27,8 @@ import zlib
 import numpy as np
 
 from benchmarks.machine import resident
-from datasets import clusters, dedup, documents, drop_list, minhash, signing
+from datasets import dedup, documents
+from datasets.duplicates import clusters, drop_list, minhash, signing
 
 FOLDERS = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), "/usr/share/doc", "/usr/share/common-licenses")
 NAMES = re.compile(r".*\.(py|txt|md|rst)|(LICEN[CS]E|COPYING|NOTICE|copyright|README)[^/]*")

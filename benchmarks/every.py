@@ -15,8 +15,8 @@ import subprocess
 import tempfile
 import time
 
-import errors
-from errors import UserError
+from configs import errors
+from configs.errors import UserError
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 # name: (arguments, with {folder} for one that is deleted at the end; what of its JSON is shown, * for any key)

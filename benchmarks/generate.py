@@ -25,13 +25,11 @@ from importlib.metadata import version
 
 import numpy as np
 
-import errors
-import storage
 from benchmarks import turns
 from benchmarks.machine import processor, read_bandwidth, resident
-from configs import schema
-from datasets import workers
-from errors import UserError
+from configs import errors, schema, storage
+from configs.errors import UserError
+from datasets.jobs import workers
 from models import weights as weight_format
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -131,7 +129,7 @@ def _summary(args, config, batch, found, ends, bandwidth):
 
 def write_weights(config, folder):
     """Random weights with GPT-2's deviations, as Hugging Face has them."""
-    from models import hugging_face
+    from models.checkpoints import hugging_face
     random = np.random.default_rng(config.seed)
     found = {weight.name: weight for weight in weight_format.weight_list(config)}
 
@@ -184,10 +182,10 @@ def _turns(side):
 
 def _our_turns(args, precision):
     """Yields ({"first", "all", "cpu"}: seconds, tokens) of each turn."""
-    import estimator as estimators
-    import generation
-    import prompts
-    from encoder import bpe, stopping
+    from encoder import bpe, prompts
+    from encoder import stop_texts as stopping
+    from models.run import estimator as estimators
+    from models.run import predict as generation
     estimators.quiet()
     batch, = args.batch
     config = _config(args, args.output_dir, precision=precision, predict_batch_size=batch)

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from datasets import workers
+from datasets.jobs import workers
 
 READ = 2**28  # bytes that the bandwidth is measured on: far more than any cache holds
 

@@ -19,10 +19,9 @@ from importlib.metadata import version
 
 import numpy as np
 
-import errors
-import plan
-from configs import schema
+from configs import errors, schema
 from datasets import records
+from models.run import plan
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # name: (preset, keys that differ)

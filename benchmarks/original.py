@@ -15,10 +15,12 @@ import numpy as np
 import tensorflow as tf
 
 import inputs
-import order
+from configs.errors import UserError
 from datasets import records
-from errors import UserError
-from models import gpt2, layers, lm_head, optimizers, weights
+from datasets import window_order as order
+from models import gpt2, optimizers, weights
+from models.cpu import block as layers
+from models.cpu import loss as lm_head
 
 STITCH = 42  # documents that the original joined to draw one window from (2 in its corpus of long ones)
 

@@ -25,12 +25,15 @@ from importlib.metadata import version
 import numpy as np
 from resiliparse.extract import html2text
 
-import errors
 from benchmarks import straightforward
 from benchmarks.machine import processor
-from datasets import building, documents, extractors, guarded, records, workers
+from configs import errors
+from configs.errors import UserError
+from datasets import building, documents, records
+from datasets.jobs import workers
+from datasets.pages import extractors
+from datasets.pages import killable as guarded
 from encoder import bpe
-from errors import UserError
 
 INSTALLED = [sysconfig.get_paths()["stdlib"], sysconfig.get_paths()["purelib"], "/usr/share/doc"]
 PARTS = ("texts", "pages")

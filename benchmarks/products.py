@@ -5,7 +5,7 @@ The better of the two for each shape is the limit that a training step is held a
 import collections
 import time
 
-from datasets import workers
+from datasets.jobs import workers
 from models import weights as weight_format
 
 TIMES = 3  # the best of so many calls counts
@@ -71,7 +71,7 @@ def _stored(shape):
 def _tensorflow(config, precision, device):
     import tensorflow.compat.v1 as tf
 
-    import estimator as estimators
+    from models.run import estimator as estimators
     estimators.quiet()
     needed(tf.config.list_physical_devices("GPU"), "TensorFlow", device)
 
@@ -119,6 +119,6 @@ def torch_device(torch, device):
 
 def needed(found, library, device):
     """Raises UserError where a GPU is to be measured that the library does not see."""
-    from errors import UserError
+    from configs.errors import UserError
     if device == "gpu" and not found:
         raise UserError(f"{library} sees no GPU; install it with CUDA, or give --device cpu")

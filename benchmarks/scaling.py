@@ -20,12 +20,11 @@ import statistics
 import tempfile
 from importlib.metadata import version
 
-import errors
-import storage
 from benchmarks import data, products, train, turns
 from benchmarks.machine import processor
-from datasets import workers
-from errors import UserError
+from configs import errors, storage
+from configs.errors import UserError
+from datasets.jobs import workers
 
 MIDDLE = {"train_batch_size": 4, "n_ctx": 128, "n_layer": 6, "n_embd": 384}
 SWEEPS = {  # key: (its name in the plot, its values)

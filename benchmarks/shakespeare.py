@@ -20,12 +20,11 @@ import statistics
 import subprocess
 from importlib.metadata import version
 
-import errors
-import storage
-from configs import schema
-from datasets import create_tfrecords, workers
+from configs import errors, schema, storage
+from configs.errors import UserError
+from datasets import create_tfrecords
+from datasets.jobs import workers
 from encoder import bpe
-from errors import UserError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CONFIG = os.path.join(ROOT, "configs", "shakespeare-char.json")

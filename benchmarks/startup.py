@@ -23,11 +23,11 @@ import tempfile
 import time
 from importlib.metadata import version
 
-import errors
 from benchmarks import data
 from benchmarks.machine import processor, resident
-from datasets import workers
-from errors import UserError
+from configs import errors
+from configs.errors import UserError
+from datasets.jobs import workers
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 MAIN = os.path.join(ROOT, "main.py")

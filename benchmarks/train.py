@@ -30,13 +30,11 @@ import time
 from importlib.metadata import version
 from typing import NamedTuple
 
-import errors
-import storage
 from benchmarks import data, generate, products, trainers, turns
 from benchmarks.machine import processor, read_bandwidth
-from configs import schema
-from datasets import workers
-from errors import UserError
+from configs import errors, schema, storage
+from configs.errors import UserError
+from datasets.jobs import workers
 from models import weights as weight_format
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

@@ -8,9 +8,9 @@ import time
 
 import numpy as np
 
-import corpus
 from benchmarks import products
 from benchmarks.machine import forget_peak, resident
+from datasets import shard_sets as corpus
 
 LOSSES = 8  # of the first steps, that are kept to be compared
 WARM_UP = 2  # turns: the first is the first step, which also builds
@@ -70,11 +70,11 @@ def _ours(stretches, config, device, *, xla):
     """As training.train does it, with one hook more."""
     import tensorflow.compat.v1 as tf
 
-    import estimator as estimators
     import inputs
-    import order
-    import session_hooks
-    from models import scalars
+    from datasets import window_order as order
+    from models import metrics as scalars
+    from models.run import estimator as estimators
+    from models.run import hooks as session_hooks
     estimators.quiet()
     products.needed(tf.config.list_physical_devices("GPU"), "TensorFlow", device)
     if xla:

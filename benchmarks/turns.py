@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 
-from errors import UserError
+from configs.errors import UserError
 
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 

@@ -20,10 +20,10 @@ import subprocess
 import tempfile
 import time
 
-import errors
 from benchmarks import preparation
-from datasets import archives
-from errors import UserError
+from configs import errors
+from configs.errors import UserError
+from datasets.pages import archives
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SHARDS = 24

@@ -4,8 +4,8 @@ Source: every *.json in the history of https://github.com/ConnorJL/GPT2.
 """
 import math
 
+from configs.errors import UserError
 from configs.reading import shown
-from errors import UserError
 
 RENAMED = {"model_path": "model_dir"}
 IN_OPT_PARAMS = {"name": "opt_name", "lr": "lr", "warmup_steps": "warmup_steps", "beta1": "beta1", "beta2": "beta2",

@@ -1,8 +1,8 @@
 """Reads the user's JSON: a config file, or one KEY=VALUE of the command line, with errors that say where."""
 import json
 
-import storage
-from errors import UserError
+from configs import storage
+from configs.errors import UserError
 
 LONGEST_SHOWN = 60
 WINDOWS_MARK = "\ufeff"  # some editors put it before UTF-8 text

@@ -1,7 +1,6 @@
 """What it means to continue a run with another config than the one it was started with."""
-import storage
-from configs import reading, schema
-from errors import UserError
+from configs import reading, schema, storage
+from configs.errors import UserError
 
 EFFECT = {
     schema.START: "has no effect: only a new run reads it",

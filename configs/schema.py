@@ -12,10 +12,9 @@ import dataclasses
 import difflib
 import json
 
-import storage
-from configs import aliases, reading
+from configs import aliases, reading, storage
+from configs.errors import UserError
 from configs.values import BOOLEAN, FILES, PATH, TEXT, integer, number, one_of, optional
-from errors import UserError
 
 MODEL, MEMORY, OPTIMIZER, RUN, DATA, OUTPUT = "model", "precision, memory", "optimizer", "run", "data", "output"
 

@@ -12,11 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-import storage
-from configs import reading
+from configs import reading, storage
+from configs.errors import UserError
 from datasets import cleaning, documents, manifest, records
 from encoder import bpe
-from errors import UserError
 
 OUTCOMES = ("read", "kept", "dropped", "short", "broken", "empty", "bad_lines", "invalid_utf8")
 DROPPED = "dropped.npy"

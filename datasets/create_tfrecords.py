@@ -21,12 +21,12 @@ from importlib.metadata import version
 import numpy as np
 from tqdm import tqdm
 
-import errors
-import storage
-from configs import reading
-from datasets import building, documents, drop_list, manifest, packed, publishing, workers
+from configs import errors, reading, storage
+from configs.errors import UserError
+from datasets import building, documents, manifest, packed, publishing
+from datasets.duplicates import drop_list
+from datasets.jobs import workers
 from encoder import bpe
-from errors import UserError
 
 # 175000 in the original, about 250 MB a file.  Training shuffles up to order.BLOCK_TOKENS at once, and a run that goes
 # on within a shard reads it from its start: 12500 documents of OpenWebText are 14 million tokens, just below a block.

@@ -19,11 +19,11 @@ import unicodedata
 import numpy as np
 from tqdm import tqdm
 
-import errors
-import storage
-from configs import reading
-from datasets import clusters, documents, drop_list, minhash, packed, signing, workers
-from errors import UserError
+from configs import errors, reading, storage
+from configs.errors import UserError
+from datasets import documents, packed
+from datasets.duplicates import clusters, drop_list, minhash, signing
+from datasets.jobs import workers
 
 FORMAT_VERSION = 1  # of the report
 # Lower, and pages that share a frame but not their contents go; higher, and copies with other frames stay.

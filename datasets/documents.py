@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from configs.errors import UserError
 from datasets import packed
-from errors import UserError
 
 TEXT_SUFFIXES, LINES_SUFFIXES = (".txt", ".py", ".md"), (".jsonl", *packed.SUFFIXES)
 SUFFIXES = (*TEXT_SUFFIXES, *LINES_SUFFIXES)

@@ -23,10 +23,10 @@ from concurrent import futures
 
 from tqdm import tqdm
 
-import errors
-import storage
-from datasets import archives, fetching, url_lists
-from errors import UserError
+from configs import errors, storage
+from configs.errors import UserError
+from datasets.crawl import fetching, url_lists
+from datasets.pages import archives
 
 USER_AGENT = "gpt2-corpus-download/0.1"
 LISTS_AT_ONCE = 4  # so that the last slow pages of one do not hold up the next

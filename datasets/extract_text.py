@@ -10,8 +10,8 @@ import sys
 if __name__ == "__main__":  # run as a file: imports start at the repository
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-import errors
-from datasets import extraction
+from configs import errors
+from datasets.pages import extraction
 
 
 def main(argv=None):

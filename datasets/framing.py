@@ -11,8 +11,8 @@ from typing import NamedTuple
 import google_crc32c
 import numpy as np
 
-import storage
-from errors import UserError
+from configs import storage
+from configs.errors import UserError
 
 HEADER_BYTES, FOOTER_BYTES = 12, 4  # length and its CRC; the CRC of the payload
 READ_BYTES = 1 << 22

@@ -5,7 +5,8 @@ import hashlib
 import tempfile
 from typing import NamedTuple
 
-from datasets import framing, records, workers
+from datasets import framing, records
+from datasets.jobs import workers
 from datasets.records import Shard
 
 FORMAT, IDS = "format", "ids"  # kinds of damage inside an undamaged frame

@@ -20,11 +20,11 @@ import shlex
 import time
 from typing import NamedTuple
 
-import errors
-import storage
-from configs import reading
-from datasets import archive_texts, extraction, manifest, workers
-from errors import UserError
+from configs import errors, reading, storage
+from configs.errors import UserError
+from datasets import manifest
+from datasets.jobs import workers
+from datasets.pages import archive_texts, extraction
 
 LISTS, PAGES, TEXTS, DROP, SHARDS = "lists.json", "pages", "texts", "drop.txt", "shards"
 DOWNLOADED, VERIFIED, REPORT = "download.json", "verify.json", "report"

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-import storage
+from configs import storage
+from configs.errors import UserError
 from datasets import records
 from datasets.records import Shard
-from errors import UserError
 
 FORMAT_VERSION = 1
 SUFFIX = ".manifest.json"

@@ -10,7 +10,7 @@ import os
 import shutil
 import zlib
 
-from errors import UserError
+from configs.errors import UserError
 
 SUFFIXES = (".jsonl.gz", ".jsonl.zst")
 READ_BYTES = 1 << 24

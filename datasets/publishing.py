@@ -8,9 +8,9 @@ import sys
 
 from tqdm import tqdm
 
-import storage
+from configs import storage
+from configs.errors import UserError
 from datasets import manifest
-from errors import UserError
 
 
 def check(folder, local, name):

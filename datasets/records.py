@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from configs.errors import UserError
 from datasets.framing import FOOTER_BYTES, HEADER_BYTES, REMEDY, frame, read
-from errors import UserError
 
 VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5  # protobuf's wire types
 BYTES_LIST, INT64_LIST = 1, 3  # fields of tf.train.Feature

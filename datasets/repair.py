@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-import storage
-from configs import reading
-from datasets import framing, integrity, workers
+from configs import reading, storage
+from configs.errors import UserError
+from datasets import framing, integrity
+from datasets.jobs import workers
 from datasets.records import Shard
-from errors import UserError
 
 FOLDER = "repaired"  # in model_dir
 NOTES_FILE = "shards.json"

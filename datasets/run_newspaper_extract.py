@@ -12,9 +12,9 @@ if __name__ == "__main__":  # run as a file: imports start at the repository
 import glob
 import re
 
-import errors
-from datasets import extraction
-from errors import UserError
+from configs import errors
+from configs.errors import UserError
+from datasets.pages import extraction
 
 PAGES = re.compile(r"[^.].*(_data\.(xz|bz2|gz)|\.warc(\.gz)?)")
 

@@ -19,11 +19,11 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-import errors
-import storage
-from datasets import integrity, manifest, workers
+from configs import errors, storage
+from configs.errors import UserError
+from datasets import integrity, manifest
+from datasets.jobs import workers
 from encoder import bpe
-from errors import UserError
 
 SUFFIX = ".tfrecords"
 COMPARED = ("size", "sha256", "records", "tokens", "shortest", "largest_id")  # of a Shard, with its manifest's

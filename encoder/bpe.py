@@ -13,8 +13,8 @@ import os
 import numpy as np
 import tiktoken
 
-import storage
-from errors import UserError
+from configs import storage
+from configs.errors import UserError
 
 END_OF_TEXT = "<|endoftext|>"
 TOKENS_FILE, MERGES_FILE = "encoder.json", "vocab.bpe"

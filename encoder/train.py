@@ -17,12 +17,10 @@ from importlib.metadata import version
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from tqdm import tqdm
 
-import errors
-import storage
-from configs import reading
+from configs import errors, reading, storage
+from configs.errors import UserError
 from datasets import cleaning, documents
 from encoder import bpe
-from errors import UserError
 
 NOTE = "vocabulary.json"  # written last: what the two files were made from
 SMALLEST = len(bpe.byte_symbols()) + 1  # no merges

@@ -10,8 +10,13 @@ import functools
 import tensorflow.compat.v1 as tf
 from tensorflow.compiler.tf2xla.python import xla
 
-from models import attention, kept, layers, lm_head, optimizers, sampling, scalars
+from models import metrics as scalars
+from models import optimizers, sampling
 from models import weights as weight_format
+from models.cpu import attention
+from models.cpu import block as layers
+from models.cpu import loss as lm_head
+from models.cpu import packed as kept
 
 
 def create_variables(config):

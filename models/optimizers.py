@@ -7,8 +7,9 @@ import math
 import tensorflow.compat.v1 as tf
 from tensorflow.python.tpu import tpu_function
 
-from errors import UserError
-from models import fused, layers
+from configs.errors import UserError
+from models.cpu import block as layers
+from models.cpu import compiled as fused
 
 SLOTS = {"adam": "adam_m", "adafactor": "adafactor_vr"}  # kept in checkpoints for every matrix, under these names
 ADAFACTOR_EPSILON = 1e-30  # added to squared gradients

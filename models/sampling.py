@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Optional
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from models import layers
+from models.cpu import block as layers
 
 COLDEST = 1e-6  # a temperature below it is 0
 STOPPED = 0  # the state of the automaton once a stop text is complete

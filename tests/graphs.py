@@ -5,7 +5,8 @@ import os
 import tensorflow.compat.v1 as tf
 
 from configs import schema
-from models import gpt2, lm_head
+from models import gpt2
+from models.cpu import loss as lm_head
 from models.weights import weight_list
 from tests import reference
 

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 
-from errors import UserError
+from configs.errors import UserError
 
 
 def look_around(job, advance):

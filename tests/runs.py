@@ -8,7 +8,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import main
-from errors import UserError
+from configs.errors import UserError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -39,7 +39,7 @@ def scalars_of(folder):
 
 def stop_after(config, step, *arguments):
     """Runs the config in this process until a signal arrives in the given step."""
-    import session_hooks
+    from models.run import hooks as session_hooks
 
     class Stop(session_hooks.StopOnSignal):
         def after_run(self, run_context, run_values):

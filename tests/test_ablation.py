@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-import corpus
 import inputs
 from benchmarks import ablation, original
-from errors import UserError
-from models import gpt2, layers, lm_head, optimizers, weights
+from configs.errors import UserError
+from datasets import shard_sets as corpus
+from models import gpt2, optimizers, weights
+from models.cpu import block as layers
+from models.cpu import loss as lm_head
 from tests import graphs
 from tests.test_inputs import EOT, N_CTX, config_for, flat, run, write_shards
 

@@ -10,8 +10,8 @@ import tracemalloc
 
 import pytest
 
-from datasets import archives
-from errors import UserError
+from configs.errors import UserError
+from datasets.pages import archives
 
 URLS = {3: "http://a.example/x", 7: "http://b.example/ü", 12_345_678: "https://c.example/"}
 

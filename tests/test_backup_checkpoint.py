@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from errors import UserError
-from models import saved
+from configs.errors import UserError
+from models.checkpoints import saved
 from tests.fake_gcs import FakeGCS
 from tools import backup_checkpoint
 

@@ -10,9 +10,9 @@ import pytest
 
 from benchmarks import data, preparation, products, scaling, shakespeare, straightforward, train, turns, two_processes
 from configs import schema
+from configs.errors import UserError
 from datasets import manifest, records
 from encoder import bpe
-from errors import UserError
 from models import weights
 from tests import pages, waiting
 

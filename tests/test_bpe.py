@@ -12,8 +12,8 @@ import tiktoken.load
 import tiktoken_ext.openai_public
 from tokenizers import ByteLevelBPETokenizer
 
+from configs.errors import UserError
 from encoder import bpe
-from errors import UserError
 
 STRINGS = 10000
 

@@ -1,7 +1,7 @@
 """datasets/charsets.py: text of pages whatever they say of their encoding."""
 import pytest
 
-from datasets import charsets
+from datasets.crawl import charsets
 
 RUSSIAN, JAPANESE, CHINESE = "Привет, мир " * 5, "こんにちは世界 " * 5, "你好，世界 " * 5
 

@@ -14,12 +14,18 @@ import safetensors
 import safetensors.numpy
 import tensorflow.compat.v1 as tf
 
-import estimator as estimators
 import main
 from configs import schema
-from encoder import bpe, exchange
-from errors import UserError
-from models import checkpoints, gpt2, hugging_face, openai, proof, sources
+from configs.errors import UserError
+from encoder import bpe
+from encoder import formats as exchange
+from models import gpt2
+from models.checkpoints import convert as checkpoints
+from models.checkpoints import hugging_face
+from models.checkpoints import tf_format as openai
+from models.checkpoints import verify as proof
+from models.checkpoints import warm_start as sources
+from models.run import estimator as estimators
 from models.weights import SCOPE, weight_list
 from tests import graphs, measured, reference, weight_files
 from tests.weight_files import CONFIG, WEIGHTS, theirs, write_hf, write_openai, write_original, write_tf
@@ -516,7 +522,7 @@ def test_vocabulary_that_cannot_be_used_stops_the_import(tmp_path, text_corpus):
 
 def test_command_prints_one_line_for_a_mistake_and_nothing_of_others(tmp_path):
     def run(*arguments):
-        return subprocess.run([sys.executable, "models/checkpoints.py", *map(str, arguments)], cwd=ROOT,
+        return subprocess.run([sys.executable, "-m", "models.checkpoints", *map(str, arguments)], cwd=ROOT,
                               capture_output=True, text=True, timeout=120)
     result = run("import-hf", tmp_path / "none", tmp_path / "dst")
     assert result.returncode == 2 and result.stdout == "" and result.stderr.count("\n") == 1

@@ -4,7 +4,7 @@ import random
 import numpy as np
 import pytest
 
-from datasets import clusters
+from datasets.duplicates import clusters
 
 
 def slowly(count, pairs):

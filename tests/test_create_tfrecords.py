@@ -11,9 +11,9 @@ import sys
 
 import pytest
 
+from configs.errors import UserError
 from datasets import create_tfrecords, manifest, records
 from encoder import bpe
-from errors import UserError
 from tests.waiting import children, wait_until, wait_until_gone
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

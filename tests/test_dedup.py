@@ -11,8 +11,9 @@ import time
 
 import pytest
 
-from datasets import create_tfrecords, dedup, manifest, records, signing
-from errors import UserError
+from configs.errors import UserError
+from datasets import create_tfrecords, dedup, manifest, records
+from datasets.duplicates import signing
 from tests import measured
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
+from configs.errors import UserError
 from datasets import documents
-from errors import UserError
 
 STEM = "0000017-" + "0a" * 16
 

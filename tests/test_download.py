@@ -14,9 +14,10 @@ import time
 
 import pytest
 
-import errors
-from datasets import archives, download
-from errors import UserError
+from configs import errors
+from configs.errors import UserError
+from datasets import download
+from datasets.pages import archives
 from tests import bad_server, fake_gcs, measured
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

@@ -11,9 +11,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from configs.errors import UserError
 from encoder import bpe
-from errors import UserError
-from models import checkpoints, proof
+from models.checkpoints import convert as checkpoints
+from models.checkpoints import verify as proof
 from tests.weight_files import write_hf, write_openai
 from tools import download_model, fetch
 

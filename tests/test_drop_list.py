@@ -5,8 +5,9 @@ import os
 import numpy as np
 import pytest
 
-from datasets import documents, drop_list
-from errors import UserError
+from configs.errors import UserError
+from datasets import documents
+from datasets.duplicates import drop_list
 
 
 @pytest.fixture

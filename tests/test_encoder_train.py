@@ -7,8 +7,8 @@ import sys
 import pytest
 from tokenizers import ByteLevelBPETokenizer
 
+from configs.errors import UserError
 from encoder import bpe, train
-from errors import UserError
 
 SIZE = 350
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

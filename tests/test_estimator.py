@@ -9,8 +9,8 @@ import pytest
 import tensorflow.compat.v1 as tf
 from tensorflow_estimator.python.estimator.tpu import error_handling
 
-import estimator as estimators
 import main
+from models.run import estimator as estimators
 from tests.runs import ROOT, command, damage, mistake, weights_of
 
 
@@ -77,7 +77,7 @@ def test_damaged_newest_checkpoint_is_passed_over_for_the_one_before(run_config,
 
 
 def test_second_run_in_the_same_model_dir_is_refused(run_config, tmp_path):
-    import storage
+    from configs import storage
     (tmp_path / "run").mkdir()
     with storage.only_run(str(tmp_path / "run" / ".lock"), "wait"):
         assert "another run holds" in mistake("--model", run_config())

@@ -10,8 +10,8 @@ import tensorflow.compat.v1 as tf
 
 import main
 from configs import schema
+from configs.errors import UserError
 from encoder import bpe
-from errors import UserError
 from tests import graphs
 
 # What a user of the SavedModel writes; its requests and answers are JSON.

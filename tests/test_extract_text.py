@@ -13,9 +13,10 @@ import tarfile
 
 import pytest
 
-import storage
-from datasets import archive_texts, archives, create_tfrecords, extract_text, records, run_newspaper_extract
-from errors import UserError
+from configs import storage
+from configs.errors import UserError
+from datasets import create_tfrecords, extract_text, records, run_newspaper_extract
+from datasets.pages import archive_texts, archives
 from tests import test_warc
 from tests.pages import article, paragraphs
 from tests.waiting import children, wait_until, wait_until_gone

@@ -6,8 +6,8 @@ import sysconfig
 
 import pytest
 
-from datasets import extractors
-from errors import UserError
+from configs.errors import UserError
+from datasets.pages import extractors
 from tests.pages import article, paragraphs
 
 HTML = ("trafilatura", "newspaper", "resiliparse")

@@ -6,7 +6,7 @@ import time
 import aiohttp
 import pytest
 
-from datasets import fetching
+from datasets.crawl import fetching
 from tests import bad_server
 
 LIMITS = fetching.Limits(concurrency=20, per_host=5, connect_timeout=2, read_timeout=1, timeout=2, max_bytes=10_000,

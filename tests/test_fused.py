@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from models import attention, fused, gpt2, layers, lm_head, optimizers
+from models import gpt2, optimizers
+from models.cpu import attention
+from models.cpu import block as layers
+from models.cpu import compiled as fused
+from models.cpu import loss as lm_head
 from tests import graphs
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

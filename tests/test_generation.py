@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-import generation
 import main
-import prompts
 from configs import schema
-from encoder import bpe
-from errors import UserError
+from configs.errors import UserError
+from encoder import bpe, prompts
+from models.run import predict as generation
 from tests import graphs
 
 

@@ -3,7 +3,9 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from models import gpt2, layers, lm_head
+from models import gpt2
+from models.cpu import block as layers
+from models.cpu import loss as lm_head
 from models.weights import weight_list
 from tests import graphs, hugging_face, reference
 

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from datasets import guarded
-from errors import UserError
+from configs.errors import UserError
+from datasets.pages import killable as guarded
 from tests.waiting import wait_until_gone
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-import strategies
+from models.run import devices as strategies
 from tests.runs import ROOT, mistake, weights_of
 from tests.test_strategies import DROPOUT, assert_close, trained
 

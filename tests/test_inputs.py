@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-import corpus
 import inputs
 import ledger
-import order
 from configs import schema
+from configs.errors import UserError
 from datasets import manifest
-from errors import UserError
-from models import lm_head
+from datasets import shard_sets as corpus
+from datasets import window_order as order
+from models.cpu import loss as lm_head
 from tests import graphs
 
 EOT = 999

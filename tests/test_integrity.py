@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from configs.errors import UserError
 from datasets import framing, integrity, records
-from errors import UserError
 
 FRAMES = [records.frame(records.encode(b"key%d" % i, np.arange(37 * i % 200))) for i in range(9)]
 WHOLE = b"".join(FRAMES)

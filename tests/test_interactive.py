@@ -12,7 +12,7 @@ import time
 import pytest
 
 import main
-from encoder import stopping
+from encoder import stop_texts as stopping
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 

@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from models import kept, lm_head
+from models.cpu import loss as lm_head
+from models.cpu import packed as kept
 from tests import graphs, reference
 
 ROUNDING = {tf.float32: 1e-5, tf.bfloat16: 3e-2}

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from tools import lifecycle
-from tools.lifecycle import ABSENT, FOREIGN, READY, UNKNOWN, Options, Seen, State
+from tools.survival import lifecycle
+from tools.survival.lifecycle import ABSENT, FOREIGN, READY, UNKNOWN, Options, Seen, State
 
 HOUR = 3600.0
 OPTIONS = Options(zones=("a", "b", "c"), most=100 * HOUR, grace=180.0, hang=1800.0, coming=1800.0, retry=300.0,

@@ -10,8 +10,8 @@ import time
 
 import pytest
 
+from configs.errors import UserError
 from datasets import make_corpus
-from errors import UserError
 from tests import bad_server
 from tests.pages import NAVIGATION
 from tests.test_download import server  # noqa: F401 (a fixture)

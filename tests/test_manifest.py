@@ -5,8 +5,8 @@ import os
 import numpy as np
 import pytest
 
+from configs.errors import UserError
 from datasets import manifest, records
-from errors import UserError
 
 PLAN = {"name": "a", "vocabulary": "f" * 64, "vocabulary_size": 300, "seed": 5}
 

@@ -6,7 +6,7 @@ import unicodedata
 import numpy as np
 import pytest
 
-from datasets import minhash
+from datasets.duplicates import minhash
 
 TEXTS = ["", "one", "Two words", "“Quoted” naïve_names, isn't 1813!", " -- ... ", "ﬁne ＡＢＣ ΣΊΣΥΦΟΣ жук",
          "a b c d e f g", "x" * 70 + " tail", "The the THE", "\ud800 lone", "last\n\n"]

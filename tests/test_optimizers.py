@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-import plan
-from models import fused, gpt2, optimizers
+from models import gpt2, optimizers
+from models.cpu import compiled as fused
+from models.run import plan
 from tests import graphs, reference
 
 STEPS = 10

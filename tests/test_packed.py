@@ -6,8 +6,8 @@ import random
 import pytest
 import zstandard
 
+from configs.errors import UserError
 from datasets import documents, packed
-from errors import UserError
 
 PACKED = {"gz": gzip.compress, "zst": zstandard.ZstdCompressor().compress}
 

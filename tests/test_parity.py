@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-import corpus
 import inputs
-from models import gpt2, scalars
+from datasets import shard_sets as corpus
+from models import gpt2
+from models import metrics as scalars
 from tests import graphs, hugging_face
 
 torch = pytest.importorskip("torch")

@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-import corpus
-import plan
 from configs import schema
+from datasets import shard_sets as corpus
 from datasets.records import Shard
+from models.run import plan
 from models.weights import weight_list
 
 

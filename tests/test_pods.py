@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-import corpus
-import estimator as estimators
 import inputs
 import main
-import training
 from configs import schema
+from configs.errors import UserError
+from datasets import shard_sets as corpus
 from encoder import bpe
-from errors import UserError
+from models.run import estimator as estimators
+from models.run import training
 from tests import graphs, tpu_graphs
 
 HOSTS, CORES = 4, 32

@@ -5,9 +5,9 @@ import pathlib
 import pytest
 
 import main
-import plan
 from benchmarks import shakespeare
 from configs import schema
+from models.run import plan
 
 FOLDER = pathlib.Path(schema.__file__).parent
 PRESETS = sorted(path.stem for path in FOLDER.glob("*.json"))

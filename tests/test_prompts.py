@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-import prompts
-from errors import UserError
+from configs.errors import UserError
+from encoder import prompts
 
 
 def write(tmp_path, *lines, name="prompts.jsonl"):

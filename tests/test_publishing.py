@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
+from configs.errors import UserError
 from datasets import create_tfrecords
-from errors import UserError
 from tests.fake_gcs import FakeGCS
 from tests.test_create_tfrecords import contents, sentence
 from tests.waiting import children, wait_until

@@ -13,9 +13,10 @@ import time
 
 import pytest
 
-import storage
-from datasets import create_tfrecords, ray_cluster, workers
-from errors import UserError
+from configs import storage
+from configs.errors import UserError
+from datasets import create_tfrecords
+from datasets.jobs import ray_cluster, workers
 from tests import ray_jobs
 from tests.pages import article
 from tests.test_extract_text import contents, write_archive

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from configs.errors import UserError
 from datasets import records
-from errors import UserError
 
 IDS = [[0], [127, 128], [16383, 16384, 50256], [], list(range(300)), [2 ** 21, 2 ** 31 - 1, 2 ** 62]]
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-import corpus
 import main
 from configs import schema
+from configs.errors import UserError
 from datasets import integrity, manifest, records, repair
-from errors import UserError
+from datasets import shard_sets as corpus
 
 
 @pytest.fixture

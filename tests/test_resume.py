@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-import corpus
 import inputs
-import order
 from configs import schema
-from errors import UserError
+from configs.errors import UserError
+from datasets import shard_sets as corpus
+from datasets import window_order as order
 from tests import test_inputs
 from tools import verify_resume
 

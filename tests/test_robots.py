@@ -4,7 +4,7 @@ import asyncio
 import pytest
 from yarl import URL
 
-from datasets import robots
+from datasets.crawl import robots
 
 AGENT = "ours/1.0"
 

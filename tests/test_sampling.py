@@ -3,7 +3,9 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from models import gpt2, kept, lm_head, sampling
+from models import gpt2, sampling
+from models.cpu import loss as lm_head
+from models.cpu import packed as kept
 from models.sampling import Limits, Options
 from tests import graphs, hugging_face, reference
 

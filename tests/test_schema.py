@@ -4,9 +4,8 @@ import math
 
 import pytest
 
-import storage
-from configs import resume, schema
-from errors import UserError
+from configs import resume, schema, storage
+from configs.errors import UserError
 
 # The original's published files, by what they share; https://github.com/ConnorJL/GPT2, all of its history.
 ADAM = {"lr": 0.00025, "warmup_steps": 2000, "beta1": 0.9, "beta2": 0.98, "epsilon": 1e-9}

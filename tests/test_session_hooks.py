@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-import order
-import session_hooks
+from datasets import window_order as order
+from models.run import hooks as session_hooks
 from tests.runs import scalars_of
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

@@ -2,7 +2,8 @@
 import numpy as np
 import pytest
 
-from datasets import documents, minhash, signing
+from datasets import documents
+from datasets.duplicates import minhash, signing
 
 TEXTS = ["one two three four five six", "", "few words", "naïve 中文字 and more words than five", "x " * 300]
 

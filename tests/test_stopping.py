@@ -2,8 +2,9 @@
 import numpy as np
 import pytest
 
-from encoder import bpe, stopping
-from errors import UserError
+from configs.errors import UserError
+from encoder import bpe
+from encoder import stop_texts as stopping
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-import estimator as estimators
-import strategies
-import training
 from configs import schema
 from encoder import bpe
-from models import fused, saved
+from models.checkpoints import saved
+from models.cpu import compiled as fused
+from models.run import devices as strategies
+from models.run import estimator as estimators
+from models.run import training
 from tests import graphs
 
 DROPOUT = {"embed_dropout": 0.1, "attn_dropout": 0.1, "res_dropout": 0.1}

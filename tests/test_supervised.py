@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tools import supervised
+from tools.survival import supervised
 
 STEP = r"^step +(\d+)/"
 

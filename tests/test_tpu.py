@@ -14,15 +14,14 @@ import pytest
 import tensorflow.compat.v1 as tf
 from tensorflow.python.tpu import tpu_function
 
-import corpus
-import estimator as estimators
-import generation
 import inputs
-import prompts
 from configs import schema
-from encoder import bpe
-from errors import UserError
+from configs.errors import UserError
+from datasets import shard_sets as corpus
+from encoder import bpe, prompts
 from models import gpt2, optimizers
+from models.run import estimator as estimators
+from models.run import predict as generation
 from models.weights import weight_list
 from tests import graphs, tpu_graphs, weight_files
 from tests.runs import ROOT

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import main
-import session_hooks
-from models import kept
+from models.cpu import packed as kept
+from models.run import hooks as session_hooks
 from tests.runs import ROOT, mistake, scalars_of, stop_after, weights_of
 from tests.tpu_emulator import emulated
 

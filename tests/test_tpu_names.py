@@ -8,11 +8,9 @@ import time
 import pytest
 import tensorflow.compat.v1 as tf
 
-import cloud_tpu
 import main as program
-import tpu_names
-from configs import schema
-from errors import UserError
+from configs import cloud_tpu, schema, tpu_names
+from configs.errors import UserError
 from tests.fake_tpu_api import PROJECT, ZONE, FakeTpuApi
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from errors import UserError
+from configs.errors import UserError
 from tests.fake_tpu_api import NO_ROOM, FakeTpuApi
 from tools import tpu_survival
 

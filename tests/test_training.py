@@ -14,9 +14,9 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import main
-import session_hooks
 from configs import schema
 from datasets import records
+from models.run import hooks as session_hooks
 from tests import reference
 from tests.runs import ROOT, command, mistake, scalars_of, stop_after, weights_of
 

@@ -3,8 +3,9 @@ import random
 
 import pytest
 
-from datasets import archives, url_lists
-from errors import UserError
+from configs.errors import UserError
+from datasets.crawl import url_lists
+from datasets.pages import archives
 
 
 def write(folder, content, name="x.txt"):

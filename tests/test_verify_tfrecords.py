@@ -9,9 +9,9 @@ import sys
 import numpy as np
 import pytest
 
+from configs.errors import UserError
 from datasets import manifest, records, verify_tfrecords
 from encoder import bpe, train
-from errors import UserError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -101,7 +101,7 @@ def test_a_damaged_manifest_is_one_problem_and_the_rest_is_verified(folder, caps
 
 
 def test_ids_and_fingerprint_are_held_against_the_vocabulary(folder, tmp_path, capsys):
-    train.main(["--input", os.path.join(ROOT, "errors.py"), "--size", "270", "--no_ftfy", "--output_dir",
+    train.main(["--input", os.path.join(ROOT, "configs", "errors.py"), "--size", "270", "--no_ftfy", "--output_dir",
                 str(tmp_path / "encoder")])
     capsys.readouterr()
     _, lines, _ = verify(capsys, folder, "--encoder_path", tmp_path / "encoder")

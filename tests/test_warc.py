@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from datasets import warc
-from errors import UserError
+from configs.errors import UserError
+from datasets.pages import warc
 from tests.pages import article
 
 URL = "http://example.org/{}"

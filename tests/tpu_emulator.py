@@ -16,9 +16,8 @@ import tensorflow.compat.v1 as tf
 from tensorflow.python.tpu import tpu, tpu_function
 from tensorflow.python.tpu.ops import tpu_ops
 
-import errors
 import main
-import tpu_names
+from configs import errors, tpu_names
 from models import gpt2
 from tests import tpu_graphs
 

@@ -12,8 +12,8 @@ from tensorflow.python.tpu import tpu_system_metadata
 from tensorflow.python.tpu.tpu_system_metadata import TPUSystemMetadata
 from tensorflow.python.training import monitored_session
 
-import estimator as estimators
-import tpu_names
+from configs import tpu_names
+from models.run import estimator as estimators
 
 # Of the TPU's runtime: no kernel in the compiler, none needed.
 RUNTIME = {"InfeedDequeueTuple", "OutfeedEnqueueTuple", "CrossReplicaSum", "TPUReplicateMetadata", "TPUReplicatedInput",

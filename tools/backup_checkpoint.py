@@ -11,10 +11,9 @@ import sys
 if __name__ == "__main__":  # run as a file: imports start at the repository
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-import errors
-import storage
+from configs import errors, storage
+from configs.errors import UserError
 from configs.resume import CONFIG_FILE
-from errors import UserError
 
 FOLDER = "step-"
 ATTEMPTS = 3  # the run may delete a checkpoint while it is read
@@ -40,8 +39,8 @@ def main(argv=None):
 
 def back_up(model_dir, backup_dir):
     """(folder of the copy, bytes that were copied).  A folder without the file `checkpoint` is no whole copy."""
-    from estimator import DATA_FILE
-    from models import saved
+    from models.checkpoints import saved
+    from models.run.estimator import DATA_FILE
     path = saved.latest(model_dir)
     if path is None:
         raise UserError(f"{model_dir} holds no checkpoint; nothing is copied")
@@ -65,7 +64,7 @@ def back_up(model_dir, backup_dir):
 
 def backups(backup_dir):
     """Folders of whole copies, oldest step first."""
-    from models import saved
+    from models.checkpoints import saved
     found = storage.glob(storage.join(glob.escape(backup_dir), f"{FOLDER}*/{saved.STATE_FILE}"))
     folders = [os.path.dirname(path) for path in found if re.search(rf"/{FOLDER}\d+/[^/]+$", path)]
     return sorted(folders, key=lambda folder: int(folder.rpartition("-")[2]))

@@ -15,10 +15,10 @@ if __name__ == "__main__":  # run as a file: imports start at the repository; an
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.filterwarnings("ignore", category=FutureWarning)
 
-import errors
-import storage
-from encoder import bpe, exchange
-from errors import UserError
+from configs import errors, storage
+from configs.errors import UserError
+from encoder import bpe
+from encoder import formats as exchange
 from tools import fetch
 
 # https://github.com/openai/gpt-2, download_model.py; https://huggingface.co/openai-community
@@ -89,7 +89,7 @@ def _check(folder, fetched, kept):
 
     Where something is damaged, the files `fetched` are deleted.  What was `kept` may be of the user's own.
     """
-    from models import sources  # here and not above: it brings TensorFlow, and takes seconds
+    from models.checkpoints import warm_start as sources  # here and not above: it brings TensorFlow, and takes seconds
     try:
         if exchange.find(folder) != bpe.read_files():
             raise UserError(f"{folder}: the vocabulary there is not GPT-2's")

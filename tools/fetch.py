@@ -23,8 +23,8 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-import storage
-from errors import UserError
+from configs import storage
+from configs.errors import UserError
 
 ATTEMPTS = 5  # in a row that bring nothing
 PAUSE = 1.0  # seconds before the second attempt, doubled before each further one

@@ -20,11 +20,9 @@ import sys
 if __name__ == "__main__":  # run as a file: imports start at the repository
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-import cloud_tpu
-import errors
-import storage
-from errors import UserError
-from tools import keeper, lifecycle
+from configs import cloud_tpu, errors, storage
+from configs.errors import UserError
+from tools.survival import keeper, lifecycle
 
 LOCK_FILE = "lock"
 

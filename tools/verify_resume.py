@@ -24,10 +24,8 @@ import tempfile
 import time
 from typing import NamedTuple
 
-import errors
-import storage
-from configs import schema
-from errors import UserError
+from configs import errors, schema, storage
+from configs.errors import UserError
 
 SAVES = 5  # checkpoints of a run at least
 POLL_SECONDS = 0.001
@@ -215,8 +213,8 @@ def _different_tensor(one, other):
 
 def _show_documents(config, step):
     """Prints which documents stand in the first batch after a resume."""
-    import corpus
     import ledger
+    from datasets import shard_sets as corpus
     names = ledger.documents_of(config, corpus.find(config, corpus.TRAIN), step)
     rest = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     print(f"step {step}, the first after the last resume, read the documents {', '.join(names[:SHOWN])}{rest}")
@@ -232,7 +230,7 @@ def _train_and_record(model, record):
     program.parse_arguments(args)
     import tensorflow.compat.v1 as tf
 
-    import session_hooks
+    from models.run import hooks as session_hooks
 
     class Recorder(session_hooks.Progress):
         def begin(self):

@@ -1,0 +1,210 @@
+"""The Cloud TPU API: credentials, project and zone, and the nodes of one zone; nothing waits longer than it is told.
+
+Reference: https://cloud.google.com/tpu/docs/reference/rest/v1/projects.locations.nodes, whose description comes with
+google-api-python-client; TPU_API_DISCOVERY_URL (TensorFlow's variable, too) names another one.
+"""
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import re
+import threading
+import urllib.request
+import warnings
+
+from configs.errors import UserError
+
+SCOPE = "https://www.googleapis.com/auth/cloud-platform"
+PROJECT_VARIABLES = ("GOOGLE_CLOUD_PROJECT", "CLOUDSDK_CORE_PROJECT")
+ZONE_VARIABLES = ("CLOUDSDK_COMPUTE_ZONE",)
+METADATA_SECONDS = 3.0
+CREDENTIALS_SECONDS = 5.0
+LOG_IN = ("run `gcloud auth application-default login`, set GOOGLE_APPLICATION_CREDENTIALS to a key file, or run on a"
+          " Google Cloud VM")
+
+
+class ApiError(Exception):
+    """What the API refuses, in one line; `status` is that of HTTP, None where no answer came."""
+
+    def __init__(self, message, status=None):
+        super().__init__(" ".join(str(message).split())[:400])
+        self.status = status
+
+    @property
+    def passing(self):
+        """Whether the same request may succeed later: no answer, too many requests, no room, an ill server."""
+        return self.status is None or self.status == 429 or self.status >= 500
+
+
+def within(seconds, function):
+    """`function()`, or TimeoutError: also where a look-up of a host's name hangs, which no socket's timeout ends.
+
+    `seconds` None waits for ever.
+    """
+    outcome = queue.Queue()
+
+    def run():
+        try:
+            outcome.put((function(), None))
+        except BaseException as error:
+            outcome.put((None, error))
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        result, error = outcome.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {seconds:g} seconds")
+    if error:
+        raise error
+    return result
+
+
+def place(project, zone):
+    """(project, zone): as given, or of the environment, or of the Google Cloud VM this runs on.  Raises UserError."""
+    project = project or _from_environment(PROJECT_VARIABLES)
+    zone = zone or _from_environment(ZONE_VARIABLES)
+    try:
+        project = project or _metadata("project/project-id")
+        zone = zone or _metadata("instance/zone").rpartition("/")[2]  # projects/NUMBER/zones/ZONE
+    except (OSError, ValueError) as error:
+        missing, variables = ("zone", ZONE_VARIABLES) if project else ("project", PROJECT_VARIABLES)
+        reason = getattr(error, "reason", None) or error
+        raise UserError(f"the {missing} of the TPU is not known, and this is no Google Cloud VM, which would know it"
+                        f" (metadata server: {reason}); give --tpu_{missing}, or set {variables[0]}")
+    for what, text in (("project", project), ("zone", zone)):
+        if not re.fullmatch(r"[\w.:-]+", text):
+            raise UserError(f"{text!r} is no name of a {what}; check --tpu_{what}")
+    return project, zone
+
+
+def _from_environment(names):
+    return next((os.environ[name] for name in names if os.environ.get(name)), None)
+
+
+def _metadata(path):
+    host = os.environ.get("GCE_METADATA_HOST") or os.environ.get("GCE_METADATA_IP") or "metadata.google.internal"
+    request = urllib.request.Request(f"http://{host}/computeMetadata/v1/{path}", headers={"Metadata-Flavor": "Google"})
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy would answer for another machine
+    return within(METADATA_SECONDS, lambda: direct.open(request, timeout=METADATA_SECONDS).read().decode()).strip()
+
+
+def connect(seconds):
+    """The API with the user's credentials, as googleapiclient describes it; `seconds`: for each answer.
+
+    Raises UserError without credentials.
+    """
+    google_auth = _import_google()
+    try:
+        credentials, _ = within(CREDENTIALS_SECONDS, lambda: google_auth.default(scopes=[SCOPE]))
+    except TimeoutError:
+        raise UserError(f"no Google credentials (the metadata server of Google Cloud does not answer); {LOG_IN}")
+    except google_auth.exceptions.GoogleAuthError as error:
+        # Its own words are about a page to read; what is wrong with a file of credentials stands in its first sentence.
+        reason = "" if "were not found" in str(error) else f" ({str(error).splitlines()[0]})"
+        raise UserError(f"no Google credentials{reason}; {LOG_IN}")
+    return describe(credentials, seconds)
+
+
+def _import_google():
+    """google.auth, and none of its and its relatives' own lines: what goes wrong is raised, and said in one."""
+    warnings.filterwarnings("ignore", "Your application has authenticated using end user credentials")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="google")
+    for name in ("google", "google_auth_httplib2", "googleapiclient"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        import google.auth
+        import googleapiclient.discovery  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"{error}: TPUs are found by Google's API; run `pip install -r requirements.txt`")
+    return google.auth
+
+
+def describe(credentials, seconds):
+    """The API's methods, as googleapiclient.discovery builds them; nothing is sent where the description is its own."""
+    _import_google()
+    import google_auth_httplib2
+    import httplib2
+    from googleapiclient import discovery, http
+
+    def connection():
+        return google_auth_httplib2.AuthorizedHttp(credentials, http=httplib2.Http(timeout=seconds))
+
+    def request(_, *arguments, **named):
+        return http.HttpRequest(connection(), *arguments, **named)  # httplib2 must not be shared by threads
+    other = os.environ.get("TPU_API_DISCOVERY_URL")
+    try:
+        return within(seconds, lambda: discovery.build(
+            "tpu", "v1", http=httplib2.Http(timeout=seconds), requestBuilder=request, cache_discovery=False,
+            **({"discoveryServiceUrl": other} if other else {})))
+    except Exception as error:
+        raise UserError(f"the description of the Cloud TPU API cannot be read from {other or 'its package'}"
+                        f" ({_first_line(error)}); check TPU_API_DISCOVERY_URL")
+
+
+def call(request, seconds):
+    """The answer (a dict) to a request of googleapiclient.  Raises ApiError."""
+    from google.auth import exceptions
+    from googleapiclient import errors
+    try:
+        answer = within(seconds, request.execute)
+        if not isinstance(answer, dict):
+            raise ApiError("the answer is no JSON object")
+        return answer
+    except errors.HttpError as error:
+        raise ApiError(error.reason or f"HTTP status {error.status_code}", error.status_code)
+    except exceptions.RefreshError as error:
+        raise ApiError(f"the Google credentials are refused: {error.args[0]}", 401)
+    except (OSError, ValueError, exceptions.GoogleAuthError, _httplib2_error()) as error:
+        raise ApiError(_first_line(error))
+
+
+def _httplib2_error():
+    import httplib2
+    return httplib2.HttpLib2Error  # a name that cannot be looked up, among others
+
+
+def _first_line(error):
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+class Nodes:
+    """The TPU nodes of one zone."""
+
+    def __init__(self, service, project, zone, seconds):
+        self._seconds = seconds
+        self._parent = f"projects/{project}/locations/{zone}"
+        self._methods = service.projects().locations().nodes()
+        self._operations = service.projects().locations().operations()
+
+    def get(self, name):
+        """The node as the API describes it, or None where there is none.  Raises ApiError."""
+        try:
+            return call(self._methods.get(name=self._path(name)), self._seconds)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            return None
+
+    def create(self, name, node):
+        """Asks for a node; it then takes minutes until `get` says READY, or None if that failed."""
+        return call(self.creation(name, node), self._seconds)
+
+    def creation(self, name, node):
+        """The request that `create` sends."""
+        return self._methods.create(parent=self._parent, nodeId=name, body=node)
+
+    def delete(self, name):
+        """Asks for the end of a node; it takes a minute until `get` says None."""
+        return call(self.deletion(name), self._seconds)
+
+    def deletion(self, name):
+        """The request that `delete` sends."""
+        return self._methods.delete(name=self._path(name))
+
+    def failure(self, operation):
+        """What went wrong with the work of this name, in words; "" where nothing did."""
+        answer = call(self._operations.get(name=operation), self._seconds)
+        return answer.get("error", {}).get("message", "")
+
+    def _path(self, name):
+        return f"{self._parent}/nodes/{name}"

@@ -1,0 +1,169 @@
+"""Files that may be local or on Google Storage: `gs://` paths go through TensorFlow, all others never import it."""
+import contextlib
+import fcntl
+import glob as local_glob
+import os
+import re
+import tempfile
+import time
+import warnings
+
+from configs.errors import UserError
+
+REMOTE = "gs://"
+ANSWERS = {"401": "no or outdated credentials", "403": "no permission", "404": "no such bucket or object"}
+FULL = ("No space left on device", "Disk quota exceeded", "File too large")  # the last one: `ulimit -f`
+
+
+def is_remote(path):
+    return path.startswith(REMOTE)
+
+
+def silence_tensorflow():
+    """Before TensorFlow is imported: no lines about its build, its kernels and its libraries' next versions."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+
+
+def _gfile():
+    silence_tensorflow()
+    import tensorflow  # 2 to 10 seconds: only a gs:// path pays for it
+    return tensorflow.io.gfile
+
+
+def open_file(path, mode="r"):
+    """A file object; text is UTF-8 and keeps its line ends.  Raises OSError for local paths, OpError for gs://."""
+    if is_remote(path):
+        return _gfile().GFile(path, mode)
+    return open(path, mode) if "b" in mode else open(path, mode, encoding="utf-8", newline="")
+
+
+def exists(path):
+    return _gfile().exists(path) if is_remote(path) else os.path.exists(path)
+
+
+def is_folder(path):
+    return _gfile().isdir(path) if is_remote(path) else os.path.isdir(path)
+
+
+def size(path):
+    """Bytes."""
+    return _gfile().stat(path).length if is_remote(path) else os.stat(path).st_size
+
+
+def state(path):
+    """[bytes, time of change]: as long as it is the same, so is the file.
+
+    The time is not known for gs://: after replacing an object there by one of the same size, delete what was noted.
+    """
+    return [size(path), None if is_remote(path) else os.stat(path).st_mtime_ns]
+
+
+def glob(pattern):
+    """Sorted paths that match; a path without wildcards that exists matches itself."""
+    found = _gfile().glob(pattern) if is_remote(pattern) else local_glob.glob(pattern, recursive=True)
+    return sorted(found)
+
+
+def make_folder(path):
+    # Google Storage has no folders; TensorFlow's makedirs would write empty objects, and never return from a bucket
+    # that does not exist.
+    if not is_remote(path):
+        os.makedirs(path, exist_ok=True)
+
+
+def join(folder, path):
+    """`path` below `folder`, unless it is absolute or remote by itself."""
+    return path if is_remote(path) else os.path.join(folder, path)
+
+
+def write_whole(path, text):
+    """Writes str or bytes so that `path` holds all of it or what it held before: temporary name, sync, rename."""
+    data = text.encode() if isinstance(text, str) else text
+    if is_remote(path):  # an object of Google Storage appears when it is complete
+        with _gfile().GFile(path, "wb") as f:
+            f.write(data)
+        return
+    folder = os.path.dirname(path) or "."
+    os.makedirs(folder, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".partial-")
+    try:
+        with os.fdopen(handle, "wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException as error:
+        os.unlink(temporary)
+        if isinstance(error, OSError):
+            error.filename = error.filename or path  # a failed write does not say of which file
+        raise
+
+
+def copy(source, target):
+    """Copies a file in place of what `target` held.  Raises UserError where the copy has another size."""
+    _gfile().copy(source, target, overwrite=True)
+    if size(target) != size(source):
+        raise UserError(f"{target} has {size(target):,} bytes, {source} {size(source):,}; look for room there and run"
+                        " again")
+
+
+def remove(path):
+    _gfile().remove(path)
+
+
+@contextlib.contextmanager
+def only_run(path, remedy, seconds=0):
+    """Holds the lock file `path` (on gs:// nothing is held); raises UserError where another process has it, and keeps
+    it for so many seconds.
+    """
+    if is_remote(path):
+        yield
+        return
+    end = time.monotonic() + seconds
+    while not (lock := _locked(path)):
+        if time.monotonic() >= end:
+            raise UserError(f"another run holds {path}; wait for it, or {remedy}")
+        time.sleep(0.1)
+    with lock:
+        try:
+            yield
+        finally:
+            os.unlink(path)
+
+
+def _locked(path):
+    """The lock file, locked, or None."""
+    lock = open(path, "w")  # noqa: SIM115 (the caller closes it)
+    with contextlib.suppress(BlockingIOError, FileNotFoundError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when we are killed
+        if os.path.samestat(os.fstat(lock.fileno()), os.stat(path)):  # not one that its holder has just deleted
+            return lock
+    lock.close()
+    return None
+
+
+def blame(error):
+    """What is wrong with a path, in a few words, from an error of TensorFlow; None where it is about something else."""
+    if not type(error).__module__.startswith("tensorflow"):
+        return None
+    text = str(error)
+    path = re.search(r"gs://[^\s'\",;]*", text)
+    if any(words in text for words in FULL):
+        return "no space left on the disk"
+    answer = re.search(r"HTTP response code (\d+)", text)
+    if path and answer:
+        meaning = ANSWERS.get(answer.group(1), "again and again")
+        return f"{path.group()}: Google Storage answers {answer.group(1)}, {meaning}"
+    broken = re.search(r"libcurl code \d+ meaning '([^']*)'", text)
+    if path and broken:
+        return f"{path.group()}: Google Storage cannot be reached, {broken.group(1)}"
+    return f"{path.group()}: {text.splitlines()[0]}" if path else None
+
+
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,234 @@
+"""From `--tpu` to a TPU that is there, ready and of TensorFlow's version, or one line that says what is wrong with it.
+
+TensorFlow by itself waits for ever for a metadata server that is silent, and a day for a TPU that does not answer.
+"""
+from __future__ import annotations
+
+import concurrent.futures
+import importlib.metadata
+import json
+import re
+import socket
+import time
+import urllib.request
+from typing import NamedTuple
+
+from configs import cloud_tpu, schema, storage
+from configs.errors import UserError
+
+LOCAL = "local"  # this machine is a TPU VM
+GRPC = "grpc://"
+PORT = "8470"
+VERSION_PORT = 8475  # where a node says its version to those who know its address only
+CONNECT_SECONDS = 3.0
+DEVICES_SECONDS = 7.0
+ANSWER_SECONDS = 5.0
+LOOK_UP_SECONDS = 11.0  # all questions to Google together
+WILL_BE_READY = ("CREATING", "STARTING", "RESTARTING", "REIMAGING", "REPAIRING", "UNHIDING")
+
+
+class Tpu(NamedTuple):
+    """A TPU that was found; str() is how the user called it."""
+    name: str
+    project: str | None
+    zone: str | None
+    workers: tuple  # of "HOST:PORT"
+    version: str | None  # of its TensorFlow, where it is known
+
+    def __str__(self):
+        return self.name
+
+
+def find(name, project=None, zone=None):
+    """The Tpu behind `--tpu` (a name, grpc://HOST:PORT[,HOST:PORT...] or local), whose workers answer.
+
+    Raises UserError within seconds.  TensorFlow is not needed for this.
+    """
+    if name == LOCAL:
+        return Tpu(name, None, None, (), None)
+    tpu = _of_addresses(name) if name.startswith(GRPC) else _look_up(name, project, zone)
+    _check_version(tpu, _our_version())
+    _reach(tpu)
+    if tpu.version is None:
+        tpu = tpu._replace(version=_ask_version(tpu.workers[0]))
+        _check_version(tpu, _our_version())
+    return tpu
+
+
+def check_paths(config, name, *, train, evaluate):
+    """Raises UserError where a TPU node would need a file that lies on this machine.
+
+    It reads data and checkpoints itself, and sees no other disk than its own; on a TPU VM all is one machine.
+    """
+    if name == LOCAL:
+        return
+    paths = [("model_dir", config.model_dir)]
+    for needed, key in ((train, "train_files"), (evaluate, "eval_files")):
+        if needed:
+            paths += _data_paths(config, key)
+    for key, path in paths:
+        if not storage.is_remote(path):
+            raise UserError(f'--tpu {name} is another machine, which cannot read "{key}" {path} here; copy it with'
+                            f' `gsutil -m cp -r` and set "{key}" to gs://BUCKET/..., or run on a TPU VM with --tpu'
+                            " local")
+
+
+def _data_paths(config, key):
+    """[(key to change, path or glob)] of the shards that `key` names."""
+    if config.input != schema.FILES_INPUT:
+        return [("data_path", config.data_path or ".")]
+    given = getattr(config, key) or ()
+    globs = (given,) if isinstance(given, str) else [part if isinstance(part, str) else part[0] for part in given]
+    paths = [storage.join(config.data_path, pattern) for pattern in globs]
+    return [("data_path" if path != pattern else key, path) for path, pattern in zip(paths, globs)]
+
+
+def _of_addresses(name):
+    """The Tpu of grpc://HOST:PORT[,...]."""
+    workers = []
+    for address in name.split(","):
+        found = re.fullmatch(r"(?:grpc://)?([\w.-]+)(?::(\d{1,5}))?", address.strip())
+        if not found:
+            raise UserError(f"--tpu {name}: {address} is no address; give grpc://HOST:{PORT}, several with commas")
+        workers.append(f"{found.group(1)}:{found.group(2) or PORT}")
+    return Tpu(name, None, None, tuple(workers), None)
+
+
+def _look_up(name, project, zone):
+    """The Tpu that Google's API knows by this name."""
+    if not re.fullmatch(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?", name):
+        raise UserError(f"--tpu {name} is no name of a TPU (small letters, digits and -); give one, {GRPC}HOST:{PORT},"
+                        f" or {LOCAL} on a TPU VM")
+    until = time.monotonic() + LOOK_UP_SECONDS
+    try:
+        project, zone = cloud_tpu.place(project, zone)
+        nodes = cloud_tpu.Nodes(cloud_tpu.connect(ANSWER_SECONDS), project, zone, ANSWER_SECONDS)
+        node = cloud_tpu.within(max(until - time.monotonic(), 1), lambda: nodes.get(name))
+    except UserError as error:
+        raise UserError(f"--tpu {name}: {error}")
+    except TimeoutError as error:
+        raise UserError(f"--tpu {name}: {_refusal(cloud_tpu.ApiError(error), project)}")
+    except cloud_tpu.ApiError as error:
+        raise UserError(f"--tpu {name}: {_refusal(error, project)}")
+    problem = _problem(name, node, project, zone)
+    if problem:
+        raise UserError(f"--tpu {name}: {problem}")
+    return Tpu(name, project, zone, _workers(node), node.get("tensorflowVersion"))
+
+
+def _refusal(error, project):
+    """What the API's refusal means and what to do, in words."""
+    if error.status == 401:
+        return f"{error}; {cloud_tpu.LOG_IN}"
+    if error.status == 403:
+        return (f"these Google credentials may not see the TPUs of project {project} ({error}); ask for the role"
+                f" roles/tpu.viewer there, or run `gcloud services enable tpu.googleapis.com --project {project}`")
+    if error.passing:
+        return f"Google's TPU API does not answer ({error}); check the network and run again, or give {GRPC}HOST:{PORT}"
+    return f"Google's TPU API answers {error.status} ({error}); check --tpu_project {project} and --tpu_zone"
+
+
+def _problem(name, node, project, zone):
+    """What keeps the node from being used, and the remedy, or None."""
+    where = f"--zone {zone} --project {project}"
+    if node is None:
+        return (f"project {project} has no TPU node of this name in zone {zone}; `gcloud compute tpus list {where}`"
+                " lists those there are; give --tpu_zone for another zone")
+    state = node.get("state", "UNKNOWN")
+    if state in WILL_BE_READY:
+        return f"is {state}, not READY; wait until `gcloud compute tpus describe {name} {where}` says READY"
+    if state in ("STOPPED", "STOPPING"):
+        return f"is {state}, not READY; run `gcloud compute tpus start {name} {where}`"
+    if state != "READY":
+        return (f"is {state}, not READY; run `gcloud compute tpus delete {name} {where}` and create it again, or let"
+                " tools/tpu_survival.py do so")
+    health = node.get("health", "")
+    if "UNHEALTHY" in health or health == "TIMEOUT":
+        return (f"is {health} ({node.get('healthDescription') or 'no reason given'}); run `gcloud compute tpus stop"
+                f" {name} {where}` and then start")
+    return None if _workers(node) else f"has no address; see `gcloud compute tpus describe {name} {where}`"
+
+
+def _workers(node):
+    """("HOST:PORT", ...) of a node's workers."""
+    endpoints = node.get("networkEndpoints") or ([node] if node.get("ipAddress") else [])
+    return tuple(f"{endpoint['ipAddress']}:{endpoint.get('port') or PORT}" for endpoint in endpoints)
+
+
+def _reach(tpu):
+    """Connects to all workers at once.  Raises UserError for the first that does not answer."""
+    def attempt(worker):
+        host, _, port = worker.rpartition(":")
+        seconds = CONNECT_SECONDS
+        try:
+            cloud_tpu.within(seconds, lambda: socket.create_connection((host, int(port)), seconds)).close()
+        except (OSError, OverflowError) as error:
+            return worker, getattr(error, "strerror", None) or error
+    with concurrent.futures.ThreadPoolExecutor(len(tpu.workers)) as pool:
+        failed = next(filter(None, pool.map(attempt, tpu.workers)), None)
+    if failed:
+        raise UserError(f"--tpu {tpu}: its worker {failed[0]} does not answer ({failed[1]}); run on a VM in the TPU's"
+                        " network and zone, and allow this port in its firewall")
+
+
+def _ask_version(worker):
+    """What a node at a known address says of its TensorFlow; None where it says nothing."""
+    url = f"http://{worker.rpartition(':')[0]}:{VERSION_PORT}/requestversion"
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        return json.loads(cloud_tpu.within(1, lambda: direct.open(url, timeout=1).read())).get("currentVersion")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _our_version():
+    """Of TensorFlow, without importing it where that can be."""
+    try:
+        return importlib.metadata.version("tensorflow")
+    except importlib.metadata.PackageNotFoundError:  # tensorflow-cpu and others
+        import tensorflow
+        return tensorflow.__version__
+
+
+def _check_version(tpu, ours):
+    """A node of another release drops or misreads the graph, in an error of its own each time."""
+    if tpu.version is None or tpu.version.split(".")[:2] == ours.split(".")[:2]:
+        return
+    remedy = f"create a TPU with --version={ours}"
+    if tpu.project:
+        remedy = (f"run `gcloud compute tpus delete {tpu} --zone {tpu.zone} --project {tpu.project}` and create it"
+                  f" again with --version={ours}")
+    raise UserError(f"--tpu {tpu} runs the software {tpu.version}, but TensorFlow here is {ours}; {remedy}")
+
+
+def resolver(tpu):
+    """TensorFlow's TPUClusterResolver of the Tpu, and in its attribute `cores` how many it has.  Raises UserError."""
+    import tensorflow.compat.v1 as tf
+    # Ours, not TensorFlow's: that one waits for credentials for ever.
+    service = None if tpu.project is None else cloud_tpu.connect(ANSWER_SECONDS)
+    made = tf.distribute.cluster_resolver.TPUClusterResolver(
+        tpu.name if tpu.project or tpu.name == LOCAL else ",".join(GRPC + worker for worker in tpu.workers),
+        project=tpu.project, zone=tpu.zone, service=service)
+    made.cores = _count_cores(tf, tpu, made)
+    return made
+
+
+def _count_cores(tf, tpu, made):
+    seconds = None if tpu.name == LOCAL else DEVICES_SECONDS  # a TPU VM wakes its TPU first
+    config = tf.ConfigProto(operation_timeout_in_ms=int(seconds * 1000) if seconds else 0, isolate_session_state=True)
+    config.cluster_def.CopyFrom(made.cluster_spec().as_cluster_def())
+
+    def devices():
+        with tf.Graph().as_default(), tf.Session(made.master(), config=config) as session:
+            return session.list_devices()
+    try:
+        found = cloud_tpu.within(seconds, devices)
+    except (tf.errors.OpError, TimeoutError) as error:
+        raise UserError(f"--tpu {tpu}: {made.master() or 'this machine'} does not answer as a TPU"
+                        f" ({str(error).splitlines()[0]}); check the address and that no other process uses the TPU")
+    cores = sum(device.device_type == "TPU" for device in found)
+    if not cores:
+        raise UserError("--tpu local: this machine has no TPU that TensorFlow finds; run on a TPU VM, or give a name"
+                        if tpu.name == LOCAL else
+                        f"--tpu {tpu}: {made.master()} is a TensorFlow server without TPU cores; check the address")
+    return cores

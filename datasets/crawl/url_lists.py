@@ -1,0 +1,157 @@
+"""Lists of URLs, one a line, read in a stream; which lines repeat a URL is known beforehand, in bounded memory.
+
+Two bits a line are all that is held; what finds repeated URLs is sorted in pieces on the disk.
+"""
+from __future__ import annotations
+
+import array
+import bisect
+import contextlib
+import hashlib
+import re
+import tempfile
+from typing import NamedTuple
+
+import numpy as np
+
+from configs import storage
+from configs.errors import UserError
+from datasets.pages import archives
+
+READ_BYTES = 1 << 20
+MAX_LINE_BYTES = 8192  # longer ones are no URLs that servers take
+BUCKETS = 64  # of hashes; one at a time is sorted in memory
+BLOCK = 1 << 16  # hashes between two writes to the buckets
+HASH = np.dtype([("hash", np.uint64), ("line", np.uint64)])
+VALID = re.compile(r"https?://[^\s/?#]+([/?#][^\x00-\x1f\x7f]*)?", re.IGNORECASE)
+
+
+class Lines:
+    """A set of line numbers, a bit each."""
+
+    def __init__(self, numbers=()):
+        self._bits, self._count = bytearray(), 0
+        for number in numbers:
+            self.add(number)
+
+    def add(self, number):
+        byte, bit = number >> 3, 1 << (number & 7)
+        if byte >= len(self._bits):
+            self._bits.extend(bytes(byte + 1 - len(self._bits) + len(self._bits) // 8))
+        self._count += not self._bits[byte] & bit
+        self._bits[byte] |= bit
+
+    def __contains__(self, number):
+        byte = number >> 3
+        return byte < len(self._bits) and bool(self._bits[byte] & 1 << (number & 7))
+
+    def __len__(self):
+        return self._count
+
+
+class List(NamedTuple):
+    path: str
+    month: str  # names its archives
+    total: int  # lines
+    finished: Lines
+    repeated: Lines  # those whose URL stands before, here or in an earlier list
+    left: int  # lines to download
+
+
+def read(path):
+    """Yields (line number from 0, URL or None, what is wrong with it or None): "blank" or "invalid"."""
+    for number, line in enumerate(_lines(path)):
+        try:
+            text = line.decode("utf-8-sig" if number == 0 else "utf-8").strip() if line is not None else None
+        except UnicodeDecodeError:
+            text = None
+        if text == "":
+            yield number, None, "blank"
+        elif text is None or not VALID.fullmatch(text):
+            yield number, None, "invalid"
+        else:
+            yield number, text, None
+
+
+def survey(paths, finished, stems, folder):
+    """[List] of the files, read once; `folder` holds the temporary files.
+
+    `finished`: Lines of each.  `stems`: {line: stem of its page in an archive} for some lines of each, held against the
+    lists.  Raises UserError where they differ, or where a list cannot be read.
+    """
+    starts, left = [0], [0] * len(paths)
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(tempfile.TemporaryFile(dir=folder)) for _ in range(BUCKETS)]
+        hashes, lines = array.array("Q"), array.array("Q")
+        for i, path in enumerate(paths):
+            number = -1
+            for number, url, problem in read(path):
+                _compare(path, number, url, stems[i])
+                if problem:
+                    continue
+                left[i] += number not in finished[i]
+                hashes.append(_hash(url))
+                lines.append(starts[-1] + number)
+                if len(hashes) == BLOCK:
+                    _spill(hashes, lines, files)
+                    del hashes[:], lines[:]
+            starts.append(starts[-1] + number + 1)
+        _spill(hashes, lines, files)
+        repeated = [Lines() for _ in paths]
+        for line in _repeated(files):
+            i = bisect.bisect_right(starts, line) - 1
+            repeated[i].add(line - starts[i])
+            left[i] -= line - starts[i] not in finished[i]
+    return [List(path, archives.month_of(path), starts[i + 1] - starts[i], finished[i], repeated[i], left[i])
+            for i, path in enumerate(paths)]
+
+
+def _lines(path):
+    """Yields each line as bytes, None for one that is too long."""
+    rest, skipping = b"", False
+    with _open(path) as f:
+        while chunk := f.read(READ_BYTES):
+            *whole, rest = (rest + chunk).split(b"\n")
+            for line in whole:
+                yield None if skipping or len(line) > MAX_LINE_BYTES else line
+                skipping = False
+            if len(rest) > MAX_LINE_BYTES:
+                rest, skipping = b"", True
+    if rest or skipping:
+        yield None if skipping else rest
+
+
+def _open(path):
+    if not storage.exists(path) or storage.is_folder(path):
+        raise UserError(f"{path}: no such file")
+    return storage.open_file(path, "rb")
+
+
+def _compare(path, number, url, stems):
+    # Whoever changes a list would have lines skipped as finished that never were.
+    if number in stems and (url is None or archives.stem_of(number, url) != stems[number]):
+        raise UserError(f"{path} line {number + 1} is not the URL whose page is in the archive as {stems[number]}: "
+                        f"the list has changed since; give it another name or another --output_dir")
+
+
+def _hash(url):
+    """64 bits of what a server would be asked for."""
+    return int.from_bytes(hashlib.blake2b(url.split("#")[0].encode(), digest_size=8).digest(), "big")
+
+
+def _spill(hashes, lines, files):
+    records = np.empty(len(hashes), HASH)
+    records["hash"], records["line"] = hashes, lines
+    bucket = records["hash"] // np.uint64(2 ** 64 // BUCKETS)
+    order = np.argsort(bucket, kind="stable")
+    ends = np.cumsum(np.bincount(bucket.astype(np.int64), minlength=BUCKETS))
+    for i, f in enumerate(files):
+        f.write(records[order[ends[i - 1] if i else 0:ends[i]]].tobytes())
+
+
+def _repeated(files):
+    """Yields the lines, counted through all lists, of all but the first of each hash."""
+    for f in files:
+        f.seek(0)
+        records = np.sort(np.frombuffer(f.read(), HASH), order=("hash", "line"))
+        yield from records["line"][1:][records["hash"][1:] == records["hash"][:-1]].tolist()

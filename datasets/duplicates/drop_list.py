@@ -1,0 +1,62 @@
+"""The list of documents to leave out: their identities, one a line, UTF-8 (bytes as they are in names of files that
+are not), in the order of the documents.
+"""
+import array
+import hashlib
+import os
+
+import numpy as np
+
+from configs import storage
+from configs.errors import UserError
+from datasets import documents
+
+
+def write(path, index, numbers):
+    """Lists the documents `numbers`, int64, of the Index; returns the hex sha256 of the file."""
+    data = bytearray()
+    for number in numbers.tolist():
+        data += os.fsencode(documents.identity(index, number)) + b"\n"
+    storage.write_whole(path, data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def check_names(index):
+    """Raises UserError where a line of the list could not tell the Index's documents apart."""
+    if np.any(index.names == ord("\n")) or any("\n" in folder for _, folder in index.folders):
+        raise UserError("a name of a file or folder in --input holds a line break: rename it or leave it out with "
+                        "--exclude")
+    keys = np.fromiter((documents.identity_key(documents.file_identity(index, file)) for file in
+                        range(len(index.folder))), np.uint64, len(index.folder))
+    order = np.argsort(keys, kind="stable")
+    same = np.flatnonzero(keys[order[1:]] == keys[order[:-1]])
+    if len(same):
+        one, other = order[same[0]], order[same[0] + 1]
+        raise UserError(f"{documents.path(index, one)} and {documents.path(index, other)} have one name, "
+                        f"{documents.file_identity(index, one)}, since names start at each --input: give the folder "
+                        "that holds both as --input, or rename one")
+
+
+def read(path):
+    """(uint64 [lines] keys of the identities, hex sha256 of the file).  Raises UserError where it cannot be read."""
+    digest, keys = hashlib.sha256(), array.array("Q")
+    if not os.path.isfile(path):
+        raise UserError(f"--drop {path}: no such file; give the list that datasets/dedup.py wrote")
+    with open(path, "rb") as f:
+        for line in f:
+            digest.update(line)
+            name = line.rstrip(b"\r\n")
+            if name:
+                keys.append(documents.identity_key(os.fsdecode(name)))
+    return np.array(keys, np.uint64), digest.hexdigest()
+
+
+def mark(keys, index):
+    """(bool [documents], whether the list names each; bool [keys], whether each names a document).
+
+    Documents that are held out for evaluation are never named: their names start at other folders, and a list made
+    against the evaluation texts would take these along where they lie in a folder of --input.
+    """
+    ours = np.fromiter((documents.identity_key(documents.identity(index, number)) for number in
+                        range(index.held_out, len(index.file))), np.uint64, len(index.file) - index.held_out)
+    return np.concatenate([np.zeros(index.held_out, bool), np.isin(ours, keys)]), np.isin(keys, ours)

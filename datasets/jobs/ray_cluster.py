@@ -1,0 +1,173 @@
+"""Runs jobs on the machines of a Ray cluster, each again elsewhere when its machine dies (https://docs.ray.io).
+
+Tasks with `max_retries`, and not `ray.util.multiprocessing.Pool`, whose interface is that of the local pool: a Pool's
+workers are actors, and what a dead one was working on comes back as an error instead of running elsewhere.
+
+What must be shared are the paths: jobs read and write files, and hand back no more than their counts.  The code travels
+with the command, so that machines need the packages of the requirements files and no checkout.
+"""
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+from configs.errors import UserError
+
+RETRIES = 5  # machines that may die under one job
+REPORT_SECONDS = 0.3
+CONNECT_SECONDS = 5
+PROBE_SECONDS = 20  # Ray tries for two minutes by itself, then ends the process
+PROBE = "import ray, sys; ray.init(sys.argv[1], logging_level='ERROR', log_to_driver=False)"
+HOW_TO_START = "`ray start --head --port 6379` on one machine, `ray start --address HOST:6379` on the others"
+PACKAGES = ("configs", "datasets", "encoder")
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+def check(address):
+    """Raises UserError where no cluster answers at `address` ("auto" or "host:port"), within seconds."""
+    if address != "auto":
+        _connect(address)
+    try:
+        import ray  # noqa: F401 (after the check that needs no seconds)
+    except ImportError:
+        raise UserError(f"--ray_address {address}: Ray is not installed here: `pip install -r requirements-ray.txt`")
+    environment = {name: value for name, value in os.environ.items() if address == "auto" or name != "RAY_ADDRESS"}
+    try:
+        # In a process of its own, since an address that is none would hold up this one, and then end it.
+        probe = subprocess.run([sys.executable, "-c", PROBE, address], text=True, stdin=subprocess.DEVNULL,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=PROBE_SECONDS,
+                               env=environment)
+    except subprocess.TimeoutExpired:
+        raise UserError(f"--ray_address {address}: nothing there answers as Ray does within {PROBE_SECONDS} s: give the"
+                        f" address that `ray start --head` has printed ({HOW_TO_START})")
+    if probe.returncode:
+        reason = (probe.stderr.strip().splitlines() or [f"status {probe.returncode}"])[-1]
+        raise UserError(f"--ray_address {address}: no Ray cluster ({reason.split(': ', 1)[-1]}): start one "
+                        f"({HOW_TO_START}) and run this command on one of its machines")
+
+
+def _connect(address):
+    """Raises UserError unless something listens at host:port."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise UserError(f"--ray_address {address}: give `auto` or HOST:PORT, such as 10.0.0.1:6379")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except OSError as error:
+        raise UserError(f"--ray_address {address}: nobody answers ({error.strerror or error}): start Ray there "
+                        f"({HOW_TO_START}), or give another address")
+
+
+def each(function, jobs, address, state, advance):
+    """workers.each on a cluster: one CPU a job.  `state` and all paths in the jobs are on shared storage."""
+    import ray
+    from ray import exceptions
+    with _connected(ray, address), _witness(state) as witness:
+        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(),
+                                                                             soft=False)
+        progress = ray.remote(_Progress).options(num_cpus=0, scheduling_strategy=here).remote()
+        run = ray.remote(_run).options(num_cpus=1, max_retries=RETRIES, scheduling_strategy="SPREAD")
+        waiting = [run.remote(function, job, number, os.getcwd(), witness, progress)
+                   for number, job in enumerate(jobs)]
+        shown = 0
+        try:
+            while waiting:
+                done, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=REPORT_SECONDS)
+                with contextlib.suppress(exceptions.RayActorError):  # without it the work goes on all the same
+                    so_far = ray.get(progress.total.remote())
+                    advance(so_far - shown)
+                    shown = so_far
+                for reference in done:
+                    result, error = ray.get(reference)
+                    if error:
+                        raise error
+                    yield result
+        except exceptions.RayTaskError:
+            raise  # our own bug, with its traceback
+        except exceptions.RayError as error:
+            reason = str(error).strip().split("\n")[0].split(". ")[0]
+            raise UserError(f"the cluster lost a job {RETRIES + 1} times ({reason:.200}): run the same command again "
+                            "to go on")
+
+
+class _Progress:
+    """An actor on the command's own machine: how much each job has done; a job that begins again counts anew."""
+
+    def __init__(self):
+        self.amounts = {}
+
+    def report(self, number, amount):
+        self.amounts[number] = amount
+
+    def total(self):
+        return sum(self.amounts.values())
+
+
+def _run(function, job, number, folder, witness, progress):
+    """In a worker: (`function(job, advance)`, None), or (None, the error that is no bug)."""
+    amount, due = 0, 0.0
+
+    def advance(more):
+        nonlocal amount, due
+        amount += more
+        if time.monotonic() > due:
+            due = time.monotonic() + REPORT_SECONDS
+            progress.report.remote(number, amount)
+    # What this worker starts by multiprocessing would else load Ray's own main program, and Ray with it.
+    vars(sys.modules["__main__"]).pop("__file__", None)
+    with contextlib.suppress(OSError):
+        os.chdir(folder)  # relative paths mean the same as where the command runs
+    try:
+        if not os.path.exists(witness):
+            raise UserError(f"{socket.gethostname()}: {os.path.dirname(witness)} is not there, or not the folder that "
+                            "the command sees: with --ray_address all paths must be on storage that the machines share")
+        result = function(job, advance)
+    except (UserError, OSError) as error:
+        return None, error
+    progress.report.remote(number, amount)
+    return result, None
+
+
+@contextlib.contextmanager
+def _connected(ray, address):
+    """Connects to the cluster, with this project's code for its workers."""
+    with tempfile.TemporaryDirectory() as folder:
+        _copy_code(folder)
+        try:
+            ray.init(address, runtime_env={"working_dir": folder}, logging_level="ERROR")
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise UserError(f"--ray_address {address}: {error}")
+        try:
+            yield
+        finally:
+            ray.shutdown()  # ends what still runs of this command
+
+
+def _copy_code(folder):
+    """The modules alone: a checkout may hold an environment and data of any size."""
+    for path in (*glob.glob(os.path.join(glob.escape(ROOT), "*.py")),
+                 *(path for name in PACKAGES for path in glob.glob(os.path.join(glob.escape(ROOT), name, "*.py")))):
+        target = os.path.join(folder, os.path.relpath(path, ROOT))
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        shutil.copyfile(path, target)
+
+
+@contextlib.contextmanager
+def _witness(state):
+    """Path of a file by whose presence a worker knows that it sees the same folder as the command."""
+    path = os.path.join(os.path.abspath(state), f".partial-ray-{secrets.token_hex(8)}")
+    with open(path, "w"):
+        pass
+    try:
+        yield path
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)

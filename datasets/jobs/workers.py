@@ -1,0 +1,128 @@
+"""Runs jobs in worker processes that die with their parent and tell it how far they are, or on a Ray cluster."""
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import struct
+import threading
+import time
+from concurrent import futures
+from concurrent.futures.process import BrokenProcessPool
+
+from configs.errors import UserError
+from datasets.jobs import ray_cluster
+
+PROGRESS = "progress"
+REPORT_SECONDS = 0.3
+EARLY = 4  # not all of a large machine for what may be a small job
+COUNT = struct.Struct("<q")
+
+
+def cores():
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def add_arguments(parser, promise, *names):
+    """Adds --processes, also called `names`, and --ray_address; `promise` says what does not depend on them."""
+    parser.add_argument("--processes", *names, type=int, default=cores(), help=f"on this machine; {promise}")
+    parser.add_argument("--ray_address", metavar="ADDRESS", help="run on the Ray cluster there, a job on each of its "
+                        "CPUs: `auto` (the one this machine belongs to) or HOST:PORT; all paths on shared storage")
+
+
+def check(args):
+    """Raises UserError where the arguments of `add_arguments` cannot be followed."""
+    if args.processes < 1:
+        raise UserError(f"--processes {args.processes} is out of range: give at least 1")
+    if args.ray_address:
+        ray_cluster.check(args.ray_address)
+
+
+@contextlib.contextmanager
+def started(processes, prepare=None, *arguments):
+    """Processes for `each`, or None where it needs none.  With `prepare`, a function that can be imported, the first
+    EARLY of them start now, and call it while the caller does other things; the others start when there are jobs.
+    """
+    if processes < 2:
+        yield None
+        return
+    # Spawned, not forked: forking a process that has threads can hang.
+    pool = futures.ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=enter)
+    try:
+        for _ in range(min(processes, EARLY) if prepare else 0):
+            pool.submit(_call, prepare, arguments)
+        yield pool
+    except BrokenProcessPool:
+        raise UserError("a worker died, for lack of memory perhaps: run the same command again to go on, with fewer "
+                        f"--processes than {processes}")
+    finally:
+        for child in multiprocessing.active_children():
+            child.terminate()  # idle when all went well
+        pool.shutdown(cancel_futures=True)
+
+
+def each(function, jobs, processes, state, advance, ray_address=None, pool=None):
+    """Yields `function(job, advance)` of each job as it is done, in any order; `advance(amount)` is called now and
+    then.  `state`: folder for the workers' notes.  `pool`: of `started`.  With one process or job nothing is started,
+    unless there is a `ray_address`: then a cluster does it all.
+    """
+    if ray_address:
+        yield from ray_cluster.each(function, jobs, ray_address, state, advance) if jobs else ()
+        return
+    processes = min(processes, len(jobs))
+    if processes > 1:
+        with contextlib.nullcontext(pool) if pool else started(processes) as pool:
+            yield from _in_processes(function, jobs, pool, os.path.join(state, PROGRESS), advance)
+        return
+    for job in jobs:
+        yield function(job, advance)
+
+
+def _in_processes(function, jobs, pool, progress, advance):
+    """The same from a pool."""
+    with open(progress, "wb") as f:
+        f.write(bytes(COUNT.size * len(jobs)))
+    waiting = {pool.submit(_run_and_report, function, job, progress, i) for i, job in enumerate(jobs)}
+    shown = 0
+    while waiting:
+        done, waiting = futures.wait(waiting, REPORT_SECONDS, futures.FIRST_COMPLETED)
+        with open(progress, "rb") as f:
+            so_far = sum(count for count, in COUNT.iter_unpack(f.read()))
+        advance(so_far - shown)
+        shown = so_far
+        for future in done:
+            yield future.result()
+
+
+def _call(function, arguments):
+    """Sends no result back: a worker that is killed while it writes a large one would leave the parent waiting."""
+    function(*arguments)
+
+
+def _run_and_report(function, job, progress, number):
+    """`function` in a worker: the amount done goes to the place `number` of the file `progress`."""
+    amount, due = 0, 0.0
+    with open(progress, "r+b", buffering=0) as f:
+        def advance(more, final=False):
+            nonlocal amount, due
+            amount += more
+            if final or time.monotonic() > due:
+                due = time.monotonic() + REPORT_SECONDS
+                os.pwrite(f.fileno(), COUNT.pack(amount), COUNT.size * number)
+        result = function(job, advance)
+        advance(0, final=True)
+    return result
+
+
+def enter():
+    """Ctrl-C is the parent's to handle; a parent that was killed takes its workers with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent():
+    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)

@@ -1,0 +1,190 @@
+"""One archive of pages -> text documents `{output_dir}/{month}/{stem}.txt`: all of them appear, or none.
+
+Texts gather in `.extraction/{archive}.partial`, which a later run empties.  When the archive has been read to its end
+that folder becomes `{archive}.complete`: from then on nothing is extracted again, and the texts are moved to their
+month, which a later run can finish.  Last comes the mark, `{archive}.done.json`: the archive's report.
+"""
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+from typing import NamedTuple
+
+from configs import reading, storage
+from configs.errors import UserError
+from datasets.pages import archives, extractors, warc
+from datasets.pages import killable as guarded
+
+STATE = ".extraction"
+LOCK, PARTIAL, COMPLETE, DONE, STAGED, REPORT = ".lock", ".partial", ".complete", ".done.json", ".text", "report.json"
+JUDGED = ("kept", "empty", "short", "other_language", guarded.TIMEOUT, guarded.CRASHED, "error")
+SKIPPED = ("too_big", "repeated_name", "unsafe_name", "not_a_file", "other_suffix", "not_html", "bad_http")
+OUTCOMES = ("pages", *JUDGED, *SKIPPED)  # each of the pages is judged once, the rest was no page
+# OpenWebText's release (https://skylion007.github.io/OpenWebTextCorpus/) holds the texts themselves.
+PLAIN_TEXT = re.compile(r"urlsf_subset\d+")
+
+
+class Job(NamedTuple):
+    archive: str  # path
+    output_dir: str
+    options: extractors.Options
+    page_seconds: float
+    page_bytes: int
+    workers: int  # processes
+    keep_damaged: bool
+    patience: float  # seconds until an earlier worker at this archive, whose machine has died, must be gone
+
+
+class Report(NamedTuple):
+    archive: str  # name of the file
+    size: int  # bytes
+    extractors: list  # names
+    outcomes: dict
+    damage: str | None  # what ended the reading early
+
+
+def extract(job, advance):
+    """Brings the archive to its mark, from whatever state it is in; returns its Report.
+
+    `advance(bytes)` is called with what has been read of the file.  Of a damaged archive no text appears, and no mark,
+    unless `keep_damaged`: then the pages before the damage.
+    """
+    base = base_of(job.output_dir, job.archive)
+    with storage.only_run(base + LOCK, "leave that archive to it", job.patience):
+        report = finished(job.output_dir, job.archive)
+        if report:
+            return report
+        if not os.path.isdir(base + COMPLETE):
+            report = _fill(job, base + PARTIAL, advance)
+            if report.damage and not job.keep_damaged:
+                shutil.rmtree(base + PARTIAL)
+                return report
+            os.sync()  # once for all, instead of an fsync for each of a hundred thousand small files
+            os.rename(base + PARTIAL, base + COMPLETE)
+        return _publish(job, base)
+
+
+def finished(output_dir, archive):
+    """The Report of an archive that has its mark, else None.  Raises UserError where the archive is another now."""
+    path = base_of(output_dir, archive) + DONE
+    if not os.path.exists(path):
+        return None
+    report, size = load(path), os.path.getsize(archive)
+    if report.size == size:
+        return report
+    if report.damage:
+        return None  # a better copy, it is hoped
+    raise UserError(f"{archive} has {size} bytes, and had {report.size} when its texts were extracted to {output_dir}: "
+                    f"choose another --output_dir")
+
+
+def reports(output_dir):
+    """The Reports of all archives that are finished, sorted by name."""
+    state = os.path.join(output_dir, STATE)
+    return [load(os.path.join(state, name)) for name in sorted(os.listdir(state)) if name.endswith(DONE)]
+
+
+def load(path):
+    """The Report in a mark."""
+    content = reading.read_object(path)
+    try:
+        return Report(**content)
+    except TypeError:
+        raise UserError(f"{path} is no report of an extraction: delete it, and the archive is extracted again")
+
+
+def month_folder(output_dir, archive):
+    """Where the texts of an archive go."""
+    name = os.path.basename(archive)
+    for suffix in sorted(warc.SUFFIXES, key=len, reverse=True):
+        if name.endswith(suffix):
+            return os.path.join(output_dir, name[:-len(suffix)])
+    return os.path.join(output_dir, archives.month_of(name))
+
+
+def base_of(output_dir, archive):
+    """What the paths of an archive's state begin with."""
+    return os.path.join(output_dir, STATE, os.path.basename(archive))
+
+
+@contextlib.contextmanager
+def publishing(output_dir):
+    """Waits for the right to move texts to their place, and holds it."""
+    with open(os.path.join(output_dir, STATE, "publish.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _fill(job, folder, advance):
+    """Extracts all pages into the new `folder`, the Report beside them."""
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(folder)
+    name, size = os.path.basename(job.archive), os.path.getsize(job.archive)
+    options = job.options._replace(extractors=("text",)) if PLAIN_TEXT.match(name) else job.options
+    outcomes, damages = dict.fromkeys(OUTCOMES, 0), []
+    pages = _pages(job, outcomes, damages, advance)
+    for stem, (outcome, text) in guarded.results(pages, extractors.make, options, job.workers, job.page_seconds):
+        outcomes[outcome] += 1
+        if text is not None:
+            with open(os.path.join(folder, stem + STAGED), "wb") as f:
+                f.write(text.encode("utf-8", "replace"))
+    report = Report(name, size, list(options.extractors), outcomes, damages[0] if damages else None)
+    storage.write_whole(os.path.join(folder, REPORT), json.dumps(report._asdict(), indent=1))
+    return report
+
+
+def _pages(job, outcomes, damages, advance):
+    """Yields (stem, bytes) of the pages; what ends the archive early goes to `damages`, so that it ends nothing else.
+
+    An exception would lose the pages that are being worked on, more or less of them at each run.
+    """
+    position = 0
+
+    def see(now):
+        nonlocal position
+        advance(now - position)
+        position = now
+    source = warc if job.archive.endswith(warc.SUFFIXES) else archives
+    skipped = {}
+    try:
+        for stem, page in source.pages(job.archive, job.page_bytes, skipped, see):
+            outcomes["pages"] += 1  # a page in which the archive breaks off is none
+            yield stem, page
+    except UserError as error:
+        damages.append(str(error))
+    see(os.path.getsize(job.archive))
+    outcomes.update({outcome: count for outcome, count in skipped.items() if outcome != "page"})
+
+
+def _publish(job, base):
+    """Moves the texts to their month, then sets the mark; returns the Report."""
+    folder = month_folder(job.output_dir, job.archive)
+    os.makedirs(folder, exist_ok=True)
+    with publishing(job.output_dir):
+        for name in sorted(os.listdir(base + COMPLETE)):
+            if name != REPORT:
+                _settle(os.path.join(base + COMPLETE, name), os.path.join(folder, name[:-len(STAGED)] + ".txt"))
+    os.replace(os.path.join(base + COMPLETE, REPORT), base + DONE)
+    os.rmdir(base + COMPLETE)
+    return load(base + DONE)
+
+
+def _settle(staged, target):
+    """Moves a text to its place.
+
+    Two archives of a month may hold the same page, downloaded twice: the longer text stays, whoever comes first.
+    """
+    if os.path.exists(target) and _rank(target) >= _rank(staged):
+        os.unlink(staged)
+    else:
+        os.replace(staged, target)
+
+
+def _rank(path):
+    with open(path, "rb") as f:
+        data = f.read()
+    return len(data), data

@@ -1,0 +1,170 @@
+"""A run of the extraction over archives: options, restarts, progress, the table at the end and `extraction.json`."""
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+
+from tqdm import tqdm
+
+from configs import reading, storage
+from configs.errors import UserError
+from datasets.jobs import workers
+from datasets.pages import archive_texts, archives, extractors
+
+SUMMARY = "extraction.json"
+OPTIONS = "options.json"
+PATIENCE = 60  # seconds; a Ray worker whose node has died ends within a few
+
+
+def add_arguments(parser):
+    """The options that both commands have."""
+    add = parser.add_argument
+    add("--output_dir", required=True, help="local folder for the texts, OUTPUT_DIR/MONTH/STEM.txt")
+    add("--extractor", default="trafilatura",
+        help=f"{', '.join(extractors.EXTRACTORS)} (text: the pages are text already), or several with commas between "
+             "them: the first that yields enough counts")
+    add("--minimum_characters", type=int, default=100, help="texts below are dropped")
+    add("--language", help="keep texts in this language only, for example en")
+    add("--page_seconds", type=float, default=10.0, help="of the processor's time that a page may take")
+    add("--page_bytes", type=int, default=archives.MAX_BYTES, help="pages above are left out")
+    workers.add_arguments(parser, "the texts do not depend on it", "--n_procs")
+    add("--keep_damaged", action="store_true",
+        help="of an archive that is cut short or damaged, keep the texts before the damage")
+
+
+def run(paths, args):
+    """Extracts the archives and prints what came of them.  Raises UserError where one is damaged."""
+    options = check(paths, args)
+    os.makedirs(os.path.join(args.output_dir, archive_texts.STATE), exist_ok=True)
+    _settle_options(paths, args, options)
+    missing = [path for path in paths if not _finished(args.output_dir, path)]
+    if not missing:
+        if not _summarised(args.output_dir):  # a kill came right after the last archive
+            _summarise(args.output_dir)
+        print(f"{args.output_dir}: all of {len(paths)} archives are extracted already: nothing to do")
+        return
+    damages = _extract(_jobs(missing, args, options), sum(map(os.path.getsize, paths)), args)
+    _summarise(args.output_dir)
+    if damages:
+        raise UserError(f"{len(damages)} of {len(paths)} archives damaged, {args.output_dir} has no text of them "
+                        f"(--keep_damaged takes what can be read; the same command again takes a better copy): "
+                        + "; ".join(damages))
+
+
+def _extract(jobs, total, args):
+    """Works off the jobs; returns what is wrong with damaged archives, sorted."""
+    start, damages, counts = time.monotonic(), [], dict.fromkeys(archive_texts.OUTCOMES, 0)
+    ahead = sum(os.path.getsize(job.archive) for job in jobs)
+    with contextlib.nullcontext(os.path.join(args.output_dir, archive_texts.STATE)) if args.ray_address \
+            else tempfile.TemporaryDirectory() as folder, \
+            tqdm(total=total, initial=total - ahead, unit="B", unit_scale=True,
+                 mininterval=0.5 if sys.stderr.isatty() else 30) as bar:
+        for report in workers.each(archive_texts.extract, jobs, args.processes, folder, bar.update, args.ray_address):
+            if report.damage and not args.keep_damaged:
+                damages.append(report.damage)
+                continue
+            counts = {name: counts[name] + report.outcomes[name] for name in counts}
+            bar.set_postfix_str(f"{counts['pages']} pages, {counts['kept']} kept", refresh=False)
+    seconds = time.monotonic() - start
+    print(f"{len(jobs) - len(damages)} archives, {counts['pages']} pages, {counts['kept']} kept "
+          f"in {seconds:.1f} s: {counts['pages'] / seconds:.1f} pages/s")
+    return sorted(damages)
+
+
+def _jobs(paths, args, options):
+    """One Job an archive, the largest first, so that the last hours do not belong to a single process."""
+    each = 1 if args.ray_address else max(1, args.processes // len(paths))
+    paths = sorted(paths, key=lambda path: (-os.path.getsize(path), path))
+    return [archive_texts.Job(path, args.output_dir, options, args.page_seconds, args.page_bytes, each,
+                              args.keep_damaged, PATIENCE if args.ray_address else 0) for path in paths]
+
+
+def _finished(output_dir, path):
+    """Whether an archive has its mark; clears up what a kill right after it left."""
+    report, base = archive_texts.finished(output_dir, path), archive_texts.base_of(output_dir, path)
+    if report and any(os.path.exists(base + suffix) for suffix in (archive_texts.LOCK, archive_texts.COMPLETE)):
+        with contextlib.suppress(UserError), storage.only_run(base + archive_texts.LOCK, "let it clear up"):
+            shutil.rmtree(base + archive_texts.COMPLETE, ignore_errors=True)
+    return report is not None
+
+
+def _summarise(output_dir):
+    """Writes SUMMARY over all archives that ever were extracted to the folder, and prints its table."""
+    with archive_texts.publishing(output_dir):
+        reports = archive_texts.reports(output_dir)
+        totals = {name: sum(report.outcomes[name] for report in reports) for name in archive_texts.OUTCOMES}
+        content = {"archives": len(reports), "bytes": sum(report.size for report in reports),
+                   "documents": _documents(output_dir), "outcomes": totals,
+                   "damaged": [report.archive for report in reports if report.damage],
+                   "options": reading.read_object(os.path.join(output_dir, archive_texts.STATE, OPTIONS)),
+                   "reports": [report._asdict() for report in reports]}
+        storage.write_whole(os.path.join(output_dir, SUMMARY), json.dumps(content, indent=1) + "\n")
+    for name, count in totals.items():
+        if count or name in ("pages", "kept"):
+            share = f"{count / totals['pages']:8.2%}" if name in archive_texts.JUDGED and totals["pages"] else ""
+            print(f"{name:15}{count:12}{share}")
+    print(f"{'documents':15}{content['documents']:12}\n{os.path.join(output_dir, SUMMARY)}")
+
+
+def _summarised(output_dir):
+    """Whether SUMMARY is there and tells of all archives that are finished."""
+    path = os.path.join(output_dir, SUMMARY)
+    return os.path.exists(path) and reading.read_object(path).get("reports") == [
+        report._asdict() for report in archive_texts.reports(output_dir)]
+
+
+def _documents(output_dir):
+    """How many texts there are; less than all that were kept where two archives of a month share pages."""
+    return sum(name.endswith(".txt") for entry in os.scandir(output_dir)
+               if entry.is_dir() and entry.name != archive_texts.STATE for name in os.listdir(entry.path))
+
+
+def check(paths, args):
+    """extractors.Options.  Raises UserError."""
+    for name, right, bounds in (("minimum_characters", args.minimum_characters >= 1, "at least 1"),
+                                ("page_seconds", 0 < args.page_seconds < 1e6, "more than 0 and less than a million"),
+                                ("page_bytes", args.page_bytes >= 1, "at least 1")):
+        if not right:
+            raise UserError(f"--{name} {getattr(args, name)} is out of range: give {bounds}")
+    if storage.is_remote(args.output_dir):
+        raise UserError(f"--output_dir {args.output_dir}: write to a local folder and copy it with `gsutil -m cp`")
+    if args.language and args.language not in extractors.languages():
+        raise UserError(f"--language {args.language}: not one of {' '.join(extractors.languages())}")
+    workers.check(args)
+    names = {}
+    for path in paths:
+        name = os.path.basename(path)
+        if not os.path.isfile(path):
+            raise UserError(f"{path}: no such archive")
+        if name.startswith("."):
+            raise UserError(f"{path}: rename it so that it does not begin with a dot")
+        if os.path.realpath(names.setdefault(name, path)) != os.path.realpath(path):
+            raise UserError(f"{names[name]} and {path} have the same name: rename one, or extract it to a folder of "
+                            "its own")
+    return extractors.Options(extractors.parse_names(args.extractor), args.minimum_characters, args.language)
+
+
+def _settle_options(paths, args, options):
+    """Notes all that decides the texts.  Raises UserError where the folder holds texts made in another way."""
+    values = {**options._asdict(), "page_seconds": args.page_seconds, "page_bytes": args.page_bytes,
+              "tools": extractors.versions(options)}
+    values = json.loads(json.dumps(values))  # as they will be read back
+    path = os.path.join(args.output_dir, archive_texts.STATE, OPTIONS)
+    if os.path.exists(path):
+        found = reading.read_object(path)
+        changed = [f"{key} was {found.get(key)!s:.60}, now {values.get(key)!s:.60}"
+                   for key in sorted({*values, *found}) if found.get(key) != values.get(key)]
+        if changed:
+            raise UserError(f"{args.output_dir} already holds texts made in another way ({'; '.join(changed)}): repeat "
+                            "that command, or choose another --output_dir")
+        return
+    for archive in paths:
+        folder = archive_texts.month_folder(args.output_dir, archive)
+        if os.path.exists(folder):
+            raise UserError(f"{folder} is there already, from elsewhere: choose another --output_dir")
+    storage.write_whole(path, json.dumps(values, indent=1))

@@ -1,0 +1,127 @@
+"""WARC files, plain or gzip -> pages, as from `archives.pages`: the responses that hold HTML.
+
+The format: https://iipc.github.io/warc-specifications/specifications/warc-format/warc-1.1/
+"""
+from __future__ import annotations
+
+import gzip
+import io
+import warnings
+import zlib
+
+from configs.errors import UserError
+from datasets.pages import archives
+
+SUFFIXES = (".warc", ".warc.gz")
+HTML_TYPES = ("text/html", "application/xhtml+xml")
+END = b"\r\n\r\n"  # of each record, and so of the file
+HTTP_HEADER_BYTES = 1 << 16
+RECORD = b"WARC/1.0\r\nWARC-Type: response\r\nContent-Type: application/http\r\nContent-Length: %d\r\n\r\n"
+
+
+def pages(path, max_bytes=archives.MAX_BYTES, outcomes=None, position=None):
+    """Yields (stem, bytes) of each page in order; the stem is the record's number and the md5 of its URL.
+
+    `outcomes` gets `too_big`, `not_html` (other types, and answers other than 200), `bad_http`, `page`; `position` as
+    in `archives.pages`.  Raises UserError where the file is truncated or damaged, after the pages before that.
+    """
+    from fastwarc.warc import ArchiveIterator, WarcRecordType
+    outcomes = {} if outcomes is None else outcomes
+    with _open(path) as raw:
+        stream, problem = _Stream(raw), None
+        try:
+            for number, record in enumerate(ArchiveIterator(stream, WarcRecordType.response, parse_http=False)):
+                outcome, page = _page(record, max_bytes)
+                outcomes[outcome] = outcomes.get(outcome, 0) + 1
+                if position:
+                    position(raw.tell())
+                if outcome == "page":
+                    url = record.headers.get("WARC-Target-URI") or ""
+                    yield archives.stem_of(number, url), page
+        except Exception as error:  # _Damaged, and each release of fastwarc has exceptions of its own
+            problem = error
+        problem = stream.problem or problem or (None if stream.tail == END else "the last record is cut short")
+        if problem:
+            raise UserError(f"{path} is truncated or damaged near byte {raw.tell()} ({problem}): get or make it again")
+
+
+class _Damaged(Exception):
+    pass
+
+
+class _Stream:
+    """What fastwarc reads from.  Damage ends it without an exception, so that the records before are not lost."""
+
+    def __init__(self, raw):
+        self.stream = gzip.GzipFile(fileobj=raw) if raw.peek(2)[:2] == b"\x1f\x8b" else raw
+        self.tail, self.problem, self.position = b"", None, 0
+
+    def read(self, size=-1):
+        try:
+            data = self.stream.read1(size)  # not all at once: what comes before the damage counts
+        except (EOFError, OSError, zlib.error) as error:
+            self.problem, data = error, b""
+        self.tail = (self.tail + data)[-len(END):]
+        self.position += len(data)
+        return data
+
+    def tell(self):
+        return self.position
+
+    def close(self):
+        """Left to who opened the file."""
+
+
+def _open(path):
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}")
+
+
+def _page(record, max_bytes):
+    """(outcome, bytes) of a response; text in a character set that only its HTTP header names becomes UTF-8."""
+    length = record.content_length
+    if length > max_bytes + HTTP_HEADER_BYTES:
+        return "too_big", None
+    content = record.reader.read(length) if length else b""
+    if len(content) < length:
+        raise _Damaged(f"a record of {length} bytes ends after {len(content)}")
+    try:
+        response, page = _response(content, max_bytes)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:  # errors of fastwarc, and a panic of fastwarc's Rust, which is no Exception
+        return "bad_http", None
+    if response.http_headers is None or response.http_headers.status_code != 200:
+        return "not_html", None
+    if response.http_content_type not in HTML_TYPES:
+        return "not_html", None
+    if len(page) > max_bytes:
+        return "too_big", None
+    return "page", _as_utf8(page, response.http_charset)
+
+
+def _response(content, max_bytes):
+    """(record, body without its transfer and content encodings, at most one byte longer than max_bytes)."""
+    from fastwarc.warc import ArchiveIterator
+    # A file of its own: an error in a record's encodings ends the reading of the file that it belongs to.
+    record = next(iter(ArchiveIterator(io.BytesIO(RECORD % len(content) + content + END), parse_http=False)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # that is how the releases for Python 3.9 say that they leave chunks as they are
+        record.parse_http(auto_decode="all")
+    body = b""
+    while len(body) <= max_bytes:
+        more = record.reader.read(max_bytes + 1 - len(body))
+        if not more:
+            break
+        body += more
+    return record, body
+
+
+def _as_utf8(page, charset):
+    from resiliparse.parse import encoding
+    name = encoding.map_encoding_to_html5(charset, fallback_utf8=False) if charset else None
+    if name in (None, "utf-8"):
+        return page
+    return encoding.bytes_to_str(page, name, errors="replace").encode("utf-8", "replace")

@@ -1,0 +1,112 @@
+"""What to continue and how: prompts and their options, from the command line and from files."""
+from __future__ import annotations
+
+import difflib
+from typing import NamedTuple
+
+from configs import reading, storage
+from configs.errors import UserError
+from encoder import bpe
+
+LINES_SUFFIX = ".jsonl"
+
+
+class Option(NamedTuple):
+    """One number; `high` is the largest allowed one."""
+    kind: type
+    default: float | None
+    low: float
+    high: float
+    meaning: str
+
+
+OPTIONS = {
+    "length": Option(int, 256, 1, 10**6, "tokens to generate"),
+    "num_samples": Option(int, 1, 1, 10**6, "texts to generate"),
+    "temperature": Option(float, 1.0, 0, 10**6, "below 1: safer; above: wilder; 0: always the likeliest"),
+    "top_k": Option(int, 40, 0, 10**9, "draw from the K likeliest tokens only; 0: from all"),
+    "top_p": Option(float, 1.0, 0, 1, "draw from the likeliest tokens that together have probability P"),
+    "repetition_penalty": Option(float, 1.0, 0.01, 100, "above 1: tokens that the text holds become less likely, the"
+                                 " prompt's included"),
+    "seed": Option(int, None, 0, 2**31 - 1, "the same seed gives the same text; none: another each time"),
+}
+
+
+class Prompt(NamedTuple):
+    """A text to continue, and one value for each of OPTIONS; `stop` is a tuple of texts, `seed` may be None."""
+    text: str
+    length: int
+    num_samples: int
+    temperature: float
+    top_k: int
+    top_p: float
+    repetition_penalty: float
+    seed: int | None
+    stop: tuple
+
+
+def make(text, given):
+    """The Prompt of the str `text` with `given`, a checked dict, before the defaults."""
+    defaults = {name: option.default for name, option in OPTIONS.items()}
+    return Prompt(bpe.well_formed(text), **{**defaults, "stop": (), **given})
+
+
+def check(name, value, where):
+    """`value` as the option `name` holds it.  Raises UserError; `where` begins the message."""
+    if name == "stop":
+        texts = [value] if isinstance(value, str) else value
+        if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) and text for text in texts):
+            raise UserError(f"{where} is {reading.shown(value)}, but must be a text that is not empty, or a list")
+        return tuple(sorted({bpe.well_formed(text) for text in texts}))
+    option = OPTIONS[name]
+    number = type(value) is int or (type(value) is float and option.kind is float)
+    if not number or not option.low <= value <= option.high:
+        kind = "an integer" if option.kind is int else "a number"
+        raise UserError(f"{where} is {reading.shown(value)}, but must be {kind} from {option.low} to {option.high}")
+    return option.kind(value)
+
+
+def read(path, given):
+    """List of Prompts in a file, local or gs://: of each line of a .jsonl, else of the whole text.
+
+    `given` are options, checked, for all that a line does not set itself.
+    """
+    text = _read_text(path)
+    if not path.lower().endswith(LINES_SUFFIX):
+        if not text.strip():
+            raise UserError(f"--predict_file {path} is empty; write the text to continue into it")
+        return [make(text, given)]
+    found = [_parse_line(line, f"{path}, line {number}", given)
+             for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if not found:
+        raise UserError(f'--predict_file {path} is empty; write a line {{"prompt": "..."}} for each text to continue')
+    return found
+
+
+def _read_text(path):
+    if not storage.exists(path):
+        raise UserError(f"--predict_file {path}: no such file")
+    with storage.open_file(path, "rb") as f:
+        data = f.read()
+    try:
+        return data.decode().lstrip(reading.WINDOWS_MARK)
+    except UnicodeDecodeError as error:
+        raise UserError(f"--predict_file {path} is not UTF-8 text (byte {error.start}); convert it first")
+
+
+def _parse_line(line, where, given):
+    try:
+        values = reading.parse(line, where)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f'{where}: not JSON ({error}); a line must be an object like {{"prompt": "..."}}')
+    if not isinstance(values, dict) or not isinstance(values.get("prompt"), str):
+        raise UserError(f'{where}: holds {reading.shown(values)}, but must be an object with a text in "prompt"')
+    options = {**given}
+    for name, value in values.items():
+        if name in OPTIONS or name == "stop":
+            options[name] = check(name, value, f'{where}: "{name}"')
+        elif name != "prompt":
+            near = difflib.get_close_matches(name, ["prompt", "stop", *OPTIONS], n=1)
+            hint = f'did you mean "{near[0]}"?' if near else "known are prompt, stop, " + ", ".join(OPTIONS)
+            raise UserError(f'{where}: unknown option "{name}"; {hint}')
+    return make(values["prompt"], options)

@@ -1,0 +1,208 @@
+"""Weights in and out: OpenAI's, Hugging Face's and the original's <-> ours, each conversion with its proof.
+
+    python3 -m models.checkpoints import-openai SRC DST     # then: python3 main.py --model DST/model.json
+    python3 -m models.checkpoints import-hf SRC DST
+    python3 -m models.checkpoints export-hf MODEL.json DST
+    python3 -m models.checkpoints export-openai MODEL.json DST
+    python3 -m models.checkpoints inspect PATH
+"""
+import contextlib
+import json
+import math
+import os
+import shutil
+import sys
+
+from configs import errors, schema, storage
+from configs.errors import UserError
+from encoder import bpe
+from encoder import formats as exchange
+
+MODEL_FILE, PROOF_FILE, WEIGHTS, VOCABULARY = "model.json", "conversion.json", "weights.ckpt", "encoder"
+# What model.json says beside the sizes: careful fine-tuning on what README's create_tfrecords.py line makes.
+FINE_TUNING = {"lr": 5e-5, "warmup_steps": 100, "lr_min": 0.1, "weight_decay": 0.1, "train_batch_size": 8,
+               "train_steps": 500, "max_steps": 2000, "save_checkpoints_steps": 500, "data_path": "data/openwebtext"}
+LARGE = 5 * 10**8  # parameters from which on activations are saved at
+LEAN = {"micro_batch_size": 1, "recompute": True}
+
+
+def main(argv=None):
+    args = _arguments(argv)
+    from models.run import (
+        estimator as estimators,  # here and not above: TensorFlow takes seconds, which --help need not cost
+    )
+    estimators.quiet()
+    return args.run(args)
+
+
+def _arguments(argv):
+    parser = errors.Parser(prog="-m models.checkpoints", description=__doc__.split("\n")[0])
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name, run, meaning, first, *more):
+        command = commands.add_parser(name, help=meaning, description=meaning)
+        for argument, what in ((first, first), *more):
+            command.add_argument(argument.lower(), metavar=argument, help=what)
+        command.set_defaults(run=run)
+        return command
+    destination = ("DST", "new folder for the result")
+    for name, kind, what in (("import-openai", "openai", "OpenAI's or the original's TensorFlow checkpoint"),
+                             ("import-hf", "hugging_face", "Hugging Face's safetensors and config.json")):
+        command = add(name, _import, f"{what} -> a checkpoint and a {MODEL_FILE} for main.py", "SRC", destination)
+        command.set_defaults(kind=kind)
+        command.add_argument("--n_head", type=int, help="attention heads, where no file beside the weights tells them"
+                             " (default: n_embd / 64)")
+    for name, kind, what in (("export-hf", "hugging_face", "files that transformers loads"),
+                             ("export-openai", "openai", "files that OpenAI's programs load")):
+        command = add(name, _export, f"the newest checkpoint of a config -> {what}", "MODEL.json", destination)
+        command.set_defaults(kind=kind)
+    command = add("inspect", _inspect, "what weights, whatever their format, hold", "PATH")
+    command.add_argument("--sha256", action="store_true", help="read every tensor and print its sha256")
+    return parser.parse_args(argv)
+
+
+def _import(args):
+    from models.checkpoints import tf_format as openai
+    from models.checkpoints import verify as proof
+    from models.checkpoints import warm_start as sources
+    from models.weights import misfits
+    source = sources.open_source(args.src)
+    _expect(source, args.kind, args.src)
+    destination = args.dst.rstrip("/")
+    with _new_folder(destination) as folder:
+        values = _sizes(source, args.n_head)
+        data = exchange.find(source.path.rpartition("/")[0] or ".")
+        values.update(_take_vocabulary(data, folder, destination, values["n_vocab"]))
+        values.update({**FINE_TUNING, **(LEAN if _parameters(source) >= LARGE else {}), "model_dir": destination,
+                       "init_checkpoint": storage.join(destination, WEIGHTS)})
+        config = schema.from_dict(values, source.path)
+        problem = misfits(source.shapes, config)
+        if problem:
+            raise UserError(f"{source.path} holds no whole GPT-2: {problem}; fetch it anew")
+        openai.write(storage.join(folder, WEIGHTS), source.shapes, source.read)
+        result = openai.open_source(storage.join(folder, WEIGHTS))
+        _write_proof(folder, *proof.prove(source, result, config), source)
+        storage.write_whole(storage.join(folder, MODEL_FILE), json.dumps(values, indent=4) + "\n")
+    print(f"{destination}/{MODEL_FILE}: train with your data or generate, python3 main.py --model"
+          f" {destination}/{MODEL_FILE}")
+    return 0
+
+
+def _export(args):
+    from models.checkpoints import hugging_face
+    from models.checkpoints import tf_format as openai
+    from models.checkpoints import verify as proof
+    from models.checkpoints import warm_start as sources
+    from models.run import estimator as estimators
+    from models.weights import misfits
+    config = schema.load(vars(args)["model.json"], notice=_note)
+    encoder = bpe.load(config.encoder_path)
+    path = estimators.trained(config, encoder, "export")
+    source = sources.open_source(path or config.init_checkpoint)
+    problem = misfits(source.shapes, config)
+    if problem:  # init_checkpoint may have more positions or tokens
+        raise UserError(f"{source.path} is not the network of the config: {problem}; train first")
+    data = bpe.read_files(config.encoder_path)
+    destination = args.dst.rstrip("/")
+    with _new_folder(destination) as folder:
+        if args.kind == "hugging_face":
+            hugging_face.write_folder(folder, config, source.shapes, source.read, encoder.eot)
+            exchange.write_hugging_face(folder, data, config.n_ctx)
+        else:
+            openai.write_folder(folder, config, source.shapes, source.read)
+            exchange.write(folder, data)
+        _write_proof(folder, *proof.prove(source, sources.open_source(folder), config), source)
+    print(f"{destination}: written from {source.path}")
+    return 0
+
+
+def _inspect(args):
+    from models.checkpoints import verify as proof
+    from models.checkpoints import warm_start as sources
+    source = sources.open_source(args.path)
+    sizes = ", ".join(f"{name} {value}" for name, value in source.hints.items())
+    print(f"{source.path}: {source.kind}, {len(source.shapes)} tensors, {_parameters(source):,} parameters\n{sizes}")
+    for name, shape in source.shapes.items():
+        digest = "  " + proof.digest(source, name) if args.sha256 else ""
+        print(f"{name:24} {source.dtypes[name]:9} {'x'.join(map(str, shape)):14}{digest}".rstrip())
+    for name, shape in source.others.items():
+        print(f"{name:24} not a weight {'x'.join(map(str, shape))}".rstrip())
+    return 0
+
+
+def _expect(source, kind, path):
+    """Raises UserError where the source at `path` is for the other import command."""
+    from models.checkpoints import hugging_face
+    from models.checkpoints import tf_format as openai
+    kinds = {openai.KIND: ("openai", "import-openai"), hugging_face.KIND: ("hugging_face", "import-hf")}
+    right, command = kinds[source.kind]
+    if kind != right:
+        raise UserError(f"{path} holds weights of another format ({source.kind}); use {command}")
+
+
+def _sizes(source, n_head):
+    """Config keys that describe the network."""
+    values = dict(source.hints)
+    told = values.get("n_head")
+    if n_head is not None and told not in (None, n_head):
+        raise UserError(f"--n_head is {n_head}, but the files beside {source.path} say {told}; leave --n_head out")
+    values["n_head"] = told or n_head or values["n_embd"] / schema.DEFAULT_HEAD_SIZE
+    if values["n_head"] != int(values["n_head"]):
+        raise UserError(f"{source.path}: no file beside it tells the attention heads, and its width {values['n_embd']}"
+                        f" is no multiple of {schema.DEFAULT_HEAD_SIZE}; give --n_head")
+    if not (told or n_head):
+        _note(f"no file beside {source.path} tells the attention heads: n_head is n_embd / {schema.DEFAULT_HEAD_SIZE} ="
+              f" {values['n_head']:.0f}, as in all of GPT-2's sizes; --n_head says otherwise")
+    return {**values, "n_head": int(values["n_head"])}
+
+
+def _take_vocabulary(data, folder, destination, n_vocab):
+    """Writes the vocabulary found beside the weights, unless it is GPT-2's; config keys that say where."""
+    known = bpe.load()
+    if data is None and n_vocab < known.size:
+        _note(f'no vocabulary lies beside the weights, and GPT-2\'s {known.size} ids are not their {n_vocab}: set'
+              f' "encoder_path" in {destination}/{MODEL_FILE}')
+    if data is None or data == bpe.read_files():
+        return {}
+    encoder = exchange.write(storage.join(folder, VOCABULARY), data)
+    if encoder.size > n_vocab:
+        raise UserError(f"the vocabulary beside the weights has {encoder.size} ids, and they are for {n_vocab}; take"
+                        " its files out of the folder to import the weights alone")
+    return {"encoder_path": storage.join(destination, VOCABULARY)}
+
+
+def _write_proof(folder, report, lines, source):
+    storage.write_whole(storage.join(folder, PROOF_FILE),
+                        json.dumps({"source": source.path, "kind": source.kind, **report}, indent=1) + "\n")
+    for line in lines:
+        print(line)
+    print(f"sha256 of each tensor: {PROOF_FILE}")
+
+
+@contextlib.contextmanager
+def _new_folder(destination):
+    """A folder that becomes `destination` when all went well, and is gone when not."""
+    if storage.is_remote(destination):  # has no folders to rename; the file that main.py needs is written last
+        if storage.glob(storage.join(destination, "*")):
+            raise UserError(f"{destination} is not empty; give a new folder")
+        yield destination
+        return
+    if os.path.lexists(destination) and not (os.path.isdir(destination) and not os.listdir(destination)):
+        raise UserError(f"{destination} exists and is no empty folder; give a new one")
+    partial = destination + ".partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        os.makedirs(partial)
+        yield partial
+        os.replace(partial, destination)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _parameters(source):
+    return sum(math.prod(shape) for shape in source.shapes.values())
+
+
+def _note(line):
+    print(f"note: {line}", file=sys.stderr)
+

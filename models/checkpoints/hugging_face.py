@@ -1,0 +1,228 @@
+"""Weights as Hugging Face's GPT2LMHeadModel stores them: config.json and safetensors, one file or several.
+
+The format, https://huggingface.co/docs/safetensors: 8 bytes with the length of a JSON header, the header with
+dtype, shape and place of each tensor, the data.  Read and written here and not by the library: its reader maps whole
+files into memory and knows no bfloat16 in NumPy, its writer wants all tensors at once, and neither knows gs://.
+"""
+import contextlib
+import json
+import math
+import re
+
+import numpy as np
+
+from configs import reading, storage
+from configs.errors import UserError
+from models.cpu.block import NORM_EPSILON
+from models.weights import Source, sizes
+
+KIND = "Hugging Face"
+CONFIG_FILE, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+SHARD = "model-{:05d}-of-{:05d}.safetensors"
+SHARD_BYTES = 5 * 10**9  # a file's largest size, as transformers has it
+CHUNK = 2**22  # numbers written at once
+LONGEST_HEADER = 10**8  # bytes, the library's limit
+DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+PREFIX = "transformer."
+MODULE = re.compile(r"(wte|wpe|ln_f|h\.\d+\.(?:ln_1|ln_2|attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj))"
+                    r"\.(weight|bias)")
+MASK = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")  # buffers that old files hold
+OUTPUT = "lm_head.weight"
+ACTIVATIONS = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")  # names for one function
+# What GPT2Config can say and this network cannot do: key -> the values that mean what we do.
+SUPPORTED = {"model_type": ("gpt2",), "activation_function": ACTIVATIONS, "layer_norm_epsilon": (NORM_EPSILON,),
+             "scale_attn_weights": (True,), "scale_attn_by_inverse_layer_idx": (False,),
+             "add_cross_attention": (False,)}
+DROPOUTS = {"embd_pdrop": "embed_dropout", "attn_pdrop": "attn_dropout", "resid_pdrop": "res_dropout"}
+
+
+def our_name(name):
+    """'transformer.h.0.ln_1.weight' -> 'h0/ln_1/g'; None for what is no weight of GPT-2."""
+    found = MODULE.fullmatch(name[len(PREFIX):] if name.startswith(PREFIX) else name)
+    if not found:
+        return None
+    module, part = found.groups()
+    if module in ("wte", "wpe"):
+        return module if part == "weight" else None
+    module = re.sub(r"^h\.(\d+)\.", r"h\1/", module).replace(".", "/")
+    return f"{module}/{'b' if part == 'bias' else 'g' if '/c_' not in module else 'w'}"
+
+
+def their_name(name):
+    """The inverse of `our_name`, with the prefix."""
+    if name in ("wte", "wpe"):
+        return f"{PREFIX}{name}.weight"
+    module, _, part = name.rpartition("/")
+    module = re.sub(r"^h(\d+)/", r"h.\1.", module).replace("/", ".")
+    return f"{PREFIX}{module}.{'bias' if part == 'b' else 'weight'}"
+
+
+def find(path):
+    """The safetensors file or index that `path` (it, or its folder) means; None where there is none."""
+    if re.search(r"\.safetensors(\.index\.json)?$", path) and storage.exists(path):
+        return path
+    for name in (SINGLE, INDEX):
+        if storage.exists(storage.join(path, name)):
+            return storage.join(path, name)
+    return None
+
+
+def open_source(path):
+    """The Source of a safetensors file or an index of several.  Raises UserError."""
+    folder = path.rpartition("/")[0] or "."
+    tensors = _read_index(path, folder) if path.endswith(".json") else _read_header(path)
+    theirs = {}
+    for name in tensors:
+        ours = our_name(name)
+        if ours in theirs:
+            raise UserError(f"{path} holds {theirs[ours]} and {name}, which are one tensor; keep one of them")
+        if ours:
+            theirs[ours] = name
+    shapes = {ours: (1, *tensors[name].shape) if ours.endswith("/w") else tensors[name].shape
+              for ours, name in sorted(theirs.items())}
+    others = {name: place.shape for name, place in tensors.items() if our_name(name) is None}
+    unknown = [name for name in others if name != OUTPUT and not MASK.fullmatch(name.replace(PREFIX, "", 1))]
+    found = sizes(shapes)
+    if found is None or unknown:
+        reason = "no matrices wte.weight and wpe.weight"
+        if unknown:
+            reason = f"{unknown[0]} is no tensor of a GPT2LMHeadModel"
+        raise UserError(f"{path} holds no GPT-2: {reason}; give the files of a GPT-2")
+
+    def read(name):
+        return tensors[theirs[name]].read().reshape(shapes[name])
+    _check_output(path, tensors, theirs)
+    return Source(path, KIND, shapes, {ours: tensors[name].dtype for ours, name in theirs.items()}, read,
+                  {**found, **_read_config(storage.join(folder, CONFIG_FILE), found)}, others)
+
+
+def write_folder(folder, config, shapes, read, eot):
+    """A folder that transformers loads, but for the vocabulary: safetensors and config.json; `eot` ends a text."""
+    storage.make_folder(folder)
+    files, space = [], 0
+    for name, shape in shapes.items():
+        size = 4 * math.prod(shape)
+        if not files or space + size > SHARD_BYTES:
+            files, space = files + [{}], 0
+        files[-1][name] = shape[1:] if name.endswith("/w") else shape
+        space += size
+    names = [SINGLE] if len(files) == 1 else [SHARD.format(i + 1, len(files)) for i in range(len(files))]
+    for file_name, held in zip(names, files):
+        _write_file(storage.join(folder, file_name), held, read)
+    if len(files) > 1:
+        places = {their_name(name): file_name for file_name, held in zip(names, files) for name in held}
+        index = {"metadata": {"total_size": sum(4 * math.prod(shape) for shape in shapes.values())},
+                 "weight_map": dict(sorted(places.items()))}
+        storage.write_whole(storage.join(folder, INDEX), json.dumps(index, indent=2) + "\n")
+    storage.write_whole(storage.join(folder, CONFIG_FILE), json.dumps(_their_config(config, eot), indent=2) + "\n")
+
+
+class _Place:
+    """Where a tensor stands in a file: dtype (of DTYPES), shape, first byte."""
+
+    def __init__(self, path, dtype, shape, start):
+        self.path, self.dtype, self.shape, self._start = path, dtype, tuple(shape), start
+
+    def read(self):
+        """float32 array."""
+        if self.dtype not in DTYPES:
+            raise UserError(f"{self.path} stores a weight as {self.dtype}, which cannot be read; give the file in"
+                            f" {', '.join(DTYPES)}")
+        dtype = np.dtype(DTYPES[self.dtype])
+        with storage.open_file(self.path, "rb") as f:
+            f.seek(self._start)
+            value = np.frombuffer(f.read(dtype.itemsize * math.prod(self.shape)), dtype)
+        if self.dtype == "BF16":  # the upper half of a float32
+            value = (value.astype("<u4") << 16).view("<f4")
+        return value.astype(np.float32, copy=False).reshape(self.shape)
+
+
+def _read_header(path):
+    """{name: _Place} of one file.  Raises UserError where it is cut off or something else."""
+    size = storage.size(path)
+    try:
+        with storage.open_file(path, "rb") as f:
+            length = int.from_bytes(f.read(8), "little")
+            if not 2 <= length <= min(LONGEST_HEADER, size - 8):
+                raise ValueError(f"a header of {length} bytes in a file of {size}")
+            header = json.loads(f.read(length).decode())
+        header.pop("__metadata__", None)
+        places, end = {}, 0
+        for name, entry in header.items():
+            start, stop = entry["data_offsets"]
+            places[name] = _Place(path, entry["dtype"], entry["shape"], 8 + length + start)
+            item = np.dtype(DTYPES.get(entry["dtype"], "V0")).itemsize
+            if item and stop - start != item * math.prod(entry["shape"]):
+                raise ValueError(f"{name} has {stop - start} bytes")
+            end = max(end, stop)
+        if 8 + length + end != size:
+            raise ValueError(f"{size} bytes instead of {8 + length + end}")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged, cut off or no safetensors file ({error}); fetch it anew")
+    return places
+
+
+def _read_index(path, folder):
+    """{name: _Place} of all files of an index."""
+    places = reading.read_object(path).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(name, str) and "/" not in name for name in places.values()):
+        raise UserError(f'{path} has no "weight_map" of tensors to files beside it; fetch it anew')
+    tensors = {}
+    for name in sorted(set(places.values())):
+        file = storage.join(folder, name)
+        if not storage.exists(file):
+            raise UserError(f"{path} names {name}, which is not there; fetch it too")
+        tensors.update(_read_header(file))
+    absent = sorted(set(places) - set(tensors))
+    if absent:
+        raise UserError(f"{path} names {absent[0]}, which {places[absent[0]]} does not hold; fetch both anew")
+    return tensors
+
+
+def _check_output(path, tensors, theirs):
+    """Raises UserError where the output layer is not the embedding: this network has one matrix for both."""
+    if OUTPUT in tensors and not np.array_equal(tensors[OUTPUT].read(), tensors[theirs["wte"]].read()):
+        raise UserError(f"{path}: {OUTPUT} differs from wte.weight, and this network has one matrix for both; it cannot"
+                        " be used here")
+
+
+def _read_config(path, found):
+    """{config key: value} of Hugging Face's config.json, {} without one.  Raises UserError for another network."""
+    if not storage.exists(path):
+        return {}
+    values = reading.read_object(path)
+    for name, allowed in SUPPORTED.items():
+        if values.get(name, allowed[0]) not in allowed:
+            raise UserError(f'{path}: "{name}" is {reading.shown(values[name])}, and this network knows only'
+                            f" {reading.shown(allowed[0])}; it cannot be used here")
+    if values.get("n_inner") not in (None, 4 * found["n_embd"]):
+        raise UserError(f'{path}: "n_inner" is {reading.shown(values["n_inner"])}, and this network\'s is 4 x "n_embd"'
+                        f' = {4 * found["n_embd"]}; it cannot be used here')
+    n_head = values.get("n_head", values.get("num_attention_heads"))
+    dropouts = {ours: values[theirs] for theirs, ours in DROPOUTS.items() if theirs in values}
+    return {**({} if n_head is None else {"n_head": n_head}), **dropouts}
+
+
+def _their_config(config, eot):
+    return {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "activation_function": ACTIVATIONS[0],
+            "vocab_size": config.n_vocab, "n_positions": config.n_ctx, "n_ctx": config.n_ctx, "n_embd": config.n_embd,
+            "n_layer": config.n_layer, "n_head": config.n_head, "layer_norm_epsilon": NORM_EPSILON,
+            "bos_token_id": eot, "eos_token_id": eot, "tie_word_embeddings": True, "torch_dtype": "float32",
+            **{theirs: getattr(config, ours) for theirs, ours in DROPOUTS.items()}}
+
+
+def _write_file(path, shapes, read):
+    """One safetensors file of {our name: their shape}."""
+    header, start = {"__metadata__": {"format": "pt"}}, 0  # transformers demands the format's name
+    for name, shape in shapes.items():
+        stop = start + 4 * math.prod(shape)
+        header[their_name(name)] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, stop]}
+        start = stop
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the data begins at a multiple of 8
+    with contextlib.closing(storage.open_file(path, "wb")) as f:
+        f.write(len(text).to_bytes(8, "little") + text)
+        for name in shapes:
+            data = np.ascontiguousarray(read(name), "<f4").reshape(-1)
+            for first in range(0, data.size, CHUNK):
+                f.write(data[first:first + CHUNK].tobytes())

@@ -1,0 +1,149 @@
+"""Whether converted weights are the same and compute the same: a sha256 of every tensor, and logits of a fixed prompt.
+
+One side runs in this project's network, the other in the NumPy below, written from the papers and sharing nothing with
+it; where transformers is installed and the model is small, it runs its own files too.  Both go layer by layer: no
+more than one layer, or the embedding, is in memory.
+
+T tokens, C width, H heads, D head size, V vocabulary.
+"""
+import dataclasses
+import hashlib
+import importlib.util
+import math
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from configs import storage
+from configs.errors import UserError
+from models import gpt2
+from models.checkpoints import hugging_face
+from models.cpu import block as layers
+from models.cpu import loss as lm_head
+from models.cpu.block import NORM_EPSILON
+from models.weights import weight_list
+
+PROMPT_TOKENS = 16
+TOLERANCE = 1e-3  # of the largest logit: far above rounding, far below any mistake
+TRANSFORMERS_BYTES = 10**9  # it holds all weights in memory: larger models are left to whoever has it
+
+
+def prompt(config):
+    """The fixed prompt: int32 [T], ids spread over the vocabulary."""
+    return (np.arange(min(PROMPT_TOKENS, config.n_ctx)) * 7919 + 13).astype(np.int32) % config.n_vocab
+
+
+def prove(source, result, config):
+    """{"tensors": {name: sha256}, "logits": {who ran what: difference or why not}}, and lines that say it.
+
+    `source`, `result`: weights.Source of the two sides.  Raises UserError where they differ.
+    """
+    digests = {name: digest(source, name) for name in source.shapes}
+    changed = [name for name, found in digests.items() if found != digest(result, name)]
+    if changed:
+        raise UserError(f"{result.path}: {len(changed)} tensors are not those of {source.path} ({changed[0]}): the disk"
+                        " or the memory is at fault; convert again")
+    tokens = prompt(config)
+    expected = numpy_logits(source, config, tokens)
+    logits = {"NumPy and this network": _difference(expected, network_logits(result, config, tokens), result)}
+    for side in (source, result):
+        if side.kind == hugging_face.KIND:
+            found = _transformers_logits(side, tokens)
+            logits["NumPy and transformers"] = found if isinstance(found, str) else _difference(expected, found, result)
+    parameters = sum(math.prod(shape) for shape in source.shapes.values())
+    lines = [f"{len(digests)} tensors, {parameters:,} parameters: equal to the bit"]
+    for who, value in logits.items():
+        how = f"not compared: {value}" if isinstance(value, str) else f"largest difference {value:.1e}"
+        lines.append(f"logits of {len(tokens)} tokens, up to {np.abs(expected).max():.1f}, by {who}: {how}")
+    return {"tensors": digests, "logits": logits}, lines
+
+
+def digest(source, name):
+    """Hex sha256 of a tensor's float32 numbers, little-endian, in C order."""
+    return hashlib.sha256(np.ascontiguousarray(source.read(name), "<f4").reshape(-1).view(np.uint8)).hexdigest()
+
+
+def numpy_logits(source, config, tokens):
+    """float32 [T, V] for int32 [T], by the papers: https://arxiv.org/abs/1706.03762 and GPT-2's."""
+    def w(name):
+        return source.read(name)
+
+    def norm(x, name):
+        centred = x - x.mean(-1, keepdims=True)
+        deviation = np.sqrt((centred ** 2).mean(-1, keepdims=True) + NORM_EPSILON)
+        return centred / deviation * w(name + "/g") + w(name + "/b")
+
+    def linear(x, name):
+        return x @ w(name + "/w")[0] + w(name + "/b")
+    time, heads = len(tokens), config.n_head
+    x = w("wte")[tokens] + w("wpe")[:time]  # [T, C]
+    hidden = np.triu(np.full([time, time], -np.inf, np.float32), 1)
+    for i in range(config.n_layer):
+        qkv = linear(norm(x, f"h{i}/ln_1"), f"h{i}/attn/c_attn")  # [T, 3C]
+        q, k, v = np.moveaxis(qkv.reshape(time, 3, heads, -1), [1, 2], [0, 1])  # [H, T, D] each
+        scores = q @ k.swapaxes(1, 2) / np.float32(math.sqrt(q.shape[-1])) + hidden  # [H, T, T]
+        weights = np.exp(scores - scores.max(-1, keepdims=True))
+        weights /= weights.sum(-1, keepdims=True)
+        mixed = np.moveaxis(weights @ v, 0, 1).reshape(time, -1)  # [T, C]
+        x = x + linear(mixed, f"h{i}/attn/c_proj")
+        y = linear(norm(x, f"h{i}/ln_2"), f"h{i}/mlp/c_fc")  # [T, 4C]
+        y = 0.5 * y * (1 + np.tanh(np.float32(math.sqrt(2 / math.pi)) * (y + np.float32(0.044715) * y ** 3)))
+        x = x + linear(y, f"h{i}/mlp/c_proj")
+    return norm(x, "ln_f") @ w("wte").T
+
+
+def network_logits(source, config, tokens):
+    """The same by models/gpt2.py, its functions called one after another."""
+    config = dataclasses.replace(config, precision="float32", recompute=False)
+    time = len(tokens)
+    shapes = {weight.name: weight.shape for weight in weight_list(config)}
+
+    def run(names, function, prefix="", **given):
+        """function({name: tensor}, **tensors) in a session of its own, with the weights prefix + name."""
+        with tf.Graph().as_default(), tf.Session() as session:
+            weights = {name: tf.placeholder(tf.float32, shapes[prefix + name]) for name in names}
+            tensors = {name: tf.constant(value) for name, value in given.items()}
+            return session.run(function(weights, **tensors),
+                               {tensor: source.read(prefix + name) for name, tensor in weights.items()})
+
+    def layer(weights, h):
+        visible = tf.linalg.band_part(tf.ones([time, time], tf.bool), -1, 0)
+        return gpt2.block(h, weights, config, noise=None, layer=0, visible=visible)[0]
+    h = run(["wte", "wpe"], lambda weights, tokens: gpt2.embed(weights, tokens, config, noise=None, places=None),
+            tokens=tokens[None])  # [1, T, C]
+    for i in range(config.n_layer):
+        h = run(gpt2.layer_weights(shapes, i), layer, f"h{i}/", h=h)
+    h = run(["ln_f/g", "ln_f/b"], lambda weights, h: layers.norm(h, weights["ln_f/g"], weights["ln_f/b"]), h=h)
+    return run(["wte"], lambda weights, h: lm_head.logits_of(h, weights["wte"]), h=h)
+
+
+def _difference(expected, found, result):
+    """The largest difference of logits.  Raises UserError where it is no rounding."""
+    difference = float(np.abs(expected - found).max())
+    if not difference <= TOLERANCE * np.abs(expected).max():
+        raise UserError(f"{result.path} does not compute what its source does: logits differ by {difference:.3g}; do"
+                        " not use it, and report this with the config of the model")
+    return difference
+
+
+def _transformers_logits(side, tokens):
+    """float32 [T, V] by transformers from the files of `side`; a str that says why not where it cannot."""
+    absent = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
+    if absent:
+        return f"{absent[0]} is not installed"
+    folder = side.path.rpartition("/")[0] or "."
+    if storage.is_remote(folder) or not storage.exists(storage.join(folder, hugging_face.CONFIG_FILE)):
+        return f"{folder} is no local folder with {hugging_face.CONFIG_FILE}"
+    size = 4 * sum(math.prod(shape) for shape in side.shapes.values())
+    if size > TRANSFORMERS_BYTES:
+        return f"it would hold {size / 1e9:.1f} GB in memory"
+    import torch
+    import transformers
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        model = transformers.GPT2LMHeadModel.from_pretrained(folder, local_files_only=True).float().eval()
+    except Exception as error:  # whatever it dislikes about files that we can read
+        return f"it cannot load {folder} ({str(error).splitlines()[0]:.100})"
+    with torch.no_grad():
+        return model(torch.tensor(tokens[None], dtype=torch.long)).logits[0].numpy()

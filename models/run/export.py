@@ -1,0 +1,95 @@
+"""Writes the newest checkpoint as a SavedModel, which generates and scores without this project's code.
+
+Token ids in and out; the vocabulary's two files are its assets.
+"""
+import os
+import shutil
+
+import tensorflow.compat.v1 as tf
+
+from configs import storage
+from configs.errors import UserError
+from encoder import bpe
+from models import gpt2, sampling
+from models.checkpoints import warm_start as sources
+from models.cpu import block as layers
+from models.run import estimator as estimators
+from models.run import predict as generation
+
+PADDING = -1  # behind the ids of a shorter row, in and out
+
+
+def write(config, encoder, folder, tpu=None):
+    """Writes the SavedModel into the new `folder`, local or gs://; returns the exit status."""
+    if tpu:
+        raise UserError("--export_dir needs no TPU; leave --tpu out")
+    path = generation.weights_path(config, encoder)
+    if storage.exists(folder) and (not storage.is_folder(folder) or storage.glob(storage.join(folder, "*"))):
+        raise UserError(f"--export_dir {folder} exists already; name a new folder, or remove that one")
+    # Complete or not there at all; on gs:// the file that makes it a SavedModel is written last.
+    place = folder if storage.is_remote(folder) else folder.rstrip("/") + ".partial"
+    shutil.rmtree(place, ignore_errors=True)
+    try:
+        _save(config, encoder, path, place)
+        if place != folder:
+            os.replace(place, folder)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    print(f"wrote {path or config.init_checkpoint} as a SavedModel to {folder}: signatures generate and score,"
+          " vocabulary in assets/")
+    return 0
+
+
+def _save(config, encoder, path, folder):
+    """Writes the SavedModel of the checkpoint at `path`."""
+    with tf.Graph().as_default(), tf.Session(config=estimators.session_config()) as session:
+        variables = gpt2.create_variables(config)
+        weights = gpt2.cast_weights(variables, config)
+        signatures = {"generate": _generate(weights, config, encoder), "score": _score(weights, config, encoder)}
+        sources.restore(path, config, variables, session)
+        vocabulary = [tf.constant(file, name=os.path.basename(file)) for file in bpe.files(config.encoder_path)]
+        for file in vocabulary:
+            tf.add_to_collection(tf.GraphKeys.ASSET_FILEPATHS, file)
+        builder = tf.saved_model.Builder(folder)
+        builder.add_meta_graph_and_variables(session, [tf.saved_model.SERVING], signatures,
+                                             assets_collection=vocabulary)
+        builder.save()
+
+
+def _generate(weights, config, encoder):
+    """The signature `generate`; all but ids and length may be one number for all rows, or one for each."""
+    ids = tf.placeholder(tf.int32, [None, None], name="generate_ids")
+    length = tf.placeholder(tf.int32, [], name="generate_length")
+    inputs = {"temperature": tf.float32, "top_k": tf.int32, "top_p": tf.float32, "seed": tf.int32}
+    inputs = {name: tf.placeholder(kind, None, name=f"generate_{name}") for name, kind in inputs.items()}
+    batch = layers.sizes(ids)[0]
+    rows = {name: tf.ensure_shape(tf.broadcast_to(value, [batch]), [None]) for name, value in inputs.items()}
+    prompt, given = _unpadded(tf.pad(ids, [[0, 0], [0, 1]], constant_values=PADDING), encoder.eot)
+    options = sampling.Options(length=tf.fill([batch], length), repetition_penalty=tf.fill([batch], 1.0),
+                               stop=tf.fill([batch], 0), **rows)
+    limits = sampling.Limits(n_ctx=config.n_ctx, eot=encoder.eot, length=length, vocabulary=encoder.size,
+                             largest=sampling.largest_needed(options, config.n_vocab))
+    found = sampling.sample(gpt2.decoding_step(weights, config), gpt2.empty_cache(config),
+                            prompt, tf.maximum(given, 1), options, limits)  # an empty prompt begins behind eot
+    drawn = tf.range(length) < found.count[:, None]
+    return tf.saved_model.predict_signature_def(
+        {"ids": ids, "length": length, **inputs},
+        {"ids": tf.where_v2(drawn, found.tokens, PADDING), "logprobs": found.logprobs})
+
+
+def _score(weights, config, encoder):
+    """The signature `score`: the log-probability of each id but the first, float32 [B, S - 1]; 0 behind a row's end."""
+    ids = tf.placeholder(tf.int32, [None, None], name="score_ids")
+    fits = tf.debugging.assert_less_equal(tf.shape(ids)[1] - 1, config.n_ctx, message=(
+        f"the network sees {config.n_ctx} ids at once: score at most {config.n_ctx + 1}"))
+    with tf.control_dependencies([fits]):
+        tokens, given = _unpadded(ids, encoder.eot)
+    losses = gpt2.token_losses(weights, tokens[:, :-1], tokens[:, 1:], config)
+    there = tf.range(1, tf.shape(ids)[1]) < given[:, None]
+    return tf.saved_model.predict_signature_def({"ids": ids}, {"logprobs": tf.where_v2(there, -losses, 0.0)})
+
+
+def _unpadded(ids, eot):
+    """(ids int32 [B, S] with eot where they are padding, int32 [B]: how many are not)."""
+    given = tf.reduce_sum(tf.cast(ids >= 0, tf.int32), 1)
+    return tf.where_v2(ids >= 0, ids, eot), given

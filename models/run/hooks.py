@@ -1,0 +1,241 @@
+"""What happens between the steps: the progress line, TensorBoard's scalars, and a clean stop on a signal."""
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import socket
+import threading
+import time
+
+import tensorflow.compat.v1 as tf
+
+from models import metrics as scalars
+from models.checkpoints import saved
+
+LINE_SECONDS = 5  # between progress lines
+SCALARS_STEPS = 10  # between points in TensorBoard
+SPIKE_STEPS = 50  # over about so many steps the usual loss and its usual change from step to step are averaged
+SPIKE_CHANGES = 8  # above the usual loss
+TOGETHER_SECONDS = 0.2  # in which signals are one: `timeout` and others send theirs to the process and to its group
+
+
+class Meter:
+    """Sums what the steps since the last reading took and lost."""
+
+    def __init__(self):
+        self._since, self._steps, self._loss = time.monotonic(), 0, 0.0
+
+    def add(self, loss, steps=1):
+        self._steps, self._loss = self._steps + steps, self._loss + loss
+
+    def seconds(self):
+        return time.monotonic() - self._since
+
+    def read(self):
+        """(mean loss, steps a second), and starts anew."""
+        result = self._loss / max(self._steps, 1), self._steps / max(self.seconds(), 1e-9)
+        self.__init__()
+        return result
+
+
+class SpikeWatch:
+    """Tells a loss that leaves its own recent range upwards from noise and from the steady fall of a training."""
+
+    def __init__(self):
+        self._steps, self._mean, self._change, self._last, self._high = 0, 0.0, 0.0, None, False
+
+    def usual(self, loss):
+        """The usual loss where `loss` is the first of a spike, else None."""
+        usual, longest = self._mean, SPIKE_CHANGES * self._change
+        was_high, self._high = self._high, self._steps >= SPIKE_STEPS and loss > usual + longest
+        self._steps += 1
+        share = max(1 / self._steps, 1 / SPIKE_STEPS)
+        self._mean += share * (loss - self._mean)
+        if self._last is not None:
+            change = abs(loss - self._last)
+            change = min(change, longest) if self._steps > SPIKE_STEPS else change  # one spike must not hide the next
+            self._change += share * (change - self._change)
+        self._last = loss
+        return usual if self._high and not was_high else None
+
+
+class Progress(tf.train.SessionRunHook):
+    """Prints a line every few seconds and writes scalars to TensorBoard, from the graph's collection of scalars.
+
+    `max_steps` is where the run ends, `tokens` what a step reads, seen(step) -> order.Seen, and `dropped` the share of
+    an epoch that no window holds.  The mean loss since the last line is shown: one batch's says little.  A loss that
+    jumps is named with its step at once; `watch` is the run's SpikeWatch.
+    """
+
+    def __init__(self, model_dir, *, max_steps, tokens, seen, dropped, watch, say=print):
+        self._model_dir, self._max_steps, self._tokens, self._seen = model_dir, max_steps, tokens, seen
+        self._dropped, self._watch, self._say = dropped, watch, say
+        self._line, self._point = None, None
+        self.step = None  # of the last update, for whoever catches an error
+
+    def begin(self):
+        self._scalars, self._global_step = scalars.collected(), tf.train.get_global_step()
+        self._writer = tf.summary.FileWriterCache.get(self._model_dir)
+
+    def after_create_session(self, session, coord):
+        self.step = session.run(self._global_step)
+        _give_back_heap()  # of the graph's making
+
+    def before_run(self, run_context):
+        return tf.train.SessionRunArgs(self._scalars)
+
+    def after_run(self, run_context, run_values):
+        values, before = run_values.results, self.step
+        # A TPU makes many steps in one run, and inside the run their number would be read too early or too late.
+        self.step = before + 1 if values else run_context.session.run(self._global_step)
+        if "loss" in values:
+            usual = self._watch.usual(values["loss"])
+            if usual is not None:
+                self._say(f"warning: the loss jumped to {values['loss']:.4f} at step {self.step}, from about"
+                          f" {usual:.4f}; --which_data {self.step} lists the documents of that batch")
+        if self._line is None:  # the first step also builds and warms up: its time says nothing
+            _give_back_heap()  # of its compilations
+            self._line, self._point, self._started = Meter(), Meter(), (time.monotonic(), self.step)
+            self._print(values, values.get("loss"), None)
+            return
+        for meter in (self._line, self._point):
+            meter.add(values.get("loss", 0.0), self.step - before)
+        if self._line.seconds() >= LINE_SECONDS or self.step == self._max_steps:
+            self._print(values, *self._line.read())
+        if self.step // SCALARS_STEPS > before // SCALARS_STEPS:
+            self._write(values, *self._point.read())
+
+    def end(self, session):
+        self._writer.flush()  # else the last points come minutes later, or with the end of the process never
+
+    def _print(self, values, loss, rate):
+        parts = [f"step {self.step:{len(str(self._max_steps))}}/{self._max_steps}"]
+        if loss is not None and "loss" in values:
+            parts += [f"loss {loss:.4f}", f"lr {values['learning_rate']:.2e}"]
+        if rate:
+            overall = (self.step - self._started[1]) / (time.monotonic() - self._started[0])
+            parts += [f"epoch {max(self._seen(self.step).epochs):.2f}", f"{round(rate * self._tokens):,} tokens/s",
+                      f"{duration((self._max_steps - self.step) / overall)} left"]
+        self._say("   ".join(parts))
+
+    def _write(self, values, loss, rate):
+        seen = self._seen(self.step)
+        points = dict(values, tokens_per_second=rate * self._tokens, epoch=max(seen.epochs),
+                      documents_seen=seen.documents, tokens_seen=seen.tokens, dropped=self._dropped)
+        if "loss" in values:
+            points["loss"] = loss
+        summary = tf.Summary(value=[tf.Summary.Value(tag=name, simple_value=float(value))
+                                    for name, value in sorted(points.items())])
+        self._writer.add_summary(summary, self.step)
+
+
+def _give_back_heap():
+    """Returns to the system what the C library's heap keeps though it is free: up to 100 MB.  Needs glibc."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def duration(seconds):
+    """3725 -> '1:02:05'."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+class Saver(tf.train.CheckpointSaverHook):
+    """Saves as an Estimator's own hook, but not at once what the session has just restored.
+
+    So a checkpoint is written once for each evaluation, not twice; and the graph goes into TensorBoard's file only
+    when that is opened, for each copy takes time and memory.  Stands before Progress, which flushes that file at the
+    end.
+    """
+
+    def __init__(self, estimator):
+        super().__init__(estimator.model_dir, save_steps=estimator.config.save_checkpoints_steps, save_graph_def=False)
+
+    def after_create_session(self, session, coord):
+        step = session.run(self._global_step_tensor)
+        if not saved.is_at(self._checkpoint_dir, step):
+            self._save(session, step)
+        self._timer.update_last_triggered_step(step)
+
+
+class Interrupted(Exception):
+    """A signal came during an evaluation, whose result would be that of a part of the set."""
+
+
+class GiveUpOnSignal(tf.train.SessionRunHook):
+    """Raises Interrupted at the batch in which `stop`, a StopOnSignal, saw a signal: for evaluations."""
+
+    def __init__(self, stop):
+        self._stop = stop
+
+    def before_run(self, run_context):
+        self._stop.before_run(run_context)
+
+    def after_run(self, run_context, run_values):
+        if self._stop.signal_number is not None:
+            raise Interrupted
+
+
+class KeepInterrupt(tf.train.SessionRunHook):
+    """Renews the handler of SIGINT before every run, behind TPUEstimator's own hook, which lets Ctrl-C kill at once.
+
+    Only hooks that the model_fn gives come behind that one (TensorFlow 2.15.1).
+    """
+
+    def begin(self):
+        self._handler = signal.getsignal(signal.SIGINT)
+
+    def before_run(self, run_context):
+        signal.signal(signal.SIGINT, self._handler)
+
+
+class StopOnSignal(tf.train.SessionRunHook):
+    """Ends training after the step in which SIGINT or SIGTERM came, so that it is saved; a second one kills at once.
+
+    `signal_number` tells afterwards which came.  Estimators put in handlers of their own, so these are renewed
+    before every step.
+    """
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self):
+        self.signal_number, self._first = None, 0.0
+        # Python calls handlers between two of its own instructions, and two signals of a kind once: in a step, which
+        # may take minutes, the first would be heard at its end and the second never.  This socket hears each at once.
+        self._arrived, self._written = socket.socketpair()
+        for end in (self._arrived, self._written):
+            end.setblocking(False)
+        self._lock = threading.RLock()  # a handler may interrupt another one
+        signal.set_wakeup_fd(self._written.fileno(), warn_on_full_buffer=False)
+        self._install()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _install(self):
+        for number in self.SIGNALS:
+            signal.signal(number, self._count)
+
+    def _listen(self):
+        while True:
+            select.select([self._arrived], [], [])
+            self._count()
+
+    def _count(self, *_):
+        """Takes note of the signals that arrived: from the thread in the middle of a step, else as a handler."""
+        with self._lock, contextlib.suppress(BlockingIOError):
+            for number in self._arrived.recv(1024):
+                now = time.monotonic()
+                if number not in self.SIGNALS or now - self._first < TOGETHER_SECONDS:
+                    continue
+                if self.signal_number is not None:
+                    os._exit(128 + number)
+                self.signal_number, self._first = number, now
+                os.write(2, b"signal %d: stopping after this step; once more stops at once\n" % number)
+
+    def before_run(self, run_context):
+        self._install()
+
+    def after_run(self, run_context, run_values):
+        if self.signal_number is not None:
+            run_context.request_stop()

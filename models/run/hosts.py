@@ -1,0 +1,131 @@
+"""Training on several hosts: all make the same steps and stop after the same one; when one is gone, all begin anew.
+
+Collective operations wait for ever for a host that died (TensorFlow 2.15.1), so each host keeps an eye on the others:
+the one that misses another starts its own program again, which goes on from the last checkpoint when all are there.
+"""
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+
+import tensorflow.compat.v1 as tf
+
+from models import metrics as scalars
+from models.checkpoints import saved
+from models.run import devices as strategies
+from models.run import hooks as session_hooks
+
+LOOK_SECONDS = 1.0
+MISSES = 3  # in a row, until a host counts as gone
+FOREVER = 10**9
+
+
+class Together(tf.train.SessionRunHook):
+    """Trains step by step with the other hosts, and ends after the first step after which one of them was told to stop.
+
+    `stop` is this host's StopOnSignal; `stopped` says afterwards whether all have stopped.
+    """
+
+    def __init__(self, stop, model_dir):
+        self._stop, self._model_dir, self.stopped, self._step, self._last_step = stop, model_dir, False, None, None
+        self._watch = _Watch(self._may_leave)
+
+    def train(self, estimator, input_fn, target, progress, *, last):
+        """`estimator.train`, which Estimators refuse to do on several hosts.  Returns when the first host has saved."""
+        hooks, self._last_step = [self], target if last else None
+        if strategies.index() == 0:
+            # Of several hosts an Estimator saves only if it writes summaries of its own as well (TensorFlow 2.15.1).
+            hooks += [session_hooks.Saver(estimator), progress]
+        spec = tf.estimator.TrainSpec(input_fn, max_steps=target, hooks=hooks)
+        # Nothing is evaluated in here.
+        idle = tf.estimator.EvalSpec(input_fn, steps=1, start_delay_secs=0, throttle_secs=FOREVER)
+        try:
+            tf.estimator.train_and_evaluate(estimator, spec, idle)
+        except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.InternalError) as error:
+            if not self._may_leave():
+                start_again(f"the other hosts cannot be reached ({str(error).splitlines()[0][:100]})")
+        # The first host saves; who began the next chunk before would begin it from older weights.
+        while not self._is_saved():
+            time.sleep(LOOK_SECONDS / 4)
+        if self.stopped and self._stop.signal_number is None:
+            self._stop.signal_number = signal.SIGTERM  # another host's
+        if self.stopped or last:
+            self._watch.end()  # the others may leave
+
+    def _is_saved(self):
+        return saved.is_at(self._model_dir, self._step)
+
+    def _may_leave(self):
+        """Whether the others may be gone: who is done leaves, while this host may still be closing its session."""
+        return (self.stopped or self._step == self._last_step) and self._is_saved()
+
+    def begin(self):
+        self._wishes, self._agreed = scalars.stop_tensors()
+
+    def after_create_session(self, session, coord):
+        self._step = session.run(tf.train.get_global_step())
+
+    def before_run(self, run_context):
+        self._stop.before_run(run_context)
+        wish = float(self._stop.signal_number is not None)
+        return tf.train.SessionRunArgs(self._agreed, feed_dict=dict.fromkeys(self._wishes, wish))
+
+    def after_run(self, run_context, run_values):
+        self._step += 1
+        if run_values.results > 0:
+            self.stopped = True
+            run_context.request_stop()
+
+
+class _Watch:
+    """Looks after the other hosts until its `end`; starts this program again where one is gone before it may leave."""
+
+    def __init__(self, may_leave):
+        self._may_leave = may_leave
+        self._others = [address for number, address in enumerate(strategies.workers()) if number != strategies.index()]
+        self._ended = threading.Event()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def end(self):
+        self._ended.set()
+
+    def _run(self):
+        missed = {}  # by those who were there: who never came is waited for
+        while not self._ended.wait(LOOK_SECONDS):
+            for address in self._others:
+                if _answers(address):
+                    missed[address] = 0
+                elif address in missed:
+                    missed[address] += 1
+            gone = [address for address, times in missed.items() if times >= MISSES]
+            if gone and not self._ended.is_set() and not self._may_leave():
+                start_again(f"{gone[0]} is gone")
+
+
+def start_again(reason):
+    """Replaces this process by a new one of the same command line."""
+    print(f"{reason}: starting again from the last checkpoint, when all hosts are there", flush=True)
+    os.execv(sys.executable, [sys.executable, *sys.argv])
+
+
+def _answers(address):
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), LOOK_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def alone():
+    """What is built and run in here does not know of the other hosts."""
+    cluster = os.environ.pop(strategies.CLUSTER, None)
+    try:
+        yield
+    finally:
+        if cluster is not None:
+            os.environ[strategies.CLUSTER] = cluster

@@ -1,0 +1,197 @@
+"""Continues prompts with the newest checkpoint, to the console and to the config's predict_path."""
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import secrets
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from configs import storage
+from configs.errors import UserError
+from datasets import shard_sets as corpus
+from datasets.jobs import workers
+from encoder import stop_texts as stopping
+from models import sampling
+from models.checkpoints import saved
+from models.run import estimator as estimators
+
+THREADS = "TF_NUM_INTRAOP_THREADS"
+RULE = "=" * 40
+ENDING = f"\n{RULE * 2}\n"
+
+
+class Row(NamedTuple):
+    """One sample to draw."""
+    prompt: tuple  # prompts.Prompt
+    tokens: list
+    seed: int
+
+
+class Sample(NamedTuple):
+    """One sample as --json shows it."""
+    prompt: str
+    text: str
+    tokens: list
+    logprobs: list
+    stop: str  # why it ended: "length", "eot", "stop", or "interrupted" by Ctrl-C
+
+
+def predict(config, encoder, prompts, args):
+    """Prints and stores the continuations of `prompts`, in their order; returns the exit status."""
+    path = weights_path(config, encoder)
+    rows = [row for prompt in prompts for row in rows_of(prompt, encoder, config.n_ctx)]
+    limits, stops = limits_of(config, encoder, prompts)
+    first_states = dict(zip((prompt.stop for prompt in prompts), stops))
+    store(config, "")  # a path that cannot be written is said before minutes are spent
+    if not args.tpu:  # whose cores share every batch
+        config = dataclasses.replace(config, predict_batch_size=min(config.predict_batch_size, len(rows)))
+    input_fn = _input_fn(rows, first_states, encoder.eot)
+    threads = threads_for(config, config.predict_batch_size, max(len(row.tokens) for row in rows), limits.length)
+    with saved.reading(path or config.init_checkpoint), threads:
+        for number, (row, drawn) in enumerate(zip(rows, draw(config, args.tpu, path, input_fn, limits))):
+            count = drawn["count"]
+            show(config, number, finish(encoder, row.prompt, drawn["tokens"][:count], drawn["logprobs"][:count]),
+                 as_json=args.json)
+    return 0
+
+
+@contextlib.contextmanager
+def threads_for(config, rows, prompt=1, length=1):
+    """Inside, TensorFlow starts as many threads for an operation as generate `rows` samples at once the fastest.
+
+    One core that multiplies bfloat16 reads weights nearly as fast as two, and to hand work over costs more than the
+    second one gives: 9.6 ms a token of one sample instead of 11.6 (124M).  A `prompt` that is long beside the `length`
+    of what follows, float32 and several samples have work for both; more cores were not at hand.
+    """
+    if rows > 1 or prompt > 4 * length or config.precision == "float32" or workers.cores() != 2 \
+            or not multiplies_bfloat16() or THREADS in os.environ:
+        yield
+        return
+    # All sessions share the threads of the first one, whatever their own configs say: none may be opened before.
+    os.environ[THREADS] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(THREADS, None)
+
+
+def multiplies_bfloat16():
+    """Whether the processor does, as Linux tells it."""
+    try:
+        with open("/proc/cpuinfo") as f:
+            return bool(re.search("avx512_bf16|amx_bf16", f.read()))
+    except OSError:
+        return False
+
+
+def weights_path(config, encoder):
+    """The newest checkpoint, when it fits the config and the vocabulary.  Raises UserError."""
+    estimators.quiet()
+    path = estimators.trained(config, encoder, "generate with")
+    corpus.check_vocabulary(config, encoder)
+    return path
+
+
+def rows_of(prompt, encoder, n_ctx):
+    """List of a Row for each sample of the prompt; what would fall out of the window is left out here."""
+    tokens = encoder.encode(prompt.text) or [encoder.eot]  # an empty prompt: a text begins behind <|endoftext|>
+    seed = secrets.randbelow(2**31) if prompt.seed is None else prompt.seed
+    # Not seed, seed + 1 ...: the samples of neighbouring seeds would be the same texts.
+    return [Row(prompt, tokens[-n_ctx:], int(np.random.SeedSequence([seed, number]).generate_state(1)[0] % 2**31))
+            for number in range(prompt.num_samples)]
+
+
+def limits_of(config, encoder, prompts):
+    """(sampling.Limits of a graph for these prompts, the state of its table of stop texts that each starts in)."""
+    stops, first = None, [stopping.NEVER] * len(prompts)
+    if any(prompt.stop for prompt in prompts):
+        stops, first = stopping.automaton(encoder, [prompt.stop for prompt in prompts])
+    largest = max(prompt.top_k if prompt.top_k or prompt.top_p >= 1 else config.n_vocab for prompt in prompts)
+    return sampling.Limits(
+        n_ctx=config.n_ctx, eot=encoder.eot, length=max(prompt.length for prompt in prompts), vocabulary=encoder.size,
+        largest=largest, draws=any(prompt.temperature >= sampling.COLDEST for prompt in prompts),
+        penalties=any(prompt.repetition_penalty != 1 for prompt in prompts), stops=stops), first
+
+
+def draw(config, tpu, path, input_fn, limits):
+    """The dict of each row of `input_fn`, from the weights at `path`; a TPU's batch gets rows for all of its cores."""
+    try:
+        built = estimators.build_estimator(config, tpu, sampling_limits=limits)
+        yield from built.predict(input_fn, checkpoint_path=path)
+    except ValueError as error:  # before the first row: only now the estimator has asked the TPU for its size
+        cores = re.search(r"predict batch size \d+ must be divisible by number of replicas (\d+)", str(error))
+        if "num_hosts" in str(error):
+            raise UserError(f"--tpu {tpu} has several hosts, but texts are generated on one; name a TPU of one host")
+        if not cores:
+            raise
+        rows = -(-config.predict_batch_size // int(cores.group(1))) * int(cores.group(1))
+        built = estimators.build_estimator(dataclasses.replace(config, predict_batch_size=rows), tpu,
+                                           sampling_limits=limits)
+        yield from built.predict(input_fn, checkpoint_path=path)
+
+
+def finish(encoder, prompt, tokens, logprobs):
+    """The Sample of what was drawn for `prompt`."""
+    tokens = [int(token) for token in tokens]
+    text = stopping.Text(encoder, prompt.stop)
+    ended = tokens[-1:] == [encoder.eot]
+    pieces = [text.add(token) for token in (tokens[:-1] if ended else tokens)] + [text.end()]
+    stop = "stop" if text.stopped else "eot" if ended else "length"
+    return Sample(prompt.text, "".join(pieces), tokens, [round(float(value), 6) for value in logprobs], stop)
+
+
+def show(config, number, sample, *, as_json):
+    """Prints the sample, as JSON or in the original's layout, and stores it in the latter."""
+    text = layout(number, sample)
+    print(json_of(sample) if as_json else text, end="\n" if as_json else "", flush=True)
+    store(config, text)
+
+
+def json_of(sample):
+    return json.dumps(sample._asdict())
+
+
+def layout(number, sample):
+    return f"{heading(number)}{sample.prompt}{sample.text}{ENDING}"
+
+
+def heading(number):
+    return f"{RULE} SAMPLE {number} {RULE}\n"
+
+
+def store(config, text):
+    """Appends `text` to predict_path."""
+    if not config.predict_path:
+        return
+    folder = config.predict_path.rpartition("/")[0]
+    if folder:
+        storage.make_folder(folder)
+    with storage.open_file(config.predict_path, "a") as f:
+        f.write(text)
+
+
+def _input_fn(rows, first_states, eot):
+    """input_fn of the features that gpt2's predictions want; the last batch is filled up with rows of length 0."""
+    def input_fn(params):
+        batch = params["batch_size"]
+        fillers = -len(rows) % batch
+        # At least 2: what reads a single token is the decoding loop's way, whose products keep copies of the weights.
+        width = max(2, *(len(row.tokens) for row in rows))
+        prompts = [row.prompt for row in rows]
+        numbers = {"given": [len(row.tokens) for row in rows], "seed": [row.seed for row in rows],
+                   "stop": [first_states[prompt.stop] for prompt in prompts]}
+        numbers.update({name: [getattr(prompt, name) for prompt in prompts] for name in sampling.Options._fields
+                        if name not in numbers})
+        features = {"tokens": np.array([row.tokens + [eot] * (width - len(row.tokens)) for row in rows], np.int32)}
+        for name, values in numbers.items():
+            kind = np.float32 if isinstance(values[0], float) else np.int32
+            features[name] = np.array(values, kind)
+        features = {name: np.concatenate([values, np.repeat(values[-1:], fillers, 0)])
+                    for name, values in features.items()}
+        features["length"][len(rows):] = 0
+        return tf.data.Dataset.from_tensor_slices(features).batch(batch, drop_remainder=True)
+    return input_fn
