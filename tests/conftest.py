@@ -77,7 +77,7 @@ def finished(trained_folder, run_config, tmp_path):
 def random_run(text_corpus, tmp_path_factory):
     """Path of the config of a run with a checkpoint of random weights: every token is possible and none certain."""
     from configs import schema
-    from tests import graphs
+    from tests.helpers import graphs
     folder = tmp_path_factory.mktemp("random_run")
     values = {"n_ctx": 16, "n_vocab": 300, "n_embd": 32, "n_layer": 2, "n_head": 2, "predict_batch_size": 3,
               "model_dir": str(folder / "run"), "encoder_path": str(text_corpus / "encoder"), "eval_steps": 0,

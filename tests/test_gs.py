@@ -11,12 +11,11 @@ import pytest
 import safetensors.numpy
 
 import main
-from tests.fake_gcs import RESET, SLOW, FakeGCS
-from tests.runs import weights_of
-from tests.waiting import wait_until
-from tests.weight_files import write_hf
+from tests.helpers.fake_gcs import RESET, SLOW, FakeGCS
+from tests.helpers.runs import ROOT, weights_of
+from tests.helpers.waiting import wait_until
+from tests.helpers.weight_files import write_hf
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 IMPATIENT = {"GCS_RETRY_CONFIG_INIT_DELAY_TIME_US": "0"}  # the ten further attempts follow at once
 GIVING_UP = {"GCS_RETRY_CONFIG_MAX_RETRIES": "2"}  # sooner, where nothing helps
 CONFIG = "gs://bucket/config.json"

@@ -13,7 +13,7 @@ from datasets import manifest
 from datasets import shard_sets as corpus
 from datasets import window_order as order
 from models.cpu import loss as lm_head
-from tests import graphs
+from tests.helpers import graphs
 
 EOT = 999
 N_CTX = 5

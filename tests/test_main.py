@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import main
-from tests.runs import ROOT, command, mistake
+from tests.helpers.runs import ROOT, command, mistake
 
 
 def test_samples_are_printed_and_appended_and_repeat_with_their_seed(finished, tmp_path, capsys):

@@ -1,55 +1,59 @@
-"""The rules that keep the house walkable: one direction of imports, and a README that agrees with the code."""
+"""The rules that keep the house walkable: what stands where, and who may import whom."""
 import ast
 import os
 import re
+import subprocess
+import sys
 
 import pytest
 
 from configs import schema
+from tests.helpers.runs import ROOT
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-PACKAGES = ("configs", "datasets", "encoder", "models", "tools")
-# A command stands above the house, wherever its file lies: nobody imports it, so that models.checkpoints may know the
-# vocabulary that goes with the weights.
-COMMANDS = ("main", "datasets.create_tfrecords", "datasets.dedup", "datasets.download", "datasets.extract_text",
-            "datasets.make_corpus", "datasets.run_newspaper_extract", "datasets.verify_tfrecords", "encoder.train",
-            "models.checkpoints", "tools.backup_checkpoint", "tools.download_model", "tools.tpu_survival",
-            "tools.verify_resume")
-# Who may not import what, directly or through others of the project.
-FORBIDDEN = {
-    "configs": ("tensorflow", "models", "inputs", "encoder", "datasets", "training", "estimator"),
-    "encoder": ("tensorflow", "models", "inputs", "training", "estimator"),
-    "datasets": ("tensorflow", "models", "inputs", "training", "estimator"),
-    "models": ("inputs", "encoder", "datasets", "corpus", "training", "estimator", "generation"),
-    "inputs": ("models", "training", "estimator"),
-    "corpus": ("tensorflow", "models"),
-    "plan": ("tensorflow",),
-    "storage": ("tensorflow",),
-    "cloud_tpu": ("tensorflow",),
-    "tools.tpu_survival": ("tensorflow",),
-    "tpu_names": ("tensorflow", "models"),
-}
+PACKAGES = ("configs", "encoder", "datasets", "models", "tools")
+# Scripts, which nobody imports.
+SCRIPTS = ("main", "datasets.create_tfrecords", "datasets.dedup", "datasets.download", "datasets.extract_text",
+           "datasets.make_corpus", "datasets.run_newspaper_extract", "datasets.verify_tfrecords", "encoder.train",
+           "models.checkpoints.__main__", "tools.backup_checkpoint", "tools.download_model", "tools.tpu_survival",
+           "tools.verify_resume")
+# Each floor may import itself and those before it.  models.core: what lies in models/ itself and in models/cpu/.
+FLOORS = ("configs", "encoder", "datasets", "inputs", "models.core", "models.checkpoints", "models.run", "tools", "main")
+# What a floor may not import although it stands higher.
+EXCEPT = {"models.core": ("encoder", "datasets", "inputs"), "models.checkpoints": ("datasets", "inputs"),
+          "inputs": ("encoder",)}
+# A script may read what stands beside its floor.
+ALSO = {"encoder.train": ("datasets.cleaning", "datasets.documents")}
+WITHOUT_TENSORFLOW = ("configs", "encoder", "datasets", "models.weights", "models.run.plan", "tools.tpu_survival")
+EXPECTED_AT_THE_TOP = {"main.py", "inputs.py", "README.md", "LICENSE", "Makefile", "Dockerfile", "pyproject.toml",
+                       "configs", "encoder", "datasets", "models", "tools", "docs", "benchmarks", "tests", ".ci",
+                       ".gitignore", ".dockerignore"}
+
+
+def tracked():
+    """Paths of all files of the project."""
+    return subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, text=True,
+                          check=True, capture_output=True).stdout.split()
 
 
 def sources():
     """{module: its syntax tree} of the product."""
     found = {}
-    folders = [("", ROOT)] + [(package + ".", os.path.join(ROOT, package)) for package in PACKAGES]
-    for prefix, folder in folders:
-        for name in sorted(os.listdir(folder)):
-            if name.endswith(".py") and name != "__init__.py":
-                with open(os.path.join(folder, name)) as f:
-                    found[prefix + name[:-3]] = ast.parse(f.read())
+    for path in tracked():
+        top, _, name = path.rpartition("/")
+        if path.endswith(".py") and name != "__init__.py" and path.split("/")[0].split(".")[0] in (
+                *PACKAGES, "main", "inputs") and os.path.exists(os.path.join(ROOT, path)):
+            with open(os.path.join(ROOT, path)) as f:
+                found[path[:-3].replace("/", ".")] = ast.parse(f.read())
     return found
 
 
 SOURCES = sources()
 
 
-def imports_of(module):
-    """Modules that importing this one imports: those at its top level, not those inside its functions."""
+def names_in(nodes):
+    """Modules that these statements import."""
     found = set()
-    for node in SOURCES[module].body:
+    for node in nodes:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -58,28 +62,90 @@ def imports_of(module):
     return found
 
 
+def imports_at_once(module):
+    """Modules that importing this one imports: those at its top level, not those inside its functions."""
+    return names_in(SOURCES[module].body)
+
+
+def imports_of(module):
+    """Modules that this one imports anywhere."""
+    return names_in(ast.walk(SOURCES[module]))
+
+
+def floor_of(module):
+    for floor in FLOORS:
+        if module == floor or module.startswith(floor + "."):
+            return floor
+    return "models.core" if module.startswith("models") else None
+
+
 def reached_from(module):
     """All modules that come in with this one."""
     reached, wanted = set(), [module]
     while wanted:
-        for name in imports_of(wanted.pop()) - reached:
+        for name in imports_at_once(wanted.pop()) - reached:
             reached.add(name)
             if name in SOURCES:
                 wanted.append(name)
     return reached
 
 
+def test_the_top_level_holds_what_the_design_names():
+    there = {path.split("/")[0] for path in tracked()}
+    there = {name for name in there if not name.startswith("requirements")}
+    assert there <= EXPECTED_AT_THE_TOP, there - EXPECTED_AT_THE_TOP
+
+
 @pytest.mark.parametrize("module", sorted(SOURCES))
 def test_imports_run_one_way(module):
-    for start, forbidden in FORBIDDEN.items():
-        if (module == start or module.startswith(start + ".")) and module != "models.checkpoints":
-            reached = {name for name in reached_from(module) if name.split(".")[0] in forbidden}
-            assert not reached, f"{module} imports {sorted(reached)}"
+    floor = floor_of(module)
+    for name in imports_of(module):
+        other = floor_of(name)
+        if other is None or name in ALSO.get(module, ()):
+            continue
+        assert FLOORS.index(other) <= FLOORS.index(floor), f"{module} imports {name}, which stands above it"
+        assert other not in EXCEPT.get(floor, ()), f"{module} imports {name}"
 
 
-def test_nobody_imports_a_command():
+def test_no_circle():
+    """Of modules, imports inside of functions included, but for those that break one on purpose."""
+    state = {}
+
+    def visit(module, path):
+        if state.get(module) == "done":
+            return
+        assert module not in path, " -> ".join([*path[path.index(module):], module])
+        for name in sorted(imports_of(module) & set(SOURCES)):
+            if (module, name) not in LATE:
+                visit(name, [*path, module])
+        state[module] = "done"
+    for module in sorted(SOURCES):
+        visit(module, [])
+
+
+# configs.errors names what TensorFlow said of a path, and storage raises the UserError of configs.errors.
+LATE = {("configs.errors", "configs.storage")}
+
+
+@pytest.mark.parametrize("module", sorted(SOURCES))
+def test_tensorflow_is_not_imported_where_it_need_not_be(module):
+    if module.startswith(WITHOUT_TENSORFLOW):
+        reached = {name for name in reached_from(module) if name.split(".")[0].startswith("tensorflow")}
+        assert not reached, f"{module} imports {sorted(reached)}"
+
+
+@pytest.mark.slow
+def test_tensorflow_does_not_come_in_by_a_library_either():
+    names = [name for name in SOURCES if name.startswith(WITHOUT_TENSORFLOW)]
+    code = f"import importlib, sys; [importlib.import_module(name) for name in {names}]; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_nobody_imports_a_script_or_the_tools():
     for module in SOURCES:
-        assert not imports_of(module) & set(COMMANDS), module
+        assert not imports_of(module) & set(SCRIPTS) or module.startswith("models.checkpoints"), module
+        if not module.startswith("tools"):
+            assert not any(name.split(".")[0] in ("tools", "benchmarks", "tests") for name in imports_of(module)), module
 
 
 @pytest.mark.parametrize("module", sorted(SOURCES))

@@ -1,0 +1,92 @@
+"""encoder/train.py: a vocabulary learned from text."""
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from tokenizers import ByteLevelBPETokenizer
+
+from configs.errors import UserError
+from encoder import bpe, train
+from tests.helpers.runs import ROOT
+
+SIZE = 350
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    folder = tmp_path / "text"
+    folder.mkdir()
+    verse = "It is a truth universally acknowledged, that a naïve reader isn't in want of 1813 copies.\n"
+    words = [verse[i:i + n] for n in (3, 5, 8, 13, 21) for i in range(0, 80, 2)]
+    for i in range(3):
+        (folder / f"{i}.txt").write_text("".join(words[i::3]) + verse * (i + 2), encoding="utf-8")
+    return str(folder)
+
+
+def learn(corpus, output, *more):
+    return train.main(["--input", corpus, "--output_dir", output, "--size", str(SIZE), *more])
+
+
+def test_a_learned_vocabulary_round_trips_and_equals_tokenizers(corpus, tmp_path):
+    output = str(tmp_path / "vocabulary")
+    assert learn(corpus, output) == 0
+    encoder = bpe.load(output)
+    assert (encoder.size, encoder.eot) == (SIZE, SIZE - 1)
+    with open(os.path.join(output, "encoder.json")) as f:
+        tokens = json.load(f)
+    assert [tokens[symbol] for symbol in bpe.byte_symbols().values()] == list(range(256))
+    reference = ByteLevelBPETokenizer(os.path.join(output, "encoder.json"), os.path.join(output, "vocab.bpe"))
+    for text in ("It isn't a truth, naïvely  acknowledged.\n", "中文 🎉 9", "", "copies of copies"):
+        assert encoder.encode(text) == reference.encode(text).ids
+        assert encoder.decode(encoder.encode(text)) == text
+    assert len(encoder.encode("It is a truth universally acknowledged")) < 20
+
+
+def test_the_same_text_gives_the_same_bytes(corpus, tmp_path):
+    for name in ("one", "two"):
+        learn(corpus, str(tmp_path / name))
+    for name in ("encoder.json", "vocab.bpe", "vocabulary.json"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_the_first_merge_is_the_most_frequent_pair():
+    assert train.learn(["abab abab abab xy xy"], 2)[0] == ("a", "b")
+
+
+def test_a_finished_vocabulary_is_kept_and_another_one_is_refused(corpus, tmp_path, capsys):
+    output = str(tmp_path / "vocabulary")
+    learn(corpus, output)
+    capsys.readouterr()
+    assert learn(corpus, output) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    with pytest.raises(UserError, match="made from other cleaning"):
+        learn(corpus, output, "--no_ftfy")
+    os.unlink(os.path.join(output, "vocabulary.json"))
+    with pytest.raises(UserError, match="from elsewhere"):
+        learn(corpus, output)
+
+
+def test_too_little_text_says_how_many_merges_it_gives(corpus, tmp_path):
+    with pytest.raises(UserError, match=r"needs 99743 merges and the text gives \d+") as caught:
+        learn(corpus, str(tmp_path / "vocabulary"), "--size", "100000")
+    possible = int(str(caught.value).split()[-1])
+    assert learn(corpus, str(tmp_path / "vocabulary"), "--size", str(possible)) == 0
+
+
+def test_size_below_the_bytes_is_an_error(corpus, tmp_path):
+    with pytest.raises(UserError, match="257"):
+        learn(corpus, str(tmp_path), "--size", "256")
+
+
+def test_very_long_words_take_little_time():
+    assert train.learn(["a" * 300000 + " " * 310000 + "x"], 4)[0] == ("Ġ", "Ġ")
+
+
+def test_it_runs_by_hand_both_ways(corpus, tmp_path):
+    for i, command in enumerate((["encoder/train.py"], ["-m", "encoder.train"])):
+        output = str(tmp_path / str(i))
+        subprocess.run([sys.executable, *command, "--input", corpus, "--output_dir", output, "--size", "300"],
+                       cwd=ROOT, check=True)
+        assert bpe.load(output).size == 300

@@ -1,0 +1,159 @@
+"""A model_dir: what may lie in it, what does not fit, and what is damaged."""
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+from tensorflow_estimator.python.estimator.tpu import error_handling
+
+import main
+from models.run import estimator as estimators
+from tests.helpers.runs import ROOT, command, damage, mistake, weights_of
+
+
+def test_vocabulary_of_another_size_or_content_is_an_error(run_config):
+    assert 'the vocabulary in' in mistake("--model", run_config(n_vocab=299))
+    assert "encoded with another vocabulary" in mistake("--model", run_config(encoder_path=None, n_vocab=50257))
+
+
+def test_checkpoint_of_another_vocabulary_is_an_error(finished, tmp_path):
+    (tmp_path / "run" / "data.json").write_text('{"vocabulary": "other"}')
+    assert "was trained with another vocabulary" in mistake("--model", finished)
+    assert "was trained with another vocabulary" in mistake("--model", finished, "--predict_text", "a")
+
+
+def test_checkpoint_that_does_not_fit_lists_its_tensors(finished, tmp_path):
+    assert '"n_layer" was 2 and is now 3' in mistake("--model", finished, "--set", "n_layer=3")
+    (tmp_path / "run" / "config.json").unlink()
+    message = mistake("--model", finished, "--set", "n_layer=3", "--set", "n_ctx=17")
+    assert "12 missing (model/h2/ln_1/g" in message
+    assert "1 of another shape (model/wpe is [16, 32], not [17, 32])" in message
+    message = mistake("--model", finished, "--set", "n_layer=1")
+    assert "12 extra (model/h1/attn/c_attn/b" in message
+
+
+def test_checkpoints_without_the_file_that_names_the_newest_are_no_new_run(finished, tmp_path, capsys):
+    (tmp_path / "run" / "checkpoint").unlink()
+    assert 'not the file "checkpoint" that names the newest' in mistake("--model", finished)
+    (tmp_path / "run" / "checkpoint").write_bytes(b"\xff\x00")  # what it named is still there
+    assert main.main(["--model", finished]) == 0
+    assert "is done: step 4 of 4" in capsys.readouterr().out
+    for path in (tmp_path / "run").glob("model.ckpt-*"):
+        path.unlink()
+    assert "cannot be read" in mistake("--model", finished)
+
+
+@pytest.mark.parametrize("how", ["cut off", "missing", "garbage"])
+def test_damaged_newest_checkpoint_is_named(finished, tmp_path, how):
+    for step in (0, 4):
+        damage(tmp_path / "run" / f"model.ckpt-{step}.data-00000-of-00001", how)
+    for arguments in (["--set", "max_steps=8"], ["--eval"], ["--predict_text", "a"]):
+        message = mistake("--model", finished, *arguments)
+        assert "model.ckpt-4 is damaged or incomplete" in message and "no whole checkpoint is left" in message
+
+
+@pytest.mark.parametrize("how", ["garbage", pytest.param("cut off", marks=pytest.mark.slow),
+                                 pytest.param("gone", marks=pytest.mark.slow)])
+def test_damaged_newest_checkpoint_is_passed_over_for_the_one_before(run_config, tmp_path, how):
+    changes = {"max_steps": 9, "train_steps": 3, "eval_steps": 0, "res_dropout": 0.1}
+    whole, config = run_config(model_dir=str(tmp_path / "whole"), **changes), str(tmp_path / "again.json")
+    main.main(["--model", whole])
+    shutil.copytree(tmp_path / "whole", tmp_path / "run")
+    os.rename(run_config(**changes), config)
+    data = tmp_path / "run" / "model.ckpt-9.data-00000-of-00001"
+    if how == "gone":
+        data.with_name("model.ckpt-9.index").unlink()
+    else:
+        damage(data, how)
+    result = command("--model", config)
+    assert result.returncode == 0, result.stderr
+    assert "model.ckpt-9 is damaged or incomplete" in result.stderr and "going on from" in result.stderr
+    assert "continuing" in result.stdout and "at step 6 of 9" in result.stdout
+    for name, value in weights_of(tmp_path / "whole", 9).items():
+        np.testing.assert_array_equal(value, weights_of(tmp_path / "run", 9)[name], err_msg=name)
+
+
+def test_second_run_in_the_same_model_dir_is_refused(run_config, tmp_path):
+    from configs import storage
+    (tmp_path / "run").mkdir()
+    with storage.only_run(str(tmp_path / "run" / ".lock"), "wait"):
+        assert "another run holds" in mistake("--model", run_config())
+
+
+@pytest.mark.parametrize("name", ["config.json", "data.json"])
+def test_damaged_notes_in_model_dir_are_named(finished, tmp_path, name):
+    (tmp_path / "run" / name).write_text("{")
+    assert name in mistake("--model", finished)
+
+
+def test_other_shards_than_before_are_a_warning(finished, run_config, capsys):
+    main.main(["--model", run_config(max_steps=5, train_files="text*_*.tfrecords")])
+    out = capsys.readouterr().out
+    assert "the training shards are not those the run began with" in out
+    assert "is trained on and evaluated on" in out
+
+
+def test_run_whose_checkpoints_are_gone_is_not_taken_for_a_new_one(finished, tmp_path):
+    for path in (tmp_path / "run").glob("model.ckpt-*.index"):
+        path.unlink()
+    assert "no whole checkpoint is left" in mistake("--model", finished, "--set", "max_steps=8")
+
+
+def test_weights_without_a_step_in_model_dir_are_explained(run_config, tmp_path):
+    with tf.Graph().as_default(), tf.Session() as s:
+        from configs import schema
+        from models import gpt2
+        config = run_config()
+        variables = gpt2.create_variables(schema.load(config))
+        s.run(tf.global_variables_initializer())
+        os.makedirs(tmp_path / "run")
+        tf.train.Saver(list(variables.values())).save(s, str(tmp_path / "run" / "model.ckpt"))
+    assert 'set "init_checkpoint"' in mistake("--model", config)
+
+
+def test_unwritable_model_dir_is_an_error(run_config, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    assert '"model_dir"' in mistake("--model", run_config(model_dir=str(tmp_path / "file" / "run")))
+
+
+def test_changed_schedule_is_a_warning(finished, run_config, capsys):
+    main.main(["--model", run_config(max_steps=5)])
+    assert 'warning: ' in capsys.readouterr().out
+
+
+def test_checkpoint_that_finds_no_room_is_one_line(run_config, tmp_path):
+    config = run_config(max_steps=4)
+    limited = subprocess.run([sys.executable, "-c", "import resource, runpy, sys\n"
+                              "resource.setrlimit(resource.RLIMIT_FSIZE, (30000, 30000))\n"
+                              "sys.argv = sys.argv[1:]\n"
+                              "runpy.run_path(sys.argv[0], run_name='__main__')",
+                              os.path.join(ROOT, "main.py"), "--model", config], capture_output=True, text=True)
+    error, = limited.stderr.splitlines()
+    assert limited.returncode == 2 and "no space left on the disk" in error and str(tmp_path / "run") in error
+    assert command("--model", config).returncode == 0
+
+
+def test_what_a_training_on_a_tpu_failed_by_is_not_hidden_by_a_thread_that_found_its_session_closed():
+    estimators.quiet()
+    with tf.Graph().as_default():
+        session, failing = tf.Session(), tf.debugging.check_numerics(tf.math.log(tf.random.uniform([], -2, -1)), "why")
+        found = error_handling.ErrorRendezvous(num_sources=3)
+        with found.catch_errors("training_loop"):
+            try:
+                session.run(failing)
+            finally:
+                session.close()
+                with found.catch_errors("outfeed", session):  # it is heard first
+                    session.run(failing)
+                found.record_done("infeed")
+        with pytest.raises(tf.errors.InvalidArgumentError, match="why"):
+            found.raise_errors()
+        for source in ("training_loop", "outfeed"):
+            found = error_handling.ErrorRendezvous(num_sources=3)
+            with found.catch_errors(source):
+                session.run(failing)
+            with pytest.raises(RuntimeError, match="closed Session"):
+                found.raise_errors()

@@ -1,0 +1,106 @@
+"""What is told between the steps, and how a signal ends them."""
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from datasets import window_order as order
+from models.run import hooks as session_hooks
+from tests.helpers.runs import ROOT, scalars_of
+
+
+def spikes(losses):
+    watch = session_hooks.SpikeWatch()
+    return [number for number, loss in enumerate(losses) if watch.usual(loss) is not None]
+
+
+def noisy(losses, seed=0):
+    return losses + np.random.RandomState(seed).randn(len(losses)) * 0.05
+
+
+FALLING = 2.0 + 8.0 * np.exp(-np.arange(1000) / 150)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_noise_and_the_fall_of_the_loss_are_no_spikes(seed):
+    assert spikes(noisy(FALLING, seed)) == []
+
+
+def test_every_jump_is_a_spike_also_when_it_follows_another():
+    losses = noisy(FALLING)
+    losses[[400, 402, 700]] += [5, 3, 1.0]
+    assert spikes(losses) == [400, 402, 700]
+
+
+def test_the_first_steps_are_never_spikes():
+    losses = noisy(FALLING[:40])
+    losses[20] += 5
+    assert spikes(losses) == []
+
+
+def test_a_new_level_is_told_of_and_then_grown_used_to():
+    losses = noisy(np.where(np.arange(1500) < 500, 3.0, 6.0))
+    losses[1400] = 9
+    found = spikes(losses)
+    assert found[0] == 500 and found[-1] == 1400
+    assert all(number < 700 for number in found[:-1]) and len(found) < 5
+
+
+def test_runs_of_many_steps_as_a_tpu_makes_them_are_counted_by_their_steps(tmp_path, monkeypatch):
+    monkeypatch.setattr(session_hooks.Meter, "seconds", lambda self: 2.0)
+    said = []
+    progress = session_hooks.Progress(str(tmp_path), max_steps=125, tokens=7, dropped=0, watch=None,
+                                      say=said.append, seen=lambda step: order.Seen([0.5], 3, step))
+    with tf.Graph().as_default():
+        step = tf.train.get_or_create_global_step()
+        runs = [tf.assign_add(step, count) for count in (40, 40, 5, 40)]
+        with tf.train.MonitoredSession(hooks=[progress]) as session:
+            for run in runs:
+                session.run(run)
+    assert [line.split()[:2] for line in said] == [["step", "40/125"], ["step", "125/125"]]
+    assert "298 tokens/s" in said[1]  # 85 steps of 7 tokens in 2 seconds
+    # A point where a multiple of 10 was passed, with the steps that were made since the last one.
+    assert scalars_of(tmp_path)["tokens_per_second"] == [(80, 40 * 7 / 2), (125, 45 * 7 / 2)]
+
+
+LONG_STEP = """
+import hashlib
+import session_hooks
+stop = session_hooks.StopOnSignal()
+print("step", flush=True)
+hashlib.pbkdf2_hmac("sha256", b"", b"", 100_000_000)  # C code, as a step is: minutes in which no Python runs
+print("end", flush=True)
+"""
+
+
+@pytest.mark.parametrize("numbers", [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGTERM)])
+def test_signals_in_a_long_step_are_heard_at_once_and_the_second_kills(numbers):
+    process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", LONG_STEP], cwd=ROOT, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout.readline() == "step\n"
+    time.sleep(0.2)
+    process.send_signal(numbers[0])
+    words = f"signal {numbers[0]:d}: stopping after this step; once more stops at once\n"
+    assert process.stderr.readline() == words
+    time.sleep(session_hooks.TOGETHER_SECONDS * 2)
+    process.send_signal(numbers[1])
+    assert process.wait(timeout=10) == 128 + numbers[1]
+    assert process.stdout.read() == "" and process.stderr.read() == ""
+
+
+def test_signal_between_two_steps_is_known_before_the_next_instruction_and_its_echo_is_no_second_one(monkeypatch):
+    monkeypatch.setattr(session_hooks, "TOGETHER_SECONDS", 1000)  # however busy the machine is
+    kept = [signal.getsignal(number) for number in session_hooks.StopOnSignal.SIGNALS]
+    try:
+        stop = session_hooks.StopOnSignal()
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.signal_number == signal.SIGTERM
+        signal.raise_signal(signal.SIGTERM)  # `timeout` sends one to the process and one to its group
+    finally:
+        signal.set_wakeup_fd(-1)
+        for number, handler in zip(session_hooks.StopOnSignal.SIGNALS, kept):
+            signal.signal(number, handler)

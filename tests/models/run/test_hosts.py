@@ -1,0 +1,110 @@
+"""Two hosts, played by two processes on loopback: the weights of one, one end for both, and a death in between."""
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from models.run import devices as strategies
+from tests.helpers.runs import ROOT, mistake, weights_of
+from tests.models.run.test_devices import DROPOUT, assert_close, trained
+
+TIMEOUT = 150
+
+
+@pytest.fixture
+def hosts(run_config):
+    """Function (number, *arguments, **changes) -> that host's process, which trains; `."""
+    servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    addresses = ["127.0.0.1:%d" % server.getsockname()[1] for server in servers]
+    for server in servers:
+        server.close()
+    started = []
+
+    def start(number, **changes):
+        cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": number}}
+        process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", os.path.join(ROOT, "main.py"), "--model", run_config(**changes)],
+            env={**os.environ, "TF_CONFIG": json.dumps(cluster)}, text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT)
+        started.append(process)
+        return process
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def ended(*processes):
+    """[(exit status, output)]"""
+    return [(process.wait(), out) for process, out in
+            ((process, process.communicate(timeout=TIMEOUT)[0]) for process in processes)]
+
+
+def wait_for(process, words):
+    """The output up to the first line with these words."""
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if words in line:
+            return lines
+    raise AssertionError("".join(lines))
+
+
+@pytest.mark.slow
+def test_two_hosts_reach_the_weights_of_one(hosts, run_config, tmp_path):
+    changes = {"micro_batch_size": 2, **DROPOUT}
+    one = trained(run_config(model_dir=str(tmp_path / "one"), **changes))
+    results = ended(*(hosts(number, **changes) for number in range(2)))
+    assert [status for status, _ in results] == [0, 0], results
+    assert_close(one, weights_of(tmp_path / "run", 8))
+    assert results[0][1].count("evaluation at step") == 2 and "evaluation" not in results[1][1]
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_host_ends_both_after_the_same_step(hosts, tmp_path):
+    changes = {"max_steps": 10**6, "train_steps": 10**6, "eval_steps": 0, "lr_schedule": "constant"}
+    both = [hosts(number, **changes) for number in range(2)]
+    wait_for(both[0], "left")
+    both[1].send_signal(signal.SIGTERM)
+    results = ended(*both)
+    assert [status for status, _ in results] == [143, 143], results
+    steps = [re.search(r"stopped by signal 15; step (\d+) is saved", out).group(1) for _, out in results]
+    assert steps[0] == steps[1] and weights_of(tmp_path / "run", int(steps[0]))["global_step"] == int(steps[0])
+
+
+@pytest.mark.slow
+def test_a_host_that_was_killed_comes_back_and_all_goes_on_to_the_bit(hosts, tmp_path):
+    changes = {"max_steps": 4000, "train_steps": 4000, "eval_steps": 0, "save_checkpoints_steps": 100}
+    whole = ended(*(hosts(number, model_dir=str(tmp_path / "whole"), **changes) for number in range(2)))
+    assert [status for status, _ in whole] == [0, 0], whole
+    both = [hosts(number, **changes) for number in range(2)]
+    wait_for(both[0], "left")  # some steps further
+    both[1].kill()
+    both[1].wait()
+    wait_for(both[0], ": starting again from the last checkpoint")  # whoever sees it first, the watch or the step
+    (status, out), (other, _) = ended(both[0], hosts(1, **changes))
+    assert status == other == 0, out
+    assert int(re.search(r"continuing .* at step (\d+) of 4000", out).group(1)) >= 100
+    resumed = weights_of(tmp_path / "run", 4000)
+    for name, value in weights_of(tmp_path / "whole", 4000).items():
+        np.testing.assert_array_equal(value, resumed[name], err_msg=name)
+
+
+def test_a_batch_that_the_hosts_cannot_share_and_a_bad_cluster_are_one_line(run_config, monkeypatch):
+    cluster = {"cluster": {"worker": ["127.0.0.1:1", "127.0.0.1:2"]}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
+    assert '"train_batch_size" 5 cannot be shared by 2 replicas' in mistake("--model", run_config(train_batch_size=5))
+    monkeypatch.setenv("TF_CONFIG", '{"cluster": {"chief": ["a:1"], "worker": ["b:2"]}, '
+                       '"task": {"type": "worker", "index": 0}}')
+    assert strategies.workers() == ["a:1", "b:2"] and strategies.index() == 1
+    monkeypatch.setenv("TF_CONFIG", '{"cluster": {}}')
+    assert "TF_CONFIG is {" in mistake("--model", run_config())
+    monkeypatch.delenv("TF_CONFIG")
+    assert "needs the environment variable TF_CONFIG" in mistake("--model", run_config(), "--strategy", "multi_worker")
+    assert "--strategy is for training" in mistake("--model", run_config(), "--strategy", "mirrored", "--eval")

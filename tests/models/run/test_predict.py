@@ -1,0 +1,164 @@
+"""Generating as its users do: files of prompts, options of each, JSON for machines, what is printed and stored."""
+import json
+import os
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import main
+from configs import schema
+from configs.errors import UserError
+from encoder import bpe, prompts
+from models.run import predict as generation
+from tests.helpers import graphs
+
+
+@pytest.fixture
+def call(random_run, capsys):
+    """Function (*arguments) -> what main.py prints to stdout."""
+    def call(*arguments):
+        capsys.readouterr()
+        assert main.main(["--model", random_run, *arguments]) == 0
+        out, err = capsys.readouterr()
+        assert err == ""
+        return out
+    return call
+
+
+def objects(out):
+    return [json.loads(line) for line in out.splitlines()]
+
+
+LINES = [{"prompt": "def é", "seed": 1, "num_samples": 3, "length": 9},
+         {"prompt": "import json\n" * 20, "seed": 2, "temperature": 0, "length": 20},  # longer than the window
+         {"prompt": "", "seed": 3, "top_p": 0.9, "length": 4, "top_k": 0},
+         {"prompt": "class ", "seed": 4, "repetition_penalty": 1.7, "temperature": 0.5},
+         {"prompt": "x", "seed": 5, "stop": "e", "length": 60},
+         {"prompt": "x", "seed": 5, "length": 60}]
+
+
+@pytest.fixture(scope="module")
+def batched(random_run, tmp_path_factory):
+    """The objects of all LINES in one run, drawn in batches of 3."""
+    path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in LINES))
+    with pytest.MonkeyPatch.context() as patch:
+        printed = []
+        patch.setattr("builtins.print", lambda text, **options: printed.append(text))
+        assert main.main(["--model", random_run, "--predict_file", str(path), "--json", "--length", "5"]) == 0
+    return [json.loads(line) for line in printed]
+
+
+def test_a_file_of_prompts_is_continued_in_its_order_with_the_options_of_each(batched):
+    assert [sample["prompt"] for sample in batched] == [LINES[i]["prompt"] for i in (0, 0, 0, 1, 2, 3, 4, 5)]
+    assert [len(sample["tokens"]) for sample in batched[:6] if sample["stop"] == "length"] == [9, 9, 9, 20, 4, 5]
+    assert len({sample["text"] for sample in batched[:3]}) == 3
+    for sample in batched:
+        assert list(sample) == ["prompt", "text", "tokens", "logprobs", "stop"]
+        assert len(sample["tokens"]) == len(sample["logprobs"]) and max(sample["logprobs"]) <= 0
+
+
+def test_a_stop_text_ends_its_own_sample_and_is_cut(batched):
+    stopped, free = batched[6:]
+    assert stopped["stop"] == "stop" and "e" in free["text"] and len(free["tokens"]) > len(stopped["tokens"])
+    assert stopped["text"] == free["text"][:free["text"].index("e")]
+    assert stopped["tokens"] == free["tokens"][:len(stopped["tokens"])]
+
+
+@pytest.mark.parametrize("number, first", [(1, 3), (3, 5)])
+def test_a_sample_is_the_same_alone_and_in_a_file(call, batched, number, first):
+    options = [f"--{name}={value}" for name, value in {"length": 5, **LINES[number]}.items() if name != "prompt"]
+    alone, = objects(call("--predict_text", LINES[number]["prompt"], "--json", *options))
+    assert alone.pop("logprobs") == pytest.approx(batched[first]["logprobs"], abs=1e-4)
+    assert alone == {name: value for name, value in batched[first].items() if name != "logprobs"}
+
+
+def test_logprobs_are_those_of_the_network_before_any_option(random_run, batched):
+    """Of the first n_ctx - S tokens, by one pass over the whole text without a cache."""
+    config = schema.load(random_run)
+    encoder = bpe.load(config.encoder_path)
+    reader = tf.train.load_checkpoint(config.model_dir)
+    weights = {name[len("model/"):]: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()
+               if name.startswith("model/")}
+    sample = batched[5]  # with a temperature and a penalty
+    tokens = encoder.encode(sample["prompt"]) + sample["tokens"]
+    logits = graphs.logits(config, weights, [tokens[:config.n_ctx]])[0]
+    logprobs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    given = len(tokens) - len(sample["tokens"])
+    expected = [logprobs[place - 1, tokens[place]] for place in range(given, len(tokens))]
+    np.testing.assert_allclose(sample["logprobs"], expected, atol=1e-4)
+
+
+def test_text_is_printed_and_stored_in_the_original_s_layout_and_json_is_stored_so_too(random_run, call):
+    stored = pathlib.Path(schema.load(random_run).predict_path)
+    arguments = ["--predict_text", "def é", "--length", "3", "--num_samples", "2", "--seed", "5"]
+    before = stored.read_text() if stored.exists() else ""
+    text, lines = call(*arguments), objects(call(*arguments, "--json"))
+    rule = "=" * 40
+    assert text == "".join(f"{rule} SAMPLE {number} {rule}\ndef é{sample['text']}\n{rule}{rule}\n"
+                           for number, sample in enumerate(lines))
+    assert stored.read_text() == before + 2 * text
+
+
+def test_the_end_of_text_ends_a_sample_and_is_not_part_of_it(random_run):
+    encoder = bpe.load(schema.load(random_run).encoder_path)
+    a = encoder.encode("a")[0]
+    sample = generation.finish(encoder, prompts.make("p", {}), [a, a, encoder.eot], [-1.0, -2.0, -0.5])
+    assert sample == ("p", "aa", [a, a, encoder.eot], [-1.0, -2.0, -0.5], "eot")
+
+
+def test_samples_of_neighbouring_seeds_are_different_texts(random_run):
+    encoder = bpe.load(schema.load(random_run).encoder_path)
+    rows = [row for seed in (1, 2) for row in generation.rows_of(
+        prompts.make("a", {"seed": seed, "num_samples": 5}), encoder, 16)]
+    assert len({row.seed for row in rows}) == 10
+
+
+def test_a_mistake_in_a_file_prints_and_stores_nothing(random_run, tmp_path, capsys):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "a"}\n{"prompt": "b", "temprature": 1}\n')
+    with pytest.raises(UserError, match='line 2: unknown option "temprature"; did you mean "temperature"'):
+        main.main(["--model", random_run, "--predict_file", str(path)])
+    assert capsys.readouterr().out == ""
+
+
+@pytest.fixture
+def threads(random_run, capsys, monkeypatch):
+    """Function (*arguments) -> the number of threads that main.py lets TensorFlow start when it generates."""
+    monkeypatch.delenv(generation.THREADS, raising=False)
+    monkeypatch.setattr(generation.workers, "cores", lambda: 2)
+    monkeypatch.setattr(generation, "multiplies_bfloat16", lambda: True)
+    seen = []
+    monkeypatch.setattr(generation, "draw", lambda *given: seen.append(os.environ.get(generation.THREADS)) or iter([]))
+
+    def threads(*arguments):
+        assert main.main(["--model", random_run, "--predict_text", "def " * 9, *arguments]) == 0
+        return seen.pop()
+    return threads
+
+
+BFLOAT16 = ("--set", "precision=bfloat16")
+
+
+def test_one_sample_in_bfloat16_on_two_cores_is_generated_by_one_thread(threads):
+    assert threads(*BFLOAT16) == "1"
+    assert generation.THREADS not in os.environ
+
+
+@pytest.mark.parametrize("arguments", [
+    (), (*BFLOAT16, "--length", "2"), (*BFLOAT16, "--num_samples", "2", "--set", "predict_batch_size=2")])
+def test_what_has_work_for_both_cores_is_generated_by_both(threads, arguments):
+    assert threads(*arguments) is None
+
+
+@pytest.mark.parametrize("name, other", [("multiplies_bfloat16", False), ("cores", 4)])
+def test_other_machines_generate_by_all_cores(threads, name, other, monkeypatch):
+    monkeypatch.setattr(generation.workers if name == "cores" else generation, name, lambda: other)
+    assert threads(*BFLOAT16) is None
+
+
+def test_the_user_s_number_of_threads_holds(threads, monkeypatch):
+    monkeypatch.setenv(generation.THREADS, "2")
+    assert threads(*BFLOAT16) == os.environ[generation.THREADS] == "2"

@@ -1,0 +1,284 @@
+"""Runs: trained, evaluated, stopped, resumed, and stopped by what is wrong with their data or their loss."""
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import weakref
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import main
+from configs import schema
+from datasets import records
+from models.run import hooks as session_hooks
+from tests.helpers import reference
+from tests.helpers.runs import ROOT, command, mistake, scalars_of, stop_after, weights_of
+
+
+def test_training_evaluates_after_each_chunk_and_stops_exactly_at_max_steps(run_config, tmp_path, capsys):
+    assert main.main(["--model", run_config(max_steps=10)]) == 0
+    out = capsys.readouterr().out
+    assert re.findall(r"evaluation at step (\d+): loss [\d.]+, perplexity [\d.]+", out) == ["4", "8", "10"]
+    assert re.search(r"step +1/10 +loss \d+\.\d{4} +lr \d\.\d\de-\d\d", out)
+    assert re.search(r"step +10/10 +loss .* tokens/s +0:00 left", out)
+    assert weights_of(tmp_path / "run", 10)["global_step"] == 10
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["n_embd"] == 32
+
+
+def test_every_checkpoint_and_the_graph_are_written_once(run_config, tmp_path):
+    config = run_config(max_steps=10)
+    for _ in range(2):  # the second call finds the run finished
+        assert main.main(["--model", config]) == 0
+    assert main.main(["--model", config, "--set", "max_steps=13"]) == 0
+    events = [event for path in sorted((tmp_path / "run").glob("*tfevents*"))
+              for event in tf.train.summary_iterator(str(path))]
+    assert [event.step for event in events
+            if event.session_log.status == tf.SessionLog.CHECKPOINT] == [0, 4, 8, 10, 12, 13]
+    assert sum(bool(event.graph_def) for event in events) == 1
+
+
+def test_resumed_run_whose_next_checkpoint_would_not_fit_the_disk_ends_before_a_step(finished, monkeypatch):
+    usage = shutil.disk_usage(".")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    said = mistake("--model", finished, "--set", "max_steps=1000")
+    assert "0.0 GB are left on its disk" in said and "make room" in said
+
+
+def test_training_learns(run_config, tmp_path):
+    assert main.main(["--model", run_config(max_steps=60, train_steps=60)]) == 0
+    evaluation = scalars_of(tmp_path / "run" / "eval")
+    assert evaluation["token_loss"][-1][1] < 4.6  # log(300) = 5.7 before the first step
+
+
+def test_resumed_run_equals_the_uninterrupted_one_to_the_bit(run_config, tmp_path):
+    changes = {"res_dropout": 0.1, "attn_dropout": 0.1, "max_steps": 9, "eval_steps": 0}
+    main.main(["--model", run_config(train_steps=9, model_dir=str(tmp_path / "whole"), **changes)])
+    parts = run_config(train_steps=3, model_dir=str(tmp_path / "parts"), **changes)
+    stop_after(parts, 5)
+    assert weights_of(tmp_path / "parts", 5)["global_step"] == 5
+    main.main(["--model", parts])
+    whole, resumed = weights_of(tmp_path / "whole", 9), weights_of(tmp_path / "parts", 9)
+    assert set(whole) == set(resumed) and any(name.endswith("/adam_m") for name in whole)
+    for name, value in whole.items():
+        np.testing.assert_array_equal(value, resumed[name], err_msg=name)
+
+
+def test_a_finished_run_says_so_and_trains_no_further(run_config, tmp_path, capsys):
+    config = run_config(max_steps=4)
+    main.main(["--model", config])
+    before = sorted(os.listdir(tmp_path / "run"))
+    capsys.readouterr()
+    assert main.main(["--model", config]) == 0
+    assert "is done: step 4 of 4" in capsys.readouterr().out
+    assert sorted(os.listdir(tmp_path / "run")) == before
+
+
+def test_tensorboard_gets_training_and_evaluation_scalars(run_config, tmp_path):
+    main.main(["--model", run_config(max_steps=20, train_steps=20)])
+    training, evaluation = scalars_of(tmp_path / "run"), scalars_of(tmp_path / "run" / "eval")
+    for tag in ("loss", "learning_rate", "gradient_norm", "tokens_per_second", "epoch"):
+        assert [step for step, _ in training[tag]] == [10, 20], tag
+        assert all(np.isfinite(value) and value > 0 for _, value in training[tag])
+    assert training["tokens_seen"] == [(10, 640), (20, 1280)]
+    assert training["documents_seen"] == [(10, 0), (20, 0)]  # of two documents a third was read
+    assert all(0 < value < 0.01 for _, value in training["dropped"]) and len(training["dropped"]) == 2
+    assert evaluation["perplexity"][0][1] == pytest.approx(np.exp(evaluation["token_loss"][0][1]), rel=1e-5)
+
+
+def test_a_loss_that_jumps_is_named_with_its_step(run_config, capsys, monkeypatch):
+    monkeypatch.setattr(session_hooks, "SPIKE_STEPS", 3)
+    monkeypatch.setattr(session_hooks, "SPIKE_CHANGES", -1)  # a loss that does not even fall is a jump
+    main.main(["--model", run_config(max_steps=20, train_steps=20, lr=1e-9, eval_steps=0)])
+    steps = re.findall(r"warning: the loss jumped to [\d.]+ at step (\d+), from about [\d.]+; --which_data \1 ",
+                       capsys.readouterr().out)
+    assert steps and 3 <= int(steps[0]) <= 20
+
+
+def test_best_checkpoint_is_kept_and_is_a_model_dir_by_itself(run_config, tmp_path, capsys):
+    # A rate that spoils the network after the second evaluation.
+    changes = {"train_steps": 4, "lr_schedule": "constant", "keep_checkpoint_max": 1, "eval_steps": -1}
+    main.main(["--model", run_config(max_steps=8, **changes)])
+    main.main(["--model", run_config(max_steps=12, lr=3.0, **changes)])
+    out = capsys.readouterr().out
+    losses = [float(loss) for loss in re.findall(r"evaluation at step \d+: loss ([\d.]+)", out)]
+    assert losses[2] > losses[1] < losses[0]
+    assert out.count("the best so far") == 2
+    best = tmp_path / "run" / "best"
+    assert json.loads((best / "evaluation.json").read_text())["loss"] == pytest.approx(losses[1], abs=1e-4)
+    assert sorted(path.name for path in best.glob("model.ckpt*")) \
+        == ["model.ckpt-8.data-00000-of-00001", "model.ckpt-8.index"]
+    assert not (tmp_path / "run" / "model.ckpt-8.index").exists()
+    assert main.main(["--model", run_config(max_steps=8, model_dir=str(best), **changes), "--eval"]) == 0
+    assert f"loss {losses[1]:.4f}" in capsys.readouterr().out
+
+
+def test_two_evaluations_of_a_checkpoint_are_equal_to_the_bit(finished, tmp_path, capsys):
+    shutil.rmtree(tmp_path / "run" / "eval")
+    results = []
+    for _ in range(2):
+        assert main.main(["--model", finished, "--eval"]) == 0
+        results.append(re.sub(r" in \d+:\d+", "", capsys.readouterr().out))
+    assert results[0] == results[1]
+    (_, loss), (_, again) = scalars_of(tmp_path / "run" / "eval")["token_loss"]
+    assert loss == again and loss != round(loss, 4)
+
+
+def test_eval_equals_numpy_over_the_same_windows(run_config, text_corpus, capsys):
+    config = schema.load(run_config(max_steps=40, train_steps=40, n_ctx=13))
+    main.main(["--model", run_config(max_steps=40, train_steps=40, n_ctx=13)])
+    capsys.readouterr()
+    main.main(["--model", run_config(max_steps=40, train_steps=40, n_ctx=13), "--eval"])
+    out = capsys.readouterr().out
+    loss, perplexity = map(float, re.search(r"loss ([\d.]+), perplexity ([\d.]+)", out).groups())
+    bits, bits_per_byte = map(float, re.search(r"([\d.]+) bits per token, ([\d.]+) bits per byte", out).groups())
+    text = []
+    for path in sorted(text_corpus.glob("text-eval_*.tfrecords")):
+        for _, payload in records.read(str(path)):
+            text += [*records.decode(payload)[1], 299]
+    weights = {name[len("model/"):]: value for name, value in weights_of(config.model_dir, 40).items()
+               if name.startswith("model/") and "adam" not in name}
+    losses = []
+    for start in range(0, len(text) - 1, 13):
+        window = text[start:start + 14]
+        logits = reference.logits(weights, np.array([window[:-1]]), layers=config.n_layer, heads=config.n_head)
+        losses += (-np.log(reference.softmax(logits)[0][range(len(window) - 1), window[1:]])).tolist()
+    assert len(losses) == len(text) - 1
+    assert loss == pytest.approx(np.mean(losses), abs=1e-4)  # four digits are printed
+    assert perplexity == pytest.approx(np.exp(np.mean(losses)), rel=1e-3)
+    assert bits == pytest.approx(np.mean(losses) / np.log(2), abs=2e-4)
+    with open(config.data_path + "/text.manifest.json") as f:
+        size = sum(shard["text_bytes"] for shard in json.load(f)["shards"] if shard["split"] == "eval")
+    assert bits_per_byte == pytest.approx(np.sum(losses) / np.log(2) / size, rel=1e-3)
+
+
+def test_init_checkpoint_starts_from_its_weights_at_step_0(finished, run_config, tmp_path):
+    start = str(tmp_path / "run" / "model.ckpt-4")
+    main.main(["--model", run_config(max_steps=2, model_dir=str(tmp_path / "new"), init_checkpoint=start)])
+    old, new = weights_of(tmp_path / "run", 4), weights_of(tmp_path / "new", 0)
+    np.testing.assert_array_equal(old["model/h1/mlp/c_fc/w"], new["model/h1/mlp/c_fc/w"])
+    assert np.all(new["model/wte/adam_m"] == 0) and np.any(old["model/wte/adam_m"] != 0)
+
+
+@pytest.mark.parametrize("changes", [{"precision": "bfloat16", "recompute": True}, {"opt_name": "adafactor"},
+                                     {"micro_batch_size": 2, "embed_dropout": 0.1}])
+def test_every_lever_trains(run_config, tmp_path, changes):
+    assert main.main(["--model", run_config(max_steps=30, train_steps=30, eval_steps=0, **changes)]) == 0
+    losses = [value for _, value in scalars_of(tmp_path / "run")["loss"]]
+    assert losses[-1] < losses[0]
+
+
+def test_micro_batches_change_a_run_only_by_rounding(run_config, tmp_path):
+    for size in (None, 1, 2):
+        main.main(["--model", run_config(max_steps=5, eval_steps=0, train_steps=5, micro_batch_size=size, grad_clip=0.1,
+                                         model_dir=str(tmp_path / str(size)))])
+    whole = weights_of(tmp_path / "None", 5)
+    for size in (1, 2):
+        for name, value in weights_of(tmp_path / str(size), 5).items():
+            np.testing.assert_allclose(value, whole[name], rtol=1e-3, atol=2e-5, err_msg=name)
+
+
+def test_sigterm_saves_the_step_and_exits_143_and_a_restart_goes_on(run_config, tmp_path):
+    config = run_config(max_steps=100000, train_steps=100000, eval_steps=0)
+    process = subprocess.Popen([sys.executable, os.path.join(ROOT, "main.py"), "--model", config], text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    for line in process.stdout:
+        if line.startswith("step"):
+            break
+    time.sleep(1)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 143, err
+    step = int(re.search(r"stopped by signal 15; step (\d+) is saved", out).group(1))
+    assert step > 0 and weights_of(tmp_path / "run", step)["global_step"] == step
+    again = command("--model", config, "--set", "max_steps=%d" % (step + 2))
+    assert again.returncode == 0 and "continuing" in again.stdout and "at step %d of" % step in again.stdout
+
+
+def test_file_that_is_no_tfrecord_is_named_with_its_offset(run_config, tmp_path):
+    (tmp_path / "bad_0.tfrecords").write_text("this is plain text, and long enough for a header")
+    message = mistake("--model", run_config(train_files=str(tmp_path / "bad_*.tfrecords")))
+    assert "bad_0.tfrecords" in message and "0" in message and "TFRecord" in message
+    assert not (tmp_path / "run").exists()
+
+
+def copy_shard(text_corpus, tmp_path, change):
+    """A changed copy of a shard, without manifest."""
+    data = (text_corpus / "text_0.tfrecords").read_bytes()
+    (tmp_path / "copy_0.tfrecords").write_bytes(change(data))
+    return str(tmp_path / "copy_*.tfrecords")
+
+
+def test_shard_that_is_cut_off_is_named_with_its_offset(run_config, text_corpus, tmp_path):
+    message = mistake("--model", run_config(train_files=copy_shard(text_corpus, tmp_path, lambda data: data[:-7])))
+    assert "copy_0.tfrecords" in message and re.search(r"(byte|offset) \d+", message)
+
+
+def test_record_damaged_after_its_manifest_was_written_stops_with_its_offset(run_config, text_corpus, tmp_path):
+    for path in text_corpus.iterdir():
+        if path.is_file():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    data = bytearray((tmp_path / "text_0.tfrecords").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "text_0.tfrecords").write_bytes(data)
+    message = mistake("--model", run_config(data_path=str(tmp_path)))
+    assert "text_0.tfrecords" in message and re.search(r"(byte|offset) \d+", message)
+
+
+def test_shard_shorter_than_its_manifest_says_is_an_error(run_config, text_corpus, tmp_path):
+    for path in text_corpus.iterdir():
+        if path.is_file():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    data = (tmp_path / "text_0.tfrecords").read_bytes()
+    (tmp_path / "text_0.tfrecords").write_bytes(data[:-5])
+    message = mistake("--model", run_config(data_path=str(tmp_path)))
+    assert "text_0.tfrecords" in message and re.search(r"(byte|offset) \d+", message)
+
+
+def test_empty_eval_set_is_an_error_before_training(run_config, tmp_path):
+    (tmp_path / "empty_0.tfrecords").write_bytes(b"")
+    message = mistake("--model", run_config(eval_files=str(tmp_path / "empty_*.tfrecords")))
+    assert "empty_0.tfrecords holds no text" in message and not (tmp_path / "run").exists()
+
+
+def test_signal_during_an_evaluation_gives_no_result(finished, capsys):
+
+    class Stop(session_hooks.StopOnSignal):
+        def before_run(self, run_context):
+            self.signal_number = signal.SIGINT
+    capsys.readouterr()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session_hooks, "StopOnSignal", Stop)
+        assert main.main(["--model", finished, "--eval"]) == 130
+    assert "loss" not in capsys.readouterr().out
+
+
+def test_loss_that_is_not_finite_names_step_and_documents_and_keeps_the_checkpoint(run_config, tmp_path, capsys):
+    config = run_config(max_steps=3, train_steps=3, warmup_steps=0, lr_schedule="constant", eval_steps=0)
+    main.main(["--model", config])
+    assert '"lr" is 1e+30' in mistake("--model", config, "--set", "lr=1e30")
+    message = mistake("--model", config, "--set", "max_steps=30", "--set", "train_steps=30", "--set",
+                      "weight_decay=1e30")
+    assert re.search(r"not finite at step 5, .*; the last checkpoint is .*model.ckpt-3", message), message
+    capsys.readouterr()
+    assert main.main(["--model", config, "--set", "max_steps=30", "--which_data", "5"]) == 0
+    names = capsys.readouterr().out.split()
+    assert names and f"holds the documents {', '.join(names[:5])}" in message
+    assert all(np.all(np.isfinite(value)) for value in weights_of(tmp_path / "run", 3).values())
+
+
+def test_graphs_of_trainings_and_evaluations_that_are_over_are_let_go(run_config, monkeypatch):
+    made, initialise = [], tf.Graph.__init__
+
+    def remember(graph, *args, **keywords):
+        initialise(graph, *args, **keywords)
+        if type(graph) is tf.Graph:
+            made.append(weakref.ref(graph))
+    monkeypatch.setattr(tf.Graph, "__init__", remember)
+    assert main.main(["--model", run_config(max_steps=8)]) == 0
+    assert len(made) >= 4 and not [graph for graph in made[:-2] if graph() is not None]  # the last may be in use

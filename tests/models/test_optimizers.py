@@ -1,0 +1,164 @@
+"""Schedules, AdamW, Adafactor, clipping and accumulation against NumPy."""
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from models import gpt2, optimizers
+from models.cpu import compiled as fused
+from models.run import plan
+from tests.helpers import graphs, reference
+
+STEPS = 10
+SHAPES = {"matrix": (1, 5, 3), "vector": (4,), "table": (7, 2)}
+
+
+def train(config, start, grads, dtype=tf.float32):
+    """The variables after one update for each of grads, {name: [arrays]}, which are cast to `dtype` first."""
+    with graphs.session() as s:
+        variables = [tf.get_variable(name, initializer=value, use_resource=True) for name, value in start.items()]
+        feeds = {name: tf.placeholder(tf.float32, value.shape) for name, value in start.items()}
+        step = tf.train.create_global_step()
+        update, shown = optimizers.train_op([tf.cast(feed, dtype) for feed in feeds.values()], variables, config)
+        compiled = any(node.type == "StatefulPartitionedCall" for node in s.graph.get_operations())
+        assert compiled == (fused.LEAST == 1)
+        s.run(tf.global_variables_initializer())
+        shown_values = [s.run([shown, update], {feeds[name]: grads[name][i] for name in start})[0]
+                        for i in range(STEPS)]
+        assert s.run(step) == STEPS
+        return dict(zip(start, s.run(variables))), shown_values
+
+
+def problem(seed=0):
+    random = np.random.RandomState(seed)
+    start = {name: random.randn(*shape).astype(np.float32) for name, shape in SHAPES.items()}
+    grads = {name: [random.randn(*shape).astype(np.float32) * 10 ** random.uniform(-3, 1) for _ in range(STEPS)]
+             for name, shape in SHAPES.items()}
+    return start, grads
+
+
+@pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
+@pytest.mark.parametrize("least", [1, fused.LEAST])
+def test_ten_steps_of_adamw_equal_numpy_and_only_matrices_decay(least, dtype, monkeypatch):
+    monkeypatch.setattr(fused, "LEAST", least)  # compiled, and not
+    config = graphs.small_config(lr_schedule="constant", weight_decay=0.3, beta1=0.8, beta2=0.9, epsilon=1e-3,
+                                 grad_clip=0)
+    start, grads = problem()
+    found, _ = train(config, start, grads, dtype)
+    for name, weight in start.items():
+        decay = 0.3 if weight.ndim > 1 else 0.0
+        rounded = [grad.astype(dtype.as_numpy_dtype).astype(np.float32) for grad in grads[name]]
+        expected = reference.adamw(weight, rounded, rate=1e-2, decay=decay, beta1=0.8, beta2=0.9, epsilon=1e-3)
+        np.testing.assert_allclose(found[name], expected, rtol=2e-5, atol=2e-6, err_msg=name)
+
+
+def test_ten_steps_of_adamw_equal_torch():
+    torch = pytest.importorskip("torch")
+    config = graphs.small_config(lr_schedule="constant", weight_decay=0.1, beta2=0.95, epsilon=1e-8, grad_clip=0)
+    start, grads = problem(1)
+    found, _ = train(config, start, grads)
+    for name, weight in start.items():
+        parameter = torch.nn.Parameter(torch.tensor(weight))
+        optimizer = torch.optim.AdamW([parameter], lr=1e-2, betas=(0.9, 0.95), eps=1e-8,
+                                      weight_decay=0.1 if weight.ndim > 1 else 0.0)
+        for grad in grads[name]:
+            parameter.grad = torch.tensor(grad)
+            optimizer.step()
+        np.testing.assert_allclose(found[name], parameter.detach().numpy(), rtol=2e-5, atol=2e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("opt_name", ["adam", "adafactor"])
+def test_what_variables_start_with_does_not_stay_in_memory_as_constants(opt_name):
+    config = graphs.small_config(n_embd=96, opt_name=opt_name, beta1=0.9)
+    with graphs.session() as s:
+        tf.train.create_global_step()
+        variables = list(gpt2.create_variables(config).values())
+        optimizers.train_op([tf.zeros(variable.shape) for variable in variables], variables, config)
+        seen = tf.RunMetadata()
+        s.run(tf.global_variables_initializer(), options=tf.RunOptions(output_partition_graphs=True), run_metadata=seen)
+    sizes = [np.prod([axis.size for axis in node.attr["value"].tensor.tensor_shape.dim])
+             for graph in seen.partition_graphs for node in graph.node if node.op == "Const"]
+    assert sizes and max(sizes) < 96 * 96
+
+
+@pytest.mark.parametrize("beta1", [0.0, 0.7])
+@pytest.mark.parametrize("decay_type", ["pow", "adam"])
+def test_ten_steps_of_adafactor_equal_numpy(beta1, decay_type):
+    config = graphs.small_config(opt_name="adafactor", lr=0.05, lr_schedule="constant", weight_decay=0.2, beta1=beta1,
+                                 beta2=0.9, decay_type=decay_type, decay_exponent=0.7, grad_clip=0)
+    rates = {"pow": lambda t: 1 - t ** -0.7, "adam": lambda t: 0.9 * (1 - 0.9 ** (t - 1)) / (1 - 0.9 ** t)}
+    start, grads = problem(2)
+    start["vector"] *= 1e-6  # below the floor of the parameter's scale
+    found, _ = train(config, start, grads)
+    for name, weight in start.items():
+        expected = reference.adafactor(weight, grads[name], rate=0.05, decay=0.2, beta1=beta1,
+                                       decay_rate=rates[decay_type])
+        np.testing.assert_allclose(found[name], expected, rtol=5e-5, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("beta1, names", [(0.0, {"matrix/adafactor_vr": (1, 5), "matrix/adafactor_vc": (1, 3),
+                                                "vector/adafactor_v": (4,), "table/adafactor_vr": (7,),
+                                                "table/adafactor_vc": (2,)})])
+def test_adafactor_stores_a_row_and_a_column_per_matrix(beta1, names):
+    with graphs.session():
+        start, _ = problem()
+        variables = [tf.get_variable(name, initializer=value, use_resource=True) for name, value in start.items()]
+        tf.train.create_global_step()
+        config = graphs.small_config(opt_name="adafactor", beta1=beta1)
+        optimizers.train_op([tf.zeros(value.shape) for value in start.values()], variables, config)
+        found = {v.op.name: tuple(v.shape.as_list()) for v in tf.global_variables() if "/" in v.op.name}
+    assert found == names
+
+
+@pytest.mark.parametrize("least", [1, fused.LEAST])
+def test_gradients_are_clipped_by_their_global_norm(least, monkeypatch):
+    monkeypatch.setattr(fused, "LEAST", least)
+    config = graphs.small_config(lr_schedule="constant", beta1=0.0, beta2=0.0, epsilon=1.0, grad_clip=0.5)
+    start, grads = problem(3)
+    _, shown = train(config, start, grads)
+    norms = [np.sqrt(sum((grads[name][i].astype(np.float64) ** 2).sum() for name in start)) for i in range(STEPS)]
+    np.testing.assert_allclose([values["gradient_norm"] for values in shown], norms, rtol=1e-5)
+    clipped = {name: [g * min(1, 0.5 / norm) for g, norm in zip(grads[name], norms)] for name in start}
+    found, _ = train(config, start, grads)
+    for name, weight in start.items():
+        expected = reference.adamw(weight, clipped[name], rate=1e-2, decay=0.0, beta1=0.0, beta2=0.0, epsilon=1.0)
+        np.testing.assert_allclose(found[name], expected, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
+@pytest.mark.parametrize("warmup", [0, 7])
+def test_schedule_of_the_graph_is_that_of_the_plan(schedule, warmup):
+    config = graphs.small_config(lr_schedule=schedule, warmup_steps=warmup, lr_min=0.1, max_steps=40)
+    steps = np.arange(45)
+    with graphs.session() as s:
+        step = tf.placeholder(tf.int64, [])
+        rate = optimizers.learning_rate(step, config)
+        found = [s.run(rate, {step: i}) for i in steps]
+    np.testing.assert_allclose(found, [plan.learning_rate(config, int(i)) for i in steps], rtol=1e-5)
+
+
+def test_warmup_and_cosine_have_their_known_values():
+    config = graphs.small_config(lr=0.8, lr_schedule="cosine", warmup_steps=4, lr_min=0.25, max_steps=12)
+    with graphs.session() as s:
+        found = s.run([optimizers.learning_rate(tf.constant(i), config) for i in (0, 3, 4, 8, 12, 99)])
+    np.testing.assert_allclose(found, [0.16, 0.64, 0.8, 0.5, 0.2, 0.2], rtol=1e-6)
+
+
+@pytest.mark.parametrize("slices", [2, 3, 6])
+def test_accumulated_gradients_equal_those_of_the_whole_batch(slices):
+    random = np.random.RandomState(0)
+    weights = {"a": random.randn(3, 4).astype(np.float32), "b": random.randn(5, 4).astype(np.float32)}
+    rows, picks = random.randn(6, 3).astype(np.float32), random.randint(0, 5, [6, 2])
+
+    def loss_fn(w, x, picks, number):
+        return tf.reduce_mean(tf.square(tf.matmul(x, w["a"])[:, None] - tf.gather(w["b"], picks)))
+
+    def run(slices):
+        with graphs.session() as s:
+            tensors = {name: tf.constant(value) for name, value in weights.items()}
+            return s.run(optimizers.gradients(loss_fn, tensors,
+                                              (tf.constant(rows), tf.constant(picks, tf.int32)), slices))
+    loss, grads = run(1)
+    found_loss, found = run(slices)
+    np.testing.assert_allclose(found_loss, loss, rtol=1e-6)
+    for one, other in zip(grads, found):
+        np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-7)

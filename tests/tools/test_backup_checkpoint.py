@@ -1,0 +1,84 @@
+"""tools/backup_checkpoint.py: whole copies, each a model_dir by itself, and no more of them than asked for."""
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from configs.errors import UserError
+from models.checkpoints import saved
+from tests.helpers.fake_gcs import FakeGCS
+from tests.helpers.runs import ROOT
+from tools import backup_checkpoint
+
+
+def save(folder, step):
+    """A checkpoint of one weight and its step, as TensorFlow writes it."""
+    folder.mkdir(exist_ok=True)
+    with tf.Graph().as_default(), tf.Session() as session:
+        tf.get_variable("model/wte", initializer=np.full([3, 2], step, np.float32))
+        tf.train.create_global_step()
+        session.run(tf.global_variables_initializer())
+        session.run(tf.train.get_global_step().assign(step))
+        tf.train.Saver().save(session, str(folder / "model.ckpt"), global_step=step, write_meta_graph=False)
+    (folder / "config.json").write_text('{"model_dir": "here"}')
+    return folder
+
+
+def test_a_copy_is_a_model_dir_by_itself(tmp_path, capsys):
+    source = save(tmp_path / "run", 7)
+    assert backup_checkpoint.main([str(source), str(tmp_path / "backups")]) == 0
+    copy = tmp_path / "backups" / "step-7"
+    for child in (source, copy):
+        path = saved.latest(str(child))
+        assert tf.train.load_checkpoint(path).get_tensor("model/wte").tolist() == [[7, 7]] * 3
+    assert path == str(copy / "model.ckpt-7") and saved.step_of(path) == 7
+    assert (copy / "config.json").read_text() == '{"model_dir": "here"}'
+    for file in copy.iterdir():
+        assert file.stat().st_nlink == 1  # a link would be no copy
+    assert "bytes copied" in capsys.readouterr().out
+    backup_checkpoint.main([str(source), str(tmp_path / "backups")])
+    assert "is there already" in capsys.readouterr().out
+
+
+def test_only_the_newest_copies_are_kept_and_nothing_else_is_touched(tmp_path):
+    backups = tmp_path / "backups"
+    for name in ("mine", "step-1", "step-99-not"):  # step-1: one that was cut short
+        (backups / name).mkdir(parents=True)
+    for step in (8, 9, 10, 100):
+        backup_checkpoint.main([str(save(tmp_path / "run", step)), str(backups), "--keep", "2"])
+    assert sorted(os.listdir(backups)) == ["mine", "step-1", "step-10", "step-100", "step-99-not"]
+
+
+def test_a_copy_that_was_cut_short_is_made_again(tmp_path):
+    source, copy = save(tmp_path / "run", 7), tmp_path / "backups" / "step-7"
+    copy.mkdir(parents=True)
+    (copy / "model.ckpt-7.index").write_bytes(b"half")
+    backup_checkpoint.main([str(source), str(tmp_path / "backups")])
+    assert tf.train.load_checkpoint(saved.latest(str(copy))).has_tensor("model/wte")
+
+
+def test_a_folder_without_a_checkpoint_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="holds no checkpoint; nothing is copied"):
+        backup_checkpoint.main([str(tmp_path), str(tmp_path / "backups")])
+    assert not (tmp_path / "backups").exists()
+
+
+@pytest.mark.slow
+def test_copies_on_google_storage_are_whole_in_spite_of_failing_requests(tmp_path):
+    with FakeGCS() as server:
+        for step in (7, 8):
+            server.put_folder(str(save(tmp_path / "run", step)), "gs://bucket/run")
+            fault = server.fail("", 503, every=7)
+            process = subprocess.run(
+                [sys.executable, os.path.join(ROOT, "tools", "backup_checkpoint.py"), "gs://bucket/run", "gs://bucket/backups",
+                 "--keep", "1"], capture_output=True, text=True, timeout=120,
+                env={**os.environ, **server.environment(), "GCS_RETRY_CONFIG_INIT_DELAY_TIME_US": "0"})
+            assert process.returncode == 0 and process.stderr == "", process
+        assert fault.done
+        for name in server.names("gs://bucket/run"):
+            if "ckpt-8" in name:
+                assert server.objects[f"gs://bucket/backups/step-8/{name}"] == server.objects[f"gs://bucket/run/{name}"]
+        assert not [name for name in server.objects if "step-7" in name]

@@ -1,0 +1,348 @@
+"""Downloads from a server on loopback that cuts connections, forgets, lies and fails as real ones do."""
+import base64
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from configs.errors import UserError
+from encoder import bpe
+from models.checkpoints import convert as checkpoints
+from models.checkpoints import verify as proof
+from tests.helpers.runs import ROOT
+from tests.helpers.weight_files import write_hf, write_openai
+from tools import download_model, fetch
+
+DATA = "model.ckpt.data-00000-of-00001"
+
+
+class Mirror:
+    """`files`: {path: bytes}; `requests`: (path, Range or None) so far; the rest says how it misbehaves."""
+
+    def __init__(self):
+        self.files, self.requests = {}, []
+        self.cut = None  # bytes after which a connection breaks off
+        self.failures, self.status = 0, 503  # so many requests are answered with that status first
+        self.page = None  # sent with status 200 in place of every file
+        self.ranges, self.length, self.type = True, True, "application/octet-stream"
+        self.headers = lambda path, data: {}
+        self.redirect = lambda path, data: None  # headers of a redirect to /cdn + path
+        self.etag = lambda data: '"%s"' % hashlib.md5(data).hexdigest()
+
+    def __enter__(self):
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads, self._server.mirror = True, self
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.url = "http://127.0.0.1:%d" % self._server.server_port
+        return self
+
+    def __exit__(self, *_):
+        self._server.shutdown()
+        self._server.server_close()
+
+    def asked(self, name):
+        """The ranges of the requests for a file."""
+        return [wanted for path, wanted in self.requests if path.endswith(name)]
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        mirror, wanted = self.server.mirror, self.headers["Range"]
+        mirror.requests.append((self.path, wanted))
+        self.close_connection = True
+        path = self.path.replace("/cdn", "", 1)
+        if mirror.failures:
+            mirror.failures -= 1
+            return self._say(mirror.status, b"<html>no</html>", {})
+        if path not in mirror.files:
+            return self._say(404, b"<html>not found</html>", {"Content-Type": "text/html"})
+        data = mirror.files[path]
+        redirect = None if self.path.startswith("/cdn") else mirror.redirect(path, data)
+        if redirect:
+            return self._say(302, b"", {**redirect, "Location": mirror.url + "/cdn" + path})
+        if mirror.page is not None:
+            return self._say(200, mirror.page, {"Content-Type": mirror.type})
+        headers = {"Content-Type": mirror.type, "ETag": mirror.etag(data), **mirror.headers(path, data)}
+        if not (wanted and mirror.ranges):
+            return self._say(200, data, headers)
+        start = int(re.fullmatch(r"bytes=(\d+)-", wanted).group(1))
+        if start >= len(data):
+            return self._say(416, b"", {})
+        return self._say(206, data[start:], {**headers, "Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"})
+
+    def _say(self, status, body, headers):
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        if self.server.mirror.length:
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        cut = self.server.mirror.cut
+        self.wfile.write(body if cut is None or status not in (200, 206) else body[:cut])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def mirror(monkeypatch):
+    monkeypatch.setattr(fetch, "PAUSE", 0)
+    with Mirror() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """{"openai", "hf": {file name: bytes}} of a small model with GPT-2's vocabulary, named as the released ones."""
+    folder = tmp_path_factory.mktemp("models")
+    vocabulary = bpe.read_files()
+    found = {}
+    for source, write in (("openai", write_openai), ("hf", write_hf)):
+        write(folder / source)
+        found[source] = {name: (folder / source / name).read_bytes() for name in download_model.FILES[source]
+                         if (folder / source / name).exists()}
+        names = [name for name in download_model.FILES[source] if name in ("vocab.json", "encoder.json")]
+        found[source][names[0]] = vocabulary["encoder.json"]
+        found[source]["vocab.bpe" if source == "openai" else "merges.txt"] = vocabulary["vocab.bpe"]
+        assert set(found[source]) == set(download_model.FILES[source])
+    return found
+
+
+def offer(mirror, models, source):
+    for name, data in models[source].items():
+        mirror.files["/124M/" + name if source == "openai" else "/gpt2/resolve/main/" + name] = data
+
+
+def call(mirror, folder, *more):
+    return download_model.main(["124M", "--base_url", mirror.url, "--output_dir", str(folder), *more])
+
+
+def mistake(function, *arguments):
+    with pytest.raises(UserError) as caught:
+        function(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def content(folder):
+    return {name: (folder / name).read_bytes() for name in os.listdir(folder)}
+
+
+@pytest.mark.parametrize("source", ["openai", "hf"])
+def test_model_arrives_over_connections_that_break_and_can_be_imported(mirror, models, tmp_path, source, capsys,
+                                                                       monkeypatch):
+    monkeypatch.setattr(proof, "TRANSFORMERS_BYTES", 0)  # it takes seconds to import
+    offer(mirror, models, source)
+    mirror.cut, mirror.failures = 400_000 if source == "openai" else 7_001, 3
+    assert call(mirror, tmp_path / "got", "--source", source) == 0
+    assert content(tmp_path / "got") == models[source]
+    large = DATA if source == "openai" else "model.safetensors"
+    assert mirror.asked("vocab.bpe" if source == "openai" else large)[-1].startswith("bytes=")
+    command = re.search(r"python3 -m models.checkpoints (import-\w+) (\S+) ", capsys.readouterr().out)
+    assert checkpoints.main([command.group(1), command.group(2), str(tmp_path / "dst")]) == 0
+    before = len(mirror.requests)
+    assert call(mirror, tmp_path / "got", "--source", source) == 0
+    assert len(mirror.requests) == before and "already there" in capsys.readouterr().out
+
+
+DOCUMENT = os.urandom(50_021)
+
+
+def get(mirror, folder, checksum=None, data=DOCUMENT):
+    mirror.files.setdefault("/file", data)
+    fetch.fetch(mirror.url + "/file", str(folder / "file"), checksum)
+    return (folder / "file").read_bytes()
+
+
+def test_each_attempt_goes_on_where_the_last_was_cut(mirror, tmp_path):
+    mirror.cut = 20_000
+    assert get(mirror, tmp_path) == DOCUMENT
+    assert mirror.asked("/file") == [None, "bytes=20000-", "bytes=40000-"]
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_another_process_goes_on_where_the_first_stopped(mirror, tmp_path):
+    mirror.cut = 20_000
+
+    def interrupt(*_):
+        mirror.cut = None
+        raise KeyboardInterrupt
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(fetch.time, "sleep", interrupt)
+        get(mirror, tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["file.partial", "file.partial.json"]
+    assert get(mirror, tmp_path) == DOCUMENT
+    assert mirror.asked("/file")[-1] == "bytes=20000-"
+
+
+def test_server_without_ranges_is_asked_for_the_whole_again(mirror, tmp_path):
+    mirror.ranges, mirror.cut = False, 20_000
+    assert "after 5 attempts (the connection was cut at 20,000 of 50,021 bytes)" in mistake(get, mirror, tmp_path)
+    assert not (tmp_path / "file").exists()
+    mirror.cut = None
+    assert get(mirror, tmp_path) == DOCUMENT
+
+
+@pytest.mark.parametrize("size", [50_021, 30_000, 10_000])
+def test_file_that_changes_on_the_server_is_fetched_anew(mirror, tmp_path, size):
+    new = os.urandom(size)
+    mirror.cut = 20_000
+    ask = fetch._attempt
+    with pytest.MonkeyPatch.context() as patch:
+        def change(*arguments):
+            if mirror.requests:
+                mirror.files["/file"], mirror.cut = new, None
+            return ask(*arguments)
+        patch.setattr(fetch, "_attempt", change)
+        assert get(mirror, tmp_path) == new
+    assert mirror.asked("/file")[1] == "bytes=20000-" and mirror.asked("/file")[-1] is None
+
+
+def test_server_that_recovers_is_waited_for_and_one_that_does_not_is_given_up(mirror, tmp_path):
+    mirror.failures = 4
+    assert get(mirror, tmp_path) == DOCUMENT
+    os.unlink(tmp_path / "file")
+    mirror.failures, before = 100, len(mirror.requests)
+    message = mistake(get, mirror, tmp_path)
+    assert "no more comes after 5 attempts (the server answers 503 Service Unavailable)" in message
+    assert len(mirror.requests) == before + 5 and os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_refusal_is_said_at_once(mirror, tmp_path, status):
+    mirror.failures, mirror.status = 1, status
+    assert f"/file: the server answers {status}" in mistake(get, mirror, tmp_path)
+    assert len(mirror.requests) == 1 and os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind, page", [("text/html", b"<p>log in</p>"), ("application/xml", b"<Error>quota</Error>"),
+                                        ("application/octet-stream", b"\n<!DOCTYPE html><html>log in")])
+def test_page_is_never_saved_as_a_model(mirror, tmp_path, kind, page):
+    mirror.page, mirror.type = page, kind
+    assert "answers with a" in mistake(get, mirror, tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_unknown_length_is_refused(mirror, tmp_path):
+    mirror.length = False
+    assert "does not say how long the file is" in mistake(get, mirror, tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def published(kind, data):
+    if kind == "sha256":  # Hugging Face, large files: on the redirect only
+        return {"X-Linked-ETag": '"%s"' % hashlib.sha256(data).hexdigest()}
+    if kind == "git":  # Hugging Face, small files
+        return {"X-Repo-Commit": "c" * 40, "ETag": '"%s"' % hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()}
+    md5 = base64.b64encode(hashlib.md5(data).digest()).decode()
+    return {"azure": {"Content-MD5": md5}, "google": {"x-goog-hash": f"crc32c=AAAAAA==,md5={md5}"}}[kind]
+
+
+@pytest.mark.parametrize("kind", ["sha256", "git", "azure", "google"])
+@pytest.mark.parametrize("right", [True, False])
+def test_published_checksums_are_held_against_the_bytes(mirror, tmp_path, kind, right):
+    mirror.cut = 30_000  # the file comes in two parts
+    said = published(kind, DOCUMENT if right else DOCUMENT + b".")
+    if kind == "sha256":
+        mirror.redirect = lambda path, data: said
+    else:
+        mirror.headers = lambda path, data: said
+    if right:
+        assert get(mirror, tmp_path) == DOCUMENT
+    else:
+        message = mistake(get, mirror, tmp_path)
+        assert re.search(r"is [0-9a-f]+, but the server says [0-9a-f]+; it is deleted; run again", message)
+        assert os.listdir(tmp_path) == []
+
+
+def test_own_checksum_goes_before_the_server_s(mirror, tmp_path):
+    wrong = fetch.Checksum("sha256", "0" * 64, "--sha256")
+    assert "--sha256 says 000" in mistake(get, mirror, tmp_path, wrong)
+    right = wrong._replace(value=hashlib.sha256(DOCUMENT).hexdigest())
+    assert get(mirror, tmp_path, right) == DOCUMENT
+    (tmp_path / "file").write_bytes(b"something else")
+    assert "delete it and run again" in mistake(get, mirror, tmp_path, right)
+
+
+def test_disk_without_room_is_said_before_anything_is_written(mirror, tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 50_000}))
+    assert "50,021 bytes are to come, and the disk has 50,000 left" in mistake(get, mirror, tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_wrong_bytes_without_a_published_checksum_are_found_by_tensorflow_s_own(mirror, models, tmp_path):
+    offer(mirror, models, "openai")
+    data = bytearray(models["openai"][DATA])
+    data[len(data) // 2] ^= 1
+    mirror.files["/124M/" + DATA] = bytes(data)
+    assert "is damaged or incomplete" in mistake(call, mirror, tmp_path / "got")
+    assert os.listdir(tmp_path / "got") == []
+
+
+def test_files_that_were_there_before_are_not_deleted_whatever_is_wrong(mirror, models, tmp_path):
+    offer(mirror, models, "hf")
+    folder = tmp_path / "got"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "mine"}')
+    (folder / "checkpoint").write_text("mine")
+    message = mistake(call, mirror, folder, "--source", "hf")
+    assert '"model_type" is "mine"' in message and "config.json lay there before" in message
+    assert content(folder) == {"config.json": b'{"model_type": "mine"}', "checkpoint": b"mine"}
+
+
+def test_another_vocabulary_under_gpt2_s_name_is_refused(mirror, models, tmp_path):
+    offer(mirror, models, "openai")
+    mirror.files["/124M/encoder.json"] += b" "
+    assert "sha256 is" in mistake(call, mirror, tmp_path / "got")
+    offer(mirror, models, "hf")
+    tokens = json.loads(models["hf"]["vocab.json"])
+    tokens["Ġthe"], tokens["Ġa"] = tokens["Ġa"], tokens["Ġthe"]
+    mirror.files["/gpt2/resolve/main/vocab.json"] = json.dumps(tokens).encode()
+    assert "the vocabulary there is not GPT-2's" in mistake(call, mirror, tmp_path / "hf", "--source", "hf")
+
+
+def test_sha256_option_pins_a_file(mirror, models, tmp_path):
+    offer(mirror, models, "openai")
+    assert f"{DATA}: sha256 is" in mistake(call, mirror, tmp_path / "got", "--sha256", f"{DATA}={'0' * 64}")
+    for wrong in ("x=" + "0" * 64, DATA + "=12"):
+        assert "must be FILE=HEX with 64 digits" in mistake(call, mirror, tmp_path / "got", "--sha256", wrong)
+    right = hashlib.sha256(models["openai"][DATA]).hexdigest()
+    assert call(mirror, tmp_path / "got", "--sha256", f"{DATA}={right}") == 0
+
+
+def test_addresses_are_those_that_the_sources_publish(monkeypatch, tmp_path):
+    asked = []
+
+    def note(url, path, checksum):
+        asked.append(url)
+        raise UserError("seen")
+    monkeypatch.setattr(fetch, "fetch", note)
+    for arguments in (["774M"], ["1558M", "--source", "hf"]):
+        mistake(download_model.main, [*arguments, "--output_dir", str(tmp_path)])
+    assert asked == ["https://openaipublic.blob.core.windows.net/gpt-2/models/774M/hparams.json",
+                     "https://huggingface.co/openai-community/gpt2-xl/resolve/main/config.json"]
+
+
+def test_server_that_is_not_there_and_an_address_that_is_none_are_one_line(mirror, tmp_path):
+    mirror.__exit__()
+    assert "no more comes after 5 attempts" in mistake(fetch.fetch, mirror.url + "/x", str(tmp_path / "x"))
+    assert "is no address" in mistake(fetch.fetch, "somewhere/x", str(tmp_path / "x"))
+    mirror.__enter__()
+
+
+def test_encoder_needs_no_network_and_the_command_runs_both_ways(tmp_path):
+    for number, start in enumerate((["tools/download_model.py"], ["-m", "tools.download_model"])):
+        folder = tmp_path / str(number)
+        result = subprocess.run([sys.executable, *start, "encoder", "--output_dir", str(folder)], cwd=ROOT, text=True,
+                                capture_output=True, env={**os.environ, "https_proxy": "http://127.0.0.1:9"})
+        assert result.returncode == 0 and result.stderr == "", result.stderr
+        assert content(folder) == bpe.read_files()
+        assert bpe.load().fingerprint in result.stdout
