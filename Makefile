@@ -1,8 +1,9 @@
 # Set-up, the quick start and the checks.  `make quickstart` and `make test` need Python 3.9 to 3.11 and nothing else.
 VENV ?= .venv
 PYTHON := $(VENV)/bin/python
-READY := $(VENV)/.ready-$(shell cat requirements.txt requirements-ray.txt requirements-dev.txt | cksum | cut -d' ' -f1)
+READY := $(VENV)/.ready-$(shell cat requirements.txt requirements-data.txt requirements-ray.txt requirements-dev.txt | cksum | cut -d' ' -f1)
 READY_TO_RUN := $(VENV)/.runs-$(shell cksum < requirements.txt | cut -d' ' -f1)
+READY_FOR_PAGES := $(VENV)/.pages-$(shell cat requirements.txt requirements-data.txt | cksum | cut -d' ' -f1)
 QUICK := data/quickstart
 
 .PHONY: setup quickstart corpus test test-slow bench lint clean
@@ -13,7 +14,11 @@ $(READY_TO_RUN): requirements.txt
 	@VENV=$(VENV) sh tools/setup.sh requirements.txt
 	@touch $@
 
-$(READY): requirements.txt requirements-ray.txt requirements-dev.txt $(READY_TO_RUN)
+$(READY_FOR_PAGES): requirements.txt requirements-data.txt $(READY_TO_RUN)
+	@VENV=$(VENV) sh tools/setup.sh requirements-data.txt
+	@touch $@
+
+$(READY): requirements.txt requirements-data.txt requirements-ray.txt requirements-dev.txt $(READY_TO_RUN)
 	@VENV=$(VENV) sh tools/setup.sh requirements-dev.txt
 	@touch $@
 
@@ -32,7 +37,7 @@ quickstart: $(READY_TO_RUN)
 	    --temperature 0.8 --seed 1
 
 # From lists of URLs to verified shards; OPTIONS are those of datasets/make_corpus.py.
-corpus: $(READY_TO_RUN)
+corpus: $(READY_FOR_PAGES)
 	@test -n "$(URLS)" && test -n "$(OUT)" || { \
 	    echo 'error: say from where and to where: make corpus URLS=urls.txt OUT=data/mine [OPTIONS="--name mine"]' >&2; exit 2; }
 	@$(PYTHON) datasets/make_corpus.py --urls $(URLS) --output_dir "$(OUT)" $(OPTIONS)

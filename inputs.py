@@ -18,17 +18,18 @@ import numpy as np
 import tensorflow as tf
 
 from configs.errors import UserError
-from datasets import window_order as order
+from datasets import window_order
 
 # What waits to be drawn, of all parts of a mixture together and twice (_in_turn): 35 MB of records, 67 MB of windows.
 # A whole block, so that the first batch takes the same time wherever in its block a run goes on.
-SHUFFLED_TOKENS = order.BLOCK_TOKENS
+SHUFFLED_TOKENS = window_order.BLOCK_TOKENS
 DOCUMENTS_AT_ONCE, TOKENS_AT_ONCE = 256, 1 << 19  # that are parsed in one call: whichever is reached first
 PARSERS = 4  # calls at the same time
 IGNORED = -1  # label that does not count: models.lm_head.IGNORED
 PREFETCHED_BATCHES = 4
 PREFETCHED_WINDOWS = 256  # handing them from thread to thread one by one would take most of the pipeline's time
 LONGEST_SCHEDULE = 20000  # rows
+PLACE_BITS = 31  # of a mark: the place of the record in its block; the bits above are the seed of the block's shuffles
 
 
 def _tokens_of(serialized, eot):
@@ -90,7 +91,7 @@ def block_records(part, blocks, row, parts):
 
 def _facts(blocks, row):
     """The order.Block of a row, int64 [] each."""
-    return order.Block(*tf.unstack(tf.constant(blocks, tf.int64)[row[0]]))
+    return window_order.Block(*tf.unstack(tf.constant(blocks, tf.int64)[row[0]]))
 
 
 def part_windows(part, config, read, *, parts, start, stop):
@@ -100,8 +101,8 @@ def part_windows(part, config, read, *, parts, start, stop):
     token of a record and one for its end.  The windows are the same whatever these values are (`seed_shuffles` once
     for the graph).  What does not fill a window at the end of a block is dropped.
     """
-    blocks = order.cut_blocks(part.shards, config.n_ctx)
-    rows = order.schedule(blocks, config.seed, start, stop)
+    blocks = window_order.cut_blocks(part.shards, config.n_ctx)
+    rows = window_order.schedule(blocks, config.seed, start, stop)
     most = max(1, SHUFFLED_TOKENS // parts // config.n_ctx)
 
     def one_block(row):
@@ -132,10 +133,10 @@ def _training_windows(found, config, eot, start, stop):
     """Dataset of windows [start, stop) (and maybe more) of the whole mixture."""
     if len(found.parts) == 1:
         return part_windows(found.parts[0], config, _reader(found.parts[0], eot), parts=1, start=start, stop=stop)
-    ranges = order.part_ranges(config, found, start, stop)
+    ranges = window_order.part_ranges(config, found, start, stop)
     parts = [part_windows(part, config, _reader(part, eot), parts=len(found.parts), start=first, stop=last + 1)
              for part, (first, last) in zip(found.parts, ranges)]
-    choices = tf.data.Dataset.from_tensor_slices(order.mixture_turns(config, found, start, stop))
+    choices = tf.data.Dataset.from_tensor_slices(window_order.mixture_turns(config, found, start, stop))
     return tf.data.Dataset.choose_from_datasets(parts, choices, stop_on_empty_dataset=True)
 
 
@@ -156,7 +157,7 @@ def make_train_input_fn(config, found, eot, *, start_step, stop_step):
     Raises UserError where a part of the corpus does not hold one window.
     """
     for part in found.parts:
-        if not order.cut_blocks(part.shards, config.n_ctx):
+        if not window_order.cut_blocks(part.shards, config.n_ctx):
             raise UserError(f"the {part.tokens} tokens in {part.shards[0].path} do not fill one window of n_ctx + 1 ="
                             f' {config.n_ctx + 1}; add text or lower "n_ctx"')
 
@@ -201,8 +202,8 @@ def _host(params, context):
 
 def longest_chunk(config, found):
     """Steps whose schedule stays small enough to be worked out at once: a tiny corpus has many epochs in few steps."""
-    rows = max(len(order.cut_blocks(part.shards, config.n_ctx)) / order.windows_an_epoch(part, config.n_ctx)
-               for part in found.parts)  # a window
+    rows = max(len(window_order.cut_blocks(part.shards, config.n_ctx))
+               / window_order.windows_an_epoch(part, config.n_ctx) for part in found.parts)  # a window
     return max(1, int(LONGEST_SCHEDULE / (rows * config.train_batch_size)))
 
 
@@ -236,3 +237,59 @@ def make_eval_input_fn(config, found, eot):
         batches = windows.concatenate(filler).batch(params["batch_size"], drop_remainder=True)
         return _ready(batches.map(examples))
     return input_fn
+
+
+# Which documents stand in the batch of a step, found by going through the same data in the same order once more.
+
+def documents_of(config, found, step):
+    """The `hash`es (str) of the documents in the global batch of update number `step` (from 1 on), sorted.
+
+    `found` is the corpus.Corpus that is trained on.  Reads at most one block of files twice for each of its parts.
+    """
+    start, stop = (step - 1) * config.train_batch_size, step * config.train_batch_size
+    ranges = window_order.part_ranges(config, found, start, stop)
+    return sorted({name for part, (first, last) in zip(found.parts, ranges) if first < last
+                   for name in _part_documents(part, config, len(ranges), first, last)})
+
+
+def _part_documents(part, config, parts, first, last):
+    """Yields the hashes of the documents in windows [first, last) of a part, one of `parts`."""
+    blocks = window_order.cut_blocks(part.shards, config.n_ctx)
+    with tf.Graph().as_default():
+        seed_shuffles(config)
+        windows = part_windows(part, config, _marks(part), parts=parts, start=first, stop=last)
+        marks = np.unique(np.concatenate(_elements(windows.take(last - first))))
+    for row in window_order.schedule(blocks, config.seed, first, last):
+        places = marks[marks >> PLACE_BITS == row[1]] & (1 << PLACE_BITS) - 1
+        with tf.Graph().as_default():
+            seed_shuffles(config)
+            records = block_records(part, blocks, tf.constant(row), parts).enumerate()
+            chosen = records.filter(lambda place, _, places=places: tf.reduce_any(tf.equal(place, places)))
+            for name in _elements(chosen.map(lambda _, record: _hash(record))):
+                yield name.decode("utf-8", "replace")
+
+
+def _marks(part):
+    """For part_windows: instead of each token its document's mark, int64."""
+    def read(records, row):
+        def repeat(places, serialized):
+            texts = tf.io.parse_example(serialized, {"text": tf.io.RaggedFeature(tf.int64)})["text"]
+            return tf.repeat(tf.bitwise.left_shift(row[1], PLACE_BITS) + places, texts.row_lengths() + 1)
+        return records.enumerate().batch(documents_at_once(part)).map(repeat)
+    return read
+
+
+def _hash(record):
+    return tf.io.parse_single_example(record, {"hash": tf.io.FixedLenFeature([], tf.string, "")})["hash"]
+
+
+def _elements(dataset):
+    """All elements, as NumPy values."""
+    following = tf.compat.v1.data.make_one_shot_iterator(dataset).get_next()
+    found = []
+    with tf.compat.v1.Session() as session:
+        while True:
+            try:
+                found.append(session.run(following))
+            except tf.errors.OutOfRangeError:
+                return found

@@ -5,12 +5,11 @@
 """
 import sys
 
-from configs import errors, resume, schema, storage, tpu_names
+from configs import commands, errors, resume, schema, storage, tpu_names
 from configs.errors import UserError
-from datasets import shard_sets as corpus
+from datasets import shard_sets
 from encoder import bpe, prompts
-from models.run import devices as strategies
-from models.run import plan
+from models.run import devices, plan
 
 
 def parse_arguments(argv):
@@ -21,7 +20,7 @@ def parse_arguments(argv):
                         " config's tpu_project, $GOOGLE_CLOUD_PROJECT, that of this VM)")
     parser.add_argument("--tpu_zone", metavar="ZONE", help="zone of the TPU (default: the config's tpu_zone,"
                         " $CLOUDSDK_COMPUTE_ZONE, that of this VM)")
-    parser.add_argument("--strategy", choices=strategies.CHOICES, help="train on all GPUs of this machine (mirrored),"
+    parser.add_argument("--strategy", choices=devices.CHOICES, help="train on all GPUs of this machine (mirrored),"
                         " or of the hosts in TF_CONFIG (multi_worker); without it, on all that there are")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
                         help="override a key of the config for this run (JSON value); may be repeated")
@@ -94,8 +93,8 @@ def main(argv=None):
         texts = prompts.read(args.predict_file, given) if args.predict_text is None \
             else [prompts.make(args.predict_text, given)]
         # Here and not above: TensorFlow takes seconds, which --plan and a mistake need not cost.
-        from models.run import predict as generation
-        return generation.predict(config, encoder, texts, args)
+        from models.run import predict
+        return predict.predict(config, encoder, texts, args)
     if args.interactive:
         from models.run import interactive
         return interactive.run(config, encoder, given, args)
@@ -115,9 +114,9 @@ def _note(line):
 
 
 def _check_tpu_paths(config, args):
-    predict = args.predict_text is not None or args.predict_file is not None
-    tpu_names.check_paths(config, args.tpu, train=not predict and not args.eval,
-                          evaluate=args.eval or not predict and config.eval_steps != 0)
+    generates = args.predict_text is not None or args.predict_file is not None
+    tpu_names.check_paths(config, args.tpu, train=not generates and not args.eval,
+                          evaluate=args.eval or not generates and config.eval_steps != 0)
 
 
 def _run_problems(config, args):
@@ -153,13 +152,13 @@ def _found(config, encoder):
     """What --plan shows of the data, or what is wrong with it."""
     def look(split):
         try:
-            found = corpus.find(config, split, cache=False)
-            corpus.check(found, config, encoder)
+            found = shard_sets.find(config, split, cache=False)
+            shard_sets.check(found, config, encoder)
         except UserError as error:
             return str(error)
         return found
-    return plan.Data(look(corpus.TRAIN), look(corpus.EVAL) if config.eval_steps else '"eval_steps" is 0')
+    return plan.Data(look(shard_sets.TRAIN), look(shard_sets.EVAL) if config.eval_steps else '"eval_steps" is 0')
 
 
 if __name__ == "__main__":
-    errors.run_command(main)
+    commands.run(main)

@@ -20,7 +20,7 @@ import subprocess
 import sysconfig
 import time
 
-from configs import errors, reading, storage
+from configs import commands, errors, reading, storage
 from configs.errors import UserError
 from datasets import create_tfrecords, documents, manifest
 from encoder import train as encoder_train
@@ -240,4 +240,4 @@ def table(results):
 
 
 if __name__ == "__main__":
-    errors.run_command(main)
+    commands.run(main)

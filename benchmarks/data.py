@@ -23,11 +23,9 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.machine import processor, resident
-from configs import errors, schema
+from configs import commands, errors, schema
 from configs.errors import UserError
-from datasets import create_tfrecords, manifest, records
-from datasets import shard_sets as corpus
-from datasets import window_order as order
+from datasets import create_tfrecords, manifest, records, shard_sets, window_order
 from datasets.jobs import workers
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -50,7 +48,7 @@ def main(argv=None):
         print(json.dumps(memory(config)))
         return 0
     make_corpus(args.output_dir, args.gigabytes, args.files_per, config.n_vocab)
-    found = corpus.find(config, corpus.TRAIN)
+    found = shard_sets.find(config, shard_sets.TRAIN)
     shards = found.parts[0].shards
     print(f"{workers.cores()} cores of {processor()}, load {os.getloadavg()[0]:.1f}, Python "
           f"{platform.python_version()}, TensorFlow {version('tensorflow')}; {found.tokens:,} tokens in {len(shards)} "
@@ -105,7 +103,7 @@ def throughput(config, found, rounds, shards):
     """Tokens a second of the pipeline and of the bare loop over the same first shards, in turn."""
     part, = found.parts
     found = found._replace(parts=(part._replace(shards=part.shards[:shards]),))
-    steps = order.windows_an_epoch(found.parts[0], config.n_ctx) // config.train_batch_size
+    steps = window_order.windows_an_epoch(found.parts[0], config.n_ctx) // config.train_batch_size
     if not steps:
         raise UserError(f'"train_batch_size" {config.train_batch_size} is more than --shards {shards} hold; raise it')
 
@@ -136,8 +134,8 @@ def throughput(config, found, rounds, shards):
 
 def memory(config):
     """Megabytes in this process, which has done nothing else, of reading the whole corpus once."""
-    found = corpus.find(config, corpus.TRAIN)
-    steps = order.windows_an_epoch(found.parts[0], config.n_ctx) // config.train_batch_size
+    found = shard_sets.find(config, shard_sets.TRAIN)
+    steps = window_order.windows_an_epoch(found.parts[0], config.n_ctx) // config.train_batch_size
     _read_all(lambda: _empty_dataset(), len, None)
     before = resident("VmRSS") / MEGABYTE
     tokens, _, _ = _read_all(_input(config, found, 0, steps), lambda batch: batch[0].size, steps)
@@ -156,7 +154,7 @@ def _memory_of_a_new_process(argv):
 
 def seeking(config, found, rounds):
     """Seconds from building the pipeline to its first batch, at several places of an epoch, in turn."""
-    windows = order.windows_an_epoch(found.parts[0], config.n_ctx)
+    windows = window_order.windows_an_epoch(found.parts[0], config.n_ctx)
     starts = {place: windows * place // 100 // config.train_batch_size for place in PLACES}
     seconds = {place: [] for place in PLACES}
     for number in range(rounds + 1):
@@ -166,8 +164,8 @@ def seeking(config, found, rounds):
             if number:
                 seconds[place].append(time.monotonic() - begun)
     medians = {place: statistics.median(times) for place, times in seconds.items()}
-    blocks = order.cut_blocks(found.parts[0].shards, config.n_ctx)
-    spans = {place: len(order.schedule(blocks, config.seed, start * config.train_batch_size,
+    blocks = window_order.cut_blocks(found.parts[0].shards, config.n_ctx)
+    spans = {place: len(window_order.schedule(blocks, config.seed, start * config.train_batch_size,
                                        (start + 1) * config.train_batch_size)) for place, start in starts.items()}
     for place, times in seconds.items():
         print(f"start at {place:2} % of an epoch, step {starts[place]:,}: first batch after {medians[place]:.2f} s "
@@ -243,4 +241,4 @@ def _arguments(argv):
 
 
 if __name__ == "__main__":
-    errors.run_command(main)
+    commands.run(main)

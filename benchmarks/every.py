@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import time
 
-from configs import errors
+from configs import commands, errors
 from configs.errors import UserError
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -105,4 +105,4 @@ def _arguments(argv):
 
 
 if __name__ == "__main__":
-    errors.run_command(main)
+    commands.run(main)

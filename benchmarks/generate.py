@@ -27,7 +27,7 @@ import numpy as np
 
 from benchmarks import turns
 from benchmarks.machine import processor, read_bandwidth, resident
-from configs import errors, schema, storage
+from configs import commands, errors, schema, storage
 from configs.errors import UserError
 from datasets.jobs import workers
 from models import weights as weight_format
@@ -182,10 +182,9 @@ def _turns(side):
 
 def _our_turns(args, precision):
     """Yields ({"first", "all", "cpu"}: seconds, tokens) of each turn."""
-    from encoder import bpe, prompts
-    from encoder import stop_texts as stopping
+    from encoder import bpe, prompts, stop_texts
     from models.run import estimator as estimators
-    from models.run import predict as generation
+    from models.run import predict
     estimators.quiet()
     batch, = args.batch
     config = _config(args, args.output_dir, precision=precision, predict_batch_size=batch)
@@ -194,11 +193,11 @@ def _our_turns(args, precision):
     rows = []
     for length in [1, args.length] * (args.rounds + 1):
         prompt = prompts.make("", {**given, "length": length})
-        rows += [generation.Row(prompt, tokens.tolist(), number)
+        rows += [predict.Row(prompt, tokens.tolist(), number)
                  for number, tokens in enumerate(prompts_of(args, config.n_vocab, batch))]
-    limits, _ = generation.limits_of(config, encoder, sorted({row.prompt for row in rows}))
-    input_fn = generation._input_fn(rows, {(): stopping.NEVER}, encoder.eot)
-    drawn = generation.draw(config, None, None, input_fn, limits)
+    limits, _ = predict.limits_of(config, encoder, sorted({row.prompt for row in rows}))
+    input_fn = predict._input_fn(rows, {(): stop_texts.NEVER}, encoder.eot)
+    drawn = predict.draw(config, None, None, input_fn, limits)
 
     def run(length):
         begun = _clocks()
@@ -207,7 +206,7 @@ def _our_turns(args, precision):
         if any(sample["count"] != length for sample in samples):
             raise UserError("a sample ended before its length; give another --seed")
         return seconds, [sample["tokens"].tolist() for sample in samples]
-    with generation.threads_for(config, batch, args.prompt, args.length):
+    with predict.threads_for(config, batch, args.prompt, args.length):
         while True:
             (first, _), _ = run(1)
             (seconds, cpu), tokens = run(args.length)
@@ -275,4 +274,4 @@ def _arguments(argv):
 
 
 if __name__ == "__main__":
-    errors.run_command(main)
+    commands.run(main)

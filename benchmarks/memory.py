@@ -19,7 +19,7 @@ from importlib.metadata import version
 
 import numpy as np
 
-from configs import errors, schema
+from configs import commands, errors, schema
 from datasets import records
 from models.run import plan
 
@@ -105,4 +105,4 @@ def _arguments(argv):
 
 
 if __name__ == "__main__":
-    errors.run_command(main)
+    commands.run(main)

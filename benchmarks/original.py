@@ -16,8 +16,7 @@ import tensorflow as tf
 
 import inputs
 from configs.errors import UserError
-from datasets import records
-from datasets import window_order as order
+from datasets import records, window_order
 from models import gpt2, optimizers, weights
 from models.cpu import block as layers
 from models.cpu import loss as lm_head
@@ -128,14 +127,14 @@ def stitched_windows(documents, eot, n_ctx, seed, start, stop):
     for number in range(start, stop):
         turn, group = divmod(number, groups)
         if number == start or not group:
-            shuffled = np.random.RandomState(order.stable_seed(seed, turn)).permutation(len(documents))
+            shuffled = np.random.RandomState(window_order.stable_seed(seed, turn)).permutation(len(documents))
         text = [piece for i in shuffled[group * STITCH:(group + 1) * STITCH] for piece in (documents[i], [eot])]
         text = np.concatenate(text[:-1])
         places = len(text) - (n_ctx + 1)  # the last one is never drawn, as there
         if places < 1:
             raise UserError(f"{STITCH} documents of {len(text)} tokens in all are shorter than a window of"
                             f" {n_ctx + 1}; give longer ones or lower n_ctx")
-        place = np.random.RandomState(order.stable_seed(seed, turn, 1 + group)).randint(places)
+        place = np.random.RandomState(window_order.stable_seed(seed, turn, 1 + group)).randint(places)
         windows[number - start] = text[place:place + n_ctx + 1]
     return windows
 

@@ -27,12 +27,11 @@ from resiliparse.extract import html2text
 
 from benchmarks import straightforward
 from benchmarks.machine import processor
-from configs import errors
+from configs import commands, errors
 from configs.errors import UserError
 from datasets import building, documents, records
 from datasets.jobs import workers
-from datasets.pages import extractors
-from datasets.pages import killable as guarded
+from datasets.pages import extractors, killable
 from encoder import bpe
 
 INSTALLED = [sysconfig.get_paths()["stdlib"], sysconfig.get_paths()["purelib"], "/usr/share/doc"]
@@ -186,7 +185,7 @@ def pages(args, folder):
 def _guarded(found, kept):
     options = extractors.Options(("trafilatura",), 1, None)
     tasks = itertools.chain([(-1, found[0])], enumerate(found))  # after the first the process has started
-    results = guarded.results(tasks, extractors.make, options, 1, PAGE_SECONDS)
+    results = killable.results(tasks, extractors.make, options, 1, PAGE_SECONDS)
     next(results)
     child, = multiprocessing.active_children()
     wall, cpu = time.monotonic(), time.process_time() + _cpu_of(child.pid)
@@ -260,4 +259,4 @@ def checked(parser, argv):
 
 
 if __name__ == "__main__":
-    errors.run_command(main)
+    commands.run(main)

@@ -22,7 +22,7 @@ from importlib.metadata import version
 
 from benchmarks import data, products, train, turns
 from benchmarks.machine import processor
-from configs import errors, storage
+from configs import commands, errors, storage
 from configs.errors import UserError
 from datasets.jobs import workers
 
@@ -176,4 +176,4 @@ def _arguments(argv):
 
 
 if __name__ == "__main__":
-    errors.run_command(main)
+    commands.run(main)

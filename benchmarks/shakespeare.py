@@ -20,7 +20,7 @@ import statistics
 import subprocess
 from importlib.metadata import version
 
-from configs import errors, schema, storage
+from configs import commands, errors, schema, storage
 from configs.errors import UserError
 from datasets import create_tfrecords
 from datasets.jobs import workers
@@ -139,4 +139,4 @@ def _arguments(argv):
 
 
 if __name__ == "__main__":
-    errors.run_command(main)
+    commands.run(main)

@@ -25,7 +25,7 @@ from importlib.metadata import version
 
 from benchmarks import data
 from benchmarks.machine import processor, resident
-from configs import errors
+from configs import commands, errors
 from configs.errors import UserError
 from datasets.jobs import workers
 
@@ -138,4 +138,4 @@ def _arguments(argv):
 
 
 if __name__ == "__main__":
-    errors.run_command(main)
+    commands.run(main)

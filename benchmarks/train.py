@@ -32,7 +32,7 @@ from typing import NamedTuple
 
 from benchmarks import data, generate, products, trainers, turns
 from benchmarks.machine import processor, read_bandwidth
-from configs import errors, schema, storage
+from configs import commands, errors, schema, storage
 from configs.errors import UserError
 from datasets.jobs import workers
 from models import weights as weight_format
@@ -310,4 +310,4 @@ def arguments(argv):
 
 
 if __name__ == "__main__":
-    errors.run_command(main)
+    commands.run(main)

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks import products
 from benchmarks.machine import forget_peak, resident
-from datasets import shard_sets as corpus
+from datasets import shard_sets
 
 LOSSES = 8  # of the first steps, that are kept to be compared
 WARM_UP = 2  # turns: the first is the first step, which also builds
@@ -71,10 +71,10 @@ def _ours(stretches, config, device, *, xla):
     import tensorflow.compat.v1 as tf
 
     import inputs
-    from datasets import window_order as order
-    from models import metrics as scalars
+    from datasets import window_order
+    from models import metrics
     from models.run import estimator as estimators
-    from models.run import hooks as session_hooks
+    from models.run import hooks
     estimators.quiet()
     products.needed(tf.config.list_physical_devices("GPU"), "TensorFlow", device)
     if xla:
@@ -82,20 +82,20 @@ def _ours(stretches, config, device, *, xla):
 
     class InTurns(tf.train.SessionRunHook):
         def before_run(self, run_context):
-            return tf.train.SessionRunArgs(scalars.collected()["loss"])
+            return tf.train.SessionRunArgs(metrics.collected()["loss"])
 
         def after_run(self, run_context, run_values):
             stretches.step(float(run_values.results))
-    found = corpus.find(config, corpus.TRAIN)
-    progress = session_hooks.Progress(
+    found = shard_sets.find(config, shard_sets.TRAIN)
+    progress = hooks.Progress(
         config.model_dir, max_steps=config.max_steps, tokens=config.train_batch_size * config.n_ctx,
-        seen=lambda step: order.seen(config, found, step), dropped=order.dropped(config, found),
-        watch=session_hooks.SpikeWatch(), say=lambda line: None)
+        seen=lambda step: window_order.seen(config, found, step), dropped=window_order.dropped(config, found),
+        watch=hooks.SpikeWatch(), say=lambda line: None)
     chunk = min(config.max_steps, inputs.longest_chunk(config, found))
     input_fn = inputs.make_train_input_fn(config, found, config.n_vocab - 1, start_step=0, stop_step=chunk)
     estimator = estimators.build_estimator(config)
-    estimator.train(input_fn, max_steps=chunk, hooks=[session_hooks.Saver(estimator), progress,
-                                                      session_hooks.StopOnSignal(), InTurns()])
+    estimator.train(input_fn, max_steps=chunk, hooks=[hooks.Saver(estimator), progress,
+                                                      hooks.StopOnSignal(), InTurns()])
 
 
 def _cluster_by_xla(tf, estimators):
@@ -156,7 +156,7 @@ def save_batches(config, folder, count):
     import tensorflow.compat.v1 as tf
 
     import inputs
-    found = corpus.find(config, corpus.TRAIN)
+    found = shard_sets.find(config, shard_sets.TRAIN)
     input_fn = inputs.make_train_input_fn(config, found, config.n_vocab - 1, start_step=0, stop_step=count)
     with tf.Graph().as_default(), tf.Session() as session:
         tokens, labels = tf.data.make_one_shot_iterator(input_fn({"batch_size": config.train_batch_size})).get_next()

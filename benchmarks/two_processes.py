@@ -21,7 +21,7 @@ import tempfile
 import time
 
 from benchmarks import preparation
-from configs import errors
+from configs import commands, errors
 from configs.errors import UserError
 from datasets.pages import archives
 
@@ -133,4 +133,4 @@ def _arguments(argv):
 
 
 if __name__ == "__main__":
-    errors.run_command(main)
+    commands.run(main)

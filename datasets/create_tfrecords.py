@@ -21,7 +21,7 @@ from importlib.metadata import version
 import numpy as np
 from tqdm import tqdm
 
-from configs import errors, reading, storage
+from configs import commands, errors, reading, storage
 from configs.errors import UserError
 from datasets import building, documents, manifest, packed, publishing
 from datasets.duplicates import drop_list
@@ -235,4 +235,4 @@ def _check(args):
 
 
 if __name__ == "__main__":
-    errors.run_command(main)
+    commands.run(main)

@@ -19,7 +19,7 @@ import unicodedata
 import numpy as np
 from tqdm import tqdm
 
-from configs import errors, reading, storage
+from configs import commands, errors, reading, storage
 from configs.errors import UserError
 from datasets import documents, packed
 from datasets.duplicates import clusters, drop_list, minhash, signing
@@ -254,4 +254,4 @@ def _check(args):
 
 
 if __name__ == "__main__":
-    errors.run_command(main)
+    commands.run(main)

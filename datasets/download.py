@@ -23,7 +23,7 @@ from concurrent import futures
 
 from tqdm import tqdm
 
-from configs import errors, storage
+from configs import commands, errors, storage
 from configs.errors import UserError
 from datasets.crawl import fetching, url_lists
 from datasets.pages import archives
@@ -305,4 +305,4 @@ def _check(args):
 
 
 if __name__ == "__main__":
-    errors.run_command(main)
+    commands.run(main)

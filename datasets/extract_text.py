@@ -10,7 +10,7 @@ import sys
 if __name__ == "__main__":  # run as a file: imports start at the repository
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-from configs import errors
+from configs import commands, errors
 from datasets.pages import extraction
 
 
@@ -29,4 +29,4 @@ def _arguments(argv):
 
 
 if __name__ == "__main__":
-    errors.run_command(main)
+    commands.run(main)

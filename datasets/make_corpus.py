@@ -20,7 +20,7 @@ import shlex
 import time
 from typing import NamedTuple
 
-from configs import errors, reading, storage
+from configs import commands, errors, reading, storage
 from configs.errors import UserError
 from datasets import manifest
 from datasets.jobs import workers
@@ -215,4 +215,4 @@ def _arguments(argv):
 
 
 if __name__ == "__main__":
-    errors.run_command(main)
+    commands.run(main)

@@ -12,7 +12,7 @@ if __name__ == "__main__":  # run as a file: imports start at the repository
 import glob
 import re
 
-from configs import errors
+from configs import commands, errors
 from configs.errors import UserError
 from datasets.pages import extraction
 
@@ -50,4 +50,4 @@ def arguments(argv=None):
 
 
 if __name__ == "__main__":
-    errors.run_command(main)
+    commands.run(main)

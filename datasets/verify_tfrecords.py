@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from configs import errors, storage
+from configs import commands, errors, storage
 from configs.errors import UserError
 from datasets import integrity, manifest
 from datasets.jobs import workers
@@ -189,4 +189,4 @@ def arguments(argv=None):
 
 
 if __name__ == "__main__":
-    errors.run_command(main)
+    commands.run(main)

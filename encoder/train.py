@@ -17,7 +17,7 @@ from importlib.metadata import version
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from tqdm import tqdm
 
-from configs import errors, reading, storage
+from configs import commands, errors, reading, storage
 from configs.errors import UserError
 from datasets import cleaning, documents
 from encoder import bpe
@@ -112,4 +112,4 @@ def _arguments(argv):
 
 
 if __name__ == "__main__":
-    errors.run_command(main)
+    commands.run(main)

@@ -10,8 +10,7 @@ import functools
 import tensorflow.compat.v1 as tf
 from tensorflow.compiler.tf2xla.python import xla
 
-from models import metrics as scalars
-from models import optimizers, sampling
+from models import metrics, optimizers, sampling
 from models import weights as weight_format
 from models.cpu import attention
 from models.cpu import block as layers
@@ -259,7 +258,7 @@ def _train_spec(variables, tokens, labels, config, *, use_tpu):
 
     slices = micro_batches(config, rows)
     loss, gradients = optimizers.gradients(loss_fn, variables, (tokens, labels), slices)
-    wishes = [scalars.stop_wish()] if tf.distribute.get_strategy().num_replicas_in_sync > 1 else []
+    wishes = [metrics.stop_wish()] if tf.distribute.get_strategy().num_replicas_in_sync > 1 else []
     loss, *gradients = optimizers.mean_over_replicas([loss, *gradients, *wishes], use_tpu=use_tpu)
     agreed = [gradients.pop() for _ in wishes]
     loss = tf.debugging.check_numerics(loss, "loss")  # before the update, so that it does not spoil the weights
@@ -269,9 +268,9 @@ def _train_spec(variables, tokens, labels, config, *, use_tpu):
     shown = dict(shown, loss=loss)
     host_call = None
     if use_tpu:
-        host_call = scalars.host_call(step_before, shown, config.model_dir)
+        host_call = metrics.host_call(step_before, shown, config.model_dir)
     else:
-        scalars.collect(shown, agreed)
+        metrics.collect(shown, agreed)
     return tf.estimator.tpu.TPUEstimatorSpec(tf.estimator.ModeKeys.TRAIN, loss=loss, train_op=train_op,
                                              host_call=host_call)
 
@@ -280,13 +279,13 @@ def _eval_spec(variables, tokens, labels, config):
     losses = token_losses(cast_weights(variables, config), tokens, labels, config)
     counts = tf.cast(tf.not_equal(labels, lm_head.IGNORED), tf.float32)
 
-    def metrics(losses, counts):
-        mean, update = scalars.exact_mean(losses, counts)
+    def measure(losses, counts):
+        mean, update = metrics.exact_mean(losses, counts)
         # exp of the mean over all tokens, not the mean of the batches' exp
         return {"token_loss": (mean, update), "perplexity": (tf.exp(mean), update)}
     loss = tf.reduce_sum(losses) / tf.maximum(tf.reduce_sum(counts), 1.0)
     return tf.estimator.tpu.TPUEstimatorSpec(tf.estimator.ModeKeys.EVAL, loss=loss,
-                                             eval_metrics=(metrics, [losses, counts]))
+                                             eval_metrics=(measure, [losses, counts]))
 
 
 def _predict_spec(variables, features, config, limits, *, use_tpu):

@@ -6,12 +6,9 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import inputs
-import ledger
 from configs import schema
 from configs.errors import UserError
-from datasets import manifest
-from datasets import shard_sets as corpus
-from datasets import window_order as order
+from datasets import manifest, shard_sets, window_order
 from models.cpu import loss as lm_head
 from tests.helpers import graphs
 
@@ -46,7 +43,7 @@ def config_for(folder, **changes):
 
 def batches(config, start, stop):
     """[(tokens, labels)] of the steps [start, stop), NumPy [B, T] each."""
-    found = corpus.find(config, corpus.TRAIN)
+    found = shard_sets.find(config, shard_sets.TRAIN)
     return run(inputs.make_train_input_fn(config, found, EOT, start_step=start, stop_step=stop),
                config.train_batch_size, stop - start)
 
@@ -75,12 +72,12 @@ def flat(found):
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks of a few files instead of 16 million tokens."""
-    monkeypatch.setattr(order, "BLOCK_TOKENS", 120)
+    monkeypatch.setattr(window_order, "BLOCK_TOKENS", 120)
 
 
 def windows_an_epoch(config):
-    part, = corpus.find(config, corpus.TRAIN).parts
-    return order.windows_an_epoch(part, config.n_ctx)
+    part, = shard_sets.find(config, shard_sets.TRAIN).parts
+    return window_order.windows_an_epoch(part, config.n_ctx)
 
 
 @pytest.mark.parametrize("epochs", [1, 3])
@@ -88,8 +85,8 @@ def test_every_token_is_a_target_once_an_epoch_but_for_less_than_a_window_a_bloc
     documents = write_shards(tmp_path, "a", [7, 4, 9, 8, 3, 12])
     config = config_for(tmp_path, train_batch_size=1)
     windows = windows_an_epoch(config)
-    part, = corpus.find(config, corpus.TRAIN).parts
-    blocks = order.cut_blocks(part.shards, N_CTX)
+    part, = shard_sets.find(config, shard_sets.TRAIN).parts
+    blocks = window_order.cut_blocks(part.shards, N_CTX)
     assert len(blocks) > 1
     found = batches(config, 0, epochs * windows)
     counts = collections.Counter(int(label) for _, labels in found for label in labels[0])
@@ -140,7 +137,7 @@ def test_shard_larger_than_what_may_wait_is_shuffled_piecemeal_and_goes_on_from_
 
 def test_long_documents_are_parsed_few_at_a_time(tmp_path):
     write_shards(tmp_path, "a", [3], length=100)
-    part, = corpus.find(config_for(tmp_path), corpus.TRAIN).parts
+    part, = shard_sets.find(config_for(tmp_path), shard_sets.TRAIN).parts
     assert inputs.documents_at_once(part) == inputs.DOCUMENTS_AT_ONCE
     shard, = part.shards
     longer = part._replace(shards=(shard._replace(tokens=3 * inputs.TOKENS_AT_ONCE // 7),))
@@ -192,20 +189,20 @@ def mixture(folder, **changes):
 
 
 def test_mixture_has_its_shares_and_goes_on_from_any_step(tmp_path, monkeypatch):
-    monkeypatch.setattr(order, "MIXTURE_PERIOD", 20)
+    monkeypatch.setattr(window_order, "MIXTURE_PERIOD", 20)
     config = mixture(tmp_path)
     whole = flat(batches(config, 0, 40))
     for start in (1, 6, 7, 13, 39):
         np.testing.assert_array_equal(flat(batches(config, start, 40)), whole[3 * start:])
-    np.testing.assert_array_equal(order.mixture_quota([1, 3]), [5, 15])
-    orders = [order.mixture_order(np.array([5, 15]), config.seed, period) for period in (0, 1)]
+    np.testing.assert_array_equal(window_order.mixture_quota([1, 3]), [5, 15])
+    orders = [window_order.mixture_order(np.array([5, 15]), config.seed, period) for period in (0, 1)]
     assert [sorted(turns) for turns in orders] == [[0] * 5 + [1] * 15] * 2 and not np.array_equal(*orders)
 
 
 @pytest.mark.parametrize("weights", [[1], [0.3, 0.7], [1, 1, 1], [1e-9, 1, 1]])
 def test_quota_of_a_mixture_sums_to_the_period_and_starves_nobody(weights):
-    quota = order.mixture_quota(weights)
-    assert quota.sum() == order.MIXTURE_PERIOD and quota.min() >= 1
+    quota = window_order.mixture_quota(weights)
+    assert quota.sum() == window_order.MIXTURE_PERIOD and quota.min() >= 1
     np.testing.assert_allclose(quota / quota.sum(), np.array(weights) / sum(weights), atol=2e-3)
 
 
@@ -213,7 +210,7 @@ def test_quota_of_a_mixture_sums_to_the_period_and_starves_nobody(weights):
 def test_evaluation_reads_every_target_once_in_order(tmp_path, batch_size):
     documents = write_shards(tmp_path, "a", [3, 8, 2])
     config = config_for(tmp_path, eval_batch_size=batch_size, eval_steps=-1)
-    found = corpus.find(config, corpus.EVAL)
+    found = shard_sets.find(config, shard_sets.EVAL)
     result = run(inputs.make_eval_input_fn(config, found, EOT), batch_size)[:inputs.eval_steps(config, found)]
     text = [token for document in documents for token in document + [EOT]]
     tokens, labels = (np.concatenate([batch[i].reshape(-1) for batch in result]) for i in (0, 1))
@@ -229,14 +226,14 @@ def test_number_of_evaluation_batches_is_at_most_what_there_is(tmp_path):
     windows = -(-(sum(map(len, documents)) + len(documents) - 1) // N_CTX)
     for wanted, expected in [(1, 1), (2, 2), (10**6, -(-windows // 4)), (-1, -(-windows // 4))]:
         config = config_for(tmp_path, eval_steps=wanted)
-        assert inputs.eval_steps(config, corpus.find(config, corpus.EVAL)) == expected
+        assert inputs.eval_steps(config, shard_sets.find(config, shard_sets.EVAL)) == expected
 
 
 def test_corpus_too_small_for_one_window_is_an_error(tmp_path):
     write_shards(tmp_path, "a", [1])
     config = config_for(tmp_path, n_ctx=400)
     with pytest.raises(UserError, match="do not fill one window of n_ctx"):
-        inputs.make_train_input_fn(config, corpus.find(config, corpus.TRAIN), EOT, start_step=0, stop_step=1)
+        inputs.make_train_input_fn(config, shard_sets.find(config, shard_sets.TRAIN), EOT, start_step=0, stop_step=1)
 
 
 def test_negative_token_id_is_found_before_training(tmp_path):
@@ -246,21 +243,21 @@ def test_negative_token_id_is_found_before_training(tmp_path):
         example.features.feature["text"].int64_list.value.extend([3, -1, 4])
         writer.write(example.SerializeToString())
     with pytest.raises(UserError, match="a_0.tfrecords: record 0 at byte 0 holds token id -1"):
-        corpus.find(config_for(tmp_path), corpus.TRAIN)
+        shard_sets.find(config_for(tmp_path), shard_sets.TRAIN)
 
 
 def test_record_of_another_kind_is_named_and_not_a_crash(tmp_path):
     with tf.io.TFRecordWriter(str(tmp_path / "a_0.tfrecords")) as writer:
         writer.write(b"\x08\x05")  # field 1 as a plain number
     with pytest.raises(UserError, match="a_0.tfrecords: record 0 at byte 0"):
-        corpus.find(config_for(tmp_path), corpus.TRAIN)
+        shard_sets.find(config_for(tmp_path), shard_sets.TRAIN)
 
 
 def test_what_two_globs_match_is_read_once_and_data_path_is_no_glob(tmp_path):
     folder = tmp_path / "we[i]rd"
     folder.mkdir()
     write_shards(folder, "a", [2, 3])
-    part, = corpus.find(config_for(folder, train_files=["a_*.tfrecords", "*_1.tfrecords"]), corpus.TRAIN).parts
+    part, = shard_sets.find(config_for(folder, train_files=["a_*.tfrecords", "*_1.tfrecords"]), shard_sets.TRAIN).parts
     assert [shard.path.rsplit("/", 1)[1] for shard in part.shards] == ["a_0.tfrecords", "a_1.tfrecords"]
 
 
@@ -269,13 +266,13 @@ def test_tiny_corpus_is_scheduled_in_chunks(tmp_path, monkeypatch):
     config = config_for(tmp_path)
     windows = windows_an_epoch(config)
     monkeypatch.setattr(inputs, "LONGEST_SCHEDULE", 10)
-    assert inputs.longest_chunk(config, corpus.find(config, corpus.TRAIN)) == 10 * windows // 3
+    assert inputs.longest_chunk(config, shard_sets.find(config, shard_sets.TRAIN)) == 10 * windows // 3
 
 
 def test_no_python_operation_stands_in_the_pipeline(tmp_path):
     config = mixture(tmp_path)
     with graphs.session():
-        found = corpus.find(config, corpus.TRAIN)
+        found = shard_sets.find(config, shard_sets.TRAIN)
         inputs.make_train_input_fn(config, found, EOT, start_step=0, stop_step=9)({"batch_size": 3})
         nodes = graphs.all_nodes(tf.get_default_graph().as_graph_def())
     assert not [node.name for node in nodes if "PyFunc" in node.op]
@@ -288,18 +285,18 @@ def test_shards_of_the_original_are_split_by_its_own_numbers(tmp_path):
     config = config_for(tmp_path, input="openwebtext", train_files=None, eval_files=None)
 
     def numbers(split):
-        return [path.path.rsplit("_", 1)[1] for part in corpus.find(config, split).parts for path in part.shards]
-    assert numbers(corpus.TRAIN) == ["0.tfrecords", "3.tfrecords", "10.tfrecords"]
-    assert numbers(corpus.EVAL) == ["1.tfrecords", "2.tfrecords", "11.tfrecords"]
+        return [path.path.rsplit("_", 1)[1] for part in shard_sets.find(config, split).parts for path in part.shards]
+    assert numbers(shard_sets.TRAIN) == ["0.tfrecords", "3.tfrecords", "10.tfrecords"]
+    assert numbers(shard_sets.EVAL) == ["1.tfrecords", "2.tfrecords", "11.tfrecords"]
     write_shards(tmp_path, "openwebtext-newspaper-eval", [2])
-    assert numbers(corpus.EVAL) == ["0.tfrecords"] and len(numbers(corpus.TRAIN)) == 6
+    assert numbers(shard_sets.EVAL) == ["0.tfrecords"] and len(numbers(shard_sets.TRAIN)) == 6
 
 
 def test_longbiased_takes_three_parts_in_ten_from_all_and_seven_from_the_long(tmp_path):
     write_shards(tmp_path, "openwebtext-newspaper", [4])
     write_shards(tmp_path, "openwebtext-newspaper-long", [4])
     config = config_for(tmp_path, input="openwebtext_longbiased", train_files=None, eval_files=None)
-    parts = corpus.find(config, corpus.TRAIN).parts
+    parts = shard_sets.find(config, shard_sets.TRAIN).parts
     assert [(part.weight, part.shards[0].path.rsplit("/", 1)[1]) for part in parts] == [
         (0.3, "openwebtext-newspaper_0.tfrecords"), (0.7, "openwebtext-newspaper-long_0.tfrecords")]
 
@@ -315,21 +312,21 @@ def test_token_id_beyond_the_vocabulary_is_found_before_training(tmp_path):
     vocabulary.size = 10
     with pytest.raises(UserError, match=r'a_0.tfrecords holds token id %d, but "n_vocab" is %d' % (
             documents[-1][-1], config.n_vocab)):
-        corpus.check(corpus.find(config, corpus.TRAIN), config, vocabulary)
+        shard_sets.check(shard_sets.find(config, shard_sets.TRAIN), config, vocabulary)
 
 
 def test_shards_of_another_vocabulary_are_an_error(tmp_path):
     write_shards(tmp_path, "a", [9])
-    found = corpus.find(config_for(tmp_path), corpus.TRAIN)._replace(vocabulary="theirs")
+    found = shard_sets.find(config_for(tmp_path), shard_sets.TRAIN)._replace(vocabulary="theirs")
     with pytest.raises(UserError, match="another vocabulary"):
-        corpus.check(found, config_for(tmp_path), Vocabulary())
+        shard_sets.check(found, config_for(tmp_path), Vocabulary())
 
 
 def test_vocabulary_larger_than_the_network_is_an_error(tmp_path):
     write_shards(tmp_path, "a", [2])
     config = config_for(tmp_path, n_vocab=900)
     with pytest.raises(UserError, match='"n_vocab" is 900, but the vocabulary .* has 1000 ids'):
-        corpus.check(corpus.find(config, corpus.TRAIN), config, Vocabulary())
+        shard_sets.check(shard_sets.find(config, shard_sets.TRAIN), config, Vocabulary())
 
 
 def test_facts_of_shards_without_manifest_are_those_of_their_records(tmp_path):
@@ -348,14 +345,14 @@ def test_documents_of_a_step_are_those_whose_tokens_its_batch_holds(tmp_path, sm
 def check_documents_of(config, documents, step):
     owner = {token: str(document[0]) for document in documents for token in document}
     windows = flat(batches(config, step - 1, step))
-    found = ledger.documents_of(config, corpus.find(config, corpus.TRAIN), step)
+    found = inputs.documents_of(config, shard_sets.find(config, shard_sets.TRAIN), step)
     held = {owner[token] for window in windows for token in window if token != EOT}
     only_ends = set(found) - held  # a window may begin with a document's <|endoftext|>
     assert held <= set(found) and len(only_ends) <= config.train_batch_size
 
 
 def test_documents_of_a_step_of_a_mixture(tmp_path, monkeypatch):
-    monkeypatch.setattr(order, "MIXTURE_PERIOD", 20)
+    monkeypatch.setattr(window_order, "MIXTURE_PERIOD", 20)
     documents = write_shards(tmp_path, "a", [9, 6], seed=1) + write_shards(tmp_path, "b", [8], seed=2, token=500)
     config = config_for(tmp_path, train_files=[["a_*.tfrecords", 1], ["b_*.tfrecords", 3]], seed=4)
     for step in (1, 2, 9):
@@ -363,13 +360,13 @@ def test_documents_of_a_step_of_a_mixture(tmp_path, monkeypatch):
 
 
 def test_what_was_seen_counts_epochs_documents_and_tokens(tmp_path, monkeypatch):
-    monkeypatch.setattr(order, "MIXTURE_PERIOD", 20)
+    monkeypatch.setattr(window_order, "MIXTURE_PERIOD", 20)
     config = mixture(tmp_path)
-    found = corpus.find(config, corpus.TRAIN)
-    seen = order.seen(config, found, 40)
-    windows = [order.windows_an_epoch(part, N_CTX) for part in found.parts]
+    found = shard_sets.find(config, shard_sets.TRAIN)
+    seen = window_order.seen(config, found, 40)
+    windows = [window_order.windows_an_epoch(part, N_CTX) for part in found.parts]
     assert seen.tokens == 40 * 3 * N_CTX
     np.testing.assert_allclose(seen.epochs, [30 / windows[0], 90 / windows[1]])
     assert seen.documents == int(30 / windows[0] * 15) + int(90 / windows[1] * 8)
     lost = sum(part.tokens + part.records - N_CTX * count for part, count in zip(found.parts, windows))
-    assert order.dropped(config, found) == pytest.approx(lost / (found.tokens + found.records))
+    assert window_order.dropped(config, found) == pytest.approx(lost / (found.tokens + found.records))

@@ -11,7 +11,7 @@ import sys
 if __name__ == "__main__":  # run as a file: imports start at the repository
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-from configs import errors, storage
+from configs import commands, errors, storage
 from configs.errors import UserError
 from configs.resume import CONFIG_FILE
 
@@ -82,4 +82,4 @@ def _arguments(argv):
 
 
 if __name__ == "__main__":
-    errors.run_command(main)
+    commands.run(main)

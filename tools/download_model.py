@@ -15,10 +15,9 @@ if __name__ == "__main__":  # run as a file: imports start at the repository; an
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.filterwarnings("ignore", category=FutureWarning)
 
-from configs import errors, storage
+from configs import commands, errors, storage
 from configs.errors import UserError
-from encoder import bpe
-from encoder import formats as exchange
+from encoder import bpe, formats
 from tools import fetch
 
 # https://github.com/openai/gpt-2, download_model.py; https://huggingface.co/openai-community
@@ -28,7 +27,7 @@ REPOSITORIES = {"124M": "gpt2", "355M": "gpt2-medium", "774M": "gpt2-large", "15
 # The large ones last: what is wrong with a mirror shows at once.
 FILES = {"openai": ("hparams.json", bpe.MERGES_FILE, bpe.TOKENS_FILE, "checkpoint", "model.ckpt.index",
                     "model.ckpt.meta", "model.ckpt.data-00000-of-00001"),
-         "hf": ("config.json", exchange.MERGES_FILE, exchange.TOKENS_FILE, "model.safetensors")}
+         "hf": ("config.json", formats.MERGES_FILE, formats.TOKENS_FILE, "model.safetensors")}
 VOCABULARY = "encoder"
 
 
@@ -89,11 +88,11 @@ def _check(folder, fetched, kept):
 
     Where something is damaged, the files `fetched` are deleted.  What was `kept` may be of the user's own.
     """
-    from models.checkpoints import warm_start as sources  # here and not above: it brings TensorFlow, and takes seconds
+    from models.checkpoints import warm_start  # here and not above: it brings TensorFlow, and takes seconds
     try:
-        if exchange.find(folder) != bpe.read_files():
+        if formats.find(folder) != bpe.read_files():
             raise UserError(f"{folder}: the vocabulary there is not GPT-2's")
-        source = sources.open_source(folder)
+        source = warm_start.open_source(folder)
         for name in source.shapes:
             source.read(name)
     except UserError as error:
@@ -107,10 +106,10 @@ def _check(folder, fetched, kept):
 
 
 def _write_vocabulary(folder):
-    encoder = exchange.write(folder, bpe.read_files())
+    encoder = formats.write(folder, bpe.read_files())
     print(f"{folder}: {encoder.size} tokens, fingerprint {encoder.fingerprint}")
     return 0
 
 
 if __name__ == "__main__":
-    errors.run_command(main)
+    commands.run(main)

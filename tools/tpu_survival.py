@@ -20,7 +20,7 @@ import sys
 if __name__ == "__main__":  # run as a file: imports start at the repository
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-from configs import cloud_tpu, errors, storage
+from configs import cloud_tpu, commands, errors, storage
 from configs.errors import UserError
 from tools.survival import keeper, lifecycle
 
@@ -135,4 +135,4 @@ def _tensorflow_version():
 
 
 if __name__ == "__main__":
-    errors.run_command(main)
+    commands.run(main)

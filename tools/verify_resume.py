@@ -17,6 +17,7 @@ import dataclasses
 import hashlib
 import random
 import re
+import runpy
 import shutil
 import statistics
 import subprocess
@@ -24,9 +25,10 @@ import tempfile
 import time
 from typing import NamedTuple
 
-from configs import errors, schema, storage
+from configs import commands, errors, schema, storage
 from configs.errors import UserError
 
+MAIN = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "main.py")
 SAVES = 5  # checkpoints of a run at least
 POLL_SECONDS = 0.001
 SAVE_SECONDS = 0.03  # about what writing a small checkpoint takes
@@ -213,9 +215,9 @@ def _different_tensor(one, other):
 
 def _show_documents(config, step):
     """Prints which documents stand in the first batch after a resume."""
-    import ledger
-    from datasets import shard_sets as corpus
-    names = ledger.documents_of(config, corpus.find(config, corpus.TRAIN), step)
+    import inputs
+    from datasets import shard_sets
+    names = inputs.documents_of(config, shard_sets.find(config, shard_sets.TRAIN), step)
     rest = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     print(f"step {step}, the first after the last resume, read the documents {', '.join(names[:SHOWN])}{rest}")
 
@@ -223,16 +225,12 @@ def _show_documents(config, step):
 # In the processes that train
 
 def _train_and_record(model, record):
-    """`main.py --model MODEL`, whose every step appends a Note to the file `record`; returns the exit status."""
-    # TensorFlow is imported by main, after the checks and the settings that must come before it.
-    import main as program
-    args = ["--model", model]
-    program.parse_arguments(args)
+    """`main.py --model MODEL`, whose every step appends a Note to the file `record`."""
     import tensorflow.compat.v1 as tf
 
-    from models.run import hooks as session_hooks
+    from models.run import hooks
 
-    class Recorder(session_hooks.Progress):
+    class Recorder(hooks.Progress):
         def begin(self):
             super().begin()
             batches = [op for op in tf.get_default_graph().get_operations() if op.type == "IteratorGetNext"]
@@ -247,8 +245,9 @@ def _train_and_record(model, record):
             digest = hashlib.sha256(b"".join(tensor.tobytes() for tensor in batch)).hexdigest()
             with open(record, "a") as f:
                 f.write(f"{self.step} {float(values['loss']).hex()} {digest}\n")
-    session_hooks.Progress = Recorder
-    return program.main(args)
+    hooks.Progress = Recorder
+    sys.argv = [MAIN, "--model", model]
+    runpy.run_path(MAIN, run_name="__main__")
 
 
 def _arguments(argv):
@@ -273,4 +272,4 @@ def _arguments(argv):
 
 
 if __name__ == "__main__":
-    errors.run_command(main)
+    commands.run(main)

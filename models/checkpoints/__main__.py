@@ -8,8 +8,8 @@ if __name__ == "__main__":
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
 
-from configs import errors
+from configs import commands
 from models.checkpoints import convert
 
 if __name__ == "__main__":
-    errors.run_command(convert.main)
+    commands.run(convert.main)

@@ -9,7 +9,7 @@ import tensorflow.compat.v1 as tf
 from configs import reading, storage
 from configs.resume import CONFIG_FILE
 from models.checkpoints import saved
-from models.run.estimator import DATA_FILE
+from models.checkpoints.run_folder import DATA_FILE
 
 FOLDER = "best"
 RESULT_FILE = "evaluation.json"

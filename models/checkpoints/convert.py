@@ -8,6 +8,7 @@
 """
 import contextlib
 import json
+import logging
 import math
 import os
 import shutil
@@ -15,8 +16,7 @@ import sys
 
 from configs import errors, schema, storage
 from configs.errors import UserError
-from encoder import bpe
-from encoder import formats as exchange
+from encoder import bpe, formats
 
 MODEL_FILE, PROOF_FILE, WEIGHTS, VOCABULARY = "model.json", "conversion.json", "weights.ckpt", "encoder"
 # What model.json says beside the sizes: careful fine-tuning on what README's create_tfrecords.py line makes.
@@ -28,10 +28,9 @@ LEAN = {"micro_batch_size": 1, "recompute": True}
 
 def main(argv=None):
     args = _arguments(argv)
-    from models.run import (
-        estimator as estimators,  # here and not above: TensorFlow takes seconds, which --help need not cost
-    )
-    estimators.quiet()
+    import tensorflow.compat.v1 as tf  # here and not above: it takes seconds, which --help need not cost
+    tf.disable_eager_execution()
+    tf.get_logger().setLevel(logging.CRITICAL)  # what goes wrong reaches the user as an exception
     return args.run(args)
 
 
@@ -62,16 +61,14 @@ def _arguments(argv):
 
 
 def _import(args):
-    from models.checkpoints import tf_format as openai
-    from models.checkpoints import verify as proof
-    from models.checkpoints import warm_start as sources
+    from models.checkpoints import tf_format, verify, warm_start
     from models.weights import misfits
-    source = sources.open_source(args.src)
+    source = warm_start.open_source(args.src)
     _expect(source, args.kind, args.src)
     destination = args.dst.rstrip("/")
     with _new_folder(destination) as folder:
         values = _sizes(source, args.n_head)
-        data = exchange.find(source.path.rpartition("/")[0] or ".")
+        data = formats.find(source.path.rpartition("/")[0] or ".")
         values.update(_take_vocabulary(data, folder, destination, values["n_vocab"]))
         values.update({**FINE_TUNING, **(LEAN if _parameters(source) >= LARGE else {}), "model_dir": destination,
                        "init_checkpoint": storage.join(destination, WEIGHTS)})
@@ -79,9 +76,9 @@ def _import(args):
         problem = misfits(source.shapes, config)
         if problem:
             raise UserError(f"{source.path} holds no whole GPT-2: {problem}; fetch it anew")
-        openai.write(storage.join(folder, WEIGHTS), source.shapes, source.read)
-        result = openai.open_source(storage.join(folder, WEIGHTS))
-        _write_proof(folder, *proof.prove(source, result, config), source)
+        tf_format.write(storage.join(folder, WEIGHTS), source.shapes, source.read)
+        result = tf_format.open_source(storage.join(folder, WEIGHTS))
+        _write_proof(folder, *verify.prove(source, result, config), source)
         storage.write_whole(storage.join(folder, MODEL_FILE), json.dumps(values, indent=4) + "\n")
     print(f"{destination}/{MODEL_FILE}: train with your data or generate, python3 main.py --model"
           f" {destination}/{MODEL_FILE}")
@@ -89,16 +86,12 @@ def _import(args):
 
 
 def _export(args):
-    from models.checkpoints import hugging_face
-    from models.checkpoints import tf_format as openai
-    from models.checkpoints import verify as proof
-    from models.checkpoints import warm_start as sources
-    from models.run import estimator as estimators
+    from models.checkpoints import hugging_face, run_folder, tf_format, verify, warm_start
     from models.weights import misfits
     config = schema.load(vars(args)["model.json"], notice=_note)
     encoder = bpe.load(config.encoder_path)
-    path = estimators.trained(config, encoder, "export")
-    source = sources.open_source(path or config.init_checkpoint)
+    path = run_folder.trained(config, encoder, "export")
+    source = warm_start.open_source(path or config.init_checkpoint)
     problem = misfits(source.shapes, config)
     if problem:  # init_checkpoint may have more positions or tokens
         raise UserError(f"{source.path} is not the network of the config: {problem}; train first")
@@ -107,23 +100,22 @@ def _export(args):
     with _new_folder(destination) as folder:
         if args.kind == "hugging_face":
             hugging_face.write_folder(folder, config, source.shapes, source.read, encoder.eot)
-            exchange.write_hugging_face(folder, data, config.n_ctx)
+            formats.write_hugging_face(folder, data, config.n_ctx)
         else:
-            openai.write_folder(folder, config, source.shapes, source.read)
-            exchange.write(folder, data)
-        _write_proof(folder, *proof.prove(source, sources.open_source(folder), config), source)
+            tf_format.write_folder(folder, config, source.shapes, source.read)
+            formats.write(folder, data)
+        _write_proof(folder, *verify.prove(source, warm_start.open_source(folder), config), source)
     print(f"{destination}: written from {source.path}")
     return 0
 
 
 def _inspect(args):
-    from models.checkpoints import verify as proof
-    from models.checkpoints import warm_start as sources
-    source = sources.open_source(args.path)
+    from models.checkpoints import verify, warm_start
+    source = warm_start.open_source(args.path)
     sizes = ", ".join(f"{name} {value}" for name, value in source.hints.items())
     print(f"{source.path}: {source.kind}, {len(source.shapes)} tensors, {_parameters(source):,} parameters\n{sizes}")
     for name, shape in source.shapes.items():
-        digest = "  " + proof.digest(source, name) if args.sha256 else ""
+        digest = "  " + verify.digest(source, name) if args.sha256 else ""
         print(f"{name:24} {source.dtypes[name]:9} {'x'.join(map(str, shape)):14}{digest}".rstrip())
     for name, shape in source.others.items():
         print(f"{name:24} not a weight {'x'.join(map(str, shape))}".rstrip())
@@ -132,9 +124,8 @@ def _inspect(args):
 
 def _expect(source, kind, path):
     """Raises UserError where the source at `path` is for the other import command."""
-    from models.checkpoints import hugging_face
-    from models.checkpoints import tf_format as openai
-    kinds = {openai.KIND: ("openai", "import-openai"), hugging_face.KIND: ("hugging_face", "import-hf")}
+    from models.checkpoints import hugging_face, tf_format
+    kinds = {tf_format.KIND: ("openai", "import-openai"), hugging_face.KIND: ("hugging_face", "import-hf")}
     right, command = kinds[source.kind]
     if kind != right:
         raise UserError(f"{path} holds weights of another format ({source.kind}); use {command}")
@@ -164,7 +155,7 @@ def _take_vocabulary(data, folder, destination, n_vocab):
               f' "encoder_path" in {destination}/{MODEL_FILE}')
     if data is None or data == bpe.read_files():
         return {}
-    encoder = exchange.write(storage.join(folder, VOCABULARY), data)
+    encoder = formats.write(storage.join(folder, VOCABULARY), data)
     if encoder.size > n_vocab:
         raise UserError(f"the vocabulary beside the weights has {encoder.size} ids, and they are for {n_vocab}; take"
                         " its files out of the folder to import the weights alone")

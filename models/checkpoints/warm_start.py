@@ -6,8 +6,7 @@ import tensorflow.compat.v1 as tf
 
 from configs import storage
 from configs.errors import UserError
-from models.checkpoints import hugging_face, saved
-from models.checkpoints import tf_format as openai
+from models.checkpoints import hugging_face, saved, tf_format
 from models.weights import misfits
 
 AT_ONCE = 2**26  # bytes of weights after which what was read goes into the variables
@@ -21,9 +20,9 @@ def open_source(path):
     found = hugging_face.find(path)
     if found:
         return hugging_face.open_source(found)
-    found = openai.find(path)
+    found = tf_format.find(path)
     if found:
-        return openai.open_source(found)
+        return tf_format.open_source(found)
     pickle = path if path.endswith(PICKLES) and storage.exists(path) else storage.join(path, "pytorch_model.bin")
     if storage.exists(pickle) or storage.exists(pickle + ".index.json"):
         raise UserError(f"{pickle} is a Python pickle, which can run any code when it is read; fetch model.safetensors"

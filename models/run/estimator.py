@@ -1,12 +1,7 @@
-"""The one TPUEstimator that serves CPUs, GPUs and TPUs, and the state of its model_dir."""
-import errno
+"""The one TPUEstimator that serves CPUs, GPUs and TPUs."""
 import gc
-import glob
-import json
 import logging
 import os
-import shutil
-import sys
 
 import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
@@ -14,17 +9,13 @@ from tensorflow.python.framework import ops
 from tensorflow.python.training import monitored_session
 from tensorflow_estimator.python.estimator.tpu import error_handling
 
-from configs import reading, schema, storage, tpu_names
+from configs import tpu_names
 from configs.errors import UserError
-from configs.resume import CONFIG_FILE, saved_config_warnings
 from models import gpt2
-from models.checkpoints import saved
-from models.checkpoints import warm_start as sources
-from models.run import devices as strategies
-from models.run import hooks as session_hooks
+from models.checkpoints import saved, warm_start
+from models.run import devices, hooks
 from models.weights import SCOPE
 
-DATA_FILE = "data.json"
 InputPipelineConfig = tf.estimator.tpu.InputPipelineConfig
 
 
@@ -34,7 +25,7 @@ def quiet():
     tf.disable_eager_execution()
     logger = tf.get_logger()
     logger.setLevel(logging.CRITICAL)  # what goes wrong reaches the user as an exception
-    if strategies.CLUSTER not in os.environ:  # what several hosts do then is said in hosts.py
+    if devices.CLUSTER not in os.environ:  # what several hosts do then is said in hosts.py
         # Where storage is gone, TensorFlow would make its session anew, for ever and without a word, and go on from
         # the last checkpoint with the data behind the last step; and TPUEstimator would take it for the end of the
         # training.  Here it is an error, and the next start goes on as it should.
@@ -69,7 +60,7 @@ def build_estimator(config, tpu=None, sampling_limits=None, strategy=None):
 
     `strategy` is one of strategies.CHOICES, or None for one device; it trains only.
     """
-    distributed, rows = strategies.make(strategy, config.train_batch_size)
+    distributed, rows = devices.make(strategy, config.train_batch_size)
     tpu_config = tf.estimator.tpu.TPUConfig(
         iterations_per_loop=config.iterations,
         # TPUEstimator evaluates on several hosts only if the first one reads for all.
@@ -85,7 +76,7 @@ def build_estimator(config, tpu=None, sampling_limits=None, strategy=None):
         tpu_config=tpu_config)
     model_fn = gpt2.make_model_fn(config, sampling_limits)
     if config.init_checkpoint and not saved.latest(config.model_dir):
-        model_fn = _starting_with(sources.open_source(config.init_checkpoint), model_fn)
+        model_fn = _starting_with(warm_start.open_source(config.init_checkpoint), model_fn)
     if tpu:
         model_fn = _ended_by_ctrl_c(model_fn)
     return tf.estimator.tpu.TPUEstimator(
@@ -117,7 +108,7 @@ def _starting_with(source, model_fn):
         # Not by WarmStartSettings: that knows only TensorFlow's checkpoints, and only when it trains.  What weights
         # would start with by themselves would leave holes in memory.
         return tf.train.Scaffold(init_op=tf.variables_initializer(others),
-                                 init_fn=lambda _, session: sources.load(source, variables, session))
+                                 init_fn=lambda _, session: warm_start.load(source, variables, session))
 
     def started(features, labels, mode, params):
         return model_fn(features, labels, mode, params)._replace(scaffold_fn=scaffold)
@@ -129,7 +120,7 @@ def _ended_by_ctrl_c(model_fn):
     def ended(features, labels, mode, params):
         spec = model_fn(features, labels, mode, params)
         training = mode == tf.estimator.ModeKeys.TRAIN
-        return spec._replace(training_hooks=(session_hooks.KeepInterrupt(),)) if training else spec
+        return spec._replace(training_hooks=(hooks.KeepInterrupt(),)) if training else spec
     return ended
 
 
@@ -159,85 +150,3 @@ def release_graphs():
 def resolve_tpu(tpu):
     """The resolver of a tpu_names.Tpu.  Raises UserError where TensorFlow does not find it."""
     return tpu_names.resolver(tpu)
-
-
-def check_run(config, encoder, train_set=None):
-    """(path of the newest checkpoint or None, warning lines), when model_dir fits this config and vocabulary.
-
-    Raises UserError where the config, the vocabulary or the weights of the run in model_dir are others.
-    """
-    warnings_found = []
-    path = saved.whole(config.model_dir)
-    if path:
-        saved.step_of(path)
-        warnings_found = saved_config_warnings(config) + _check_data(config, encoder, train_set)
-        saved.check(path, config, train=train_set is not None)
-    elif config.init_checkpoint:
-        sources.check(sources.open_source(config.init_checkpoint), config)
-    return path, warnings_found
-
-
-def trained(config, encoder, purpose):
-    """Path of the newest checkpoint, checked, or None where the weights of init_checkpoint are to be used.
-
-    Raises UserError where there is neither; `purpose` says what for.
-    """
-    path, _ = check_run(config, encoder)
-    if path is None and not config.init_checkpoint:
-        raise UserError(f'"model_dir" {config.model_dir} holds no checkpoint to {purpose}; train first, or set'
-                        ' "init_checkpoint" to weights from elsewhere')
-    if path is None and config.init_checkpoint.rpartition("/")[0] != config.model_dir.rstrip("/"):
-        print(f'note: {config.model_dir} holds no checkpoint yet: using the weights of "init_checkpoint"'
-              f" {config.init_checkpoint}", file=sys.stderr)
-    return path
-
-
-def _check_data(config, encoder, train_set):
-    """Warning lines for other data than the run's; UserError for another vocabulary."""
-    noted = storage.join(config.model_dir, DATA_FILE)
-    if not storage.exists(noted):
-        return []
-    found = reading.read_object(noted)
-    if found.get("vocabulary") != encoder.fingerprint:
-        raise UserError(f"{config.model_dir} was trained with another vocabulary ({found.get('vocabulary')!s:.12}) than"
-                        f" that in {config.encoder_path or 'the package of GPT-2'} ({encoder.fingerprint:.12}); set"
-                        ' "encoder_path" to that one or choose another "model_dir"')
-    if train_set is None or found.get("shards") == train_set.fingerprint:
-        return []
-    return [f"{noted}: the training shards are not those the run began with: the data order changes"]
-
-
-def make_folder(config):
-    """Creates model_dir.  Raises UserError where that cannot be."""
-    try:
-        storage.make_folder(config.model_dir)
-        if not storage.is_remote(config.model_dir) and not os.access(config.model_dir, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    except OSError as error:
-        raise UserError(f'"model_dir" {config.model_dir} cannot be written: {error.strerror}; set it to'
-                        " a folder that can")
-
-
-def check_room(config, path):
-    """Raises UserError where the next checkpoint, as large as that at `path`, would not fit the disk of model_dir."""
-    if path is None or storage.is_remote(config.model_dir):  # the first one is written before the first step
-        return
-    needed = sum(os.path.getsize(file) for file in glob.glob(glob.escape(path) + ".*"))
-    free = shutil.disk_usage(config.model_dir).free
-    if free < needed:
-        raise UserError(f'"model_dir" {config.model_dir}: {free / 1e9:.1f} GB are left on its disk, and the next'
-                        f" checkpoint takes {needed / 1e9:.1f} GB; make room and run again")
-
-
-def save_run(config, encoder, train_set):
-    """Writes the resolved config and the fingerprints of vocabulary and shards beside the checkpoints."""
-    try:
-        schema.save(config, storage.join(config.model_dir, CONFIG_FILE))
-        note = {"vocabulary": encoder.fingerprint, "vocabulary_size": encoder.size, "shards": train_set.fingerprint}
-        storage.write_whole(storage.join(config.model_dir, DATA_FILE), json.dumps(note) + "\n")
-    except (OSError, tf.errors.OpError) as error:
-        reason = getattr(error, "strerror", None) or storage.blame(error) or str(error).splitlines()[0]
-        raise UserError(f'"model_dir" {config.model_dir} cannot be written: {reason}; set it to a folder that can')
-    if not storage.is_remote(config.model_dir):  # what a checkpoint that was cut short left behind
-        for path in storage.glob(storage.join(glob.escape(config.model_dir), "model.ckpt-*_temp")):
-            shutil.rmtree(path, ignore_errors=True)

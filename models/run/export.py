@@ -11,10 +11,10 @@ from configs import storage
 from configs.errors import UserError
 from encoder import bpe
 from models import gpt2, sampling
-from models.checkpoints import warm_start as sources
+from models.checkpoints import warm_start
 from models.cpu import block as layers
 from models.run import estimator as estimators
-from models.run import predict as generation
+from models.run import predict
 
 PADDING = -1  # behind the ids of a shorter row, in and out
 
@@ -23,7 +23,7 @@ def write(config, encoder, folder, tpu=None):
     """Writes the SavedModel into the new `folder`, local or gs://; returns the exit status."""
     if tpu:
         raise UserError("--export_dir needs no TPU; leave --tpu out")
-    path = generation.weights_path(config, encoder)
+    path = predict.weights_path(config, encoder)
     if storage.exists(folder) and (not storage.is_folder(folder) or storage.glob(storage.join(folder, "*"))):
         raise UserError(f"--export_dir {folder} exists already; name a new folder, or remove that one")
     # Complete or not there at all; on gs:// the file that makes it a SavedModel is written last.
@@ -46,7 +46,7 @@ def _save(config, encoder, path, folder):
         variables = gpt2.create_variables(config)
         weights = gpt2.cast_weights(variables, config)
         signatures = {"generate": _generate(weights, config, encoder), "score": _score(weights, config, encoder)}
-        sources.restore(path, config, variables, session)
+        warm_start.restore(path, config, variables, session)
         vocabulary = [tf.constant(file, name=os.path.basename(file)) for file in bpe.files(config.encoder_path)]
         for file in vocabulary:
             tf.add_to_collection(tf.GraphKeys.ASSET_FILEPATHS, file)

@@ -10,7 +10,7 @@ import time
 
 import tensorflow.compat.v1 as tf
 
-from models import metrics as scalars
+from models import metrics
 from models.checkpoints import saved
 
 LINE_SECONDS = 5  # between progress lines
@@ -75,7 +75,7 @@ class Progress(tf.train.SessionRunHook):
         self.step = None  # of the last update, for whoever catches an error
 
     def begin(self):
-        self._scalars, self._global_step = scalars.collected(), tf.train.get_global_step()
+        self._scalars, self._global_step = metrics.collected(), tf.train.get_global_step()
         self._writer = tf.summary.FileWriterCache.get(self._model_dir)
 
     def after_create_session(self, session, coord):

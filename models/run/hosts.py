@@ -13,10 +13,9 @@ import time
 
 import tensorflow.compat.v1 as tf
 
-from models import metrics as scalars
+from models import metrics
 from models.checkpoints import saved
-from models.run import devices as strategies
-from models.run import hooks as session_hooks
+from models.run import devices, hooks
 
 LOOK_SECONDS = 1.0
 MISSES = 3  # in a row, until a host counts as gone
@@ -35,11 +34,11 @@ class Together(tf.train.SessionRunHook):
 
     def train(self, estimator, input_fn, target, progress, *, last):
         """`estimator.train`, which Estimators refuse to do on several hosts.  Returns when the first host has saved."""
-        hooks, self._last_step = [self], target if last else None
-        if strategies.index() == 0:
+        mine, self._last_step = [self], target if last else None
+        if devices.index() == 0:
             # Of several hosts an Estimator saves only if it writes summaries of its own as well (TensorFlow 2.15.1).
-            hooks += [session_hooks.Saver(estimator), progress]
-        spec = tf.estimator.TrainSpec(input_fn, max_steps=target, hooks=hooks)
+            mine += [hooks.Saver(estimator), progress]
+        spec = tf.estimator.TrainSpec(input_fn, max_steps=target, hooks=mine)
         # Nothing is evaluated in here.
         idle = tf.estimator.EvalSpec(input_fn, steps=1, start_delay_secs=0, throttle_secs=FOREVER)
         try:
@@ -63,7 +62,7 @@ class Together(tf.train.SessionRunHook):
         return (self.stopped or self._step == self._last_step) and self._is_saved()
 
     def begin(self):
-        self._wishes, self._agreed = scalars.stop_tensors()
+        self._wishes, self._agreed = metrics.stop_tensors()
 
     def after_create_session(self, session, coord):
         self._step = session.run(tf.train.get_global_step())
@@ -85,7 +84,7 @@ class _Watch:
 
     def __init__(self, may_leave):
         self._may_leave = may_leave
-        self._others = [address for number, address in enumerate(strategies.workers()) if number != strategies.index()]
+        self._others = [address for number, address in enumerate(devices.workers()) if number != devices.index()]
         self._ended = threading.Event()
         threading.Thread(target=self._run, daemon=True).start()
 
@@ -123,9 +122,9 @@ def _answers(address):
 @contextlib.contextmanager
 def alone():
     """What is built and run in here does not know of the other hosts."""
-    cluster = os.environ.pop(strategies.CLUSTER, None)
+    cluster = os.environ.pop(devices.CLUSTER, None)
     try:
         yield
     finally:
         if cluster is not None:
-            os.environ[strategies.CLUSTER] = cluster
+            os.environ[devices.CLUSTER] = cluster

@@ -5,12 +5,11 @@ import sys
 import tensorflow.compat.v1 as tf
 
 from configs.errors import UserError
-from encoder import prompts
-from encoder import stop_texts as stopping
+from encoder import prompts, stop_texts
 from models import gpt2, sampling
-from models.checkpoints import warm_start as sources
+from models.checkpoints import warm_start
 from models.run import estimator as estimators
-from models.run import predict as generation
+from models.run import predict
 
 MARK = "> "
 
@@ -19,16 +18,16 @@ def run(config, encoder, given, args):
     """Continues every line of standard input with the options `given`, until it ends; returns the exit status."""
     if args.tpu:
         raise UserError("--interactive runs on this machine's CPU or GPU; leave --tpu out, or give a --predict_file")
-    path = generation.weights_path(config, encoder)
-    generation.store(config, "")  # a path that cannot be written is said before anything is typed
-    with generation.threads_for(config, 1):
+    path = predict.weights_path(config, encoder)
+    predict.store(config, "")  # a path that cannot be written is said before anything is typed
+    with predict.threads_for(config, 1):
         decoder = Decoder(config, encoder, path)
     number = 0
     for line in _lines(shown=not args.json):
         with Interruption() as interruption:
-            for row in generation.rows_of(prompts.make(line, given), encoder, config.n_ctx):
+            for row in predict.rows_of(prompts.make(line, given), encoder, config.n_ctx):
                 sample = _continue(decoder, encoder, number, row, interruption, as_json=args.json)
-                generation.store(config, generation.layout(number, sample))
+                predict.store(config, predict.layout(number, sample))
                 number += 1
                 if interruption.came:
                     break
@@ -62,7 +61,7 @@ class Decoder:
             self._tokens = tf.placeholder(tf.int32, [1, None])
             self._build(variables, encoder)
             self._session = tf.Session(config=estimators.session_config())
-            sources.restore(path, config, variables, self._session)
+            warm_start.restore(path, config, variables, self._session)
             self._session.run(tf.local_variables_initializer())
 
     def _build(self, variables, encoder):
@@ -86,7 +85,7 @@ class Decoder:
     def draw(self, row):
         """Yields (token, logprob) of a generation.Row, one after the other."""
         values = row.prompt._asdict()
-        values.update(seed=row.seed, stop=stopping.NEVER)  # the caller sees the text, and stops
+        values.update(seed=row.seed, stop=stop_texts.NEVER)  # the caller sees the text, and stops
         feed = {place: [values[name]] for name, place in self._options._asdict().items()}
         token, logprob, ended = self._session.run(self._first, {**feed, self._tokens: [row.tokens]})
         yield int(token), float(logprob)
@@ -97,14 +96,14 @@ class Decoder:
 
 def _continue(decoder, encoder, number, row, interruption, *, as_json):
     """Draws one sample, showing its text as it comes; returns the generation.Sample."""
-    text, tokens, logprobs, pieces = stopping.Text(encoder, row.prompt.stop), [], [], []
+    text, tokens, logprobs, pieces = stop_texts.Text(encoder, row.prompt.stop), [], [], []
 
     def show(piece):
         pieces.append(piece)
         if not as_json:
             print(piece, end="", flush=True)
     if not as_json:
-        print(generation.heading(number) + row.prompt.text, end="", flush=True)
+        print(predict.heading(number) + row.prompt.text, end="", flush=True)
     for token, logprob in decoder.draw(row):
         tokens.append(token)
         logprobs.append(round(logprob, 6))
@@ -116,8 +115,8 @@ def _continue(decoder, encoder, number, row, interruption, *, as_json):
     stop = "stop" if text.stopped else "eot" if tokens[-1] == encoder.eot else "length"
     if interruption.came and stop == "length" and len(tokens) < row.prompt.length:
         stop = "interrupted"
-    sample = generation.Sample(row.prompt.text, "".join(pieces), tokens, logprobs, stop)
-    print(generation.json_of(sample) if as_json else generation.ENDING, end="\n" if as_json else "", flush=True)
+    sample = predict.Sample(row.prompt.text, "".join(pieces), tokens, logprobs, stop)
+    print(predict.json_of(sample) if as_json else predict.ENDING, end="\n" if as_json else "", flush=True)
     return sample
 
 

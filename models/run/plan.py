@@ -12,8 +12,7 @@ import os
 from typing import NamedTuple
 
 from configs import storage
-from datasets import shard_sets as corpus
-from datasets import window_order as order
+from datasets import shard_sets, window_order
 from models.weights import weight_list
 
 FLOAT32 = 4
@@ -27,8 +26,8 @@ OPTIMAL_TOKENS_PER_PARAMETER = 20
 
 class Data(NamedTuple):
     """The corpus.Corpus of both sets; one that cannot be read is the str that says why."""
-    train: corpus.Corpus | str
-    eval: corpus.Corpus | str
+    train: shard_sets.Corpus | str
+    eval: shard_sets.Corpus | str
 
 
 class Memory(NamedTuple):
@@ -149,13 +148,15 @@ def _data(config, data):
         rows.append(("damaged records", "skipped: the start of training reads every shard whole once and counts the"
                      " good records; above, manifests are believed"))
     if _readable(config, data.train):
-        rows += [("read in all", str(order.seen(config, data.train, config.max_steps))),
-                 ("dropped", f"{order.dropped(config, data.train):.4%} of each epoch, at the ends of blocks of files")]
+        rows += [("read in all", str(window_order.seen(config, data.train, config.max_steps))),
+                 ("dropped", f"{window_order.dropped(config, data.train):.4%} of each epoch, at the ends of blocks of"
+                  " files")]
     return rows
 
 
 def _readable(config, train):
-    return not isinstance(train, str) and all(order.cut_blocks(part.shards, config.n_ctx) for part in train.parts)
+    return not isinstance(train, str) and all(
+        window_order.cut_blocks(part.shards, config.n_ctx) for part in train.parts)
 
 
 def _cost(config):
@@ -203,8 +204,8 @@ def _data_problems(config, data):
 def reading_problems(config, train):
     """Lines on a corpus.Corpus that is too small for the run."""
     lines = []
-    windows = sum(order.windows_an_epoch(part, config.n_ctx) for part in train.parts)
-    count = max(order.seen(config, train, config.max_steps).epochs)
+    windows = sum(window_order.windows_an_epoch(part, config.n_ctx) for part in train.parts)
+    count = max(window_order.seen(config, train, config.max_steps).epochs)
     if windows < config.train_batch_size:
         lines.append(f'tiny corpus: its {windows:,} windows of "n_ctx" do not fill one batch of "train_batch_size"'
                      f" {config.train_batch_size:,}")

@@ -12,11 +12,11 @@ import tensorflow.compat.v1 as tf
 
 from configs import storage
 from configs.errors import UserError
-from datasets import shard_sets as corpus
+from datasets import shard_sets
 from datasets.jobs import workers
-from encoder import stop_texts as stopping
+from encoder import stop_texts
 from models import sampling
-from models.checkpoints import saved
+from models.checkpoints import run_folder, saved
 from models.run import estimator as estimators
 
 THREADS = "TF_NUM_INTRAOP_THREADS"
@@ -91,8 +91,8 @@ def multiplies_bfloat16():
 def weights_path(config, encoder):
     """The newest checkpoint, when it fits the config and the vocabulary.  Raises UserError."""
     estimators.quiet()
-    path = estimators.trained(config, encoder, "generate with")
-    corpus.check_vocabulary(config, encoder)
+    path = run_folder.trained(config, encoder, "generate with")
+    shard_sets.check_vocabulary(config, encoder)
     return path
 
 
@@ -107,9 +107,9 @@ def rows_of(prompt, encoder, n_ctx):
 
 def limits_of(config, encoder, prompts):
     """(sampling.Limits of a graph for these prompts, the state of its table of stop texts that each starts in)."""
-    stops, first = None, [stopping.NEVER] * len(prompts)
+    stops, first = None, [stop_texts.NEVER] * len(prompts)
     if any(prompt.stop for prompt in prompts):
-        stops, first = stopping.automaton(encoder, [prompt.stop for prompt in prompts])
+        stops, first = stop_texts.automaton(encoder, [prompt.stop for prompt in prompts])
     largest = max(prompt.top_k if prompt.top_k or prompt.top_p >= 1 else config.n_vocab for prompt in prompts)
     return sampling.Limits(
         n_ctx=config.n_ctx, eot=encoder.eot, length=max(prompt.length for prompt in prompts), vocabulary=encoder.size,
@@ -137,7 +137,7 @@ def draw(config, tpu, path, input_fn, limits):
 def finish(encoder, prompt, tokens, logprobs):
     """The Sample of what was drawn for `prompt`."""
     tokens = [int(token) for token in tokens]
-    text = stopping.Text(encoder, prompt.stop)
+    text = stop_texts.Text(encoder, prompt.stop)
     ended = tokens[-1:] == [encoder.eot]
     pieces = [text.add(token) for token in (tokens[:-1] if ended else tokens)] + [text.end()]
     stop = "stop" if text.stopped else "eot" if ended else "length"

@@ -7,18 +7,12 @@ import time
 import tensorflow.compat.v1 as tf
 
 import inputs
-import ledger
 from configs import storage
 from configs.errors import UserError
-from datasets import framing, integrity, repair
-from datasets import shard_sets as corpus
-from datasets import window_order as order
-from models.checkpoints import best as best_checkpoint
-from models.checkpoints import saved
-from models.run import devices as strategies
+from datasets import framing, integrity, repair, shard_sets, window_order
+from models.checkpoints import best, run_folder, saved
+from models.run import devices, hooks, hosts, plan
 from models.run import estimator as estimators
-from models.run import hooks as session_hooks
-from models.run import hosts, plan
 
 LOCK_FILE = ".lock"
 SHOWN = 5  # documents named in a message
@@ -32,17 +26,17 @@ def train(config, encoder, tpu, strategy=None):
     `strategy` is one of strategies.CHOICES; None leaves it to the machine and to TF_CONFIG.
     """
     estimators.quiet()
-    strategy = strategies.choose(strategy, tpu)
-    first = strategies.is_first(strategy)
-    train_set = _corpus(config, encoder, corpus.TRAIN)
-    eval_set = _corpus(config, encoder, corpus.EVAL) if config.eval_steps else None
+    strategy = devices.choose(strategy, tpu)
+    first = devices.is_first(strategy)
+    train_set = _corpus(config, encoder, shard_sets.TRAIN)
+    eval_set = _corpus(config, encoder, shard_sets.EVAL) if config.eval_steps else None
     # Anything wrong with the data is said before the first step.
     inputs.make_train_input_fn(config, train_set, encoder.eot, start_step=0, stop_step=0)
     if eval_set:
         inputs.eval_steps(config, eval_set)
-        for path in corpus.overlap(train_set, eval_set)[:1]:
+        for path in shard_sets.overlap(train_set, eval_set)[:1]:
             print(f"warning: {path} is trained on and evaluated on; the evaluation will look too good")
-    estimators.make_folder(config)
+    run_folder.make_folder(config)
     lock = storage.only_run(storage.join(config.model_dir, LOCK_FILE), 'choose another "model_dir"')
     with lock if first else contextlib.nullcontext():
         return _train(config, encoder, tpu, strategy, train_set, eval_set if first else None)
@@ -50,27 +44,27 @@ def train(config, encoder, tpu, strategy=None):
 
 def _train(config, encoder, tpu, strategy, train_set, eval_set):
     """`train` behind its checks; of several hosts the first one evaluates, saves, and has an eval set."""
-    path, changes = estimators.check_run(config, encoder, train_set)
+    path, changes = run_folder.check_run(config, encoder, train_set)
     step = saved.step_of(path)
     for line in changes + plan.reading_problems(config, train_set):
         print(f"warning: {line}")
     if step >= config.max_steps:
         print(f'{config.model_dir} is done: step {step} of {config.max_steps}; raise "max_steps" to go on')
         return 0
-    estimators.check_room(config, path)
+    run_folder.check_room(config, path)
     estimator = estimators.build_estimator(config, tpu, strategy=strategy)
     estimators.check_cores(estimator, config, "train_batch_size", *(["eval_batch_size"] if eval_set else []))
-    if strategies.is_first(strategy):
-        estimators.save_run(config, encoder, train_set)
+    if devices.is_first(strategy):
+        run_folder.save_run(config, encoder, train_set)
         if path:
             saved.note_newest(path)
     print(f"{'continuing' if path else 'starting'} {config.model_dir} at step {step} of {config.max_steps},"
           f" {config.train_batch_size * config.n_ctx:,} tokens a step;"
-          f" {order.dropped(config, train_set):.4%} of each epoch's tokens fill no window")
+          f" {window_order.dropped(config, train_set):.4%} of each epoch's tokens fill no window")
     if config.eval_steps == 0:
         print('no evaluations: "eval_steps" is 0')
-    stop, watch = session_hooks.StopOnSignal(), session_hooks.SpikeWatch()
-    together = hosts.Together(stop, config.model_dir) if strategy == strategies.MULTI_WORKER else None
+    stop, watch = hooks.StopOnSignal(), hooks.SpikeWatch()
+    together = hosts.Together(stop, config.model_dir) if strategy == devices.MULTI_WORKER else None
     while step < config.max_steps:
         # Evaluations stand at multiples of train_steps, wherever the run was interrupted.
         due = min(config.max_steps, (step // config.train_steps + 1) * config.train_steps)
@@ -81,7 +75,7 @@ def _train(config, encoder, tpu, strategy, train_set, eval_set):
         step = saved.step_of(saved.latest(config.model_dir))
         try:
             if together.stopped if together else stop.signal_number is not None:
-                raise session_hooks.Interrupted
+                raise hooks.Interrupted
             if step == before:
                 raise UserError(f"{train_set.parts[0].shards[0].path} or a shard beside it holds fewer records than its"
                                 " manifest says; delete the manifest, and the shards are scanned instead, or set"
@@ -92,26 +86,26 @@ def _train(config, encoder, tpu, strategy, train_set, eval_set):
                         _evaluate_and_keep(estimators.build_estimator(config), config, eval_set, encoder, None)
                 else:
                     _evaluate_and_keep(estimator, config, eval_set, encoder, stop)
-        except session_hooks.Interrupted:
+        except hooks.Interrupted:
             print(f"stopped by signal {stop.signal_number}; step {step} is saved in {config.model_dir}")
             return 128 + stop.signal_number
-    print(f"done: {config.model_dir} is trained to step {step}; read {order.seen(config, train_set, step)}")
+    print(f"done: {config.model_dir} is trained to step {step}; read {window_order.seen(config, train_set, step)}")
     return 0
 
 
 def _corpus(config, encoder, split):
     if config.skip_corrupt_records:
-        estimators.make_folder(config)
-    found = corpus.find(config, split)
-    corpus.check(found, config, encoder)
+        run_folder.make_folder(config)
+    found = shard_sets.find(config, split)
+    shard_sets.check(found, config, encoder)
     return found
 
 
 def _train_to(estimator, config, train_set, encoder, step, target, stop, watch, together):
     input_fn = inputs.make_train_input_fn(config, train_set, encoder.eot, start_step=step, stop_step=target)
-    progress = session_hooks.Progress(
+    progress = hooks.Progress(
         config.model_dir, max_steps=config.max_steps, tokens=config.train_batch_size * config.n_ctx,
-        seen=lambda step: order.seen(config, train_set, step), dropped=order.dropped(config, train_set),
+        seen=lambda step: window_order.seen(config, train_set, step), dropped=window_order.dropped(config, train_set),
         watch=watch)
     with _naming_damage(config, train_set), saved.reading(saved.latest(config.model_dir) or "none"):
         try:
@@ -119,7 +113,7 @@ def _train_to(estimator, config, train_set, encoder, step, target, stop, watch, 
                 together.train(estimator, input_fn, target, progress, last=target == config.max_steps)
             else:
                 # A TPUEstimator counts on its own hook where a TPU makes many steps at once.
-                savers = [] if estimator.config.cluster else [session_hooks.Saver(estimator)]
+                savers = [] if estimator.config.cluster else [hooks.Saver(estimator)]
                 estimator.train(input_fn, max_steps=target, hooks=[*savers, progress, stop])
         except (tf.train.NanLossDuringTrainingError, tf.errors.OpError) as error:
             if any(words in str(error) for words in storage.FULL):
@@ -136,7 +130,7 @@ def _train_to(estimator, config, train_set, encoder, step, target, stop, watch, 
 
 def _not_finite(config, train_set, what, step):
     """The UserError for a loss or gradient that is not finite: says which documents stand in the batch."""
-    names = ledger.documents_of(config, train_set, step)
+    names = inputs.documents_of(config, train_set, step)
     rest = f" and {len(names) - SHOWN} more (--which_data {step} lists them)" if len(names) > SHOWN else ""
     return UserError(f"the {what} is not finite at step {step}, whose batch holds the documents"
                      f" {', '.join(names[:SHOWN])}{rest}; {_way_on(config)}")
@@ -167,7 +161,7 @@ def _remedy(config):
     """What to do about a damaged record."""
     if not config.skip_corrupt_records:
         return framing.REMEDY
-    repair.forget(corpus.repair_folder(config))
+    repair.forget(shard_sets.repair_folder(config))
     return "it was good when this run began; run again: all shards are read once more, and what is damaged is skipped"
 
 
@@ -177,8 +171,8 @@ def _evaluate_and_keep(estimator, config, eval_set, encoder, stop):
     loss = _evaluate(estimator, config, eval_set, encoder, stop, path)
     result = {"loss": loss, "step": saved.step_of(path), "eval_set": eval_set.fingerprint,
               "windows": inputs.eval_steps(config, eval_set) * config.eval_batch_size}
-    if best_checkpoint.keep(config.model_dir, path, result):
-        print(f"the best so far, kept in {storage.join(config.model_dir, best_checkpoint.FOLDER)}")
+    if best.keep(config.model_dir, path, result):
+        print(f"the best so far, kept in {storage.join(config.model_dir, best.FOLDER)}")
 
 
 def _evaluate(estimator, config, eval_set, encoder, stop, path):
@@ -191,14 +185,14 @@ def _evaluate(estimator, config, eval_set, encoder, stop, path):
     steps = inputs.eval_steps(config, eval_set)
     with _naming_damage(config, eval_set), saved.reading(path or config.init_checkpoint):
         result = estimator.evaluate(input_fn, steps=steps, checkpoint_path=path,
-                                    hooks=[session_hooks.GiveUpOnSignal(stop)] if stop else [])
+                                    hooks=[hooks.GiveUpOnSignal(stop)] if stop else [])
     estimators.release_graphs()
     loss = float(result["token_loss"])
     if not math.isfinite(loss):
         raise UserError(f"the evaluation loss at step {result['global_step']} is {loss}: the weights in"
                         f' {config.model_dir} are spoiled; lower "lr" and go back to an older checkpoint')
     print(f"evaluation at step {result['global_step']}: loss {loss:.4f}, perplexity {result['perplexity']:.2f},"
-          f" {steps} batches in {session_hooks.duration(time.monotonic() - begun)}")
+          f" {steps} batches in {hooks.duration(time.monotonic() - begun)}")
     return loss
 
 
@@ -206,14 +200,14 @@ def evaluate_whole(config, encoder, tpu):
     """Evaluates the newest checkpoint on every token of the eval set; returns the exit status."""
     config = dataclasses.replace(config, eval_steps=-1)
     estimators.quiet()
-    eval_set = _corpus(config, encoder, corpus.EVAL)
-    path = estimators.trained(config, encoder, "evaluate")
+    eval_set = _corpus(config, encoder, shard_sets.EVAL)
+    path = run_folder.trained(config, encoder, "evaluate")
     estimator = estimators.build_estimator(config, tpu)
     estimators.check_cores(estimator, config, "eval_batch_size")
-    stop = session_hooks.StopOnSignal()
+    stop = hooks.StopOnSignal()
     try:
         loss = _evaluate(estimator, config, eval_set, encoder, stop, path)
-    except session_hooks.Interrupted:
+    except hooks.Interrupted:
         return 128 + stop.signal_number
     bits = loss / math.log(2)
     per_byte = f", {bits * eval_set.targets / eval_set.text_bytes:.4f} bits per byte" if eval_set.text_bytes else ""
@@ -225,8 +219,8 @@ def print_documents(config, encoder, step):
     """Lists the documents in the batch of a step; returns the exit status."""
     if step > config.max_steps:
         raise UserError(f'--which_data {step} is beyond "max_steps" {config.max_steps}')
-    train_set = _corpus(config, encoder, corpus.TRAIN)
+    train_set = _corpus(config, encoder, shard_sets.TRAIN)
     inputs.make_train_input_fn(config, train_set, encoder.eot, start_step=0, stop_step=0)
     with _naming_damage(config, train_set):
-        print("\n".join(ledger.documents_of(config, train_set, step)))
+        print("\n".join(inputs.documents_of(config, train_set, step)))
     return 0

@@ -13,7 +13,7 @@ import tensorflow.compat.v1 as tf
 import inputs
 from benchmarks import ablation, original
 from configs.errors import UserError
-from datasets import shard_sets as corpus
+from datasets import shard_sets
 from models import gpt2, optimizers, weights
 from models.cpu import block as layers
 from models.cpu import loss as lm_head
@@ -191,7 +191,7 @@ def test_stitched_windows_go_on_from_any_place_and_depend_on_the_seed():
 
 def read_tokens(names, config, start, stop):
     """[T + 1] windows that a train() call over these steps reads."""
-    found = corpus.find(config, corpus.TRAIN)
+    found = shard_sets.find(config, shard_sets.TRAIN)
     with original.put_over(names):
         input_fn = inputs.make_train_input_fn(config, found, EOT, start_step=start, stop_step=stop)
     return flat(run(input_fn, config.train_batch_size, stop - start))
@@ -223,7 +223,7 @@ def test_first_shards_are_read_again_by_every_train_call_in_another_order(tmp_pa
 def test_first_shards_hold_what_one_call_reads_which_one_window_multiplies(tmp_path):
     write_shards(tmp_path, "a", [50] * 6)
     config = config_for(tmp_path, train_steps=1)
-    shards = corpus.find(config, corpus.TRAIN).parts[0].shards
+    shards = shard_sets.find(config, shard_sets.TRAIN).parts[0].shards
     sizes = [shard.tokens + shard.records for shard in shards]
     assert original._first_shards(shards, 0) == shards[:1]
     assert original._first_shards(shards, sizes[0]) == shards[:2]

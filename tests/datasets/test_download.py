@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from configs import errors
+from configs import commands
 from configs.errors import UserError
 from datasets import download
 from datasets.pages import archives
@@ -281,7 +281,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(server, tmp_pat
     try:
         assert download.main(small) == 0
         with pytest.raises(SystemExit) as end:
-            errors.run_command(download.main, full)
+            commands.run(download.main, full)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert len(read_pages(tmp_path / "small")) == 30

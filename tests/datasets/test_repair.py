@@ -10,8 +10,7 @@ import tensorflow.compat.v1 as tf
 import main
 from configs import schema
 from configs.errors import UserError
-from datasets import integrity, manifest, records, repair
-from datasets import shard_sets as corpus
+from datasets import integrity, manifest, records, repair, shard_sets
 
 
 @pytest.fixture
@@ -96,13 +95,13 @@ def test_restart_and_evaluation_use_the_copies_that_are_there(run_config, text_c
     assert [copy.stat().st_mtime_ns for copy in copies] == times
 
 
-def shards_of(config, split=corpus.TRAIN, **options):
-    return corpus.find(config, split, **options).parts[0].shards
+def shards_of(config, split=shard_sets.TRAIN, **options):
+    return shard_sets.find(config, split, **options).parts[0].shards
 
 
 def test_two_runs_read_the_same(run_config, data, tmp_path):
-    found = [corpus.find(schema.load(run_config(data_path=str(data), skip_corrupt_records=True,
-                                                model_dir=str(tmp_path / name))), corpus.TRAIN) for name in "ab"]
+    found = [shard_sets.find(schema.load(run_config(data_path=str(data), skip_corrupt_records=True,
+                                                model_dir=str(tmp_path / name))), shard_sets.TRAIN) for name in "ab"]
     assert found[0].fingerprint == found[1].fingerprint
     one, other = (content(part.shards[0].path) for part in (found[0].parts[0], found[1].parts[0]))
     assert one == other and found[0].parts[0].shards[0].path != found[1].parts[0].shards[0].path
@@ -174,8 +173,8 @@ def test_shards_of_another_vocabulary_are_not_taken_for_damage(run_config, text_
         size, fingerprint = 40, None
     small = schema.load(run_config(skip_corrupt_records=True, n_vocab=40))
     with pytest.raises(UserError, match='holds token id [0-9]+, but "n_vocab" is 40'):
-        corpus.check(corpus.find(small, corpus.TRAIN)._replace(vocabulary=None), small, Vocabulary())
-    assert corpus.find(config, corpus.TRAIN).records
+        shard_sets.check(shard_sets.find(small, shard_sets.TRAIN)._replace(vocabulary=None), small, Vocabulary())
+    assert shard_sets.find(config, shard_sets.TRAIN).records
 
 
 @pytest.mark.slow

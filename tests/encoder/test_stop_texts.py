@@ -3,8 +3,7 @@ import numpy as np
 import pytest
 
 from configs.errors import UserError
-from encoder import bpe
-from encoder import stop_texts as stopping
+from encoder import bpe, stop_texts
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +16,7 @@ def encoder(tmp_path_factory):
 
 def streamed(encoder, tokens, stops=()):
     """(what each token makes certain, what the end does, whether it stopped)."""
-    text = stopping.Text(encoder, stops)
+    text = stop_texts.Text(encoder, stops)
     pieces = [text.add(token) for token in tokens]
     return pieces, text.end(), text.stopped
 
@@ -50,7 +49,7 @@ def test_text_is_cut_before_the_first_of_several_stop_texts(encoder):
 @pytest.mark.parametrize("stops", [("abc",), ("bab", "abab"), ("é",), ("aa", "cb", "bcab"), ("c",), ("abababc", "bc")])
 def test_table_ends_a_text_with_the_very_token_that_completes_a_stop_text(encoder, stops):
     """Against a search of the text itself, for random tokens of an alphabet in which stop texts are frequent."""
-    table, (nothing, first) = stopping.automaton(encoder, [(), stops])
+    table, (nothing, first) = stop_texts.automaton(encoder, [(), stops])
     assert table.shape[1] == encoder.size
     tokens = [i for i in range(encoder.size - 1) if set(encoder.decode_bytes([i])) <= set("abcé".encode())]
     assert len(tokens) > 8
@@ -61,19 +60,19 @@ def test_table_ends_a_text_with_the_very_token_that_completes_a_stop_text(encode
             state = table[state, token]
             drawn.append(token)
             found = any(stop.encode() in encoder.decode_bytes(drawn) for stop in stops)
-            assert found == (state == stopping.STOPPED) == streamed(encoder, drawn, stops)[2]
+            assert found == (state == stop_texts.STOPPED) == streamed(encoder, drawn, stops)[2]
             assert table[nothing, token] == nothing
-    assert np.all(table[stopping.STOPPED] == stopping.STOPPED)
+    assert np.all(table[stop_texts.STOPPED] == stop_texts.STOPPED)
 
 
 def test_rows_of_a_batch_follow_their_own_stop_texts(encoder):
-    table, states = stopping.automaton(encoder, [("a",), (), ("b",), ("a",)])
+    table, states = stop_texts.automaton(encoder, [("a",), (), ("b",), ("a",)])
     a, b = encoder.encode("a")[0], encoder.encode("b")[0]
     assert states[0] == states[3] and len(set(states)) == 3
-    assert [table[state, a] == stopping.STOPPED for state in states] == [True, False, False, True]
-    assert [table[state, b] == stopping.STOPPED for state in states] == [False, False, True, False]
+    assert [table[state, a] == stop_texts.STOPPED for state in states] == [True, False, False, True]
+    assert [table[state, b] == stop_texts.STOPPED for state in states] == [False, False, True, False]
 
 
 def test_too_long_stop_texts_are_a_mistake(encoder):
     with pytest.raises(UserError, match="more than 1000 bytes together; give shorter or fewer"):
-        stopping.automaton(encoder, [("a" * 600,), ("b" * 600,)])
+        stop_texts.automaton(encoder, [("a" * 600,), ("b" * 600,)])

@@ -39,15 +39,15 @@ def scalars_of(folder):
 
 def stop_after(config, step, *arguments):
     """Runs the config in this process until a signal arrives in the given step."""
-    from models.run import hooks as session_hooks
+    from models.run import hooks
 
-    class Stop(session_hooks.StopOnSignal):
+    class Stop(hooks.StopOnSignal):
         def after_run(self, run_context, run_values):
             if tf.train.get_global_step().eval(session=run_context.session) == step:
                 self.signal_number = signal.SIGTERM
             super().after_run(run_context, run_values)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session_hooks, "StopOnSignal", Stop)
+        patch.setattr(hooks, "StopOnSignal", Stop)
         assert main.main(["--model", config, *arguments]) == 143
 
 

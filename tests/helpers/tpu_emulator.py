@@ -17,7 +17,7 @@ from tensorflow.python.tpu import tpu, tpu_function
 from tensorflow.python.tpu.ops import tpu_ops
 
 import main
-from configs import errors, tpu_names
+from configs import commands, tpu_names
 from models import gpt2
 from tests.helpers import tpu_graphs
 
@@ -77,4 +77,4 @@ def emulated():
 if __name__ == "__main__":
     sys.argv[0] = main.__file__
     with emulated():
-        errors.run_command(main.main)
+        commands.run(main.main)

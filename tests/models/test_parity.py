@@ -14,9 +14,8 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import inputs
-from datasets import shard_sets as corpus
-from models import gpt2
-from models import metrics as scalars
+from datasets import shard_sets
+from models import gpt2, metrics
 from tests.helpers import graphs, hugging_face
 
 torch = pytest.importorskip("torch")
@@ -44,8 +43,8 @@ def batches(text_corpus):
     """STEPS times (tokens, labels), int32 [B, T] each, of real text, as training reads them."""
     config = graphs.small_config(**SETTINGS, input="tfrecords", data_path=str(text_corpus),
                                  train_files="text*.tfrecords", eval_steps=0)
-    input_fn = inputs.make_train_input_fn(config, corpus.find(config, corpus.TRAIN), config.n_vocab - 1, start_step=0,
-                                          stop_step=STEPS)
+    input_fn = inputs.make_train_input_fn(config, shard_sets.find(config, shard_sets.TRAIN), config.n_vocab - 1,
+                                          start_step=0, stop_step=STEPS)
     with graphs.session() as s:
         following = tf.data.make_one_shot_iterator(input_fn({"batch_size": config.train_batch_size})).get_next()
         return [s.run(following) for _ in range(STEPS)]
@@ -69,7 +68,7 @@ def our_run(config, start, batches):
         variables = gpt2.create_variables(config)  # those that exist
         for name, value in start.items():
             variables[name].load(value, s)
-        shown = scalars.collected()
+        shown = metrics.collected()
         steps = [s.run([shown, spec.train_op], {tokens: x, labels: y})[0] for x, y in batches]
         slots = {slot.op.name: slot for slot in tf.global_variables()}
         moments = {name: slots[f"model/{name}/adam_m"] for name in variables}

@@ -10,7 +10,7 @@ import inputs
 import main
 from configs import schema
 from configs.errors import UserError
-from datasets import shard_sets as corpus
+from datasets import shard_sets
 from encoder import bpe
 from models.run import estimator as estimators
 from models.run import training
@@ -22,7 +22,7 @@ POD = tpu_graphs.tpu_with(HOSTS)
 
 def evaluation(config, tpu):
     """NodeDefs of the graph and its functions for an evaluation on the pod, which is named to us as `tpu`."""
-    input_fn = inputs.make_eval_input_fn(config, corpus.find(config, corpus.EVAL), 299)
+    input_fn = inputs.make_eval_input_fn(config, shard_sets.find(config, shard_sets.EVAL), 299)
     graph = tpu_graphs.graph_of(config, "eval", input_fn, cores=CORES, hosts=HOSTS, tpu=tpu)
     return graphs.all_nodes(graph)
 
@@ -75,7 +75,7 @@ def read(input_fn, params, steps):
 @pytest.mark.parametrize("step", [5, pytest.param(0, marks=pytest.mark.slow)])
 def test_hosts_of_a_pod_read_the_rows_of_one_global_batch(step, run_config):
     config = schema.load(run_config(train_batch_size=64, res_dropout=0.1))
-    real = inputs.make_train_input_fn(config, corpus.find(config, corpus.TRAIN), 299, start_step=step,
+    real = inputs.make_train_input_fn(config, shard_sets.find(config, shard_sets.TRAIN), 299, start_step=step,
                                       stop_step=step + 3)
     called = []
 

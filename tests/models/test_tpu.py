@@ -17,11 +17,11 @@ from tensorflow.python.tpu import tpu_function
 import inputs
 from configs import schema
 from configs.errors import UserError
-from datasets import shard_sets as corpus
+from datasets import shard_sets
 from encoder import bpe, prompts
 from models import gpt2, optimizers
 from models.run import estimator as estimators
-from models.run import predict as generation
+from models.run import predict
 from models.weights import weight_list
 from tests.helpers import graphs, tpu_graphs, weight_files
 from tests.helpers.runs import ROOT
@@ -48,13 +48,13 @@ def preset(text_corpus, tmp_path):
 
 
 def train_graph(config, **tpu):
-    found = corpus.find(config, corpus.TRAIN)
+    found = shard_sets.find(config, shard_sets.TRAIN)
     return tpu_graphs.graph_of(config, "train", inputs.make_train_input_fn(config, found, 299, start_step=0,
                                                                            stop_step=1), **tpu)
 
 
 def eval_graph(config, **tpu):
-    found = corpus.find(config, corpus.EVAL)
+    found = shard_sets.find(config, shard_sets.EVAL)
     return tpu_graphs.graph_of(config, "eval", inputs.make_eval_input_fn(config, found, 299), **tpu)
 
 
@@ -62,9 +62,9 @@ def generation_graph(config):
     encoder = bpe.load(config.encoder_path)
     texts = [prompts.make("def", {"length": config.n_ctx + 9, "top_p": 0.9, "stop": ("\n",)}),  # beyond n_ctx
              prompts.make("class Encoder:", {"top_k": 7, "length": 5, "repetition_penalty": 1.2, "num_samples": 4})]
-    rows = [row for prompt in texts for row in generation.rows_of(prompt, encoder, config.n_ctx)]
-    limits, stops = generation.limits_of(config, encoder, texts)
-    input_fn = generation._input_fn(rows, dict(zip((p.stop for p in texts), stops)), encoder.eot)
+    rows = [row for prompt in texts for row in predict.rows_of(prompt, encoder, config.n_ctx)]
+    limits, stops = predict.limits_of(config, encoder, texts)
+    input_fn = predict._input_fn(rows, dict(zip((p.stop for p in texts), stops)), encoder.eot)
     assert limits.draws and limits.penalties and limits.stops is not None and limits.largest == 40
     graph = tpu_graphs.graph_of(config, "infer", input_fn, limits=limits)
     assert any(node.op in ("While", "StatelessWhile") for node in tpu_graphs.program(graph))
@@ -140,16 +140,16 @@ def predicting(config, cores, hosts):
     """Generates one sample by the real code up to the opening of a session; the batch sizes it has asked for."""
     encoder, sizes = bpe.load(config.encoder_path), []
     prompt = prompts.make("def", {"length": 3})
-    limits, _ = generation.limits_of(config, encoder, [prompt])
-    rows = generation.rows_of(prompt, encoder, config.n_ctx)
-    input_fn = generation._input_fn(rows, {(): 1}, encoder.eot)
+    limits, _ = predict.limits_of(config, encoder, [prompt])
+    rows = predict.rows_of(prompt, encoder, config.n_ctx)
+    input_fn = predict._input_fn(rows, {(): 1}, encoder.eot)
 
     def build(config, tpu, sampling_limits):
         sizes.append(config.predict_batch_size)
         return tpu_graphs.estimator_for(config, tpu, sampling_limits)
     with mock.patch.object(estimators, "build_estimator", build), tpu_graphs.stopping_at_sessions(), \
             tpu_graphs.a_tpu_of(cores, hosts), pytest.raises((tpu_graphs.Captured, UserError)) as caught:
-        next(generation.draw(config, tpu_graphs.tpu_with(hosts), "/nowhere/model.ckpt-0", input_fn, limits))
+        next(predict.draw(config, tpu_graphs.tpu_with(hosts), "/nowhere/model.ckpt-0", input_fn, limits))
     return sizes, caught.value
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import main
 from models.cpu import packed as kept
-from models.run import hooks as session_hooks
+from models.run import hooks
 from tests.helpers.runs import ROOT, mistake, scalars_of, stop_after, weights_of
 from tests.helpers.tpu_emulator import emulated
 
@@ -46,7 +46,7 @@ def figures(said):
 
 @pytest.mark.parametrize("changes", [pytest.param(CHANGES[0], marks=pytest.mark.slow), CHANGES[1]])
 def test_core_trains_to_the_same_weights_and_tells_the_same(changes, run_config, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(session_hooks, "SCALARS_STEPS", 1)
+    monkeypatch.setattr(hooks, "SCALARS_STEPS", 1)
     # 3 steps a visit of the host: the last visit before an evaluation, and before the end, is shorter.
     changes = {"max_steps": 11, "train_steps": 7, "iterations": 3, "eval_batch_size": 50, "eval_steps": 5, **changes}
     with emulated():

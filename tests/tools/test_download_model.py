@@ -13,8 +13,7 @@ import pytest
 
 from configs.errors import UserError
 from encoder import bpe
-from models.checkpoints import convert as checkpoints
-from models.checkpoints import verify as proof
+from models.checkpoints import convert, verify
 from tests.helpers.runs import ROOT
 from tests.helpers.weight_files import write_hf, write_openai
 from tools import download_model, fetch
@@ -139,7 +138,7 @@ def content(folder):
 @pytest.mark.parametrize("source", ["openai", "hf"])
 def test_model_arrives_over_connections_that_break_and_can_be_imported(mirror, models, tmp_path, source, capsys,
                                                                        monkeypatch):
-    monkeypatch.setattr(proof, "TRANSFORMERS_BYTES", 0)  # it takes seconds to import
+    monkeypatch.setattr(verify, "TRANSFORMERS_BYTES", 0)  # it takes seconds to import
     offer(mirror, models, source)
     mirror.cut, mirror.failures = 400_000 if source == "openai" else 7_001, 3
     assert call(mirror, tmp_path / "got", "--source", source) == 0
@@ -147,7 +146,7 @@ def test_model_arrives_over_connections_that_break_and_can_be_imported(mirror, m
     large = DATA if source == "openai" else "model.safetensors"
     assert mirror.asked("vocab.bpe" if source == "openai" else large)[-1].startswith("bytes=")
     command = re.search(r"python3 -m models.checkpoints (import-\w+) (\S+) ", capsys.readouterr().out)
-    assert checkpoints.main([command.group(1), command.group(2), str(tmp_path / "dst")]) == 0
+    assert convert.main([command.group(1), command.group(2), str(tmp_path / "dst")]) == 0
     before = len(mirror.requests)
     assert call(mirror, tmp_path / "got", "--source", source) == 0
     assert len(mirror.requests) == before and "already there" in capsys.readouterr().out

@@ -17,8 +17,7 @@ import tensorflow.compat.v1 as tf
 import inputs
 from configs import schema
 from configs.errors import UserError
-from datasets import shard_sets as corpus
-from datasets import window_order as order
+from datasets import shard_sets, window_order
 from tests import test_inputs
 from tests.helpers.runs import ROOT
 from tools import verify_resume
@@ -122,14 +121,14 @@ class Deployment:
 
 @pytest.mark.parametrize("hosts", [1, 2, 4])
 def test_hosts_read_disjoint_parts_whose_union_is_the_sequence_of_one_process(tmp_path, monkeypatch, hosts):
-    monkeypatch.setattr(order, "BLOCK_TOKENS", 150)
+    monkeypatch.setattr(window_order, "BLOCK_TOKENS", 150)
     test_inputs.write_shards(tmp_path, "a", [7, 4, 9, 8, 3])
     config = test_inputs.config_for(tmp_path, train_batch_size=8)
     first, last = 2, 9  # over the end of an epoch
     assert first * 8 < test_inputs.windows_an_epoch(config) < last * 8
     whole = np.reshape(test_inputs.flat(test_inputs.batches(config, first, last)), [last - first, 8, -1])
-    input_fn = inputs.make_train_input_fn(config, corpus.find(config, corpus.TRAIN), test_inputs.EOT, start_step=first,
-                                          stop_step=last)
+    input_fn = inputs.make_train_input_fn(config, shard_sets.find(config, shard_sets.TRAIN), test_inputs.EOT,
+                                          start_step=first, stop_step=last)
     for host in range(hosts):
         def on_host(params, host=host):
             return input_fn({**params, "context": Deployment(host, hosts)})

@@ -10,13 +10,13 @@ import time
 import pytest
 
 from configs.errors import UserError
-from datasets.pages import killable as guarded
+from datasets.pages import killable
 from tests.helpers.runs import ROOT
 from tests.helpers.waiting import wait_until_gone
 
 SECONDS = 0.2
-BAD = {b"sleep": guarded.TIMEOUT, b"spin": guarded.TIMEOUT, b"spin in C": guarded.TIMEOUT,
-       b"segfault": guarded.CRASHED, b"exit": guarded.CRASHED, b"memory": guarded.CRASHED}
+BAD = {b"sleep": killable.TIMEOUT, b"spin": killable.TIMEOUT, b"spin in C": killable.TIMEOUT,
+       b"segfault": killable.CRASHED, b"exit": killable.CRASHED, b"memory": killable.CRASHED}
 
 
 def make(options):
@@ -34,7 +34,7 @@ def make(options):
         elif data == b"exit":
             os._exit(3)
         elif data == b"memory":
-            bytes(2 * guarded.MEMORY_BYTES)
+            bytes(2 * killable.MEMORY_BYTES)
         return "kept", options + data.decode()
     return work
 
@@ -44,7 +44,7 @@ def fail(options):
 
 
 def run(tasks, count):
-    return sorted(guarded.results(((data, data) for data in tasks), make, "page ", count, SECONDS))
+    return sorted(killable.results(((data, data) for data in tasks), make, "page ", count, SECONDS))
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -59,7 +59,7 @@ def test_pages_that_hang_or_crash_are_counted_and_the_rest_goes_on(count):
 
 
 def test_a_worker_that_dies_between_two_pages_harms_neither():
-    worker = guarded._Worker(make, "page ", SECONDS)
+    worker = killable._Worker(make, "page ", SECONDS)
     try:
         worker.begin(1, b"a")
         assert worker.finish() == (1, ("kept", "page a"))
@@ -74,19 +74,19 @@ def test_a_worker_that_dies_between_two_pages_harms_neither():
 def test_a_result_that_waits_while_tasks_are_slow_to_come_is_no_timeout():
     def tasks():
         yield 1, b"a"
-        time.sleep(SECONDS * guarded.PATIENCE + 0.5)
+        time.sleep(SECONDS * killable.PATIENCE + 0.5)
         yield 2, b"b"
-    assert sorted(guarded.results(tasks(), make, "", 1, SECONDS)) == [(1, ("kept", "a")), (2, ("kept", "b"))]
+    assert sorted(killable.results(tasks(), make, "", 1, SECONDS)) == [(1, ("kept", "a")), (2, ("kept", "b"))]
 
 
 def test_large_pages_and_results_pass():
     data = b"x" * 5_000_000
-    assert list(guarded.results([(1, data)], make, "", 1, 20)) == [(1, ("kept", data.decode()))]
+    assert list(killable.results([(1, data)], make, "", 1, 20)) == [(1, ("kept", data.decode()))]
 
 
 def test_a_worker_that_cannot_start_is_an_error(capfd):
     with pytest.raises(UserError, match="does not start"):
-        list(guarded.results([(1, b"")], fail, "no such library", 1, SECONDS))
+        list(killable.results([(1, b"")], fail, "no such library", 1, SECONDS))
     assert "no such library" in capfd.readouterr().err
 
 

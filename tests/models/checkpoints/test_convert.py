@@ -17,15 +17,9 @@ import tensorflow.compat.v1 as tf
 import main
 from configs import schema
 from configs.errors import UserError
-from encoder import bpe
-from encoder import formats as exchange
+from encoder import bpe, formats
 from models import gpt2
-from models.checkpoints import convert as checkpoints
-from models.checkpoints import hugging_face
-from models.checkpoints import tf_format as openai
-from models.checkpoints import verify as proof
-from models.checkpoints import warm_start as sources
-from models.run import estimator as estimators
+from models.checkpoints import convert, hugging_face, run_folder, tf_format, verify, warm_start
 from models.weights import SCOPE, weight_list
 from tests.helpers import graphs, measured, reference, weight_files
 from tests.helpers.runs import ROOT
@@ -51,11 +45,11 @@ def assert_same(found, expected=None):
 
 
 def source_of(folder):
-    return sources.open_source(str(folder))
+    return warm_start.open_source(str(folder))
 
 
 def call(*arguments):
-    return checkpoints.main([str(argument) for argument in arguments])
+    return convert.main([str(argument) for argument in arguments])
 
 
 def mistake(*arguments):
@@ -150,7 +144,7 @@ def test_checkpoint_that_was_copied_is_found_where_it_is(tmp_path, state):
 
 
 def test_tensors_larger_than_a_group_are_written_in_several_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(openai, "GROUP_BYTES", 3000)
+    monkeypatch.setattr(tf_format, "GROUP_BYTES", 3000)
     call("import-openai", write_openai(tmp_path / "src"), tmp_path / "dst")
     assert len(list((tmp_path / "dst").glob("weights.ckpt.data-*"))) > 5
     assert sorted(os.listdir(tmp_path)) == ["dst", "src"]
@@ -217,9 +211,9 @@ def test_gpt2_s_vocabulary_in_another_formatting_is_known_as_gpt2_s(tmp_path):
     data = bpe.read_files()
     (tmp_path / "vocab.json").write_text(json.dumps(json.loads(data["encoder.json"]), indent=1, sort_keys=True))
     (tmp_path / "merges.txt").write_bytes(data["vocab.bpe"].split(b"\n", 1)[1])
-    assert exchange.find(str(tmp_path)) == data
+    assert formats.find(str(tmp_path)) == data
     (tmp_path / "merges.txt").write_bytes(data["vocab.bpe"].rsplit(b"\n", 2)[0])
-    assert exchange.find(str(tmp_path)) != data
+    assert formats.find(str(tmp_path)) != data
 
 
 # What main.py does with it.
@@ -270,23 +264,23 @@ def loaded(source, config):
         variables = gpt2.create_variables(config)
         s.run(tf.global_variables_initializer())
         before = s.run(variables)
-        sources.load(source, variables, s)
+        warm_start.load(source, variables, s)
         return before, s.run(variables)
 
 
 def test_smaller_n_ctx_takes_the_first_positions_and_a_larger_one_is_an_error(tmp_path):
     source = source_of(write_openai(tmp_path / "src"))
     with pytest.raises(UserError, match='knows 13 positions, and "n_ctx" is 14; lower "n_ctx" to 13'):
-        sources.check(source, dataclasses.replace(CONFIG, n_ctx=14))
+        warm_start.check(source, dataclasses.replace(CONFIG, n_ctx=14))
     smaller = dataclasses.replace(CONFIG, n_ctx=8)
-    sources.check(source, smaller)
+    warm_start.check(source, smaller)
     for name, value in loaded(source, smaller)[1].items():
         np.testing.assert_array_equal(value, WEIGHTS[name][:8] if name == "wpe" else WEIGHTS[name])
 
 
 @pytest.mark.parametrize("at_once, calls", [(10**6, 1), (4000, 5)])
 def test_weights_are_given_to_many_variables_at_once(tmp_path, monkeypatch, at_once, calls):
-    monkeypatch.setattr(sources, "AT_ONCE", at_once)  # bytes; the weights are 30,192
+    monkeypatch.setattr(warm_start, "AT_ONCE", at_once)  # bytes; the weights are 30,192
     source, run, runs = source_of(write_openai(tmp_path / "src")), tf.Session.run, []
 
     def counted(self, *arguments, **keywords):
@@ -303,8 +297,8 @@ def test_vocabulary_of_another_size_is_an_error_unless_told_to_resize(tmp_path, 
     source = source_of(write_hf(tmp_path / "src"))
     config = dataclasses.replace(CONFIG, n_vocab=n_vocab)
     with pytest.raises(UserError, match=f'has 300 tokens, and "n_vocab" is {n_vocab}; .*"resize_vocab" to true'):
-        sources.check(source, config)
-    sources.check(source, dataclasses.replace(config, resize_vocab=True))
+        warm_start.check(source, config)
+    warm_start.check(source, dataclasses.replace(config, resize_vocab=True))
     before, after = loaded(source, config)
     np.testing.assert_array_equal(after["wte"][:300], WEIGHTS["wte"][:n_vocab])
     np.testing.assert_array_equal(after["wte"][300:], before["wte"][300:])  # the starting values of a new network
@@ -360,7 +354,7 @@ def test_checkpoint_with_a_step_but_no_optimizer_is_explained_and_still_generate
 def test_using_init_checkpoint_in_place_of_a_trained_one_is_said(tmp_path, run_config, capsys):
     source = write_openai(tmp_path / "src")
     config = schema.load(run_config(**TRAINING, init_checkpoint=source))
-    assert estimators.trained(config, bpe.load(config.encoder_path), "evaluate") is None
+    assert run_folder.trained(config, bpe.load(config.encoder_path), "evaluate") is None
     assert capsys.readouterr().err == (f'note: {tmp_path}/run holds no checkpoint yet: using the weights of'
                                        f' "init_checkpoint" {source}\n')
 
@@ -368,11 +362,11 @@ def test_using_init_checkpoint_in_place_of_a_trained_one_is_said(tmp_path, run_c
 # The proof.
 
 def test_numpy_and_network_of_the_proof_equal_the_reference(tmp_path):
-    source, tokens = source_of(write_hf(tmp_path / "src")), proof.prompt(CONFIG)
+    source, tokens = source_of(write_hf(tmp_path / "src")), verify.prompt(CONFIG)
     assert len(tokens) == 13 and len(set(tokens)) > 10
     expected = reference.logits(WEIGHTS, tokens[None], layers=2, heads=3)[0]
-    np.testing.assert_allclose(proof.numpy_logits(source, CONFIG, tokens), expected, atol=1e-4)
-    np.testing.assert_allclose(proof.network_logits(source, CONFIG, tokens), expected, atol=1e-4)
+    np.testing.assert_allclose(verify.numpy_logits(source, CONFIG, tokens), expected, atol=1e-4)
+    np.testing.assert_allclose(verify.network_logits(source, CONFIG, tokens), expected, atol=1e-4)
 
 
 def test_proof_fails_where_a_single_bit_differs(tmp_path):
@@ -384,25 +378,25 @@ def test_proof_fails_where_a_single_bit_differs(tmp_path):
             value.view(np.uint32)[3] ^= 1
         return value
     with pytest.raises(UserError, match=r"1 tensors are not those of .*\(h1/ln_2/b\)"):
-        proof.prove(source, source._replace(read=flipped), CONFIG)
+        verify.prove(source, source._replace(read=flipped), CONFIG)
 
 
 def test_proof_fails_where_the_networks_differ(tmp_path, monkeypatch):
     source = source_of(write_openai(tmp_path / "src"))
-    report, lines = proof.prove(source, source, CONFIG)
+    report, lines = verify.prove(source, source, CONFIG)
     assert 0 < report["logits"]["NumPy and this network"] < 1e-4
     assert "largest difference" in lines[1]
-    monkeypatch.setattr(proof, "NORM_EPSILON", 0.1)
+    monkeypatch.setattr(verify, "NORM_EPSILON", 0.1)
     with pytest.raises(UserError, match="does not compute what its source does"):
-        proof.prove(source, source, CONFIG)
+        verify.prove(source, source, CONFIG)
 
 
 def test_proof_says_why_transformers_was_not_asked(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(proof, "TRANSFORMERS_BYTES", 1000)
+    monkeypatch.setattr(verify, "TRANSFORMERS_BYTES", 1000)
     call("import-hf", write_hf(tmp_path / "src"), tmp_path / "dst")
     assert "by NumPy and transformers: not compared: it would hold" in capsys.readouterr().out
-    monkeypatch.setattr(proof.importlib.util, "find_spec", lambda name: None if name == "transformers" else 1)
-    assert proof._transformers_logits(source_of(tmp_path / "src"), None) == "transformers is not installed"
+    monkeypatch.setattr(verify.importlib.util, "find_spec", lambda name: None if name == "transformers" else 1)
+    assert verify._transformers_logits(source_of(tmp_path / "src"), None) == "transformers is not installed"
 
 
 def test_inspect_lists_weights_and_what_is_none(tmp_path, capsys):

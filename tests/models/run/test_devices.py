@@ -9,9 +9,8 @@ from configs import schema
 from encoder import bpe
 from models.checkpoints import saved
 from models.cpu import compiled as fused
-from models.run import devices as strategies
+from models.run import devices, training
 from models.run import estimator as estimators
-from models.run import training
 from tests.helpers import graphs
 
 DROPOUT = {"embed_dropout": 0.1, "attn_dropout": 0.1, "res_dropout": 0.1}
@@ -45,7 +44,7 @@ def two_devices(monkeypatch):
         config.device_count["CPU"] = 2
         return config
     monkeypatch.setattr(estimators, "session_config", session_config)
-    monkeypatch.setattr(strategies, "devices", lambda: ["/cpu:0", "/cpu:1"])
+    monkeypatch.setattr(devices, "devices", lambda: ["/cpu:0", "/cpu:1"])
 
 
 @pytest.mark.parametrize("changes", [{}, {"opt_name": "adafactor", "micro_batch_size": 2, "recompute": True,
@@ -54,7 +53,7 @@ def two_devices(monkeypatch):
 def test_two_devices_reach_the_weights_of_one(two_devices, run_config, tmp_path, monkeypatch, changes, least):
     monkeypatch.setattr(fused, "LEAST", least)  # compiled, and not
     one = trained(run_config(model_dir=str(tmp_path / "one"), **changes))
-    two = trained(run_config(model_dir=str(tmp_path / "two"), **changes), strategy=strategies.MIRRORED)
+    two = trained(run_config(model_dir=str(tmp_path / "two"), **changes), strategy=devices.MIRRORED)
     assert_close(one, two)
 
 
@@ -63,7 +62,7 @@ def test_two_devices_start_with_the_weights_of_init_checkpoint(two_devices, run_
     path = run_config(model_dir=str(tmp_path / "two"), init_checkpoint=str(tmp_path / "one"))
     real = tf.train.Scaffold.__init__
     with mock.patch.object(tf.train.Scaffold, "__init__", autospec=True, side_effect=real) as made:
-        trained(path, strategy=strategies.MIRRORED)
+        trained(path, strategy=devices.MIRRORED)
     init_op = next(call[1]["init_op"] for call in made.call_args_list if call[1].get("init_fn"))
     assert not graphs.weights_initialised_by(init_op)
     start = tf.train.load_checkpoint(str(tmp_path / "two" / "model.ckpt-0"))

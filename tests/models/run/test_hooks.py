@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from datasets import window_order as order
-from models.run import hooks as session_hooks
+from datasets import window_order
+from models.run import hooks
 from tests.helpers.runs import ROOT, scalars_of
 
 
 def spikes(losses):
-    watch = session_hooks.SpikeWatch()
+    watch = hooks.SpikeWatch()
     return [number for number, loss in enumerate(losses) if watch.usual(loss) is not None]
 
 
@@ -51,10 +51,10 @@ def test_a_new_level_is_told_of_and_then_grown_used_to():
 
 
 def test_runs_of_many_steps_as_a_tpu_makes_them_are_counted_by_their_steps(tmp_path, monkeypatch):
-    monkeypatch.setattr(session_hooks.Meter, "seconds", lambda self: 2.0)
+    monkeypatch.setattr(hooks.Meter, "seconds", lambda self: 2.0)
     said = []
-    progress = session_hooks.Progress(str(tmp_path), max_steps=125, tokens=7, dropped=0, watch=None,
-                                      say=said.append, seen=lambda step: order.Seen([0.5], 3, step))
+    progress = hooks.Progress(str(tmp_path), max_steps=125, tokens=7, dropped=0, watch=None,
+                                      say=said.append, seen=lambda step: window_order.Seen([0.5], 3, step))
     with tf.Graph().as_default():
         step = tf.train.get_or_create_global_step()
         runs = [tf.assign_add(step, count) for count in (40, 40, 5, 40)]
@@ -86,21 +86,21 @@ def test_signals_in_a_long_step_are_heard_at_once_and_the_second_kills(numbers):
     process.send_signal(numbers[0])
     words = f"signal {numbers[0]:d}: stopping after this step; once more stops at once\n"
     assert process.stderr.readline() == words
-    time.sleep(session_hooks.TOGETHER_SECONDS * 2)
+    time.sleep(hooks.TOGETHER_SECONDS * 2)
     process.send_signal(numbers[1])
     assert process.wait(timeout=10) == 128 + numbers[1]
     assert process.stdout.read() == "" and process.stderr.read() == ""
 
 
 def test_signal_between_two_steps_is_known_before_the_next_instruction_and_its_echo_is_no_second_one(monkeypatch):
-    monkeypatch.setattr(session_hooks, "TOGETHER_SECONDS", 1000)  # however busy the machine is
-    kept = [signal.getsignal(number) for number in session_hooks.StopOnSignal.SIGNALS]
+    monkeypatch.setattr(hooks, "TOGETHER_SECONDS", 1000)  # however busy the machine is
+    kept = [signal.getsignal(number) for number in hooks.StopOnSignal.SIGNALS]
     try:
-        stop = session_hooks.StopOnSignal()
+        stop = hooks.StopOnSignal()
         signal.raise_signal(signal.SIGTERM)
         assert stop.signal_number == signal.SIGTERM
         signal.raise_signal(signal.SIGTERM)  # `timeout` sends one to the process and one to its group
     finally:
         signal.set_wakeup_fd(-1)
-        for number, handler in zip(session_hooks.StopOnSignal.SIGNALS, kept):
+        for number, handler in zip(hooks.StopOnSignal.SIGNALS, kept):
             signal.signal(number, handler)

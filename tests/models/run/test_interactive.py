@@ -12,7 +12,7 @@ import time
 import pytest
 
 import main
-from encoder import stop_texts as stopping
+from encoder import stop_texts
 from tests.helpers.runs import ROOT
 
 
@@ -46,13 +46,13 @@ def test_samples_are_those_of_predict_text(random_run, monkeypatch, capsys, chan
 
 def test_text_comes_piece_by_piece_in_the_original_s_layout(random_run, monkeypatch, capsys):
     type_lines(monkeypatch, ["def é", ""])
-    whole, pieces, add = [], [], stopping.Text.add
+    whole, pieces, add = [], [], stop_texts.Text.add
 
     def watched(self, token):
         pieces.append(capsys.readouterr().out)  # what was shown before this token
         whole.append(pieces[-1])
         return add(self, token)
-    monkeypatch.setattr(stopping.Text, "add", watched)
+    monkeypatch.setattr(stop_texts.Text, "add", watched)
     main.main(["--model", random_run, "--interactive", "--length", "9", "--seed", "2"])
     whole.append(capsys.readouterr().out)
     rule = "=" * 40

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from configs import schema
-from datasets import shard_sets as corpus
+from datasets import shard_sets
 from datasets.records import Shard
 from models.run import plan
 from models.weights import weight_list
@@ -17,7 +17,7 @@ from tests.helpers.runs import ROOT
 def found(shards, documents, tokens):
     """A corpus of so many equal shards."""
     shard = Shard("x_0.tfrecords", documents // shards, tokens // shards, None, 0, None, 1, 5)
-    return corpus.Corpus((corpus.Part((shard,) * shards, 1.0),), None, None)
+    return shard_sets.Corpus((shard_sets.Part((shard,) * shards, 1.0),), None, None)
 
 
 ENOUGH = plan.Data(found(8, 1000, 50_000_000), found(1, 10, 900_000))

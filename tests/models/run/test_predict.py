@@ -11,7 +11,7 @@ import main
 from configs import schema
 from configs.errors import UserError
 from encoder import bpe, prompts
-from models.run import predict as generation
+from models.run import predict
 from tests.helpers import graphs
 
 
@@ -105,13 +105,13 @@ def test_text_is_printed_and_stored_in_the_original_s_layout_and_json_is_stored_
 def test_the_end_of_text_ends_a_sample_and_is_not_part_of_it(random_run):
     encoder = bpe.load(schema.load(random_run).encoder_path)
     a = encoder.encode("a")[0]
-    sample = generation.finish(encoder, prompts.make("p", {}), [a, a, encoder.eot], [-1.0, -2.0, -0.5])
+    sample = predict.finish(encoder, prompts.make("p", {}), [a, a, encoder.eot], [-1.0, -2.0, -0.5])
     assert sample == ("p", "aa", [a, a, encoder.eot], [-1.0, -2.0, -0.5], "eot")
 
 
 def test_samples_of_neighbouring_seeds_are_different_texts(random_run):
     encoder = bpe.load(schema.load(random_run).encoder_path)
-    rows = [row for seed in (1, 2) for row in generation.rows_of(
+    rows = [row for seed in (1, 2) for row in predict.rows_of(
         prompts.make("a", {"seed": seed, "num_samples": 5}), encoder, 16)]
     assert len({row.seed for row in rows}) == 10
 
@@ -127,11 +127,11 @@ def test_a_mistake_in_a_file_prints_and_stores_nothing(random_run, tmp_path, cap
 @pytest.fixture
 def threads(random_run, capsys, monkeypatch):
     """Function (*arguments) -> the number of threads that main.py lets TensorFlow start when it generates."""
-    monkeypatch.delenv(generation.THREADS, raising=False)
-    monkeypatch.setattr(generation.workers, "cores", lambda: 2)
-    monkeypatch.setattr(generation, "multiplies_bfloat16", lambda: True)
+    monkeypatch.delenv(predict.THREADS, raising=False)
+    monkeypatch.setattr(predict.workers, "cores", lambda: 2)
+    monkeypatch.setattr(predict, "multiplies_bfloat16", lambda: True)
     seen = []
-    monkeypatch.setattr(generation, "draw", lambda *given: seen.append(os.environ.get(generation.THREADS)) or iter([]))
+    monkeypatch.setattr(predict, "draw", lambda *given: seen.append(os.environ.get(predict.THREADS)) or iter([]))
 
     def threads(*arguments):
         assert main.main(["--model", random_run, "--predict_text", "def " * 9, *arguments]) == 0
@@ -144,7 +144,7 @@ BFLOAT16 = ("--set", "precision=bfloat16")
 
 def test_one_sample_in_bfloat16_on_two_cores_is_generated_by_one_thread(threads):
     assert threads(*BFLOAT16) == "1"
-    assert generation.THREADS not in os.environ
+    assert predict.THREADS not in os.environ
 
 
 @pytest.mark.parametrize("arguments", [
@@ -155,10 +155,10 @@ def test_what_has_work_for_both_cores_is_generated_by_both(threads, arguments):
 
 @pytest.mark.parametrize("name, other", [("multiplies_bfloat16", False), ("cores", 4)])
 def test_other_machines_generate_by_all_cores(threads, name, other, monkeypatch):
-    monkeypatch.setattr(generation.workers if name == "cores" else generation, name, lambda: other)
+    monkeypatch.setattr(predict.workers if name == "cores" else predict, name, lambda: other)
     assert threads(*BFLOAT16) is None
 
 
 def test_the_user_s_number_of_threads_holds(threads, monkeypatch):
-    monkeypatch.setenv(generation.THREADS, "2")
-    assert threads(*BFLOAT16) == os.environ[generation.THREADS] == "2"
+    monkeypatch.setenv(predict.THREADS, "2")
+    assert threads(*BFLOAT16) == os.environ[predict.THREADS] == "2"

@@ -16,7 +16,7 @@ import tensorflow.compat.v1 as tf
 import main
 from configs import schema
 from datasets import records
-from models.run import hooks as session_hooks
+from models.run import hooks
 from tests.helpers import reference
 from tests.helpers.runs import ROOT, command, mistake, scalars_of, stop_after, weights_of
 
@@ -92,8 +92,8 @@ def test_tensorboard_gets_training_and_evaluation_scalars(run_config, tmp_path):
 
 
 def test_a_loss_that_jumps_is_named_with_its_step(run_config, capsys, monkeypatch):
-    monkeypatch.setattr(session_hooks, "SPIKE_STEPS", 3)
-    monkeypatch.setattr(session_hooks, "SPIKE_CHANGES", -1)  # a loss that does not even fall is a jump
+    monkeypatch.setattr(hooks, "SPIKE_STEPS", 3)
+    monkeypatch.setattr(hooks, "SPIKE_CHANGES", -1)  # a loss that does not even fall is a jump
     main.main(["--model", run_config(max_steps=20, train_steps=20, lr=1e-9, eval_steps=0)])
     steps = re.findall(r"warning: the loss jumped to [\d.]+ at step (\d+), from about [\d.]+; --which_data \1 ",
                        capsys.readouterr().out)
@@ -248,12 +248,12 @@ def test_empty_eval_set_is_an_error_before_training(run_config, tmp_path):
 
 def test_signal_during_an_evaluation_gives_no_result(finished, capsys):
 
-    class Stop(session_hooks.StopOnSignal):
+    class Stop(hooks.StopOnSignal):
         def before_run(self, run_context):
             self.signal_number = signal.SIGINT
     capsys.readouterr()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session_hooks, "StopOnSignal", Stop)
+        patch.setattr(hooks, "StopOnSignal", Stop)
         assert main.main(["--model", finished, "--eval"]) == 130
     assert "loss" not in capsys.readouterr().out
 

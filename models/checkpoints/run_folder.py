@@ -1,0 +1,98 @@
+"""The folder of a run: does it fit the config and the vocabulary, and what stands there beside the checkpoints."""
+import errno
+import glob
+import json
+import os
+import shutil
+import sys
+
+import tensorflow.compat.v1 as tf
+
+from configs import reading, schema, storage
+from configs.errors import UserError
+from configs.resume import CONFIG_FILE, saved_config_warnings
+from models.checkpoints import saved, warm_start
+
+DATA_FILE = "data.json"
+
+
+def check_run(config, encoder, train_set=None):
+    """(path of the newest checkpoint or None, warning lines), when model_dir fits this config and vocabulary.
+
+    Raises UserError where the config, the vocabulary or the weights of the run in model_dir are others.
+    """
+    warnings_found = []
+    path = saved.whole(config.model_dir)
+    if path:
+        saved.step_of(path)
+        warnings_found = saved_config_warnings(config) + _check_data(config, encoder, train_set)
+        saved.check(path, config, train=train_set is not None)
+    elif config.init_checkpoint:
+        warm_start.check(warm_start.open_source(config.init_checkpoint), config)
+    return path, warnings_found
+
+
+def trained(config, encoder, purpose):
+    """Path of the newest checkpoint, checked, or None where the weights of init_checkpoint are to be used.
+
+    Raises UserError where there is neither; `purpose` says what for.
+    """
+    path, _ = check_run(config, encoder)
+    if path is None and not config.init_checkpoint:
+        raise UserError(f'"model_dir" {config.model_dir} holds no checkpoint to {purpose}; train first, or set'
+                        ' "init_checkpoint" to weights from elsewhere')
+    if path is None and config.init_checkpoint.rpartition("/")[0] != config.model_dir.rstrip("/"):
+        print(f'note: {config.model_dir} holds no checkpoint yet: using the weights of "init_checkpoint"'
+              f" {config.init_checkpoint}", file=sys.stderr)
+    return path
+
+
+def _check_data(config, encoder, train_set):
+    """Warning lines for other data than the run's; UserError for another vocabulary."""
+    noted = storage.join(config.model_dir, DATA_FILE)
+    if not storage.exists(noted):
+        return []
+    found = reading.read_object(noted)
+    if found.get("vocabulary") != encoder.fingerprint:
+        raise UserError(f"{config.model_dir} was trained with another vocabulary ({found.get('vocabulary')!s:.12}) than"
+                        f" that in {config.encoder_path or 'the package of GPT-2'} ({encoder.fingerprint:.12}); set"
+                        ' "encoder_path" to that one or choose another "model_dir"')
+    if train_set is None or found.get("shards") == train_set.fingerprint:
+        return []
+    return [f"{noted}: the training shards are not those the run began with: the data order changes"]
+
+
+def make_folder(config):
+    """Creates model_dir.  Raises UserError where that cannot be."""
+    try:
+        storage.make_folder(config.model_dir)
+        if not storage.is_remote(config.model_dir) and not os.access(config.model_dir, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise UserError(f'"model_dir" {config.model_dir} cannot be written: {error.strerror}; set it to'
+                        " a folder that can")
+
+
+def check_room(config, path):
+    """Raises UserError where the next checkpoint, as large as that at `path`, would not fit the disk of model_dir."""
+    if path is None or storage.is_remote(config.model_dir):  # the first one is written before the first step
+        return
+    needed = sum(os.path.getsize(file) for file in glob.glob(glob.escape(path) + ".*"))
+    free = shutil.disk_usage(config.model_dir).free
+    if free < needed:
+        raise UserError(f'"model_dir" {config.model_dir}: {free / 1e9:.1f} GB are left on its disk, and the next'
+                        f" checkpoint takes {needed / 1e9:.1f} GB; make room and run again")
+
+
+def save_run(config, encoder, train_set):
+    """Writes the resolved config and the fingerprints of vocabulary and shards beside the checkpoints."""
+    try:
+        schema.save(config, storage.join(config.model_dir, CONFIG_FILE))
+        note = {"vocabulary": encoder.fingerprint, "vocabulary_size": encoder.size, "shards": train_set.fingerprint}
+        storage.write_whole(storage.join(config.model_dir, DATA_FILE), json.dumps(note) + "\n")
+    except (OSError, tf.errors.OpError) as error:
+        reason = getattr(error, "strerror", None) or storage.blame(error) or str(error).splitlines()[0]
+        raise UserError(f'"model_dir" {config.model_dir} cannot be written: {reason}; set it to a folder that can')
+    if not storage.is_remote(config.model_dir):  # what a checkpoint that was cut short left behind
+        for path in storage.glob(storage.join(glob.escape(config.model_dir), "model.ckpt-*_temp")):
+            shutil.rmtree(path, ignore_errors=True)
