@@ -17,6 +17,7 @@ import functools
 import numpy as np
 import tensorflow as tf
 
+from configs.constants import IGNORED
 from configs.errors import UserError
 from datasets import window_order
 
@@ -25,11 +26,110 @@ from datasets import window_order
 SHUFFLED_TOKENS = window_order.BLOCK_TOKENS
 DOCUMENTS_AT_ONCE, TOKENS_AT_ONCE = 256, 1 << 19  # that are parsed in one call: whichever is reached first
 PARSERS = 4  # calls at the same time
-IGNORED = -1  # label that does not count: models.lm_head.IGNORED
 PREFETCHED_BATCHES = 4
 PREFETCHED_WINDOWS = 256  # handing them from thread to thread one by one would take most of the pipeline's time
-LONGEST_SCHEDULE = 20000  # rows
 PLACE_BITS = 31  # of a mark: the place of the record in its block; the bits above are the seed of the block's shuffles
+
+
+# Training
+
+def train_input_fn(order, eot, *, start_step, stop_step):
+    """input_fn for the steps [start_step, stop_step) of a window_order.WindowOrder; `eot` ends a document."""
+    def input_fn(params, input_context=None):
+        seed_shuffles(order.seed)
+        windows = _training_windows(order, eot, start_step, stop_step)
+        hosts, host, replicas = _host(params, input_context)
+        # The rows of a host stand together in the global batch, and those of a replica within them.
+        batches = windows.batch(params["batch_size"] * replicas, drop_remainder=True).shard(hosts, host)
+        if replicas > 1:
+            batches = batches.rebatch(params["batch_size"], drop_remainder=True)
+        # After batching: a function of its own for each window would take most of the pipeline's time.
+        return _ready(batches.map(lambda windows: _split(windows, order.n_ctx)))
+    return input_fn
+
+
+def seed_shuffles(seed):
+    """tf.data's shuffles mix the graph's seed into their own."""
+    tf.compat.v1.set_random_seed(seed)
+
+
+def _training_windows(order, eot, start_step, stop_step):
+    """Dataset of the windows (and maybe more) of all parts that these steps read."""
+    ranges = order.ranges(start_step, stop_step)
+    if len(ranges) == 1:
+        return part_windows(order, 0, _reader(order.parts[0].part, eot), *ranges[0])
+    parts = [part_windows(order, number, _reader(part.part, eot), first, last + 1)
+             for number, (part, (first, last)) in enumerate(zip(order.parts, ranges))]
+    choices = tf.data.Dataset.from_tensor_slices(order.turns(start_step, stop_step))
+    return tf.data.Dataset.choose_from_datasets(parts, choices, stop_on_empty_dataset=True)
+
+
+def part_windows(order, number, read, first, last):
+    """Dataset of windows [first, last) (and maybe more) of part `number`: [n_ctx + 1] values, of those `read` gives.
+
+    read(dataset of serialized records, their row of the schedule) -> dataset of vectors, one value for each token of a
+    record and one for its end.  The windows are the same whatever these values are (`seed_shuffles` once for the
+    graph).  What does not fill a window at the end of a block is dropped.
+    """
+    part, n_ctx = order.parts[number], order.n_ctx
+    rows = part.schedule(first, last)
+    most = max(1, SHUFFLED_TOKENS // len(order.parts) // n_ctx)
+
+    def one_block(row):
+        windows = _cut_windows(read(block_records(order, number, row), row), n_ctx, row[1] % n_ctx)
+        buffer = tf.minimum(_block(part, row).windows, most)  # tf.data allocates all of it at once
+        # Windows are shuffled after they are cut: neighbours in a document would else stand in one batch.
+        return windows.shuffle(buffer, seed=row[1], reshuffle_each_iteration=False).skip(row[2])
+    return _in_turn([tf.data.Dataset.from_tensor_slices(rows[k::2]).flat_map(one_block) for k in (0, 1)], [
+        part.blocks[block].windows - skipped for block, _, skipped in rows])
+
+
+def block_records(order, number, row):
+    """Dataset of the serialized records of a block, in the order of one epoch; `row` int64 [3] of the schedule.
+
+    A shard that is larger than all that may wait to be drawn is shuffled piecemeal.
+    """
+    part = order.parts[number]
+    paths, block = tf.constant([shard.path for shard in part.part.shards]), _block(part, row)
+    share = max(1, SHUFFLED_TOKENS // len(order.parts))
+    buffer = tf.maximum(block.records * share // tf.maximum(block.tokens, share), 1)
+    records = tf.data.TFRecordDataset(paths[block.first:block.last])
+    return records.shuffle(buffer, seed=row[1], reshuffle_each_iteration=False)
+
+
+def _block(part, row):
+    """The window_order.Block of a row, int64 [] each."""
+    return window_order.Block(*tf.unstack(tf.constant(part.blocks, tf.int64)[row[0]]))
+
+
+def _in_turn(datasets, counts):
+    """Dataset of counts[0] elements of the first of two datasets, counts[1] of the second, counts[2] of the first ...
+
+    Both are read ahead from the start: the one fills its shuffle with the next block while the other is drawn from,
+    and a run that goes on at the end of a block does not wait for two blocks one after the other.
+    """
+    # A dataset starts to read ahead when its first element is asked for; that must not cost a block.
+    first = tf.data.Dataset.from_tensors(tf.zeros([0], datasets[0].element_spec.dtype))
+    ahead = [first.concatenate(dataset).prefetch(PREFETCHED_WINDOWS) for dataset in datasets]
+    turns = tf.data.Dataset.from_tensor_slices((np.arange(len(counts)) % 2, np.array(counts, np.int64))).flat_map(
+        lambda turn, count: tf.data.Dataset.from_tensors(turn).repeat(count))
+    choices = tf.data.Dataset.range(2).concatenate(turns)
+    return tf.data.Dataset.choose_from_datasets(ahead, choices, stop_on_empty_dataset=False).skip(2)
+
+
+# Records -> tokens -> windows
+
+def _reader(part, eot):
+    """Function from a dataset of serialized records to one of their tokens: int32 [any]."""
+    def read(records, row):
+        return records.batch(documents_at_once(part)).map(lambda serialized: _tokens_of(serialized, eot), PARSERS)
+    return read
+
+
+def documents_at_once(part):
+    """How many of the part's documents are parsed in one call: long ones would take gigabytes by the hundred."""
+    mean = max(1, part.tokens // max(1, part.records))
+    return min(DOCUMENTS_AT_ONCE, max(1, TOKENS_AT_ONCE // mean))
 
 
 def _tokens_of(serialized, eot):
@@ -64,115 +164,10 @@ def _whole_windows(text, n_ctx):
     return tf.concat([first, following[:, -1:]], 1)
 
 
-def documents_at_once(part):
-    """How many of the part's documents are parsed in one call: long ones would take gigabytes by the hundred."""
-    mean = max(1, part.tokens // max(1, part.records))
-    return min(DOCUMENTS_AT_ONCE, max(1, TOKENS_AT_ONCE // mean))
-
-
-def _reader(part, eot):
-    """Function from a dataset of serialized records to one of their tokens: int32 [any]."""
-    def read(records, row):
-        return records.batch(documents_at_once(part)).map(lambda serialized: _tokens_of(serialized, eot), PARSERS)
-    return read
-
-
-def block_records(part, blocks, row, parts):
-    """Dataset of the serialized records of a block, in the order of one epoch; `row` int64 [3] as in order.schedule.
-
-    One of `parts` of the mixture.  A shard that is larger than all that may wait to be drawn is shuffled piecemeal.
-    """
-    paths = tf.constant([shard.path for shard in part.shards])
-    first, last, records, tokens, _ = _facts(blocks, row)
-    share = max(1, SHUFFLED_TOKENS // parts)
-    buffer = tf.maximum(records * share // tf.maximum(tokens, share), 1)
-    return tf.data.TFRecordDataset(paths[first:last]).shuffle(buffer, seed=row[1], reshuffle_each_iteration=False)
-
-
-def _facts(blocks, row):
-    """The order.Block of a row, int64 [] each."""
-    return window_order.Block(*tf.unstack(tf.constant(blocks, tf.int64)[row[0]]))
-
-
-def part_windows(part, config, read, *, parts, start, stop):
-    """Dataset of windows [start, stop) (and maybe more) of one of `parts`: [n_ctx + 1] values, of those `read` gives.
-
-    read(dataset of serialized records, their row as in order.schedule) -> dataset of vectors, one value for each
-    token of a record and one for its end.  The windows are the same whatever these values are (`seed_shuffles` once
-    for the graph).  What does not fill a window at the end of a block is dropped.
-    """
-    blocks = window_order.cut_blocks(part.shards, config.n_ctx)
-    rows = window_order.schedule(blocks, config.seed, start, stop)
-    most = max(1, SHUFFLED_TOKENS // parts // config.n_ctx)
-
-    def one_block(row):
-        windows = _cut_windows(read(block_records(part, blocks, row, parts), row), config.n_ctx, row[1] % config.n_ctx)
-        buffer = tf.minimum(_facts(blocks, row).windows, most)  # tf.data allocates all of it at once
-        # Windows are shuffled after they are cut: neighbours in a document would else stand in one batch.
-        return windows.shuffle(buffer, seed=row[1], reshuffle_each_iteration=False).skip(row[2])
-    return _in_turn([tf.data.Dataset.from_tensor_slices(rows[k::2]).flat_map(one_block) for k in (0, 1)], [
-        blocks[number].windows - skipped for number, _, skipped in rows])
-
-
-def _in_turn(datasets, counts):
-    """Dataset of counts[0] elements of the first of two datasets, counts[1] of the second, counts[2] of the first ...
-
-    Both are read ahead from the start: the one fills its shuffle with the next block while the other is drawn from,
-    and a run that goes on at the end of a block does not wait for two blocks one after the other.
-    """
-    # A dataset starts to read ahead when its first element is asked for; that must not cost a block.
-    first = tf.data.Dataset.from_tensors(tf.zeros([0], datasets[0].element_spec.dtype))
-    ahead = [first.concatenate(dataset).prefetch(PREFETCHED_WINDOWS) for dataset in datasets]
-    turns = tf.data.Dataset.from_tensor_slices((np.arange(len(counts)) % 2, np.array(counts, np.int64))).flat_map(
-        lambda turn, count: tf.data.Dataset.from_tensors(turn).repeat(count))
-    choices = tf.data.Dataset.range(2).concatenate(turns)
-    return tf.data.Dataset.choose_from_datasets(ahead, choices, stop_on_empty_dataset=False).skip(2)
-
-
-def _training_windows(found, config, eot, start, stop):
-    """Dataset of windows [start, stop) (and maybe more) of the whole mixture."""
-    if len(found.parts) == 1:
-        return part_windows(found.parts[0], config, _reader(found.parts[0], eot), parts=1, start=start, stop=stop)
-    ranges = window_order.part_ranges(config, found, start, stop)
-    parts = [part_windows(part, config, _reader(part, eot), parts=len(found.parts), start=first, stop=last + 1)
-             for part, (first, last) in zip(found.parts, ranges)]
-    choices = tf.data.Dataset.from_tensor_slices(window_order.mixture_turns(config, found, start, stop))
-    return tf.data.Dataset.choose_from_datasets(parts, choices, stop_on_empty_dataset=True)
-
-
-def seed_shuffles(config):
-    """tf.data's shuffles mix the graph's seed into their own."""
-    tf.compat.v1.set_random_seed(config.seed)
-
-
 def _split(windows, n_ctx):
     """Windows [B, n_ctx + 1] as (tokens, labels), int32 [B, n_ctx] each: TPUs need the shapes in the graph."""
     windows = tf.ensure_shape(windows, [windows.shape[0], n_ctx + 1])
     return windows[:, :-1], windows[:, 1:]
-
-
-def make_train_input_fn(config, found, eot, *, start_step, stop_step):
-    """input_fn for the steps [start_step, stop_step) of the run; `found` is its corpus.Corpus.
-
-    Raises UserError where a part of the corpus does not hold one window.
-    """
-    for part in found.parts:
-        if not window_order.cut_blocks(part.shards, config.n_ctx):
-            raise UserError(f"the {part.tokens} tokens in {part.shards[0].path} do not fill one window of n_ctx + 1 ="
-                            f' {config.n_ctx + 1}; add text or lower "n_ctx"')
-
-    def input_fn(params, input_context=None):
-        seed_shuffles(config)
-        start, stop = start_step * config.train_batch_size, stop_step * config.train_batch_size
-        windows = _training_windows(found, config, eot, start, stop)
-        hosts, host, replicas = _host(params, input_context)
-        # The rows of a host stand together in the global batch, and those of a replica within them.
-        batches = windows.batch(params["batch_size"] * replicas, drop_remainder=True).shard(hosts, host)
-        if replicas > 1:
-            batches = batches.rebatch(params["batch_size"], drop_remainder=True)
-        # After batching: a function of its own for each window would take most of the pipeline's time.
-        return _ready(batches.map(lambda windows: _split(windows, config.n_ctx)))
-    return input_fn
 
 
 def _ready(batches):
@@ -200,70 +195,63 @@ def _host(params, context):
     return hosts, context.input_pipeline_id, context.num_replicas_in_sync // hosts
 
 
-def longest_chunk(config, found):
-    """Steps whose schedule stays small enough to be worked out at once: a tiny corpus has many epochs in few steps."""
-    rows = max(len(window_order.cut_blocks(part.shards, config.n_ctx))
-               / window_order.windows_an_epoch(part, config.n_ctx) for part in found.parts)  # a window
-    return max(1, int(LONGEST_SCHEDULE / (rows * config.train_batch_size)))
+# Evaluation
 
-
-def eval_steps(config, found):
-    """Batches of one evaluation: the config's eval_steps, at most (and for -1 exactly) the whole set.
+def eval_batches(eval_set, n_ctx, batch, wanted):
+    """Batches of one evaluation of a shard_sets.ShardSet: `wanted`, at most (and for -1 exactly) the whole set.
 
     Raises UserError where there is nothing to predict.
     """
-    if found.targets < 1:
-        raise UserError(f"the eval set {found.parts[0].shards[0].path} holds no text; give another in \"eval_files\" or"
-                        ' set "eval_steps" to 0')
-    windows = -(-found.targets // config.n_ctx)
-    batches = -(-windows // config.eval_batch_size)
-    return batches if config.eval_steps < 0 else min(config.eval_steps, batches)
+    if eval_set.targets < 1:
+        raise UserError(f"the eval set {eval_set.parts[0].shards[0].path} holds no text; give another in"
+                        ' "eval_files" or set "eval_steps" to 0')
+    windows = -(-eval_set.targets // n_ctx)
+    batches = -(-windows // batch)
+    return batches if wanted < 0 else min(wanted, batches)
 
 
-def make_eval_input_fn(config, found, eot):
+def eval_input_fn(eval_set, n_ctx, eot):
     """input_fn that reads all shards once in order; the last window and batch are filled up with IGNORED labels."""
     def examples(windows):
-        tokens, labels = _split(windows, config.n_ctx)
+        tokens, labels = _split(windows, n_ctx)
         return tf.where(tf.equal(tokens, IGNORED), eot, tokens), labels
 
     def input_fn(params):
         parts = [tf.data.TFRecordDataset([shard.path for shard in part.shards]).batch(documents_at_once(part))
-                 for part in found.parts]
+                 for part in eval_set.parts]
         tokens = functools.reduce(tf.data.Dataset.concatenate, parts).map(lambda x: _tokens_of(x, eot), PARSERS)
         # What the last whole window leaves over becomes one more, filled up with IGNORED.
-        end = tf.data.Dataset.from_tensors(tf.fill([config.n_ctx], IGNORED))
-        windows = _cut_windows(tokens.concatenate(end), config.n_ctx, tf.constant(0, tf.int64))
-        filler = tf.data.Dataset.from_tensors(tf.fill([config.n_ctx + 1], IGNORED)).repeat(params["batch_size"] - 1)
+        end = tf.data.Dataset.from_tensors(tf.fill([n_ctx], IGNORED))
+        windows = _cut_windows(tokens.concatenate(end), n_ctx, tf.constant(0, tf.int64))
+        filler = tf.data.Dataset.from_tensors(tf.fill([n_ctx + 1], IGNORED)).repeat(params["batch_size"] - 1)
         batches = windows.concatenate(filler).batch(params["batch_size"], drop_remainder=True)
         return _ready(batches.map(examples))
     return input_fn
 
 
-# Which documents stand in the batch of a step, found by going through the same data in the same order once more.
+# Which documents stand in the batch of a step, found by reading the same data in the same order once more.
 
-def documents_of(config, found, step):
+def documents_of(order, step):
     """The `hash`es (str) of the documents in the global batch of update number `step` (from 1 on), sorted.
 
-    `found` is the corpus.Corpus that is trained on.  Reads at most one block of files twice for each of its parts.
+    Reads at most one block of files twice for each part of the WindowOrder.
     """
-    start, stop = (step - 1) * config.train_batch_size, step * config.train_batch_size
-    ranges = window_order.part_ranges(config, found, start, stop)
-    return sorted({name for part, (first, last) in zip(found.parts, ranges) if first < last
-                   for name in _part_documents(part, config, len(ranges), first, last)})
+    return sorted({name for number, (first, last) in enumerate(order.ranges(step - 1, step)) if first < last
+                   for name in _part_documents(order, number, first, last)})
 
 
-def _part_documents(part, config, parts, first, last):
-    """Yields the hashes of the documents in windows [first, last) of a part, one of `parts`."""
-    blocks = window_order.cut_blocks(part.shards, config.n_ctx)
+def _part_documents(order, number, first, last):
+    """Yields the hashes of the documents in windows [first, last) of part `number`."""
+    part = order.parts[number]
     with tf.Graph().as_default():
-        seed_shuffles(config)
-        windows = part_windows(part, config, _marks(part), parts=parts, start=first, stop=last)
+        seed_shuffles(order.seed)
+        windows = part_windows(order, number, _marks(part.part), first, last)
         marks = np.unique(np.concatenate(_elements(windows.take(last - first))))
-    for row in window_order.schedule(blocks, config.seed, first, last):
+    for row in part.schedule(first, last):
         places = marks[marks >> PLACE_BITS == row[1]] & (1 << PLACE_BITS) - 1
         with tf.Graph().as_default():
-            seed_shuffles(config)
-            records = block_records(part, blocks, tf.constant(row), parts).enumerate()
+            seed_shuffles(order.seed)
+            records = block_records(order, number, tf.constant(row)).enumerate()
             chosen = records.filter(lambda place, _, places=places: tf.reduce_any(tf.equal(place, places)))
             for name in _elements(chosen.map(lambda _, record: _hash(record))):
                 yield name.decode("utf-8", "replace")
@@ -286,10 +274,10 @@ def _hash(record):
 def _elements(dataset):
     """All elements, as NumPy values."""
     following = tf.compat.v1.data.make_one_shot_iterator(dataset).get_next()
-    found = []
+    elements = []
     with tf.compat.v1.Session() as session:
         while True:
             try:
-                found.append(session.run(following))
+                elements.append(session.run(following))
             except tf.errors.OutOfRangeError:
-                return found
+                return elements

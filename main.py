@@ -1,163 +1,249 @@
-"""GPT-2 from a JSON config: trains with evaluation, evaluates, generates text, or says what a run would do.
+"""GPT-2 from a JSON config: trains with evaluation, evaluates, generates text, exports, or says what a run would do.
 
     python3 main.py --model configs/117M.json [--tpu NAME | grpc://HOST:PORT | local]
     python3 main.py --model configs/117M.json --predict_text "Once upon a time"
+
+The spine of the program, to be read first: arguments -> Config -> TPUEstimator -> train | evaluate | predict | export |
+plan.  Everything but configs/ is imported inside of functions: TensorFlow takes seconds, which --help, --plan and a
+mistake need not cost.
 """
-import sys
+import contextlib
+import dataclasses
+import math
+import time
 
-from configs import commands, errors, resume, schema, storage, tpu_names
+from configs import arguments, commands, schema, storage, tpu_names
 from configs.errors import UserError
-from datasets import shard_sets
-from encoder import bpe, prompts
-from models.run import devices, plan
-
-
-def parse_arguments(argv):
-    parser = errors.Parser(description=__doc__.split("\n")[0], allow_abbrev=False)
-    parser.add_argument("--model", required=True, metavar="CONFIG.json", help="the run's config, local or gs://")
-    parser.add_argument("--tpu", metavar="NAME", help="use this TPU: a name, grpc://HOST:PORT, or local")
-    parser.add_argument("--tpu_project", metavar="PROJECT", help="Google Cloud project of the TPU (default: the"
-                        " config's tpu_project, $GOOGLE_CLOUD_PROJECT, that of this VM)")
-    parser.add_argument("--tpu_zone", metavar="ZONE", help="zone of the TPU (default: the config's tpu_zone,"
-                        " $CLOUDSDK_COMPUTE_ZONE, that of this VM)")
-    parser.add_argument("--strategy", choices=devices.CHOICES, help="train on all GPUs of this machine (mirrored),"
-                        " or of the hosts in TF_CONFIG (multi_worker); without it, on all that there are")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
-                        help="override a key of the config for this run (JSON value); may be repeated")
-    modes = parser.add_argument_group("instead of training")
-    modes.add_argument("--eval", action="store_true", help="evaluate the newest checkpoint on the whole eval set")
-    modes.add_argument("--plan", action="store_true", help="say what this run would do; writes nothing")
-    modes.add_argument("--which_data", type=int, metavar="STEP",
-                       help="list the `hash`es of the documents in the batch of this step (1 is the first)")
-    modes.add_argument("--predict_text", metavar="TEXT", help="continue this text")
-    modes.add_argument("--predict_file", metavar="FILE", help="continue the text in this file; a .jsonl has many: a"
-                       ' line {"prompt": TEXT} each, with options of its own where it names them ("length": 20)')
-    modes.add_argument("--interactive", action="store_true", help="continue each line of standard input as it comes:"
-                       " the weights are loaded once; Ctrl-C ends the text, not the program (CPU or GPU only)")
-    modes.add_argument("--export_dir", metavar="DIR", help="write the newest checkpoint as a SavedModel, with the"
-                       " signatures generate and score and the vocabulary as assets")
-    options = parser.add_argument_group("generation")
-    for name, option in prompts.OPTIONS.items():
-        default = "" if option.default is None else f" (default: {option.default:g})"
-        options.add_argument(f"--{name}", type=option.kind, help=option.meaning + default)
-    options.add_argument("--stop", action="append", metavar="TEXT", help="end a text before this one; may be repeated")
-    options.add_argument("--json", action="store_true", help="print one JSON object per text and nothing else: prompt,"
-                         " text, tokens (ids, the one that ended it included), logprobs (of each token under the"
-                         " model's own distribution, before temperature, penalty, top_k and top_p), stop (length, eot,"
-                         " stop, or with --interactive interrupted)")
-    args = parser.parse_args(argv)
-    _check_arguments(args)
-    return args
-
-
-def _check_arguments(args):
-    modes = [name for name in ("eval", "plan", "interactive") if getattr(args, name)]
-    modes += [name for name in ("which_data", "predict_text", "predict_file", "export_dir")
-              if getattr(args, name) is not None]
-    if len(modes) > 1:
-        raise UserError(f"--{modes[0]} and --{modes[1]} exclude each other; give one")
-    if args.strategy and (modes or args.tpu):
-        raise UserError(f"--strategy is for training on GPUs and hosts; leave it out with --{(modes or ['tpu'])[0]}")
-    place = [name for name in ("tpu_project", "tpu_zone") if getattr(args, name) is not None]
-    if place and args.tpu is None:
-        raise UserError(f"--{place[0]} says where a TPU is; give --tpu NAME, too")
-    if args.which_data is not None and args.which_data < 1:
-        raise UserError(f"--which_data is {args.which_data}, but steps are counted from 1")
-    given = [name for name in (*prompts.OPTIONS, "stop") if getattr(args, name) is not None]
-    given += ["json"] if args.json else []
-    if given and not (modes and modes[0].startswith(("predict", "interactive"))):
-        raise UserError(f"--{given[0]} needs a text to continue; give --predict_text TEXT, --predict_file FILE or"
-                        " --interactive")
-
-
-def _generation_options(args):
-    """{name: checked value} of the options of generation that are given."""
-    return {name: prompts.check(name, getattr(args, name), f"--{name}") for name in (*prompts.OPTIONS, "stop")
-            if getattr(args, name) is not None}
 
 
 def main(argv=None):
-    args = parse_arguments(argv)
-    given = _generation_options(args)
-    config = schema.load(args.model, args.overrides, notice=_note)
+    """Arguments -> the exit status."""
+    args = arguments.parse(argv)
+    config = schema.load(args.model, args.overrides, notice=arguments.note)
+    from encoder import bpe, prompts
     encoder = bpe.load(config.encoder_path)
-    if args.plan:
-        print(plan.report(config, _found(config, encoder), _run_problems(config, args)))
-        return 0
+    if args.mode == arguments.PLAN:
+        from models.run import plan
+        return plan.show(config, encoder, args)
     storage.silence_tensorflow()
-    if args.tpu and not args.interactive and args.export_dir is None and args.which_data is None:
-        # Before the data are looked at, which may take longer: what is wrong with the TPU is said in seconds.
-        _check_tpu_paths(config, args)
-        args.tpu = tpu_names.find(args.tpu, args.tpu_project or config.tpu_project, args.tpu_zone or config.tpu_zone)
-    if args.predict_text is not None or args.predict_file is not None:
-        texts = prompts.read(args.predict_file, given) if args.predict_text is None \
-            else [prompts.make(args.predict_text, given)]
-        # Here and not above: TensorFlow takes seconds, which --plan and a mistake need not cost.
+    tpu = arguments.find_tpu(args, config)  # before the data are looked at, which may take longer
+    from models.run import workarounds
+    workarounds.prepare()
+    if args.mode == arguments.PREDICT:
+        texts = prompts.read(args.predict_file, args.generation) if args.predict_text is None \
+            else [prompts.make(args.predict_text, args.generation)]
         from models.run import predict
-        return predict.predict(config, encoder, texts, args)
-    if args.interactive:
+        return predict.run(config, encoder, texts, tpu, build_estimator, as_json=args.json)
+    if args.mode == arguments.INTERACTIVE:
         from models.run import interactive
-        return interactive.run(config, encoder, given, args)
-    if args.export_dir is not None:
+        return interactive.run(config, encoder, args.generation, args.tpu, as_json=args.json)
+    if args.mode == arguments.EXPORT:
         from models.run import export
-        return export.write(config, encoder, args.export_dir, args.tpu)
-    from models.run import training
-    if args.which_data is not None:
-        return training.print_documents(config, encoder, args.which_data)
-    if args.eval:
-        return training.evaluate_whole(config, encoder, args.tpu)
-    return training.train(config, encoder, args.tpu, args.strategy)
+        return export.run(config, encoder, args.export_dir, args.tpu)
+    if args.mode == arguments.WHICH_DATA:
+        return print_documents(config, encoder, args.which_data)
+    if args.mode == arguments.EVAL:
+        return evaluate_whole(config, encoder, tpu)
+    return train(config, encoder, tpu, args.strategy)
 
 
-def _note(line):
-    print(f"note: {line}", file=sys.stderr)
+def build_estimator(config, tpu=None, *, strategy=None, sampler=None):
+    """The one TPUEstimator for CPUs, GPUs and TPUs.
+
+    Args:
+      tpu: a tpu_names.Tpu; None uses what TensorFlow finds on this machine.
+      strategy: one of arguments.STRATEGIES or None for one device; for training only.
+      sampler: that of models/decoding.py, where the estimator is to predict.
+    """
+    import tensorflow.compat.v1 as tf
+
+    from models import gpt2
+    from models.checkpoints import saved, warm_start
+    from models.run import devices, workarounds
+    distributed, rows = devices.make(strategy, config.train_batch_size)
+    workarounds.compile_silently()
+    run_config = tf.estimator.tpu.RunConfig(
+        model_dir=config.model_dir, cluster=tpu_names.resolver(tpu) if tpu else None, tf_random_seed=config.seed,
+        session_config=workarounds.session_config(), train_distribute=distributed,
+        save_summary_steps=None, log_step_count_steps=None, save_checkpoints_steps=config.save_checkpoints_steps,
+        keep_checkpoint_max=config.keep_checkpoint_max,
+        checkpoint_save_graph_def=False,  # a quarter of the time of a save, and nothing here reads it
+        tpu_config=devices.tpu_config(config.iterations, tpu, evaluates=sampler is None))
+    model_fn = gpt2.make_model_fn(config, sampler)
+    if config.init_checkpoint and not saved.latest(config.model_dir):
+        model_fn = warm_start.starting_with(config.init_checkpoint, model_fn)
+    if tpu:
+        model_fn = workarounds.ended_by_ctrl_c(model_fn)
+    return tf.estimator.tpu.TPUEstimator(
+        model_fn=model_fn, use_tpu=bool(tpu), eval_on_tpu=bool(tpu), config=run_config, train_batch_size=rows,
+        eval_batch_size=config.eval_batch_size, predict_batch_size=config.predict_batch_size)
 
 
-def _check_tpu_paths(config, args):
-    generates = args.predict_text is not None or args.predict_file is not None
-    tpu_names.check_paths(config, args.tpu, train=not generates and not args.eval,
-                          evaluate=args.eval or not generates and config.eval_steps != 0)
+def train(config, encoder, tpu=None, strategy=None):
+    """Runs or continues the run of `config` up to max_steps; returns the exit status.
+
+    `strategy` is one of arguments.STRATEGIES; None leaves it to the machine and to TF_CONFIG.
+    """
+    import inputs
+    from datasets import shard_sets
+    from models.checkpoints import run_folder
+    from models.run import devices
+    strategy = devices.choose(strategy, tpu)
+    train_set = read_shards(config, encoder, shard_sets.TRAIN)
+    eval_set = read_shards(config, encoder, shard_sets.EVAL) if config.eval_steps else None
+    # Anything wrong with the data is said before the first step.
+    order = order_of(config, train_set)
+    if eval_set:
+        inputs.eval_batches(eval_set, config.n_ctx, config.eval_batch_size, config.eval_steps)
+        for path in shard_sets.overlap(train_set, eval_set)[:1]:
+            print(f"warning: {path} is trained on and evaluated on; the evaluation will look too good")
+    run_folder.make(config.model_dir)
+    first = devices.is_first(strategy)  # of several hosts, the one that saves, evaluates and has the lock
+    with run_folder.locked(config.model_dir) if first else contextlib.nullcontext():
+        return train_in_folder(config, encoder, tpu, strategy, train_set, order, eval_set if first else None)
 
 
-def _run_problems(config, args):
-    """Lines on what --plan sees in model_dir, in init_checkpoint, and on what a TPU would not see."""
-    problems = []
-    checks = [_check_bucket, resume.saved_config_warnings, _check_start]
-    checks += [lambda config: _check_tpu_paths(config, args)] if args.tpu else []
-    for check in checks:
+def train_in_folder(config, encoder, tpu, strategy, train_set, order, eval_set):
+    """`train` behind its checks of the data; `eval_set` is None where this host does not evaluate."""
+    from models.checkpoints import run_folder, saved
+    from models.run import after_evaluation, devices, hooks, hosts, plan
+    path, changes = run_folder.check(config, encoder, train_set.fingerprint)
+    step = saved.step_of(path)
+    for line in changes + plan.reading_problems(config, order):
+        print(f"warning: {line}")
+    if step >= config.max_steps:
+        print(f'{config.model_dir} is done: step {step} of {config.max_steps}; raise "max_steps" to go on')
+        return 0
+    run_folder.check_room(config.model_dir, path)
+    estimator = build_estimator(config, tpu, strategy=strategy)
+    devices.check_cores(estimator, config, "train_batch_size", *(["eval_batch_size"] if eval_set else []))
+    if devices.is_first(strategy):
+        run_folder.save(config, encoder, train_set.fingerprint, path)
+    print(f"{'continuing' if path else 'starting'} {config.model_dir} at step {step} of {config.max_steps},"
+          f" {config.train_batch_size * config.n_ctx:,} tokens a step;"
+          f" {order.dropped:.4%} of each epoch's tokens fill no window")
+    if config.eval_steps == 0:
+        print('no evaluations: "eval_steps" is 0')
+    stop, watch = hooks.StopOnSignal(), hooks.SpikeWatch()
+    in_step = hosts.HostsInStep(stop, config.model_dir) if strategy == devices.MULTI_WORKER else None
+    while step < config.max_steps:
+        # Evaluations stand at multiples of train_steps, wherever the run was interrupted.
+        due = min(config.max_steps, (step // config.train_steps + 1) * config.train_steps)
+        before, target = step, min(due, step + order.longest_stretch)
+        train_steps(estimator, config, encoder, train_set, order, step, target, stop, watch, in_step)
+        step = saved.step_of(saved.latest(config.model_dir))
         try:
-            problems += check(config) or []
-        except UserError as error:
-            problems.append(str(error))
-    return problems
+            if in_step.stopped if in_step else stop.signal_number is not None:
+                raise hooks.Interrupted
+            if step == before:
+                raise UserError(f"{train_set.parts[0].shards[0].path} or a shard beside it holds fewer records than its"
+                                " manifest says; delete the manifest, and the shards are scanned instead, or set"
+                                ' "skip_corrupt_records" to true')
+            if eval_set and step == due:
+                # While the first of several hosts evaluates, the others wait for their next step with it.
+                with hosts.alone() if in_step else contextlib.nullcontext():
+                    own = build_estimator(config) if in_step else estimator
+                    path = saved.latest(config.model_dir)
+                    loss = evaluate(own, config, encoder, eval_set, path, None if in_step else stop)
+                after_evaluation.run(config, eval_set, path, loss)
+        except hooks.Interrupted:
+            print(f"stopped by signal {stop.signal_number}; step {step} is saved in {config.model_dir}")
+            return 128 + stop.signal_number
+    print(f"done: {config.model_dir} is trained to step {step}; read {order.seen(step)}")
+    return 0
 
 
-def _check_bucket(config):
-    """Raises TensorFlow's error, which names the bucket, where model_dir lies in one that is not there."""
-    if storage.is_remote(config.model_dir):
-        storage.glob(storage.join(config.model_dir, "*"))  # to ask for one object would only say that it is not there
+def train_steps(estimator, config, encoder, train_set, order, step, target, stop, watch, in_step):
+    """Trains from `step` to `target`, or until a signal; what was reached is saved."""
+    import inputs
+    from models.checkpoints import saved
+    from models.run import damage, hooks, workarounds
+    input_fn = inputs.train_input_fn(order, encoder.eot, start_step=step, stop_step=target)
+    progress = hooks.Progress(config.model_dir, order, config.max_steps, watch)
+    with damage.named(config, train_set), saved.reading(saved.latest(config.model_dir) or "none"), \
+            damage.named_in_training(config, order, progress, target):
+        if in_step:
+            in_step.train(estimator, input_fn, target, progress, last=target == config.max_steps)
+        else:
+            # A TPUEstimator counts on its own hook where a TPU makes many steps at once.
+            savers = [] if estimator.config.cluster else [hooks.Saver(estimator)]
+            estimator.train(input_fn, max_steps=target, hooks=[*savers, progress, stop])
+    workarounds.release_graphs()
 
 
-def _check_start(config):
-    """Raises UserError where the run cannot start from its init_checkpoint: shapes alone are looked at."""
-    if config.init_checkpoint and not storage.exists(storage.join(config.model_dir, "checkpoint")):
-        storage.silence_tensorflow()
-        from models.checkpoints import (
-            warm_start as sources,  # TensorFlow reads its own checkpoints: only who starts from weights waits for it
-        )
-        sources.check(sources.open_source(config.init_checkpoint), config)
+def evaluate(estimator, config, encoder, eval_set, path, stop=None):
+    """Evaluates the checkpoint `path` (None: init_checkpoint), prints the result, returns the mean loss of a token.
+
+    A signal that `stop`, a StopOnSignal, sees ends it with hooks.Interrupted; None: nothing does.
+    """
+    import inputs
+    from models.checkpoints import saved
+    from models.run import damage, hooks, workarounds
+    begun = time.monotonic()
+    batches = inputs.eval_batches(eval_set, config.n_ctx, config.eval_batch_size, config.eval_steps)
+    input_fn = inputs.eval_input_fn(eval_set, config.n_ctx, encoder.eot)
+    with damage.named(config, eval_set), saved.reading(path or config.init_checkpoint):
+        result = estimator.evaluate(input_fn, steps=batches, checkpoint_path=path,
+                                    hooks=[hooks.GiveUpOnSignal(stop)] if stop else [])
+    workarounds.release_graphs()
+    loss = float(result["token_loss"])
+    if not math.isfinite(loss):
+        raise UserError(f"the evaluation loss at step {result['global_step']} is {loss}: the weights in"
+                        f' {config.model_dir} are spoiled; lower "lr" and go back to an older checkpoint')
+    print(f"evaluation at step {result['global_step']}: loss {loss:.4f}, perplexity {result['perplexity']:.2f},"
+          f" {batches} batches in {hooks.duration(time.monotonic() - begun)}")
+    return loss
 
 
-def _found(config, encoder):
-    """What --plan shows of the data, or what is wrong with it."""
-    def look(split):
-        try:
-            found = shard_sets.find(config, split, cache=False)
-            shard_sets.check(found, config, encoder)
-        except UserError as error:
-            return str(error)
-        return found
-    return plan.Data(look(shard_sets.TRAIN), look(shard_sets.EVAL) if config.eval_steps else '"eval_steps" is 0')
+def evaluate_whole(config, encoder, tpu=None):
+    """Evaluates the newest checkpoint on every token of the eval set; returns the exit status."""
+    from datasets import shard_sets
+    from models.checkpoints import run_folder
+    from models.run import devices, hooks
+    config = dataclasses.replace(config, eval_steps=-1)
+    eval_set = read_shards(config, encoder, shard_sets.EVAL)
+    path = run_folder.trained(config, encoder, "evaluate")
+    estimator = build_estimator(config, tpu)
+    devices.check_cores(estimator, config, "eval_batch_size")
+    stop = hooks.StopOnSignal()
+    try:
+        loss = evaluate(estimator, config, encoder, eval_set, path, stop)
+    except hooks.Interrupted:
+        return 128 + stop.signal_number
+    bits = loss / math.log(2)
+    per_byte = f", {bits * eval_set.targets / eval_set.text_bytes:.4f} bits per byte" if eval_set.text_bytes else ""
+    print(f"{eval_set.targets:,} targets, {bits:.4f} bits per token{per_byte}")
+    return 0
+
+
+def print_documents(config, encoder, step):
+    """Lists the documents in the batch of a step; returns the exit status."""
+    if step > config.max_steps:
+        raise UserError(f'--which_data {step} is beyond "max_steps" {config.max_steps}')
+    import inputs
+    from datasets import shard_sets
+    from models.run import damage
+    train_set = read_shards(config, encoder, shard_sets.TRAIN)
+    with damage.named(config, train_set):
+        print("\n".join(inputs.documents_of(order_of(config, train_set), step)))
+    return 0
+
+
+def read_shards(config, encoder, split):
+    """The shard_sets.ShardSet that the config reads for `split`.  Raises UserError."""
+    from datasets import shard_sets
+    from models.checkpoints import run_folder
+    if config.skip_corrupt_records:
+        run_folder.make(config.model_dir)  # for the copies of what is good
+    return shard_sets.read(config, encoder, split)
+
+
+def order_of(config, train_set):
+    """The WindowOrder of the run.  Raises UserError where the data do not fill a window."""
+    from datasets.window_order import WindowOrder
+    order = WindowOrder.of(config, train_set)
+    order.check()
+    return order
 
 
 if __name__ == "__main__":

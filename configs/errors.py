@@ -13,3 +13,22 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         raise UserError(f"{message}; `python3 {self.prog} --help` lists the options")
+
+
+def checked(kind, allowed, words):
+    """For add_argument(type=...): a value of `kind` (int, float) for which allowed(value) holds, which `words` say.
+
+    >>> parser.add_argument("--cores", type=checked(int, lambda n: n >= 1, "at least 1"))
+    """
+    def convert(text):
+        value = kind(text)
+        if not allowed(value):
+            raise argparse.ArgumentTypeError(f"{text} is out of range: give {words}")
+        return value
+    convert.__name__ = kind.__name__  # what argparse calls it where `text` is no number
+    return convert
+
+
+def at_least(low, kind=int):
+    """`checked` for values from `low` on."""
+    return checked(kind, lambda value: value >= low, f"at least {low}")

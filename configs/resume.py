@@ -14,7 +14,7 @@ CONFIG_FILE = "config.json"  # the resolved config, in model_dir
 
 
 def saved_config_warnings(config):
-    """`check_resume` against the config saved in model_dir; no lines where there is none."""
+    """The lines of `check_resume` against the config saved in model_dir; none where no config is saved."""
     saved = storage.join(config.model_dir, CONFIG_FILE)
     return check_resume(schema.load(saved), config, saved) if storage.exists(saved) else []
 

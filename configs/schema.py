@@ -129,7 +129,8 @@ class Config:
         "start a new run from these weights (not their optimizer or step): a folder or checkpoint of OpenAI's, Hugging"
         " Face's, the original's or ours; a smaller `n_ctx` takes the first positions; null = from scratch")
     resize_vocab: bool = key(RUN, False, BOOLEAN, START,
-        "let `init_checkpoint` have another `n_vocab`: ids that both have keep their weights, further ones start anew")
+        "let `init_checkpoint` have another `n_vocab`: ids that both have keep their weights, the others start as in a"
+        " new run")
     tpu_project: str | None = key(RUN, None, optional(PATH), FREE,
         "Google Cloud project of the TPU that `--tpu` names; null = `$GOOGLE_CLOUD_PROJECT`, or that of the VM")
     tpu_zone: str | None = key(RUN, None, optional(PATH), FREE,

@@ -62,8 +62,7 @@ def state(path):
 
 def glob(pattern):
     """Sorted paths that match; a path without wildcards that exists matches itself."""
-    found = _gfile().glob(pattern) if is_remote(pattern) else local_glob.glob(pattern, recursive=True)
-    return sorted(found)
+    return sorted(_gfile().glob(pattern) if is_remote(pattern) else local_glob.glob(pattern, recursive=True))
 
 
 def make_folder(path):
@@ -74,7 +73,7 @@ def make_folder(path):
 
 
 def join(folder, path):
-    """`path` below `folder`, unless it is absolute or remote by itself."""
+    """`path` below `folder`; `path` itself where it is absolute or remote."""
     return path if is_remote(path) else os.path.join(folder, path)
 
 

@@ -21,7 +21,7 @@ TRAIN, EVAL = "train", "eval"
 
 
 class Part(NamedTuple):
-    """Shards that are one corpus, and their share of a mixture."""
+    """Shards that are read as one text, and their share of a mixture."""
     shards: tuple  # of datasets.records.Shard
     weight: float
 
@@ -35,7 +35,7 @@ class Part(NamedTuple):
         return sum(shard.tokens for shard in self.shards)
 
 
-class Corpus(NamedTuple):
+class ShardSet(NamedTuple):
     """All that one config reads for one purpose."""
     parts: tuple
     vocabulary: str  # fingerprint, or None where no manifest tells it
@@ -62,37 +62,44 @@ class Corpus(NamedTuple):
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
+def read(config, encoder, split, cache=True):
+    """What `find` gives, after `check`."""
+    shards = find(config, split, cache)
+    check(shards, config, encoder)
+    return shards
+
+
 def find(config, split, cache=True):
-    """The Corpus for `split`, TRAIN or EVAL; without `cache` nothing is written.
+    """The ShardSet for `split`, TRAIN or EVAL; without `cache` nothing is written.
 
     With the config's skip_corrupt_records a damaged shard is replaced by a copy of its good records, in model_dir.
-    Raises UserError: nothing found, damaged or contradictory shards.
+    Raises UserError: nothing there, damaged or contradictory shards.
     """
     patterns = _files(config, split) if config.input == schema.FILES_INPUT else _openwebtext(config, split)
     replace = None
     if config.skip_corrupt_records:
         replace = functools.partial(repair.replace, folder=repair_folder(config), limit=config.n_vocab, write=cache)
     described = [(manifest.describe(paths, cache, replace), weight) for paths, weight in patterns]
-    vocabularies = {found.vocabulary for found, _ in described} - {None}
+    vocabularies = {part.vocabulary for part, _ in described} - {None}
     if len(vocabularies) > 1:
         raise UserError(f'"{split}_files": the parts of the mixture were encoded with different vocabularies')
-    sizes = [shard.text_bytes for found, _ in described for shard in found.shards]
-    return Corpus(tuple(Part(found.shards, weight) for found, weight in described), next(iter(vocabularies), None),
-                  None if None in sizes else sum(sizes))
+    sizes = [shard.text_bytes for part, _ in described for shard in part.shards]
+    return ShardSet(tuple(Part(part.shards, weight) for part, weight in described), next(iter(vocabularies), None),
+                    None if None in sizes else sum(sizes))
 
 
 def repair_folder(config):
     return storage.join(config.model_dir, repair.FOLDER)
 
 
-def check(corpus, config, encoder):
-    """Raises UserError where the ids in the shards are not those of this network and vocabulary."""
+def check(shards, config, encoder):
+    """Raises UserError where the ids in the ShardSet are not those of this network and vocabulary."""
     check_vocabulary(config, encoder)
-    if corpus.vocabulary not in (None, encoder.fingerprint):
-        raise UserError(f"{corpus.parts[0].shards[0].path} was encoded with another vocabulary"
-                        f" ({corpus.vocabulary:.12}) than that in {_vocabulary_of(config)} ({encoder.fingerprint:.12});"
+    if shards.vocabulary not in (None, encoder.fingerprint):
+        raise UserError(f"{shards.parts[0].shards[0].path} was encoded with another vocabulary"
+                        f" ({shards.vocabulary:.12}) than that in {_vocabulary_of(config)} ({encoder.fingerprint:.12});"
                         ' encode the text anew with this one or set "encoder_path" to that one')
-    for part in corpus.parts:
+    for part in shards.parts:
         for shard in part.shards:
             if shard.largest_id >= config.n_vocab:
                 raise UserError(f'{shard.path} holds token id {shard.largest_id}, but "n_vocab" is {config.n_vocab};'
@@ -141,8 +148,8 @@ def _openwebtext_shards(config, name, split):
     """Shards {name}_{i} to train on and {name}-eval_{i} to evaluate on; without the latter the original's split."""
     def numbered(stem):
         paths = storage.glob(_below(config.data_path, stem + "_*.tfrecords"))
-        return {int(found.group(1)): path for path in paths
-                for found in [re.search(r"_(\d+)\.tfrecords$", path)] if found}
+        return {int(match.group(1)): path for path in paths
+                for match in [re.search(r"_(\d+)\.tfrecords$", path)] if match}
     everything, held_out = numbered(name), numbered(name + "-eval")
     if not held_out:
         held_out = {number: path for number, path in everything.items() if number in HELD_OUT}
@@ -157,12 +164,12 @@ def _openwebtext_shards(config, name, split):
 
 
 def _below(folder, pattern):
-    """`pattern` in a folder whose own name may hold characters that globs use."""
+    """`pattern` in a folder; the name of the folder may hold characters that globs use."""
     return storage.join(folder if storage.is_remote(folder) else glob.escape(folder), pattern)
 
 
 def overlap(one, other):
-    """Paths that both corpora read."""
+    """Paths that both ShardSets read."""
     paths = {shard.path for part in other.parts for shard in part.shards}
     return [shard.path for part in one.parts for shard in part.shards if shard.path in paths]
 

@@ -1,7 +1,9 @@
-"""The order of the training data and how much of it was read, by arithmetic on the counts of its shards.
+"""Which window of the training data stands where, and how much of the data was read: arithmetic on counts of shards.
 
-The rules stand in inputs.py, which carries them out; here is no TensorFlow.
+The rules stand in inputs.py, which carries them out.
 """
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +12,7 @@ from configs.errors import UserError
 
 BLOCK_TOKENS = 1 << 24  # what is shuffled at once: 35 MB of records
 MIXTURE_PERIOD = 1000  # windows in which each part of a mixture has exactly its share
+LONGEST_SCHEDULE = 20000  # rows
 
 
 class Block(NamedTuple):
@@ -22,7 +25,7 @@ class Block(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What so many steps read of a corpus."""
+    """What so many steps read of the data."""
     epochs: tuple  # float for each part of the mixture
     documents: int  # one that is read twice counts twice
     tokens: int  # targets
@@ -32,23 +35,94 @@ class Seen(NamedTuple):
         return f"{epochs} epochs, {self.documents:,} documents, {self.tokens:,} tokens"
 
 
-def seen(config, found, step):
-    """The Seen of the corpus.Corpus `found` after `step` steps."""
-    windows = step * config.train_batch_size
-    epochs = tuple(count / windows_an_epoch(part, config.n_ctx)
-                   for part, (_, count) in zip(found.parts, part_ranges(config, found, 0, windows)))
-    documents = sum(int(epoch * part.records) for epoch, part in zip(epochs, found.parts))
-    return Seen(epochs, documents, windows * config.n_ctx)
+class PartOrder:
+    """The order of one part of a mixture, a shard_sets.Part: its blocks, and any stretch of its windows."""
+
+    def __init__(self, part, n_ctx, seed):
+        self.part, self._seed = part, seed
+        self.blocks = cut_blocks(part.shards, n_ctx)
+        self.windows = sum(block.windows for block in self.blocks)  # of an epoch
+
+    def schedule(self, first, last):
+        """Windows [first, last) of all epochs: int64 [N, 3], rows of a block's number, the seed of its shuffles, and
+        windows to skip.  The last row may give more windows than asked for.
+        """
+        rows, position = [], first // self.windows * self.windows
+        while position < last:
+            epoch = position // self.windows
+            random = np.random.RandomState(stable_seed(self._seed, epoch, 0))
+            for number in random.permutation(len(self.blocks)):
+                windows = self.blocks[number].windows
+                if position + windows > first and position < last:
+                    rows.append([number, stable_seed(self._seed, epoch, 1 + number)[0], max(0, first - position)])
+                position += windows
+        return np.array(rows, np.int64).reshape(-1, 3)
 
 
-def windows_an_epoch(part, n_ctx):
-    return sum(block.windows for block in cut_blocks(part.shards, n_ctx))
+class WindowOrder:
+    """The sequence of global batches as a function of (parts, n_ctx, batch, seed, step); it never changes.
 
+    `parts` are those of a shard_sets.ShardSet, `batch` is the size of the global batch.
+    """
 
-def dropped(config, found):
-    """Share of the targets that no window of an epoch holds: what is left over at the end of each block."""
-    kept = sum(windows_an_epoch(part, config.n_ctx) for part in found.parts) * config.n_ctx
-    return 1 - kept / (found.tokens + found.records)
+    def __init__(self, parts, *, n_ctx, batch, seed):
+        self.n_ctx, self.batch, self.seed = n_ctx, batch, seed
+        self.parts = tuple(PartOrder(part, n_ctx, seed) for part in parts)
+        self._weights = [part.weight for part in parts]
+
+    @classmethod
+    def of(cls, config, shards):
+        """The order in which `config` reads the ShardSet `shards`."""
+        return cls(shards.parts, n_ctx=config.n_ctx, batch=config.train_batch_size, seed=config.seed)
+
+    @property
+    def windows(self):
+        """Windows in one epoch of all parts."""
+        return sum(part.windows for part in self.parts)
+
+    @property
+    def dropped(self):
+        """Share of the targets that no window of an epoch holds: what is left over at the end of each block."""
+        targets = sum(order.part.tokens + order.part.records for order in self.parts)
+        return 1 - self.windows * self.n_ctx / targets
+
+    @property
+    def longest_stretch(self):
+        """Steps whose schedule is worked out at once: a tiny data set has many epochs in few steps."""
+        rows = max(len(part.blocks) / part.windows for part in self.parts)  # for each window
+        return max(1, int(LONGEST_SCHEDULE / (rows * self.batch)))
+
+    def empty_part(self):
+        """The first shard_sets.Part that does not fill one window, or None."""
+        return next((order.part for order in self.parts if not order.windows), None)
+
+    def check(self):
+        """Raises UserError where a part does not fill one window."""
+        part = self.empty_part()
+        if part:
+            raise UserError(f"the {part.tokens} tokens in {part.shards[0].path} do not fill one window of n_ctx + 1 ="
+                            f' {self.n_ctx + 1}; add text or lower "n_ctx"')
+
+    def seen(self, step):
+        """The Seen of the first `step` steps."""
+        windows = step * self.batch
+        counts = mixture_counts(self._weights, self.seed, windows)
+        epochs = tuple(int(count) / order.windows for order, count in zip(self.parts, counts))
+        documents = sum(int(epoch * order.part.records) for epoch, order in zip(epochs, self.parts))
+        return Seen(epochs, documents, windows * self.n_ctx)
+
+    def ranges(self, start_step, stop_step):
+        """[(first, last)]: steps [start_step, stop_step) read windows [first, last) of each part."""
+        ends = [mixture_counts(self._weights, self.seed, step * self.batch) for step in (start_step, stop_step)]
+        return [(int(first), int(last)) for first, last in zip(*ends)]
+
+    def turns(self, start_step, stop_step):
+        """Which part each window of steps [start_step, stop_step) comes from: int64 [windows]."""
+        start, stop = start_step * self.batch, stop_step * self.batch
+        quota = mixture_quota(self._weights)
+        periods = range(start // MIXTURE_PERIOD, -(-stop // MIXTURE_PERIOD))
+        turns = np.concatenate([mixture_order(quota, self.seed, period) for period in periods])
+        return turns[start % MIXTURE_PERIOD:][:stop - start]
 
 
 def window_count(tokens, records, n_ctx):
@@ -68,42 +142,9 @@ def cut_blocks(shards, n_ctx):
     return [block for block in blocks if block.windows]
 
 
-def schedule(blocks, seed, start, stop):
-    """Rows (number of the block, seed of its shuffles, windows to skip) that give windows [start, stop) of all epochs.
-
-    int64 [N, 3].  The last row may give more windows than asked for.
-    """
-    per_epoch = sum(block.windows for block in blocks)
-    rows, position = [], start // per_epoch * per_epoch
-    while position < stop:
-        epoch = position // per_epoch
-        random = np.random.RandomState(stable_seed(seed, epoch, 0))
-        for number in random.permutation(len(blocks)):
-            windows = blocks[number].windows
-            if position + windows > start and position < stop:
-                rows.append([number, stable_seed(seed, epoch, 1 + number)[0], max(0, start - position)])
-            position += windows
-    return np.array(rows, np.int64).reshape(-1, 3)
-
-
 def stable_seed(*numbers):
     """uint32 [4] that NumPy promises never to change for the same numbers."""
     return np.random.SeedSequence([int(number) for number in numbers]).generate_state(4)
-
-
-def part_ranges(config, found, start, stop):
-    """[(first, last)]: windows [start, stop) of the mixture `found` are windows [first, last) of each part."""
-    weights = [part.weight for part in found.parts]
-    ends = [mixture_counts(weights, config.seed, position) for position in (start, stop)]
-    return [(int(first), int(last)) for first, last in zip(*ends)]
-
-
-def mixture_turns(config, found, start, stop):
-    """Which part each of the windows [start, stop) comes from: int64 [stop - start]."""
-    quota = mixture_quota([part.weight for part in found.parts])
-    periods = range(start // MIXTURE_PERIOD, -(-stop // MIXTURE_PERIOD))
-    turns = np.concatenate([mixture_order(quota, config.seed, period) for period in periods])
-    return turns[start % MIXTURE_PERIOD:][:stop - start]
 
 
 def mixture_counts(weights, seed, start):

@@ -1,5 +1,7 @@
-"""Scalars on their way out of the graph: those of training by a collection on CPUs and GPUs, by host_call on TPUs;
-the mean loss of an evaluation."""
+"""Scalars on their way out of the graph: those of a training step, and the mean loss of an evaluation.
+
+On CPUs and GPUs, hooks read them from a collection of the graph.  A TPU's program writes them by a host_call.
+"""
 import tensorflow as tf2
 import tensorflow.compat.v1 as tf
 
@@ -8,24 +10,17 @@ STOP = "training_stop/"
 NAMES = ("loss", "learning_rate", "gradient_norm")
 
 
-def collect(scalars, agreed=()):
-    """Leaves {name: scalar tensor} where hooks find them (`collected`), and means of wishes (`stop_tensors`)."""
-    for mean in agreed:
-        tf.add_to_collection(STOP + "agreed", mean)
+def show(scalars, step, model_dir, use_tpu):
+    """Leaves {name: scalar tensor} of a training step where hooks find them (`collected`); on a TPU, the host_call that
+    writes them to TensorBoard.
+
+    `step` int64 [] is the global step before the update: it must have been read before, or the two race.
+    """
+    if use_tpu:
+        return _host_call(step, scalars, model_dir)
     for name in NAMES:
         tf.add_to_collection(COLLECTION + name, scalars[name])
-
-
-def stop_wish():
-    """A float32 scalar that is 0 unless a hook feeds it (`stop_tensors`): more than 0 asks all replicas to stop."""
-    wish = tf.placeholder_with_default(0.0, [])
-    tf.add_to_collection(STOP + "wish", wish)
-    return wish
-
-
-def stop_tensors():
-    """(those that `stop_wish` made in the default graph, their mean over all replicas)."""
-    return tf.get_collection(STOP + "wish"), tf.get_collection(STOP + "agreed")[-1]
+    return None
 
 
 def collected():
@@ -33,11 +28,27 @@ def collected():
     return {name: tensor for name in NAMES for tensor in tf.get_collection(COLLECTION + name)}
 
 
-def host_call(step, scalars, model_dir):
+def stop_wish():
+    """A float32 scalar that is 0 unless a hook feeds it: more than 0 asks all replicas to stop."""
+    wish = tf.placeholder_with_default(0.0, [])
+    tf.add_to_collection(STOP + "wish", wish)
+    return wish
+
+
+def agree_to_stop(mean):
+    """Notes the mean of all replicas' wishes, which is more than 0 where all are to stop."""
+    tf.add_to_collection(STOP + "agreed", mean)
+
+
+def stop_tensors():
+    """(the wishes of the default graph, their mean over all replicas)."""
+    return tf.get_collection(STOP + "wish"), tf.get_collection(STOP + "agreed")[-1]
+
+
+def _host_call(step, scalars, model_dir):
     """A host_call that writes {name: scalar} to TensorBoard; inside a TPU's program there are no summaries.
 
-    `step` int64 [] must have been read before the update, else the two race for the number; the scalars are noted
-    at the step that the update makes, as elsewhere.
+    The scalars are noted at the step that the update makes, as elsewhere.
     """
     def write(step, *values):
         writer = tf2.summary.create_file_writer(model_dir, max_queue=1000)
@@ -46,6 +57,12 @@ def host_call(step, scalars, model_dir):
                 tf2.summary.scalar(name, tf.reduce_mean(value), step=step[0] + 1)
             return tf.summary.all_v2_summary_ops()
     return write, [tf.reshape(x, [1]) for x in [step] + [scalars[name] for name in NAMES]]  # [1]: a batch axis
+
+
+def loss_and_perplexity(losses, counts):
+    """The eval_metrics of token losses and counts, float32 [B, T]: exp of the mean of all tokens, not of each batch."""
+    mean, update = exact_mean(losses, counts)
+    return {"token_loss": (mean, update), "perplexity": (tf.exp(mean), update)}
 
 
 def exact_mean(values, counts):

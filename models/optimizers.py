@@ -2,48 +2,36 @@
 
 The same code serves one device, the replicas of a strategy and the cores of a TPU.
 """
-import math
-
+import tensorflow as tf2
 import tensorflow.compat.v1 as tf
-from tensorflow.python.tpu import tpu_function
 
+from configs import schedule
 from configs.errors import UserError
-from models.cpu import block as layers
-from models.cpu import compiled as fused
+from models import cpu
+from models.initial_values import unfolded_zero
 
-SLOTS = {"adam": "adam_m", "adafactor": "adafactor_vr"}  # kept in checkpoints for every matrix, under these names
 ADAFACTOR_EPSILON = 1e-30  # added to squared gradients
 ADAFACTOR_SCALE_FLOOR = 1e-3  # smallest parameter scale, so that weights that start at zero can move
 ADAFACTOR_CLIP = 1.0  # largest root mean square of an update before it is scaled
 
 
-def learning_rate(step, config):
-    """Schedule as a float32 scalar of the step (int tensor, 0 for the first update), nanoGPT's:
+def micro_batches(config, rows):
+    """Number of slices in which a device computes its `rows` of the global batch.
 
-    1. a linear warm-up that is not zero at step 0 and reaches lr at warmup_steps,
-    2. then cosine, linear or constant down to lr_min * lr at max_steps.
+    It takes its share of micro_batch_size at once, but at least one sequence.
     """
-    step = tf.cast(step, tf.float32)
-    warming = (step + 1.0) / (config.warmup_steps + 1.0)
-    done = (step - config.warmup_steps) / max(config.max_steps - config.warmup_steps, 1)
-    done = tf.clip_by_value(done, 0.0, 1.0)
-    if config.lr_schedule == "cosine":
-        left = 0.5 * (1.0 + tf.cos(math.pi * done))
-    elif config.lr_schedule == "linear":
-        left = 1.0 - done
-    else:
-        return config.lr * tf.minimum(warming, 1.0)
-    decaying = config.lr_min + (1.0 - config.lr_min) * left
-    return config.lr * tf.where_v2(step < config.warmup_steps, warming, decaying)
+    share = (config.micro_batch_size or config.train_batch_size) * rows // config.train_batch_size
+    return rows // next(size for size in range(max(share, 1), 0, -1) if rows % size == 0)
 
 
 def gradients(loss_fn, variables, batch, slices=1):
-    """Mean loss of the batch and its gradient: (float32 scalar, list of tensors like `variables`), in float32 or, with
-    one slice and where layers.product computes anew, the dtype that was computed in.
+    """Mean loss of the batch and its gradient: (float32 scalar, list of tensors like `variables`).
 
     loss_fn(weights, *micro-batch, number of the micro-batch) -> mean loss.  The rows of the batch go through in
     `slices` equal micro-batches, one at a time: same result up to rounding, activations of one micro-batch in memory.
-    Raises UserError where they do not divide.
+    With one slice, some gradients may be in the dtype of the activations; else all are float32.
+
+    Raises UserError where the slices do not divide the rows.
     """
     rows = batch[0].shape[0]
     if rows % slices:
@@ -70,31 +58,13 @@ def _slice_gradients(loss_fn, variables, batch, number):
     return loss, [tf.convert_to_tensor(grad) for grad in grads]  # not the IndexedSlices of a table
 
 
-def mean_over_replicas(tensors, *, use_tpu):
-    """The tensors' means over all that share the global batch: the cores of a TPU, or the replicas of a strategy.
-
-    In float32, but for a single device, which gets the tensors as they are.
-    """
-    if not use_tpu and tf.distribute.get_strategy().num_replicas_in_sync == 1:
-        return tensors
-    tensors = [tf.cast(tensor, tf.float32) for tensor in tensors]
-    if use_tpu:
-        cores = tpu_function.get_tpu_context().number_of_shards or 1
-        return [tf.tpu.cross_replica_sum(tensor) / cores for tensor in tensors]
-
-    def mean(strategy, tensors):
-        return strategy.extended.batch_reduce_to(tf.distribute.ReduceOp.MEAN, [(tensor, tensor) for tensor in tensors])
-    # Not ReplicaContext.all_reduce, which an Estimator's graph does not know (TensorFlow 2.15.1).
-    return tf.distribute.get_replica_context().merge_call(mean, args=(tensors,))
-
-
 def train_op(grads, variables, config):
     """(operation that updates `variables` and the global step, {name: scalar} to show).
 
-    `grads` are those of the global batch (`mean_over_replicas`), so that it is their norm that is clipped.
+    `grads` are those of the global batch (`replicas.mean`), so that it is their norm that is clipped.
     """
     step = tf.train.get_or_create_global_step()
-    rate = learning_rate(step, config)
+    rate = schedule.learning_rate(tf.cast(step, tf.float32), config, tf2)
     norm = tf.global_norm([tf.cast(grad, tf.float32) for grad in grads])
     norm = tf.debugging.check_numerics(norm, "gradient norm")
     scale = config.grad_clip / tf.maximum(norm, config.grad_clip) if config.grad_clip else tf.constant(1.0)
@@ -107,8 +77,7 @@ def train_op(grads, variables, config):
 
 def make_optimizer(config, rate, step, scale):
     """The optimizer that the config names, for the update that follows global step `step`; `scale` as in _Decoupled."""
-    optimizer = Adafactor if config.opt_name == "adafactor" else AdamW
-    return optimizer(config, rate, tf.cast(step, tf.float32) + 1.0, scale)
+    return CLASSES[config.opt_name](config, rate, tf.cast(step, tf.float32) + 1.0, scale)
 
 
 class _Decoupled(tf.train.Optimizer):
@@ -138,22 +107,29 @@ class _Decoupled(tf.train.Optimizer):
     def _zeros(self, variable, slot, name):
         """Creates a slot like the variable."""
         def zeros(shape, dtype=None, partition_info=None):
-            return tf.fill(shape, tf.cast(layers.unfolded_zero(), tf.float32))
+            return tf.fill(shape, tf.cast(unfolded_zero(), tf.float32))
         self._get_or_make_slot_with_initializer(variable, zeros, variable.shape, tf.float32, slot, name)
 
     def _decay_of(self, variable):
         return self._config.weight_decay if variable.shape.rank >= 2 else 0.0
 
-    def _resource_apply_dense(self, grad, variable):
-        grad, decay = tf.cast(grad, tf.float32) * self._scale, self._decay_of(variable)
-        if not decay:
-            return self._update(grad, variable)
-        shrunk = variable.assign_sub(self._rate * decay * variable, read_value=False)
-        with tf.control_dependencies([shrunk]):
-            return self._update(grad, variable)
 
-    def _update(self, grad, variable):
-        raise NotImplementedError
+@cpu.faster(cpu.adamw)
+def adamw(grad, variable, m, v, *, scale, rate, decay, powers, epsilon, beta1, beta2):
+    """The operation that updates variable, m and v by Adam (https://arxiv.org/abs/1412.6980), after the decay.
+
+    The gradient is `grad * scale`; `powers` are beta1 and beta2 to the power of the update's number; `epsilon` is added
+    to sqrt(v) before its bias is corrected.
+    """
+    grad = tf.cast(grad, tf.float32) * scale
+    with tf.control_dependencies(_shrunk(variable, rate * decay) if decay else []):
+        return tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle, m=m.handle, v=v.handle, beta1_power=powers[0], beta2_power=powers[1], lr=rate,
+            beta1=beta1, beta2=beta2, epsilon=epsilon, grad=grad)
+
+
+def _shrunk(variable, share):
+    return [variable.assign_sub(share * variable, read_value=False)]
 
 
 class AdamW(_Decoupled):
@@ -171,28 +147,9 @@ class AdamW(_Decoupled):
             self._zeros(variable, "v", "adam_v")
 
     def _resource_apply_dense(self, grad, variable):
-        if not fused.pays(grad):
-            return super()._resource_apply_dense(grad, variable)
-        rate = self._rate * tf.sqrt(1.0 - self._powers[1]) / (1.0 - self._powers[0])
-        return fused.update(_adamw, self._state(variable), grad, self._scale, self._rate * self._decay_of(variable),
-                            rate, self._epsilon, beta1=self._config.beta1, beta2=self._config.beta2)
-
-    def _update(self, grad, variable):
-        var, m, v = (each.handle for each in self._state(variable))
-        return tf.raw_ops.ResourceApplyAdam(
-            var=var, m=m, v=v, beta1_power=self._powers[0], beta2_power=self._powers[1], lr=self._rate,
-            beta1=self._config.beta1, beta2=self._config.beta2, epsilon=self._epsilon, grad=grad)
-
-    def _state(self, variable):
-        return [variable, self.get_slot(variable, "m"), self.get_slot(variable, "v")]
-
-
-def _adamw(variable, m, v, grad, scale, shrink, rate, epsilon, *, beta1, beta2):
-    """New (variable, m, v) as ResourceApplyAdam has them, after the decay, for the gradient `grad * scale`."""
-    grad = tf.cast(grad, tf.float32) * scale
-    m += (grad - m) * (1.0 - beta1)
-    v += (grad * grad - v) * (1.0 - beta2)
-    return variable - shrink * variable - rate * m / (tf.sqrt(v) + epsilon), m, v
+        return adamw(grad, variable, self.get_slot(variable, "m"), self.get_slot(variable, "v"), scale=self._scale,
+                     rate=self._rate, decay=self._decay_of(variable), powers=self._powers, epsilon=self._epsilon,
+                     beta1=self._config.beta1, beta2=self._config.beta2)
 
 
 class Adafactor(_Decoupled):
@@ -224,6 +181,11 @@ class Adafactor(_Decoupled):
         beta2 = self._config.beta2
         return beta2 * (1.0 - tf.pow(beta2, self._time - 1.0)) / (1.0 - tf.pow(beta2, self._time))
 
+    def _resource_apply_dense(self, grad, variable):
+        grad, share = tf.cast(grad, tf.float32) * self._scale, self._decay_of(variable)
+        with tf.control_dependencies(_shrunk(variable, self._rate * share) if share else []):
+            return self._update(grad, variable)
+
     def _update(self, grad, variable):
         decay = self._decay()
 
@@ -252,3 +214,5 @@ class Adafactor(_Decoupled):
 def _rms(x):
     return tf.sqrt(tf.reduce_mean(tf.square(x)))
 
+
+CLASSES = {"adam": AdamW, "adafactor": Adafactor}  # by "opt_name"; their slots stand in models/weights.py

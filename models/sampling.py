@@ -7,7 +7,8 @@ from typing import Any, NamedTuple, Optional
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from models.cpu import block as layers
+from configs.constants import RANDOM
+from models.shapes import shape_of
 
 COLDEST = 1e-6  # a temperature below it is 0
 STOPPED = 0  # the state of the automaton once a stop text is complete
@@ -59,7 +60,7 @@ class Samples(NamedTuple):
 
 
 def sample(step_fn, empty_cache, prompt, given, options, limits):
-    """prompt int32 [B, S], of which row b's are the first given[b] >= 1 -> Samples.
+    """prompt int32 [B, S] -> Samples; of row b the first given[b] >= 1 tokens are the prompt's.
 
     step_fn(tokens [B, n], position [B], last [B], cache) -> (float32 logits [B, V] of the token after row b's
     last[b]-th of `tokens`, cache), where row b has position[b] tokens in the cache; empty_cache(B, size) is any nested
@@ -80,11 +81,11 @@ def sample(step_fn, empty_cache, prompt, given, options, limits):
 def begin(step_fn, empty_cache, prompt, given, options, limits):
     """The State after the prompt is read and the first token drawn."""
     prompt, given = keep_tail(prompt, given, limits)
-    batch, width = layers.sizes(prompt)
+    batch, width = shape_of(prompt)
     nothing = tf.fill([batch], 0)
     cache = empty_cache(batch, _smaller(width + limits.length, limits.n_ctx))
     logits, cache = step_fn(prompt, nothing, given - 1, cache)
-    seen = _count_tokens(prompt, given, layers.sizes(logits)[1]) if limits.penalties else ()
+    seen = _count_tokens(prompt, given, shape_of(logits)[1]) if limits.penalties else ()
     # All tokens in one tensor: what is read in again may reach back into the prompt.
     text = tf.concat([prompt, tf.fill([batch, limits.length], limits.eot)], 1)  # [B, S + N]
     state = State(tf.constant(0), text, given, nothing, given, nothing, options.length < 1,
@@ -100,7 +101,7 @@ def advance(step_fn, state, options, limits):
 
 def keep_tail(prompt, given, limits):
     """(prompt int32 [B, S'], given) with the last n_ctx tokens of each row, and eot behind them."""
-    width = layers.sizes(prompt)[1]
+    width = shape_of(prompt)[1]
     places = tf.range(_smaller(width, limits.n_ctx))  # [S']
     if tf.is_tensor(width) or width > limits.n_ctx:
         skipped = tf.maximum(given - limits.n_ctx, 0)
@@ -110,8 +111,8 @@ def keep_tail(prompt, given, limits):
 
 
 def _read_token(step_fn, state, limits):
-    """(logits, position, cache) after each row's newest token; a row whose window is full starts a new one."""
-    width, n_ctx = layers.sizes(state.text)[1], limits.n_ctx
+    """(logits, position, cache) after each row's newest token; where its window is full, a row starts a new one."""
+    width, n_ctx = shape_of(state.text)[1], limits.n_ctx
     nothing = tf.zeros_like(state.position)
     logits, cache = step_fn(state.token[:, None], tf.minimum(state.position, n_ctx - 1), nothing, state.cache)
     position = tf.where_v2(state.ended, state.position, state.position + 1)
@@ -123,9 +124,9 @@ def _read_token(step_fn, state, limits):
         half = max(n_ctx // 2, 1)
         first = tf.maximum(state.given + state.number - half, 0)  # other rows may not have as many tokens
         recent = tf.gather(state.text, first[:, None] + tf.range(half), batch_dims=1)  # [B, n_ctx / 2]
-        anew = step_fn(recent, nothing, nothing + half - 1, cache)
+        again = step_fn(recent, nothing, nothing + half - 1, cache)
         new_logits, new_cache = tf.nest.map_structure(
-            lambda new, old: tf.where_v2(_beside(full, new), new, old), anew, (logits, cache))
+            lambda new, old: tf.where_v2(_of_rank(full, new), new, old), again, (logits, cache))
         return new_logits, tf.where_v2(full, half, position), new_cache
     return tf.cond(tf.reduce_any(full), slide, lambda: (logits, position, cache))
 
@@ -137,7 +138,7 @@ def _draw(logits, state, options, limits):
     wanted = penalise(logits, state.seen, options.repetition_penalty) if limits.penalties else logits
     token = tf.where_v2(state.ended, limits.eot, choose(wanted, state.number, options, limits))
     logprob = tf.gather(logits, token, batch_dims=1) - tf.reduce_logsumexp(logits, 1)
-    rows = tf.range(layers.sizes(token)[0])
+    rows = tf.range(shape_of(token)[0])
     stop, seen = state.stop, state.seen
     if limits.stops is not None:
         stop = tf.gather_nd(tf.constant(limits.stops, tf.int32), tf.stack([stop, token], 1))
@@ -169,10 +170,10 @@ def choose(logits, number, options, limits):
 
 
 def keep_likeliest(logits, top_k, top_p, largest):
-    """-inf for all but each row's top_k largest logits, and of those for all but the fewest whose probabilities reach
-    top_p (https://arxiv.org/abs/1904.09751); all that tie with the last one stay.  logits [B, V], top_k and top_p [B].
+    """logits [B, V], but -inf for all beyond each row's top_k largest, and of these beyond the fewest that together
+    have probability top_p (https://arxiv.org/abs/1904.09751).  All that tie with the last stay.  top_k, top_p [B].
     """
-    largest = _smaller(largest, layers.sizes(logits)[1])
+    largest = _smaller(largest, shape_of(logits)[1])
     descending = tf.math.top_k(logits, largest).values  # [B, largest]
     within = tf.logical_or(tf.equal(top_k, 0)[:, None], tf.range(largest) < top_k[:, None])
     descending = tf.where_v2(within, descending, -float("inf"))
@@ -185,7 +186,7 @@ def keep_likeliest(logits, top_k, top_p, largest):
 
 
 def largest_needed(options, vocabulary):
-    """Limits.largest int32 [] of `options` whose values only the graph knows; V is `vocabulary`."""
+    """Limits.largest int32 [] where only the graph knows the values of `options`; V is `vocabulary`."""
     unsorted = tf.logical_and(tf.equal(options.top_k, 0), options.top_p < 1)
     return tf.reduce_max(tf.where_v2(unsorted, vocabulary, options.top_k))
 
@@ -201,7 +202,7 @@ def penalise(logits, seen, penalty):
 def _uniform(seeds, number, size):
     """float32 [B, size] in (0, 1): row b's depend on seeds[b] and `number` alone."""
     def row(seed):
-        return tf.random.stateless_uniform([size], tf.stack([seed, number]), 1e-20, 1.0, alg=layers.RANDOM)
+        return tf.random.stateless_uniform([size], tf.stack([seed, number]), 1e-20, 1.0, alg=RANDOM)
     if seeds.shape[0] is None:
         return tf.map_fn(row, seeds, fn_output_signature=tf.TensorSpec([size], tf.float32))
     return tf.stack([row(seed) for seed in tf.unstack(seeds)])
@@ -209,7 +210,7 @@ def _uniform(seeds, number, size):
 
 def _count_tokens(prompt, given, vocabulary):
     """float32 [B, V]: how often each of V ids stands among row b's first given[b] tokens."""
-    batch, width = layers.sizes(prompt)
+    batch, width = shape_of(prompt)
     places = tf.stack([tf.tile(tf.range(batch)[:, None], [1, width]), prompt], 2)  # [B, S, 2]
     there = tf.cast(tf.range(width) < given[:, None], tf.float32)
     return tf.tensor_scatter_nd_add(tf.fill([batch, vocabulary], 0.0), places, there)
@@ -217,11 +218,11 @@ def _count_tokens(prompt, given, vocabulary):
 
 def _put(rows, value, column, wanted):
     """`rows` [B, K] with value[b] at column[b] of each row b that is `wanted`."""
-    here = tf.equal(tf.range(layers.sizes(rows)[1]), column[:, None])  # [B, K]
+    here = tf.equal(tf.range(shape_of(rows)[1]), column[:, None])  # [B, K]
     return tf.where_v2(tf.logical_and(here, wanted[:, None]), value[:, None], rows)
 
 
-def _beside(row_values, tensor):
+def _of_rank(row_values, tensor):
     """[B] -> [B, 1, ...] of the rank of `tensor`."""
     return tf.reshape(row_values, [-1] + [1] * (len(tensor.shape) - 1))
 

@@ -88,3 +88,9 @@ def is_slot(name, names):
 def _shorten(names):
     rest = len(names) - SHOWN
     return ", ".join(names[:SHOWN]) + (f", and {rest} more" if rest > 0 else "")
+
+
+def layer_weights(weights, layer):
+    """Of {name: tensor} those of one layer, by their names below `h{layer}/`."""
+    prefix = f"h{layer}/"
+    return {name[len(prefix):]: value for name, value in weights.items() if name.startswith(prefix)}

@@ -7,9 +7,9 @@ import tensorflow.compat.v1 as tf
 
 import inputs
 from configs import schema
+from configs.constants import IGNORED
 from configs.errors import UserError
 from datasets import manifest, shard_sets, window_order
-from models.cpu import loss as lm_head
 from tests.helpers import graphs
 
 EOT = 999
@@ -41,10 +41,17 @@ def config_for(folder, **changes):
         "model_dir": "unused", **changes}, "test")
 
 
+def order_of(config):
+    return window_order.WindowOrder.of(config, shard_sets.find(config, shard_sets.TRAIN))
+
+
+def eval_batches(config, eval_set):
+    return inputs.eval_batches(eval_set, config.n_ctx, config.eval_batch_size, config.eval_steps)
+
+
 def batches(config, start, stop):
     """[(tokens, labels)] of the steps [start, stop), NumPy [B, T] each."""
-    found = shard_sets.find(config, shard_sets.TRAIN)
-    return run(inputs.make_train_input_fn(config, found, EOT, start_step=start, stop_step=stop),
+    return run(inputs.train_input_fn(order_of(config), EOT, start_step=start, stop_step=stop),
                config.train_batch_size, stop - start)
 
 
@@ -76,8 +83,7 @@ def small_blocks(monkeypatch):
 
 
 def windows_an_epoch(config):
-    part, = shard_sets.find(config, shard_sets.TRAIN).parts
-    return window_order.windows_an_epoch(part, config.n_ctx)
+    return order_of(config).windows
 
 
 @pytest.mark.parametrize("epochs", [1, 3])
@@ -211,14 +217,14 @@ def test_evaluation_reads_every_target_once_in_order(tmp_path, batch_size):
     documents = write_shards(tmp_path, "a", [3, 8, 2])
     config = config_for(tmp_path, eval_batch_size=batch_size, eval_steps=-1)
     found = shard_sets.find(config, shard_sets.EVAL)
-    result = run(inputs.make_eval_input_fn(config, found, EOT), batch_size)[:inputs.eval_steps(config, found)]
+    result = run(inputs.eval_input_fn(found, config.n_ctx, EOT), batch_size)
+    result = result[:eval_batches(config, found)]
     text = [token for document in documents for token in document + [EOT]]
     tokens, labels = (np.concatenate([batch[i].reshape(-1) for batch in result]) for i in (0, 1))
-    counted = labels != inputs.IGNORED
+    counted = labels != IGNORED
     np.testing.assert_array_equal(labels[counted], text[1:])
     np.testing.assert_array_equal(tokens[counted], text[:-1])
     assert np.all(tokens >= 0)  # ids that an embedding can look up, where nothing counts too
-    assert inputs.IGNORED == lm_head.IGNORED
 
 
 def test_number_of_evaluation_batches_is_at_most_what_there_is(tmp_path):
@@ -226,14 +232,14 @@ def test_number_of_evaluation_batches_is_at_most_what_there_is(tmp_path):
     windows = -(-(sum(map(len, documents)) + len(documents) - 1) // N_CTX)
     for wanted, expected in [(1, 1), (2, 2), (10**6, -(-windows // 4)), (-1, -(-windows // 4))]:
         config = config_for(tmp_path, eval_steps=wanted)
-        assert inputs.eval_steps(config, shard_sets.find(config, shard_sets.EVAL)) == expected
+        assert eval_batches(config, shard_sets.find(config, shard_sets.EVAL)) == expected
 
 
 def test_corpus_too_small_for_one_window_is_an_error(tmp_path):
     write_shards(tmp_path, "a", [1])
     config = config_for(tmp_path, n_ctx=400)
     with pytest.raises(UserError, match="do not fill one window of n_ctx"):
-        inputs.make_train_input_fn(config, shard_sets.find(config, shard_sets.TRAIN), EOT, start_step=0, stop_step=1)
+        order_of(config).check()
 
 
 def test_negative_token_id_is_found_before_training(tmp_path):
@@ -265,15 +271,14 @@ def test_tiny_corpus_is_scheduled_in_chunks(tmp_path, monkeypatch):
     write_shards(tmp_path, "a", [9])
     config = config_for(tmp_path)
     windows = windows_an_epoch(config)
-    monkeypatch.setattr(inputs, "LONGEST_SCHEDULE", 10)
-    assert inputs.longest_chunk(config, shard_sets.find(config, shard_sets.TRAIN)) == 10 * windows // 3
+    monkeypatch.setattr(window_order, "LONGEST_SCHEDULE", 10)
+    assert order_of(config).longest_stretch == 10 * windows // 3
 
 
 def test_no_python_operation_stands_in_the_pipeline(tmp_path):
     config = mixture(tmp_path)
     with graphs.session():
-        found = shard_sets.find(config, shard_sets.TRAIN)
-        inputs.make_train_input_fn(config, found, EOT, start_step=0, stop_step=9)({"batch_size": 3})
+        inputs.train_input_fn(order_of(config), EOT, start_step=0, stop_step=9)({"batch_size": 3})
         nodes = graphs.all_nodes(tf.get_default_graph().as_graph_def())
     assert not [node.name for node in nodes if "PyFunc" in node.op]
 
@@ -345,7 +350,7 @@ def test_documents_of_a_step_are_those_whose_tokens_its_batch_holds(tmp_path, sm
 def check_documents_of(config, documents, step):
     owner = {token: str(document[0]) for document in documents for token in document}
     windows = flat(batches(config, step - 1, step))
-    found = inputs.documents_of(config, shard_sets.find(config, shard_sets.TRAIN), step)
+    found = inputs.documents_of(order_of(config), step)
     held = {owner[token] for window in windows for token in window if token != EOT}
     only_ends = set(found) - held  # a window may begin with a document's <|endoftext|>
     assert held <= set(found) and len(only_ends) <= config.train_batch_size
@@ -363,10 +368,10 @@ def test_what_was_seen_counts_epochs_documents_and_tokens(tmp_path, monkeypatch)
     monkeypatch.setattr(window_order, "MIXTURE_PERIOD", 20)
     config = mixture(tmp_path)
     found = shard_sets.find(config, shard_sets.TRAIN)
-    seen = window_order.seen(config, found, 40)
-    windows = [window_order.windows_an_epoch(part, N_CTX) for part in found.parts]
+    order = order_of(config)
+    seen, windows = order.seen(40), [part.windows for part in order.parts]
     assert seen.tokens == 40 * 3 * N_CTX
     np.testing.assert_allclose(seen.epochs, [30 / windows[0], 90 / windows[1]])
     assert seen.documents == int(30 / windows[0] * 15) + int(90 / windows[1] * 8)
     lost = sum(part.tokens + part.records - N_CTX * count for part, count in zip(found.parts, windows))
-    assert window_order.dropped(config, found) == pytest.approx(lost / (found.tokens + found.records))
+    assert order.dropped == pytest.approx(lost / (found.tokens + found.records))

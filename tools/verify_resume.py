@@ -217,7 +217,8 @@ def _show_documents(config, step):
     """Prints which documents stand in the first batch after a resume."""
     import inputs
     from datasets import shard_sets
-    names = inputs.documents_of(config, shard_sets.find(config, shard_sets.TRAIN), step)
+    from datasets.window_order import WindowOrder
+    names = inputs.documents_of(WindowOrder.of(config, shard_sets.find(config, shard_sets.TRAIN)), step)
     rest = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     print(f"step {step}, the first after the last resume, read the documents {', '.join(names[:SHOWN])}{rest}")
 

@@ -12,8 +12,8 @@ import re
 import numpy as np
 
 from configs import reading, storage
+from configs.constants import NORM_EPSILON
 from configs.errors import UserError
-from models.cpu.block import NORM_EPSILON
 from models.weights import Source, sizes
 
 KIND = "Hugging Face"

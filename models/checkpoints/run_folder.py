@@ -14,22 +14,24 @@ from configs.resume import CONFIG_FILE, saved_config_warnings
 from models.checkpoints import saved, warm_start
 
 DATA_FILE = "data.json"
+LOCK_FILE = ".lock"
 
 
-def check_run(config, encoder, train_set=None):
+def check(config, encoder, shards=None):
     """(path of the newest checkpoint or None, warning lines), when model_dir fits this config and vocabulary.
 
+    `shards` is the fingerprint of the training data; None: nothing is to be trained.
     Raises UserError where the config, the vocabulary or the weights of the run in model_dir are others.
     """
-    warnings_found = []
+    lines = []
     path = saved.whole(config.model_dir)
     if path:
         saved.step_of(path)
-        warnings_found = saved_config_warnings(config) + _check_data(config, encoder, train_set)
-        saved.check(path, config, train=train_set is not None)
+        lines = saved_config_warnings(config) + _check_data(config, encoder, shards)
+        saved.check(path, config, train=shards is not None)
     elif config.init_checkpoint:
         warm_start.check(warm_start.open_source(config.init_checkpoint), config)
-    return path, warnings_found
+    return path, lines
 
 
 def trained(config, encoder, purpose):
@@ -37,7 +39,7 @@ def trained(config, encoder, purpose):
 
     Raises UserError where there is neither; `purpose` says what for.
     """
-    path, _ = check_run(config, encoder)
+    path, _ = check(config, encoder)
     if path is None and not config.init_checkpoint:
         raise UserError(f'"model_dir" {config.model_dir} holds no checkpoint to {purpose}; train first, or set'
                         ' "init_checkpoint" to weights from elsewhere')
@@ -47,7 +49,7 @@ def trained(config, encoder, purpose):
     return path
 
 
-def _check_data(config, encoder, train_set):
+def _check_data(config, encoder, shards):
     """Warning lines for other data than the run's; UserError for another vocabulary."""
     noted = storage.join(config.model_dir, DATA_FILE)
     if not storage.exists(noted):
@@ -57,42 +59,50 @@ def _check_data(config, encoder, train_set):
         raise UserError(f"{config.model_dir} was trained with another vocabulary ({found.get('vocabulary')!s:.12}) than"
                         f" that in {config.encoder_path or 'the package of GPT-2'} ({encoder.fingerprint:.12}); set"
                         ' "encoder_path" to that one or choose another "model_dir"')
-    if train_set is None or found.get("shards") == train_set.fingerprint:
+    if shards is None or found.get("shards") == shards:
         return []
     return [f"{noted}: the training shards are not those the run began with: the data order changes"]
 
 
-def make_folder(config):
+def make(model_dir):
     """Creates model_dir.  Raises UserError where that cannot be."""
     try:
-        storage.make_folder(config.model_dir)
-        if not storage.is_remote(config.model_dir) and not os.access(config.model_dir, os.W_OK):
+        storage.make_folder(model_dir)
+        if not storage.is_remote(model_dir) and not os.access(model_dir, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
-        raise UserError(f'"model_dir" {config.model_dir} cannot be written: {error.strerror}; set it to'
-                        " a folder that can")
+        raise UserError(f'"model_dir" {model_dir} cannot be written: {error.strerror}; set it to a folder that can')
 
 
-def check_room(config, path):
+def locked(model_dir):
+    """A context in which no other run trains in model_dir.  Raises UserError where one does."""
+    return storage.only_run(storage.join(model_dir, LOCK_FILE), 'choose another "model_dir"')
+
+
+def check_room(model_dir, path):
     """Raises UserError where the next checkpoint, as large as that at `path`, would not fit the disk of model_dir."""
-    if path is None or storage.is_remote(config.model_dir):  # the first one is written before the first step
+    if path is None or storage.is_remote(model_dir):  # the first one is written before the first step
         return
     needed = sum(os.path.getsize(file) for file in glob.glob(glob.escape(path) + ".*"))
-    free = shutil.disk_usage(config.model_dir).free
+    free = shutil.disk_usage(model_dir).free
     if free < needed:
-        raise UserError(f'"model_dir" {config.model_dir}: {free / 1e9:.1f} GB are left on its disk, and the next'
+        raise UserError(f'"model_dir" {model_dir}: {free / 1e9:.1f} GB are left on its disk, and the next'
                         f" checkpoint takes {needed / 1e9:.1f} GB; make room and run again")
 
 
-def save_run(config, encoder, train_set):
-    """Writes the resolved config and the fingerprints of vocabulary and shards beside the checkpoints."""
+def save(config, encoder, shards, path):
+    """Writes the resolved config and the fingerprints of vocabulary and shards, and notes `path` as the newest
+    checkpoint, if there is one.
+    """
     try:
         schema.save(config, storage.join(config.model_dir, CONFIG_FILE))
-        note = {"vocabulary": encoder.fingerprint, "vocabulary_size": encoder.size, "shards": train_set.fingerprint}
+        note = {"vocabulary": encoder.fingerprint, "vocabulary_size": encoder.size, "shards": shards}
         storage.write_whole(storage.join(config.model_dir, DATA_FILE), json.dumps(note) + "\n")
     except (OSError, tf.errors.OpError) as error:
         reason = getattr(error, "strerror", None) or storage.blame(error) or str(error).splitlines()[0]
         raise UserError(f'"model_dir" {config.model_dir} cannot be written: {reason}; set it to a folder that can')
     if not storage.is_remote(config.model_dir):  # what a checkpoint that was cut short left behind
-        for path in storage.glob(storage.join(glob.escape(config.model_dir), "model.ckpt-*_temp")):
-            shutil.rmtree(path, ignore_errors=True)
+        for temporary in storage.glob(storage.join(glob.escape(config.model_dir), "model.ckpt-*_temp")):
+            shutil.rmtree(temporary, ignore_errors=True)
+    if path:
+        saved.note_newest(path)

@@ -9,7 +9,6 @@ import tensorflow.compat.v1 as tf
 
 from configs import storage
 from configs.errors import UserError
-from models import optimizers
 from models.checkpoints import hugging_face, tf_format
 from models.weights import SCOPE, is_slot, misfits
 
@@ -142,7 +141,7 @@ def check(path, config, *, train):
     if foreign:
         raise UserError(f"{path} stores {SCOPE}/{foreign[0]} as {dtypes[f'{SCOPE}/{foreign[0]}'].name}, so it is not of"
                         f" this program and cannot be used as it is; {REMEDY}")
-    slot = f"{SCOPE}/wte/{optimizers.SLOTS[config.opt_name]}"
+    slot = f"{SCOPE}/wte/" + {"adam": "adam_m", "adafactor": "adafactor_vr"}[config.opt_name]
     if train and slot not in shapes:
         raise UserError(f"{path} holds no {slot}, so it is not of this program or was stripped, and its training"
                         f" cannot be continued; {REMEDY}")

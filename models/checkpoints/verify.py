@@ -15,13 +15,11 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from configs import storage
+from configs.constants import NORM_EPSILON
 from configs.errors import UserError
-from models import gpt2
+from models import dropout, gpt2
 from models.checkpoints import hugging_face
-from models.cpu import block as layers
-from models.cpu import loss as lm_head
-from models.cpu.block import NORM_EPSILON
-from models.weights import weight_list
+from models.weights import layer_weights, weight_list
 
 PROMPT_TOKENS = 16
 TOLERANCE = 1e-3  # of the largest logit: far above rounding, far below any mistake
@@ -95,7 +93,6 @@ def numpy_logits(source, config, tokens):
 def network_logits(source, config, tokens):
     """The same by models/gpt2.py, its functions called one after another."""
     config = dataclasses.replace(config, precision="float32", recompute=False)
-    time = len(tokens)
     shapes = {weight.name: weight.shape for weight in weight_list(config)}
 
     def run(names, function, prefix="", **given):
@@ -107,14 +104,13 @@ def network_logits(source, config, tokens):
                                {tensor: source.read(prefix + name) for name, tensor in weights.items()})
 
     def layer(weights, h):
-        visible = tf.linalg.band_part(tf.ones([time, time], tf.bool), -1, 0)
-        return gpt2.block(h, weights, config, noise=None, layer=0, visible=visible)[0]
-    h = run(["wte", "wpe"], lambda weights, tokens: gpt2.embed(weights, tokens, config, noise=None, places=None),
+        return gpt2.block(h, weights, config.n_head, dropout.NONE.layer(0))
+    h = run(["wte", "wpe"], lambda weights, tokens: gpt2.embed(weights, tokens, config),
             tokens=tokens[None])  # [1, T, C]
     for i in range(config.n_layer):
-        h = run(gpt2.layer_weights(shapes, i), layer, f"h{i}/", h=h)
-    h = run(["ln_f/g", "ln_f/b"], lambda weights, h: layers.norm(h, weights["ln_f/g"], weights["ln_f/b"]), h=h)
-    return run(["wte"], lambda weights, h: lm_head.logits_of(h, weights["wte"]), h=h)
+        h = run(layer_weights(shapes, i), layer, f"h{i}/", h=h)
+    h = run(["ln_f/g", "ln_f/b"], lambda weights, h: gpt2.norm(h, weights["ln_f/g"], weights["ln_f/b"]), h=h)
+    return run(["wte"], lambda weights, h: gpt2.logits(h, weights["wte"]), h=h)[0]
 
 
 def _difference(expected, found, result):

@@ -7,7 +7,7 @@ import tensorflow.compat.v1 as tf
 from configs import storage
 from configs.errors import UserError
 from models.checkpoints import hugging_face, saved, tf_format
-from models.weights import misfits
+from models.weights import SCOPE, misfits
 
 AT_ONCE = 2**26  # bytes of weights after which what was read goes into the variables
 PICKLES = (".bin", ".pt", ".pth", ".pkl")
@@ -51,6 +51,24 @@ def check(source, config):
     if problem:
         raise UserError(f'"init_checkpoint" {source.path} does not fit the config: {problem}; set "n_embd" and'
                         f' "n_layer" to its sizes, {source.hints["n_embd"]} and {source.hints["n_layer"]}')
+
+
+def starting_with(path, model_fn):
+    """`model_fn`, whose variables start with the weights at `path` where no checkpoint is restored."""
+    source = open_source(path)
+
+    def scaffold():
+        variables = {variable.op.name[len(SCOPE) + 1:]: variable for variable in tf.trainable_variables()}
+        weights = {id(variable) for variable in variables.values()}
+        others = [variable for variable in tf.global_variables() if id(variable) not in weights]
+        # Not by WarmStartSettings: that knows only TensorFlow's checkpoints, and only when it trains.  The weights' own
+        # starting values are not computed: they would leave holes in memory.
+        return tf.train.Scaffold(init_op=tf.variables_initializer(others),
+                                 init_fn=lambda _, session: load(source, variables, session))
+
+    def started(features, labels, mode, params):
+        return model_fn(features, labels, mode, params)._replace(scaffold_fn=scaffold)
+    return started
 
 
 def restore(path, config, variables, session):

@@ -1,80 +1,85 @@
-"""Functions of tensors that XLA compiles into one pass over memory each, on CPUs.
+"""Functions of tensors that XLA compiles into one pass over memory each.
 
-TensorFlow's own CPU kernels take a pass for every operation and do not use the widest vectors: a GELU costs four
-times as much.  Matrix products stay outside: oneDNN's are the faster ones.
+TensorFlow's own CPU kernels take a pass for every operation and do not use the widest vectors: a GELU costs four times
+as much.  Matrix products stay outside: oneDNN's are faster than XLA's.
 """
-import contextlib
 import functools
-import os
 from typing import Callable, NamedTuple
 
 import tensorflow.compat.v1 as tf
 from tensorflow.python.framework import ops
 from tensorflow.python.ops import control_flow_util
 
-LEAST = 2**16  # elements: to start a compiled function costs as much as several operations of so many
-COMPILED = "_compiled_functions"  # an attribute of each graph: {(function, its keywords): that function, compiled}
+LEAST = 2**16  # elements: to start a compiled function costs as much as several operations on so many
+FORMULAS_ONLY = False  # True: nothing of models/cpu/ is used, but for decoding
+OF_GRAPH = "_compiled_functions"  # an attribute of each graph: {(function, its keywords): that function, compiled}
 
 
-def fused(gradient):
-    """Makes a function of tensors one pass on CPUs, whose gradient is `gradient(*tensors, *upstream, **keywords)`.
+def worth_compiling(x):
+    """Whether functions of the tensor x are worth a compilation of their own in the default graph.
 
-    That gives a tensor or None for each input.  On GPUs, in what XLA compiles as a whole (a TPU's program), for small
-    tensors and where shapes are not known (a saved model), the function runs as it is written, with TensorFlow's own
-    gradient.
+    Not on GPUs, not in what XLA compiles as a whole (a TPU's program), not where x is small or of unknown shape (in a
+    saved model).
+    """
+    return x.shape.is_fully_defined() and x.shape.num_elements() >= LEAST and on_cpu()
+
+
+def on_cpu():
+    """Whether the default graph runs on CPUs, operation by operation, and may use what is made for them."""
+    return not (FORMULAS_ONLY or tf.config.list_physical_devices("GPU")
+                or control_flow_util.GraphOrParentsInXlaContext(tf.get_default_graph()))
+
+
+def compiled(gradient):
+    """Makes a function of tensors one compiled pass, whose gradient is `gradient(*tensors, *upstream, **keywords)`.
+
+    That returns a tensor or None for each of the tensors.  `f.recomputed(*tensors)` gives f as a Recomputed.
     """
     def decorate(function):
         @functools.wraps(function)
         def call(*tensors, **keywords):
-            if not pays(*tensors):
-                return function(*tensors, **keywords)
-
             @tf.custom_gradient
             def run(*tensors):
                 def backward(*upstream):
                     return gradient(*tensors, *upstream, **keywords)
-                return one_pass(function, *tensors, **keywords), backward
+                return run_compiled(function, *tensors, **keywords), backward
             return run(*tensors)
 
-        def late(*tensors):
-            compute = functools.partial(one_pass, function)
-            return Late(compute, gradient, tensors) if pays(*tensors) else function(*tensors)
-        call.late = late
+        def recomputed(*tensors):
+            return Recomputed(functools.partial(run_compiled, function), gradient, tensors)
+        call.recomputed = recomputed
         return call
     return decorate
 
 
-class Late(NamedTuple):
-    """compute(*tensors), whose gradient is as in `fused`, for layers.product: that computes it once more in the
-    backward pass instead of keeping it until then.  The value taken by itself has no gradient.
+class Recomputed(NamedTuple):
+    """The value compute(*tensors), which mlp.product computes again in the backward pass instead of keeping it.
 
-    `function.late(*tensors)` of a `fused` function is one on CPUs.
+    gradient(*tensors, upstream) as in `compiled`.
     """
     compute: Callable
     gradient: Callable
     tensors: tuple
 
-
-def pays(*tensors):
-    """Whether a function of these tensors is worth a compilation of its own in the default graph."""
-    return (all(tensor.shape.is_fully_defined() for tensor in tensors)
-            and tensors[0].shape.num_elements() >= LEAST and not tf.config.list_physical_devices("GPU")
-            and not control_flow_util.GraphOrParentsInXlaContext(tf.get_default_graph()))
+    def value(self):
+        """The value as a tensor, through which no gradient flows."""
+        return self.compute(*self.tensors)
 
 
-def one_pass(function, *tensors, **keywords):
-    """function(*tensors, **keywords) in one pass, without a gradient; `keywords` are no tensors."""
-    return _compiled(function, **keywords)(*tensors)
+def run_compiled(function, *tensors, **keywords):
+    """function(*tensors, **keywords) in one compiled pass, without a gradient; `keywords` are no tensors."""
+    return _compiled_once(function, **keywords)(*tensors)
 
 
-def update(function, variables, *tensors, **keywords):
-    """An operation that gives each of the resource `variables`, all float32, its new value, in place: they are
-    function(*values, *tensors, **keywords).
+def update_compiled(function, variables, *tensors, **keywords):
+    """The operation that sets each of the resource `variables`, all float32, to its new value, in its own memory.
+
+    The new values are function(*values, *tensors, **keywords).
     """
     handles = [variable.handle for variable in variables]
-    # What an optimizer runs colocated with each variable would be compiled for each, not for each shape.
+    # An optimizer runs this colocated with each variable, and would compile it for each instead of for each shape.
     with ops.colocate_with(None, ignore_existing=True), tf.device(variables[0].device):
-        return _compiled(_assign, values=function, count=len(handles), **keywords)(*handles, *tensors).op
+        return _compiled_once(_assign, values=function, count=len(handles), **keywords)(*handles, *tensors).op
 
 
 def _assign(*tensors, values, count, **keywords):
@@ -83,43 +88,17 @@ def _assign(*tensors, values, count, **keywords):
     old = [tf.raw_ops.ReadVariableOp(resource=handle, dtype=tf.float32) for handle in handles]
     for handle, value in zip(handles, values(*old, *tensors, **keywords)):
         tf.raw_ops.AssignVariableOp(resource=handle, value=value)
-    return tf.constant(True)  # what returns nothing is not there to wait for
+    return tf.constant(True)  # a function without a result cannot be waited for
 
 
-def _compiled(function, **keywords):
-    """`function` with these keywords, compiled, one for each graph."""
-    # In the graph itself, because what is compiled refers to it: a table elsewhere would keep each graph for ever.
+def _compiled_once(function, **keywords):
+    """`function` with these keywords, compiled once for each graph."""
+    # Kept by the graph itself, because compiled functions refer to it: a table elsewhere would keep every graph alive.
     graph = tf.get_default_graph()
-    if not hasattr(graph, COMPILED):
-        setattr(graph, COMPILED, {})
-    of_graph = getattr(graph, COMPILED)
+    if not hasattr(graph, OF_GRAPH):
+        setattr(graph, OF_GRAPH, {})
+    known = getattr(graph, OF_GRAPH)
     key = function, tuple(sorted(keywords.items()))
-    if key not in of_graph:
-        _say_nothing()
-        of_graph[key] = tf.function(functools.partial(function, **keywords), jit_compile=True, autograph=False)
-    return of_graph[key]
-
-
-@functools.lru_cache(maxsize=None)
-def _say_nothing():
-    """Lets XLA's first compilation in a process, which reports itself on stderr, be one that nobody hears."""
-    with _silent(), tf.Graph().as_default(), tf.Session() as session:
-        x = tf.placeholder(tf.float32, [])  # a constant would be folded instead of compiled
-        session.run(tf.function(tf.negative, jit_compile=True, autograph=False)(x), {x: 1.0})
-
-
-@contextlib.contextmanager
-def _silent():
-    try:
-        kept = os.dup(2)
-    except OSError:  # closed: silent already
-        yield
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+    if key not in known:
+        known[key] = tf.function(functools.partial(function, **keywords), jit_compile=True, autograph=False)
+    return known[key]

@@ -1,7 +1,9 @@
-"""Products with matrices that stay what they are as long as a session: generation's, token after token.
+"""A layer for one new token of each sample, with matrices in oneDNN's own layout, for models/decoding.py on CPUs.
 
 oneDNN multiplies a few rows up to three times as fast by a matrix in a layout of its own.  TensorFlow's operation
 arranges a matrix that is marked as constant in its first run and keeps the result: a second copy of it in memory.
+
+B batch, S positions attended to, C width, H heads, D head size, V vocabulary.
 """
 import functools
 import os
@@ -11,49 +13,92 @@ import tensorflow.compat.v1 as tf
 from tensorflow.core.framework import attr_value_pb2
 from tensorflow.python.framework import op_def_library
 
-# What grappler makes of a product with a bias.  It would mark constants alone, and what a loop reads is none.
+from configs.constants import NORM_EPSILON
+
+# Grappler turns products into this operation, too.  But it marks only constants as constant, and weights read in a loop
+# are not constants to it.
 OP, KERNEL = "_MklNativeFusedMatMul", attr_value_pb2.AttrValue(s=b"MklNameChangeOp")
 SWITCH = "TF_ENABLE_ONEDNN_OPTS"  # TensorFlow's own
+LIKELIEST = 128  # logits of a row that generation in bfloat16 computes in float32
 
 
-class Kept(NamedTuple):
-    """A matrix that `dense` may keep."""
-    matrix: tf.Tensor  # [O, I]
+class PackedMatrix(NamedTuple):
+    """A matrix that stays what it is as long as the session."""
+    matrix: tf.Tensor  # [I, O]; [O, I] where it is `transposed`
+    transposed: bool = False
 
 
-def dense(x, kept, b=None, *, gelu=False, plus=None):
-    """x [..., I] times the matrix of `kept`, plus b [O], in x's dtype -> [N, O].
+def attn(h, w, n_head, drop, cache=None):
+    """As gpt2.attn for h [B, 1, C] with a cache and without dropout; the matrices of w are PackedMatrix."""
+    batch, _, width = h.shape
+    qkv = linear(_norm(h, w["ln_1/g"], w["ln_1/b"]), w["attn/c_attn/w"], w["attn/c_attn/b"])  # [B, 3C]
+    q, k, v = tf.unstack(tf.reshape(qkv, [-1, 3, n_head, 1, width // n_head]), axis=1)  # [B, H, 1, D] each
+    k, v, mask = cache.append(k, v)
+    scores = tf.matmul(q * tf.cast(q.shape[-1] ** -0.5, q.dtype), k, transpose_b=True)  # [B, H, 1, S]
+    weights = tf.cast(tf.nn.softmax(tf.cast(scores, tf.float32) + mask), h.dtype)
+    x = tf.reshape(tf.matmul(weights, v), [-1, width])
+    return linear(x, w["attn/c_proj/w"], w["attn/c_proj/b"], plus=h)
+
+
+def mlp(h, w, drop):
+    """As gpt2.mlp for h [B, 1, C] without dropout; the matrices of w are PackedMatrix."""
+    x = linear(_norm(h, w["ln_2/g"], w["ln_2/b"]), w["mlp/c_fc/w"], w["mlp/c_fc/b"], gelu=True)  # [B, 4C]
+    return linear(x, w["mlp/c_proj/w"], w["mlp/c_proj/b"], plus=h)
+
+
+def _norm(x, g, b):
+    wide = tf.cast(x, tf.float32)
+    centred = wide - tf.reduce_mean(wide, -1, keepdims=True)
+    scale = tf.math.rsqrt(tf.reduce_mean(tf.square(centred), -1, keepdims=True) + NORM_EPSILON)
+    return tf.cast(centred * scale * g + b, x.dtype)
+
+
+def linear(x, packed, b=None, *, gelu=False, plus=None):
+    """x [..., I] times the PackedMatrix, plus b [O], in the dtype of x -> [N, O].
 
     With `gelu`, its GELU (the tanh approximation); with `plus` [..., O], the sum with it, in its shape.  Each call
     keeps a copy of its own.
     """
-    rows, matrix = tf.reshape(x, [-1, x.shape[-1]]), kept.matrix
-    added = [tf.zeros(matrix.shape[:1], x.dtype) if b is None else tf.cast(b, x.dtype)]
+    rows, width = tf.reshape(x, [-1, x.shape[-1]]), packed.matrix.shape[0 if packed.transposed else 1]
+    added = [tf.zeros([width], x.dtype) if b is None else tf.cast(b, x.dtype)]
     steps = ["BiasAdd"] + ["GeluApproximate"] * gelu
     if plus is not None:
         steps.append("Add")
-        added.append(tf.reshape(plus, [-1, matrix.shape[0]]))
-    found = op_def_library.apply_op(OP, a=rows, b=matrix, args=added, fused_ops=steps, is_filter_const=True,
-                                    transpose_a=False, transpose_b=True, epsilon=0.0, leakyrelu_alpha=0.0,
-                                    name="product")
-    found.op._set_attr("_kernel", KERNEL)
-    return found if plus is None else tf.reshape(found, tf.shape(plus))
+        added.append(tf.reshape(plus, [-1, width]))
+    result = op_def_library.apply_op(OP, a=rows, b=packed.matrix, args=added, fused_ops=steps, is_filter_const=True,
+                                     transpose_a=False, transpose_b=packed.transposed, epsilon=0.0, leakyrelu_alpha=0.0,
+                                     name="product")
+    result.op._set_attr("_kernel", KERNEL)
+    return result if plus is None else tf.reshape(result, tf.shape(plus))
 
 
-def matrices(weights):
-    """The weights {name: tensor or Kept} as tensors, for products of many rows, which gain nothing."""
-    return {name: value.matrix if isinstance(value, Kept) else value for name, value in weights.items()}
+def logits(hidden, wte, output):
+    """As gpt2.logits of hidden [B, C], by `output`: the PackedMatrix wte, or wte less its mean row in bfloat16.
+
+    The latter is half as much to read.  Of it, each row's LIKELIEST logits are computed again in float32: in bfloat16,
+    a logit of -80 is also one of -80.5.  The others are off by 1/512 of their distance from the row's mean and by the
+    rounding of the table, which is about what the rounding of `hidden` has done before (benchmarks/RESULTS.md).
+    """
+    if output.matrix.dtype == tf.float32:
+        return linear(tf.cast(hidden, tf.float32), output)
+    rough = tf.cast(linear(hidden, output), tf.float32)  # [B, V], each row less a number of its own
+    largest, ids = tf.math.top_k(rough, min(LIKELIEST, wte.shape[0]), sorted=False)  # [B, K]
+    exact = tf.matmul(tf.gather(wte, ids), tf.cast(hidden, tf.float32)[:, :, None])[:, :, 0]  # [B, K]
+    rough += tf.reduce_mean(exact - largest, 1, keepdims=True)
+    rows = tf.range(tf.shape(ids)[0])[:, None] + tf.zeros_like(ids)
+    return tf.tensor_scatter_nd_update(rough, tf.stack([rows, ids], 2), exact)
 
 
 @functools.lru_cache(maxsize=None)
-def usable(dtype):
-    """Whether TensorFlow has `dense` for `dtype` on this machine's processor, and no GPU does the work."""
+def supported(dtype):
+    """Whether TensorFlow has `linear` for `dtype` on this machine's processor, and no GPU does the work."""
     if tf.config.list_physical_devices("GPU") or os.environ.get(SWITCH, "").lower() in ("0", "false"):
         return False
     with tf.Graph().as_default(), tf.Session() as session:
         x = tf.placeholder(dtype, [1, 1])
+        packed = PackedMatrix(x)
         try:
-            session.run([dense(x, Kept(x), x[0], gelu=True), dense(x, Kept(x), x[0], plus=x)], {x: [[1.0]]})
+            session.run([linear(x, packed, x[0], gelu=True), linear(x, packed, x[0], plus=x)], {x: [[1.0]]})
         except (tf.errors.OpError, RuntimeError, TypeError, ValueError):  # no kernel, no such operation, or another
             return False
     return True

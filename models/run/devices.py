@@ -1,16 +1,17 @@
-"""Several GPUs, several hosts: which tf.distribute strategy a training uses, and how many replicas share a batch."""
+"""Several GPUs, several hosts, the cores of a TPU: who shares a batch."""
 import json
 import os
 
+from configs.arguments import STRATEGIES
 from configs.errors import UserError
 
-MIRRORED, MULTI_WORKER = CHOICES = ("mirrored", "multi_worker")
+MIRRORED, MULTI_WORKER = STRATEGIES
 EXAMPLE = '{"cluster": {"worker": ["HOST:PORT", "HOST:PORT"]}, "task": {"type": "worker", "index": 0}}'
 CLUSTER = "TF_CONFIG"  # TensorFlow's name for the environment variable that describes the hosts
 
 
 def choose(wanted, tpu):
-    """One of CHOICES, or None for one device: what is `wanted`, else what this machine and TF_CONFIG suggest."""
+    """One of STRATEGIES, or None for one device: what is `wanted`, else what this machine and TF_CONFIG suggest."""
     if tpu:
         return None
     return wanted or (MULTI_WORKER if len(workers()) > 1 else MIRRORED if len(devices()) > 1 else None)
@@ -18,7 +19,7 @@ def choose(wanted, tpu):
 
 def devices():
     """Names of the GPUs that TensorFlow sees here."""
-    import tensorflow as tf  # here and not above: main.py takes the choices from this file and needs no TensorFlow yet
+    import tensorflow as tf
     return [f"/gpu:{i}" for i in range(len(tf.config.list_physical_devices("GPU")))]
 
 
@@ -49,6 +50,25 @@ def make(choice, batch_size):
     return strategy, batch_size // (local * hosts)
 
 
+def tpu_config(iterations, tpu, evaluates):
+    """The TPUConfig; several hosts evaluate only if the first one reads for all."""
+    import tensorflow.compat.v1 as tf
+    several = evaluates and len(getattr(tpu, "workers", ())) > 1
+    reading = tf.estimator.tpu.InputPipelineConfig
+    return tf.estimator.tpu.TPUConfig(iterations_per_loop=iterations, eval_training_input_configuration=(
+        reading.SLICED if several else reading.PER_HOST_V1))
+
+
+def check_cores(estimator, config, *keys):
+    """Raises UserError where a batch size of the config (`keys`) cannot be shared by the cores of the TPU."""
+    cores = getattr(estimator.config.cluster, "cores", None)  # None: no TPU
+    for key in keys:
+        size = getattr(config, key)
+        if cores and size % cores:
+            raise UserError(f'"{key}" is {size}, which the {cores} cores of the TPU cannot share; set it to a multiple'
+                            f" such as {-(-size // cores) * cores}")
+
+
 def workers():
     """Addresses, host:port, of all hosts of a training; [] for one.  Raises UserError for a bad TF_CONFIG."""
     return _cluster()[0]
@@ -69,8 +89,8 @@ def _cluster():
     if not text:
         return [], 0
     try:
-        found = json.loads(text)
-        cluster, task = dict(found["cluster"]), found["task"]
+        content = json.loads(text)
+        cluster, task = dict(content["cluster"]), content["task"]
         hosts = [(kind, number, address) for kind in ("chief", "worker")
                  for number, address in enumerate(cluster.pop(kind, []))]
         if cluster:

@@ -10,16 +10,15 @@ import tensorflow.compat.v1 as tf
 from configs import storage
 from configs.errors import UserError
 from encoder import bpe
-from models import gpt2, sampling
+from models import decoding, gpt2, initial_values, sampling
 from models.checkpoints import warm_start
-from models.cpu import block as layers
-from models.run import estimator as estimators
-from models.run import predict
+from models.run import predict, workarounds
+from models.shapes import shape_of
 
 PADDING = -1  # behind the ids of a shorter row, in and out
 
 
-def write(config, encoder, folder, tpu=None):
+def run(config, encoder, folder, tpu=None):
     """Writes the SavedModel into the new `folder`, local or gs://; returns the exit status."""
     if tpu:
         raise UserError("--export_dir needs no TPU; leave --tpu out")
@@ -42,9 +41,9 @@ def write(config, encoder, folder, tpu=None):
 
 def _save(config, encoder, path, folder):
     """Writes the SavedModel of the checkpoint at `path`."""
-    with tf.Graph().as_default(), tf.Session(config=estimators.session_config()) as session:
-        variables = gpt2.create_variables(config)
-        weights = gpt2.cast_weights(variables, config)
+    with tf.Graph().as_default(), tf.Session(config=workarounds.session_config()) as session:
+        variables = initial_values.create_variables(config)
+        weights = decoding.cast_weights(variables, config)
         signatures = {"generate": _generate(weights, config, encoder), "score": _score(weights, config, encoder)}
         warm_start.restore(path, config, variables, session)
         vocabulary = [tf.constant(file, name=os.path.basename(file)) for file in bpe.files(config.encoder_path)]
@@ -62,19 +61,19 @@ def _generate(weights, config, encoder):
     length = tf.placeholder(tf.int32, [], name="generate_length")
     inputs = {"temperature": tf.float32, "top_k": tf.int32, "top_p": tf.float32, "seed": tf.int32}
     inputs = {name: tf.placeholder(kind, None, name=f"generate_{name}") for name, kind in inputs.items()}
-    batch = layers.sizes(ids)[0]
+    batch = shape_of(ids)[0]
     rows = {name: tf.ensure_shape(tf.broadcast_to(value, [batch]), [None]) for name, value in inputs.items()}
     prompt, given = _unpadded(tf.pad(ids, [[0, 0], [0, 1]], constant_values=PADDING), encoder.eot)
     options = sampling.Options(length=tf.fill([batch], length), repetition_penalty=tf.fill([batch], 1.0),
                                stop=tf.fill([batch], 0), **rows)
     limits = sampling.Limits(n_ctx=config.n_ctx, eot=encoder.eot, length=length, vocabulary=encoder.size,
                              largest=sampling.largest_needed(options, config.n_vocab))
-    found = sampling.sample(gpt2.decoding_step(weights, config), gpt2.empty_cache(config),
+    samples = sampling.sample(decoding.decoding_step(weights, config), decoding.empty_cache(config),
                             prompt, tf.maximum(given, 1), options, limits)  # an empty prompt begins behind eot
-    drawn = tf.range(length) < found.count[:, None]
+    drawn = tf.range(length) < samples.count[:, None]
     return tf.saved_model.predict_signature_def(
         {"ids": ids, "length": length, **inputs},
-        {"ids": tf.where_v2(drawn, found.tokens, PADDING), "logprobs": found.logprobs})
+        {"ids": tf.where_v2(drawn, samples.tokens, PADDING), "logprobs": samples.logprobs})
 
 
 def _score(weights, config, encoder):
@@ -84,7 +83,8 @@ def _score(weights, config, encoder):
         f"the network sees {config.n_ctx} ids at once: score at most {config.n_ctx + 1}"))
     with tf.control_dependencies([fits]):
         tokens, given = _unpadded(ids, encoder.eot)
-    losses = gpt2.token_losses(weights, tokens[:, :-1], tokens[:, 1:], config)
+    hidden = gpt2.transformer(weights, tokens[:, :-1], config)
+    losses = gpt2.token_losses(hidden, weights["wte"], tokens[:, 1:])
     there = tf.range(1, tf.shape(ids)[1]) < given[:, None]
     return tf.saved_model.predict_signature_def({"ids": ids}, {"logprobs": tf.where_v2(there, -losses, 0.0)})
 

@@ -1,6 +1,5 @@
 """What happens between the steps: the progress line, TensorBoard's scalars, and a clean stop on a signal."""
 import contextlib
-import ctypes
 import os
 import select
 import signal
@@ -12,12 +11,13 @@ import tensorflow.compat.v1 as tf
 
 from models import metrics
 from models.checkpoints import saved
+from models.run import workarounds
 
 LINE_SECONDS = 5  # between progress lines
 SCALARS_STEPS = 10  # between points in TensorBoard
 SPIKE_STEPS = 50  # over about so many steps the usual loss and its usual change from step to step are averaged
 SPIKE_CHANGES = 8  # above the usual loss
-TOGETHER_SECONDS = 0.2  # in which signals are one: `timeout` and others send theirs to the process and to its group
+ECHO_SECONDS = 0.2  # in which signals are one: `timeout` and others send theirs to the process and to its group
 
 
 class Meter:
@@ -33,7 +33,7 @@ class Meter:
         return time.monotonic() - self._since
 
     def read(self):
-        """(mean loss, steps a second), and starts anew."""
+        """(mean loss, steps a second); starts again from zero."""
         result = self._loss / max(self._steps, 1), self._steps / max(self.seconds(), 1e-9)
         self.__init__()
         return result
@@ -63,16 +63,16 @@ class SpikeWatch:
 class Progress(tf.train.SessionRunHook):
     """Prints a line every few seconds and writes scalars to TensorBoard, from the graph's collection of scalars.
 
-    `max_steps` is where the run ends, `tokens` what a step reads, seen(step) -> order.Seen, and `dropped` the share of
-    an epoch that no window holds.  The mean loss since the last line is shown: one batch's says little.  A loss that
-    jumps is named with its step at once; `watch` is the run's SpikeWatch.
+    `order` is the run's WindowOrder, `max_steps` where it ends, `watch` its SpikeWatch.  The mean loss since the last
+    line is shown: one batch's says little.  A loss that jumps is named with its step at once.
     """
 
-    def __init__(self, model_dir, *, max_steps, tokens, seen, dropped, watch, say=print):
-        self._model_dir, self._max_steps, self._tokens, self._seen = model_dir, max_steps, tokens, seen
-        self._dropped, self._watch, self._say = dropped, watch, say
+    def __init__(self, model_dir, order, max_steps, watch, say=print):
+        self._model_dir, self._order, self._max_steps = model_dir, order, max_steps
+        self._watch, self._say = watch, say
+        self._tokens = order.batch * order.n_ctx  # of a step
         self._line, self._point = None, None
-        self.step = None  # of the last update, for whoever catches an error
+        self.step = 0  # of the last update, for whoever catches an error
 
     def begin(self):
         self._scalars, self._global_step = metrics.collected(), tf.train.get_global_step()
@@ -80,7 +80,7 @@ class Progress(tf.train.SessionRunHook):
 
     def after_create_session(self, session, coord):
         self.step = session.run(self._global_step)
-        _give_back_heap()  # of the graph's making
+        workarounds.release_heap()  # of the graph's making
 
     def before_run(self, run_context):
         return tf.train.SessionRunArgs(self._scalars)
@@ -95,7 +95,7 @@ class Progress(tf.train.SessionRunHook):
                 self._say(f"warning: the loss jumped to {values['loss']:.4f} at step {self.step}, from about"
                           f" {usual:.4f}; --which_data {self.step} lists the documents of that batch")
         if self._line is None:  # the first step also builds and warms up: its time says nothing
-            _give_back_heap()  # of its compilations
+            workarounds.release_heap()  # of its compilations
             self._line, self._point, self._started = Meter(), Meter(), (time.monotonic(), self.step)
             self._print(values, values.get("loss"), None)
             return
@@ -115,25 +115,20 @@ class Progress(tf.train.SessionRunHook):
             parts += [f"loss {loss:.4f}", f"lr {values['learning_rate']:.2e}"]
         if rate:
             overall = (self.step - self._started[1]) / (time.monotonic() - self._started[0])
-            parts += [f"epoch {max(self._seen(self.step).epochs):.2f}", f"{round(rate * self._tokens):,} tokens/s",
+            epoch = max(self._order.seen(self.step).epochs)
+            parts += [f"epoch {epoch:.2f}", f"{round(rate * self._tokens):,} tokens/s",
                       f"{duration((self._max_steps - self.step) / overall)} left"]
         self._say("   ".join(parts))
 
     def _write(self, values, loss, rate):
-        seen = self._seen(self.step)
+        seen = self._order.seen(self.step)
         points = dict(values, tokens_per_second=rate * self._tokens, epoch=max(seen.epochs),
-                      documents_seen=seen.documents, tokens_seen=seen.tokens, dropped=self._dropped)
+                      documents_seen=seen.documents, tokens_seen=seen.tokens, dropped=self._order.dropped)
         if "loss" in values:
             points["loss"] = loss
         summary = tf.Summary(value=[tf.Summary.Value(tag=name, simple_value=float(value))
                                     for name, value in sorted(points.items())])
         self._writer.add_summary(summary, self.step)
-
-
-def _give_back_heap():
-    """Returns to the system what the C library's heap keeps though it is free: up to 100 MB.  Needs glibc."""
-    with contextlib.suppress(AttributeError, OSError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def duration(seconds):
@@ -162,7 +157,7 @@ class Saver(tf.train.CheckpointSaverHook):
 
 
 class Interrupted(Exception):
-    """A signal came during an evaluation, whose result would be that of a part of the set."""
+    """A signal came during an evaluation: its result would be that of a part of the set."""
 
 
 class GiveUpOnSignal(tf.train.SessionRunHook):
@@ -177,19 +172,6 @@ class GiveUpOnSignal(tf.train.SessionRunHook):
     def after_run(self, run_context, run_values):
         if self._stop.signal_number is not None:
             raise Interrupted
-
-
-class KeepInterrupt(tf.train.SessionRunHook):
-    """Renews the handler of SIGINT before every run, behind TPUEstimator's own hook, which lets Ctrl-C kill at once.
-
-    Only hooks that the model_fn gives come behind that one (TensorFlow 2.15.1).
-    """
-
-    def begin(self):
-        self._handler = signal.getsignal(signal.SIGINT)
-
-    def before_run(self, run_context):
-        signal.signal(signal.SIGINT, self._handler)
 
 
 class StopOnSignal(tf.train.SessionRunHook):
@@ -226,7 +208,7 @@ class StopOnSignal(tf.train.SessionRunHook):
         with self._lock, contextlib.suppress(BlockingIOError):
             for number in self._arrived.recv(1024):
                 now = time.monotonic()
-                if number not in self.SIGNALS or now - self._first < TOGETHER_SECONDS:
+                if number not in self.SIGNALS or now - self._first < ECHO_SECONDS:
                     continue
                 if self.signal_number is not None:
                     os._exit(128 + number)

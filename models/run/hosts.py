@@ -1,7 +1,7 @@
-"""Training on several hosts: all make the same steps and stop after the same one; when one is gone, all begin anew.
+"""Training on several hosts: all make the same steps and stop after the same one; when one is gone, all start again.
 
-Collective operations wait for ever for a host that died (TensorFlow 2.15.1), so each host keeps an eye on the others:
-the one that misses another starts its own program again, which goes on from the last checkpoint when all are there.
+Collective operations wait without end for a host that died (TensorFlow 2.15.1).  So each host watches the others: the
+one that misses another starts its own program again, which goes on from the last checkpoint when all are there.
 """
 import contextlib
 import os
@@ -22,8 +22,8 @@ MISSES = 3  # in a row, until a host counts as gone
 FOREVER = 10**9
 
 
-class Together(tf.train.SessionRunHook):
-    """Trains step by step with the other hosts, and ends after the first step after which one of them was told to stop.
+class HostsInStep(tf.train.SessionRunHook):
+    """Trains step by step with the other hosts; all stop after the same step, when one of them was told to.
 
     `stop` is this host's StopOnSignal; `stopped` says afterwards whether all have stopped.
     """

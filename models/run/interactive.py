@@ -6,27 +6,27 @@ import tensorflow.compat.v1 as tf
 
 from configs.errors import UserError
 from encoder import prompts, stop_texts
-from models import gpt2, sampling
+from models import decoding, initial_values, sampling
 from models.checkpoints import warm_start
-from models.run import estimator as estimators
-from models.run import predict
+from models.run import predict, workarounds
 
 MARK = "> "
 
 
-def run(config, encoder, given, args):
+def run(config, encoder, given, tpu, *, as_json):
     """Continues every line of standard input with the options `given`, until it ends; returns the exit status."""
-    if args.tpu:
+    if tpu:
         raise UserError("--interactive runs on this machine's CPU or GPU; leave --tpu out, or give a --predict_file")
     path = predict.weights_path(config, encoder)
     predict.store(config, "")  # a path that cannot be written is said before anything is typed
     with predict.threads_for(config, 1):
+        workarounds.compile_silently()
         decoder = Decoder(config, encoder, path)
     number = 0
-    for line in _lines(shown=not args.json):
+    for line in _lines(shown=not as_json):
         with Interruption() as interruption:
             for row in predict.rows_of(prompts.make(line, given), encoder, config.n_ctx):
-                sample = _continue(decoder, encoder, number, row, interruption, as_json=args.json)
+                sample = _continue(decoder, encoder, number, row, interruption, as_json=as_json)
                 predict.store(config, predict.layout(number, sample))
                 number += 1
                 if interruption.came:
@@ -54,19 +54,19 @@ class Decoder:
     def __init__(self, config, encoder, path):
         self._config = config
         with tf.Graph().as_default():
-            variables = gpt2.create_variables(config)
+            variables = initial_values.create_variables(config)
             self._options = sampling.Options(*[
                 tf.placeholder(tf.float32 if name in ("temperature", "top_p", "repetition_penalty") else tf.int32, [1])
                 for name in sampling.Options._fields])
             self._tokens = tf.placeholder(tf.int32, [1, None])
             self._build(variables, encoder)
-            self._session = tf.Session(config=estimators.session_config())
+            self._session = tf.Session(config=workarounds.session_config())
             warm_start.restore(path, config, variables, self._session)
             self._session.run(tf.local_variables_initializer())
 
     def _build(self, variables, encoder):
         config, options = self._config, self._options
-        step, empty_cache = gpt2.decoder(variables, config)
+        step, empty_cache = decoding.decoder(variables, config)
         limits = sampling.Limits(n_ctx=config.n_ctx, eot=encoder.eot, length=options.length[0],
                                  vocabulary=encoder.size, penalties=True,
                                  largest=sampling.largest_needed(options, config.n_vocab))
@@ -140,7 +140,7 @@ def _lines(*, shown):
 
 
 def _state_variable(tensor):
-    """A variable that holds what is like `tensor`, whose size may be another for every prompt."""
+    """A variable for values like `tensor`; their size may change from prompt to prompt."""
     shape = [size or 0 for size in tensor.shape.as_list()]
     return tf.Variable(tf.zeros(shape, tensor.dtype), shape=tensor.shape, trainable=False, use_resource=True,
                        collections=[tf.GraphKeys.LOCAL_VARIABLES])

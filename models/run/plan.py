@@ -11,8 +11,12 @@ import math
 import os
 from typing import NamedTuple
 
-from configs import storage
-from datasets import shard_sets, window_order
+import numpy as np
+
+from configs import arguments, resume, schedule, storage
+from configs.errors import UserError
+from datasets import shard_sets
+from datasets.window_order import WindowOrder
 from models.weights import weight_list
 
 FLOAT32 = 4
@@ -25,9 +29,9 @@ OPTIMAL_TOKENS_PER_PARAMETER = 20
 
 
 class Data(NamedTuple):
-    """The corpus.Corpus of both sets; one that cannot be read is the str that says why."""
-    train: shard_sets.Corpus | str
-    eval: shard_sets.Corpus | str
+    """The shard_sets.ShardSet of both sets; one that cannot be read is the str that says why."""
+    train: shard_sets.ShardSet | str
+    eval: shard_sets.ShardSet | str
 
 
 class Memory(NamedTuple):
@@ -44,7 +48,7 @@ def parameter_count(config):
 
 
 def slot_count(config):
-    """Numbers that the optimizer keeps: two per weight for Adam, a row and a column per matrix for Adafactor."""
+    """Numbers that the optimizer keeps."""
     if config.opt_name == "adam":
         return 2 * parameter_count(config)
     shapes = [weight.shape for weight in weight_list(config)]
@@ -66,8 +70,8 @@ def memory(config, on_cpu=False):
     product with the values.  With `recompute`: each layer's input, and all of this for one layer.
     Logits: float32 and their gradient.  Accumulation keeps a second set of gradients.
 
-    `on_cpu`, where a backward pass computes the rest anew (models/fused.py, Late): 10 C numbers (qkv, what attention
-    gives, the 4 C before GELU, residuals), attention weights only to drop some, and of the logits the gradient alone.
+    `on_cpu`, a backward pass computes the rest again (models/cpu/, Recomputed): 10 C numbers (qkv, attention's result,
+    the 4 C before GELU, residuals), attention weights only to drop some, and of the logits the gradient alone.
     """
     B = config.micro_batch_size or config.train_batch_size
     T, C, H, V, L = config.n_ctx, config.n_embd, config.n_head, config.n_vocab, config.n_layer
@@ -87,17 +91,48 @@ def tokens_per_step(config):
     return config.train_batch_size * config.n_ctx
 
 
-def learning_rate(config, step):
-    """The learning rate of the update made at `step` (the first update is made at step 0)."""
-    if step < config.warmup_steps:  # never 0, and `lr` is reached at step warmup_steps
-        return config.lr * (step + 1) / (config.warmup_steps + 1)
-    if config.lr_schedule == "constant":
-        return config.lr
-    if step >= config.max_steps:
-        return config.lr_min * config.lr
-    progress = (step - config.warmup_steps) / (config.max_steps - config.warmup_steps)
-    height = 1 - progress if config.lr_schedule == "linear" else (1 + math.cos(math.pi * progress)) / 2
-    return config.lr * (config.lr_min + (1 - config.lr_min) * height)
+def show(config, encoder, args):
+    """Prints the plan of the run that main.py's arguments ask for; returns the exit status."""
+    print(report(config, _look(config, encoder), _run_problems(config, args)))
+    return 0
+
+
+def _look(config, encoder):
+    """The Data, or what is wrong with them."""
+    def look(split):
+        try:
+            return shard_sets.read(config, encoder, split, cache=False)
+        except UserError as error:
+            return str(error)
+    return Data(look(shard_sets.TRAIN), look(shard_sets.EVAL) if config.eval_steps else '"eval_steps" is 0')
+
+
+def _run_problems(config, args):
+    """Lines on what is seen in model_dir, in init_checkpoint, and on what a TPU would not see."""
+    problems = []
+    checks = [_check_bucket, resume.saved_config_warnings, _check_start]
+    checks += [lambda config: arguments.check_tpu_paths(args, config)] if args.tpu else []
+    for check in checks:
+        try:
+            problems += check(config) or []
+        except UserError as error:
+            problems.append(str(error))
+    return problems
+
+
+def _check_bucket(config):
+    """Raises TensorFlow's error, which names the bucket, where model_dir lies in one that is not there."""
+    if storage.is_remote(config.model_dir):
+        storage.glob(storage.join(config.model_dir, "*"))  # to ask for one object would only say that it is not there
+
+
+def _check_start(config):
+    """Raises UserError where the run cannot start from its init_checkpoint: shapes alone are looked at."""
+    if config.init_checkpoint and not storage.exists(storage.join(config.model_dir, "checkpoint")):
+        storage.silence_tensorflow()
+        # TensorFlow reads its own checkpoints: only who starts from weights waits for it.
+        from models.checkpoints import warm_start
+        warm_start.check(warm_start.open_source(config.init_checkpoint), config)
 
 
 def report(config, data, others=(), replicas=1):
@@ -112,8 +147,8 @@ def report(config, data, others=(), replicas=1):
         data = Data(data, "not looked for")
     rows = _network(config) + _volume(config) + _data(config, data) + _cost(config) + _schedule(config)
     lines = [f"{name:<24}{value}" for name, value in rows]
-    found = [*problems(config, data, replicas), *others]
-    return "\n".join(lines + (["problems:", *(f"  - {line}" for line in found)] if found else ["no problems found"]))
+    wrong = [*problems(config, data, replicas), *others]
+    return "\n".join(lines + (["problems:", *(f"  - {line}" for line in wrong)] if wrong else ["no problems found"]))
 
 
 def problems(config, data, replicas=1):
@@ -141,22 +176,23 @@ def _volume(config):
 
 
 def _data(config, data):
-    rows = [(name, found if isinstance(found, str) else
-             f"{sum(len(part.shards) for part in found.parts):,} shards, {found.records:,} documents,"
-             f" {found.tokens:,} tokens") for name, found in (("train data", data.train), ("eval data", data.eval))]
+    rows = [(name, shards if isinstance(shards, str) else
+             f"{sum(len(part.shards) for part in shards.parts):,} shards, {shards.records:,} documents,"
+             f" {shards.tokens:,} tokens") for name, shards in (("train data", data.train), ("eval data", data.eval))]
     if config.skip_corrupt_records:
         rows.append(("damaged records", "skipped: the start of training reads every shard whole once and counts the"
                      " good records; above, manifests are believed"))
-    if _readable(config, data.train):
-        rows += [("read in all", str(window_order.seen(config, data.train, config.max_steps))),
-                 ("dropped", f"{window_order.dropped(config, data.train):.4%} of each epoch, at the ends of blocks of"
-                  " files")]
+    order = _order(config, data.train)
+    if order:
+        rows += [("read in all", str(order.seen(config.max_steps))),
+                 ("dropped", f"{order.dropped:.4%} of each epoch, at the ends of blocks of files")]
     return rows
 
 
-def _readable(config, train):
-    return not isinstance(train, str) and all(
-        window_order.cut_blocks(part.shards, config.n_ctx) for part in train.parts)
+def _order(config, train):
+    """The WindowOrder of the training data; None where they cannot be read."""
+    order = None if isinstance(train, str) else WindowOrder.of(config, train)
+    return None if order is None or order.empty_part() else order
 
 
 def _cost(config):
@@ -175,7 +211,7 @@ def _parts(sizes):
 def _schedule(config):
     steps = [("start", 0), ("warm-up over", config.warmup_steps)]
     steps += [(f"{share} %", config.max_steps * share // 100) for share in (25, 50, 75)]
-    return [(f"lr, {name}", f"{learning_rate(config, step):.3g} at step {step:,}")
+    return [(f"lr, {name}", f"{schedule.learning_rate(float(step), config, np):.3g} at step {step:,}")
             for name, step in [*steps, ("end", config.max_steps)]]
 
 
@@ -183,12 +219,12 @@ def _data_problems(config, data):
     lines = []
     if isinstance(data.train, str):
         lines.append(f"no training data: {data.train}")
-    elif not _readable(config, data.train):
+    elif not _order(config, data.train):
         tokens = min(part.tokens for part in data.train.parts)
         lines.append(f"the training data has {tokens:,} tokens, less than one window of"
                      f' "n_ctx" + 1 = {config.n_ctx + 1:,}')
     else:
-        lines += reading_problems(config, data.train)
+        lines += reading_problems(config, _order(config, data.train))
     if config.eval_steps == 0:
         return lines
     if isinstance(data.eval, str):
@@ -201,14 +237,13 @@ def _data_problems(config, data):
     return lines
 
 
-def reading_problems(config, train):
-    """Lines on a corpus.Corpus that is too small for the run."""
+def reading_problems(config, order):
+    """Lines on training data, a WindowOrder, that are too few for the run."""
     lines = []
-    windows = sum(window_order.windows_an_epoch(part, config.n_ctx) for part in train.parts)
-    count = max(window_order.seen(config, train, config.max_steps).epochs)
-    if windows < config.train_batch_size:
-        lines.append(f'tiny corpus: its {windows:,} windows of "n_ctx" do not fill one batch of "train_batch_size"'
-                     f" {config.train_batch_size:,}")
+    count = max(order.seen(config.max_steps).epochs)
+    if order.windows < config.train_batch_size:
+        lines.append(f'tiny corpus: its {order.windows:,} windows of "n_ctx" do not fill one batch of'
+                     f' "train_batch_size" {config.train_batch_size:,}')
     if count > MOST_EPOCHS:
         lines.append(f'"max_steps" {config.max_steps:,} reads the training data {count:,.1f} times; beyond'
                      f" {MOST_EPOCHS} epochs a network learns less and less from it")
@@ -242,9 +277,9 @@ def _folder_problems(folder):
     return []
 
 
-def _eval_windows(config, found):
-    """Windows of an evaluation, the last of which may be shorter."""
-    return -(-found.targets // config.n_ctx)
+def _eval_windows(config, eval_set):
+    """Windows of an evaluation; the last one may be shorter."""
+    return -(-eval_set.targets // config.n_ctx)
 
 
 def human_bytes(count):

@@ -15,9 +15,8 @@ from configs.errors import UserError
 from datasets import shard_sets
 from datasets.jobs import workers
 from encoder import stop_texts
-from models import sampling
+from models import decoding, sampling
 from models.checkpoints import run_folder, saved
-from models.run import estimator as estimators
 
 THREADS = "TF_NUM_INTRAOP_THREADS"
 RULE = "=" * 40
@@ -40,22 +39,26 @@ class Sample(NamedTuple):
     stop: str  # why it ended: "length", "eot", "stop", or "interrupted" by Ctrl-C
 
 
-def predict(config, encoder, prompts, args):
-    """Prints and stores the continuations of `prompts`, in their order; returns the exit status."""
+def run(config, encoder, prompts, tpu, build_estimator, *, as_json):
+    """Prints and stores the continuations of `prompts`, in their order; returns the exit status.
+
+    build_estimator(config, tpu, sampler=...) is main.py's.
+    """
     path = weights_path(config, encoder)
     rows = [row for prompt in prompts for row in rows_of(prompt, encoder, config.n_ctx)]
     limits, stops = limits_of(config, encoder, prompts)
     first_states = dict(zip((prompt.stop for prompt in prompts), stops))
     store(config, "")  # a path that cannot be written is said before minutes are spent
-    if not args.tpu:  # whose cores share every batch
+    if not tpu:  # the cores of a TPU share every batch
         config = dataclasses.replace(config, predict_batch_size=min(config.predict_batch_size, len(rows)))
     input_fn = _input_fn(rows, first_states, encoder.eot)
     threads = threads_for(config, config.predict_batch_size, max(len(row.tokens) for row in rows), limits.length)
     with saved.reading(path or config.init_checkpoint), threads:
-        for number, (row, drawn) in enumerate(zip(rows, draw(config, args.tpu, path, input_fn, limits))):
+        samples = draw(config, tpu, path, input_fn, limits, build_estimator)
+        for number, (row, drawn) in enumerate(zip(rows, samples)):
             count = drawn["count"]
             show(config, number, finish(encoder, row.prompt, drawn["tokens"][:count], drawn["logprobs"][:count]),
-                 as_json=args.json)
+                 as_json=as_json)
     return 0
 
 
@@ -90,7 +93,6 @@ def multiplies_bfloat16():
 
 def weights_path(config, encoder):
     """The newest checkpoint, when it fits the config and the vocabulary.  Raises UserError."""
-    estimators.quiet()
     path = run_folder.trained(config, encoder, "generate with")
     shard_sets.check_vocabulary(config, encoder)
     return path
@@ -117,11 +119,11 @@ def limits_of(config, encoder, prompts):
         penalties=any(prompt.repetition_penalty != 1 for prompt in prompts), stops=stops), first
 
 
-def draw(config, tpu, path, input_fn, limits):
+def draw(config, tpu, path, input_fn, limits, build_estimator):
     """The dict of each row of `input_fn`, from the weights at `path`; a TPU's batch gets rows for all of its cores."""
+    sampler = decoding.sampler(config, limits)
     try:
-        built = estimators.build_estimator(config, tpu, sampling_limits=limits)
-        yield from built.predict(input_fn, checkpoint_path=path)
+        yield from build_estimator(config, tpu, sampler=sampler).predict(input_fn, checkpoint_path=path)
     except ValueError as error:  # before the first row: only now the estimator has asked the TPU for its size
         cores = re.search(r"predict batch size \d+ must be divisible by number of replicas (\d+)", str(error))
         if "num_hosts" in str(error):
@@ -129,9 +131,8 @@ def draw(config, tpu, path, input_fn, limits):
         if not cores:
             raise
         rows = -(-config.predict_batch_size // int(cores.group(1))) * int(cores.group(1))
-        built = estimators.build_estimator(dataclasses.replace(config, predict_batch_size=rows), tpu,
-                                           sampling_limits=limits)
-        yield from built.predict(input_fn, checkpoint_path=path)
+        config = dataclasses.replace(config, predict_batch_size=rows)
+        yield from build_estimator(config, tpu, sampler=sampler).predict(input_fn, checkpoint_path=path)
 
 
 def finish(encoder, prompt, tokens, logprobs):
@@ -179,7 +180,7 @@ def _input_fn(rows, first_states, eot):
     def input_fn(params):
         batch = params["batch_size"]
         fillers = -len(rows) % batch
-        # At least 2: what reads a single token is the decoding loop's way, whose products keep copies of the weights.
+        # At least 2: a single token would be read as those of the loop are, with packed copies of the weights.
         width = max(2, *(len(row.tokens) for row in rows))
         prompts = [row.prompt for row in rows]
         numbers = {"given": [len(row.tokens) for row in rows], "seed": [row.seed for row in rows],

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from configs import generation
 from configs.errors import UserError
 from encoder import prompts
 from tests.helpers.runs import ROOT
@@ -61,5 +62,5 @@ def test_a_file_without_prompts_is_a_mistake(tmp_path):
 def test_table_of_the_readme_has_every_option_and_its_default():
     with open(os.path.join(ROOT, "README.md")) as f:
         table = dict(re.findall(r"^\| `--(\w+)[^`]*` \| ([^|]*) \|", f.read(), re.M))
-    for name, option in prompts.OPTIONS.items():
+    for name, option in generation.OPTIONS.items():
         assert table[name] == ("another each time" if option.default is None else f"{option.default:g}"), name

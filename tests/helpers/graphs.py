@@ -5,8 +5,7 @@ import os
 import tensorflow.compat.v1 as tf
 
 from configs import schema
-from models import gpt2
-from models.cpu import loss as lm_head
+from models import gpt2, initial_values
 from models.weights import weight_list
 from tests.helpers import reference
 
@@ -47,26 +46,25 @@ def all_nodes(definition):
     return [*definition.node, *(node for function in definition.library.function for node in function.node_def)]
 
 
-def run_network(config, weights, tokens, function):
-    """The value of function(weights as the network computes with, tokens tensor), with these NumPy weights."""
+def run_network(weights, tokens, function):
+    """The value of function(weights, tokens), both as tensors of these NumPy values."""
     with session() as s:
-        tensors = gpt2.cast_weights({name: tf.constant(value) for name, value in weights.items()}, config)
+        tensors = {name: tf.constant(value) for name, value in weights.items()}
         return s.run(function(tensors, tf.constant(tokens, tf.int32)))
 
 
 def logits(config, weights, tokens):
     """NumPy [B, T, V] float32 of the whole sequence at once."""
     def function(tensors, tokens):
-        flat = lm_head.logits_of(gpt2.transformer(tensors, tokens, config), tensors["wte"])
-        return tf.reshape(flat, tokens.shape.as_list() + [config.n_vocab])
-    return run_network(config, weights, tokens, function)
+        return gpt2.logits(gpt2.transformer(tensors, tokens, config), tensors["wte"])
+    return run_network(weights, tokens, function)
 
 
 def save_checkpoint(config, *, scale=0.2, step=1):
     """Random weights and a step as the newest checkpoint of the config's model_dir."""
     weights = reference.random_weights({weight.name: weight.shape for weight in weight_list(config)}, scale=scale)
     with session() as s:
-        variables = gpt2.create_variables(config)
+        variables = initial_values.create_variables(config)
         s.run([variables[name].initializer for name in variables], {
             variables[name].initializer.inputs[1]: value for name, value in weights.items()})
         saver = tf.train.Saver([*variables.values(), tf.train.create_global_step()])

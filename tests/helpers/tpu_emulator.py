@@ -18,7 +18,7 @@ from tensorflow.python.tpu.ops import tpu_ops
 
 import main
 from configs import commands, tpu_names
-from models import gpt2
+from models import replicas
 from tests.helpers import tpu_graphs
 
 INFEED, OUTFEED = "infeed", "outfeed"
@@ -63,7 +63,7 @@ def emulated():
               (tpu, "split_compile_and_shard", replicate), (tpu, "core", lambda _: "/device:CPU:0"),
               (tf.tpu, "core", lambda _: "/device:CPU:0"), (tf.tpu, "cross_replica_sum", lambda tensor: tensor),
               (tf.tpu, "initialize_system", lambda **_: tf.constant(b"")),
-              (tf.tpu, "shutdown_system", lambda **_: tf.no_op()), (gpt2.xla, "replica_id", lambda: 0),
+              (tf.tpu, "shutdown_system", lambda **_: tf.no_op()), (replicas.xla, "replica_id", lambda: 0),
               (tf.debugging, "check_numerics", lambda tensor, _: tensor),  # nor does XLA look
               (tpu_names, "_count_cores", lambda *_: 1)]
     with contextlib.ExitStack() as stack, tpu_graphs.a_tpu_of(cores=1, hosts=1):

@@ -12,13 +12,14 @@ from tensorflow.python.tpu import tpu_system_metadata
 from tensorflow.python.tpu.tpu_system_metadata import TPUSystemMetadata
 from tensorflow.python.training import monitored_session
 
+import main
 from configs import tpu_names
-from models.run import estimator as estimators
+from models import decoding
 
 # Of the TPU's runtime: no kernel in the compiler, none needed.
 RUNTIME = {"InfeedDequeueTuple", "OutfeedEnqueueTuple", "CrossReplicaSum", "TPUReplicateMetadata", "TPUReplicatedInput",
            "TPUReplicatedOutput", "TPUCompilationResult", "Placeholder", "NoOp", "VarHandleOp", "ReadVariableOp"}
-BUILD = estimators.build_estimator
+BUILD = main.build_estimator
 
 
 class Captured(Exception):
@@ -45,8 +46,8 @@ def tpu_with(hosts):
 def estimator_for(config, tpu, limits=None):
     """The estimator of the config for a Tpu by its addresses, none of which is called."""
     resolver = tf.distribute.cluster_resolver.TPUClusterResolver(",".join("grpc://" + each for each in tpu.workers))
-    with mock.patch.object(estimators, "resolve_tpu", lambda tpu: resolver):
-        return BUILD(config, tpu, limits)
+    with mock.patch.object(tpu_names, "resolver", lambda tpu: resolver):
+        return BUILD(config, tpu, sampler=limits and decoding.sampler(config, limits))
 
 
 @contextlib.contextmanager

@@ -3,10 +3,9 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from models import gpt2
-from models.cpu import block as layers
-from models.cpu import loss as lm_head
-from models.weights import weight_list
+from configs.constants import IGNORED
+from models import decoding, dropout, gpt2, initial_values, metrics, optimizers
+from models.cpu import loss
 from tests.helpers import graphs, hugging_face, reference
 
 CONFIG = graphs.small_config()
@@ -58,20 +57,22 @@ def test_logits_with_the_cache_equal_those_without(pieces, precision, tolerance)
     config = graphs.small_config(precision=precision)
 
     def function(weights, tokens):
-        cache, position, found = gpt2.empty_cache(config)(tokens.shape[0], 9), tf.fill([tokens.shape[0]], 0), []
+        step = decoding.decoding_step(weights, config)
+        cache, position, found = decoding.empty_cache(config)(5, 9), tf.fill([5], 0), []
         for piece in tf.split(tokens, pieces, 1):
-            hidden, cache = gpt2.transformer_step(weights, piece, config, cache=cache, position=position)
+            last = tf.fill([5], piece.shape[1] - 1)
+            logits, cache = step(piece, position, last, cache)
             position += piece.shape[1]
-            logits = lm_head.logits_of(hidden, weights["wte"])
-            found.append(tf.reshape(logits, piece.shape.as_list() + [config.n_vocab]))
-        return tf.concat(found, 1)
-    np.testing.assert_allclose(graphs.run_network(config, WEIGHTS, TOKENS, function),
-                               graphs.logits(config, WEIGHTS, TOKENS), atol=tolerance)
+            found.append(logits)
+        return tf.stack(found, 1)  # [B, pieces, V]
+    ends = np.cumsum(pieces) - 1
+    np.testing.assert_allclose(graphs.run_network(WEIGHTS, TOKENS, function),
+                               graphs.logits(config, WEIGHTS, TOKENS)[:, ends], atol=tolerance)
 
 
 def test_variables_are_openai_s_names_and_shapes_in_float32():
     with graphs.session():
-        gpt2.create_variables(graphs.small_config(precision="bfloat16"))
+        initial_values.create_variables(graphs.small_config(precision="bfloat16"))
         found = {variable.op.name: (variable.shape.as_list(), variable.dtype.base_dtype)
                  for variable in tf.trainable_variables()}
     layer = {"ln_1/g": [12], "ln_1/b": [12], "attn/c_attn/w": [1, 12, 36], "attn/c_attn/b": [36],
@@ -82,31 +83,31 @@ def test_variables_are_openai_s_names_and_shapes_in_float32():
     assert found == {name: (shape, tf.float32) for name, shape in expected.items()}
 
 
-def initial_values(**changes):
+def starting_values(**changes):
     with graphs.session() as s:
-        variables = gpt2.create_variables(graphs.small_config(n_embd=96, n_vocab=499, n_layer=8, **changes))
+        variables = initial_values.create_variables(graphs.small_config(n_embd=96, n_vocab=499, n_layer=8, **changes))
         s.run(tf.global_variables_initializer())
         return s.run(variables)
 
 
 def test_starting_weights_have_gpt2_s_deviations():
-    values = initial_values()
+    values = starting_values()
     residual = 0.02 / np.sqrt(2 * 8)
     for name, deviation in [("wte", 0.02), ("wpe", 0.01), ("h7/attn/c_attn/w", 0.02), ("h0/attn/c_proj/w", residual),
                             ("h3/mlp/c_proj/w", residual), ("h1/mlp/c_fc/w", 0.02)]:
         assert values[name].std() == pytest.approx(deviation, rel=0.1), name
         assert abs(values[name].mean()) < 0.2 * deviation
     assert np.all(values["h2/ln_1/g"] == 1) and np.all(values["h2/attn/c_attn/b"] == 0)
-    assert initial_values(scale_by_depth=False)["h3/mlp/c_proj/w"].std() == pytest.approx(0.02, rel=0.1)
-    wide = initial_values(initializer_range=0.05)
+    assert starting_values(scale_by_depth=False)["h3/mlp/c_proj/w"].std() == pytest.approx(0.02, rel=0.1)
+    wide = starting_values(initializer_range=0.05)
     assert wide["h1/mlp/c_fc/w"].std() == pytest.approx(0.05, rel=0.1)
     assert wide["h3/mlp/c_proj/w"].std() == pytest.approx(0.05 / 4, rel=0.1)
     assert wide["wpe"].std() == pytest.approx(0.01, rel=0.1)
-    assert initial_values(scale_by_in=True)["h1/mlp/c_fc/w"].std() == pytest.approx(0.02 / np.sqrt(96), rel=0.1)
+    assert starting_values(scale_by_in=True)["h1/mlp/c_fc/w"].std() == pytest.approx(0.02 / np.sqrt(96), rel=0.1)
 
 
 def test_starting_weights_depend_on_the_seed_alone_and_differ_between_tensors():
-    one, again, other = initial_values(), initial_values(), initial_values(seed=2)
+    one, again, other = starting_values(), starting_values(), starting_values(seed=2)
     assert all(np.array_equal(one[name], again[name]) for name in one)
     assert not np.array_equal(one["wte"], other["wte"])
     assert not np.array_equal(one["h0/mlp/c_fc/w"], one["h1/mlp/c_fc/w"])
@@ -134,8 +135,7 @@ def test_training_graph_has_only_static_shapes_and_no_dead_operations(changes):
 def reached_from(spec):
     """Names of the operations that a training step, the shown scalars or the initialisation need."""
     wanted = [spec.train_op, spec.loss.op, tf.global_variables_initializer()]
-    wanted += [tensor.op for key in tf.get_default_graph().get_all_collection_keys() if key.startswith("training_scal")
-               for tensor in tf.get_collection(key)]
+    wanted += [tensor.op for tensor in metrics.collected().values()]
     reached = set()
     while wanted:
         op = wanted.pop()
@@ -156,25 +156,24 @@ def test_recomputed_block_has_the_same_gradients():
 
     def gradients(config):
         def function(weights, tokens):
-            losses = gpt2.token_losses(weights, tokens, tf.constant(labels, tf.int32), config,
-                                       noise=gpt2.dropout_noise(config, tf.constant(3), 0))
-            return tf.gradients(tf.reduce_mean(losses), list(weights.values()))
-        return graphs.run_network(config, WEIGHTS, TOKENS, function)
+            hidden = gpt2.transformer(weights, tokens, config, dropout.of_step(config, tf.constant(3), 0))
+            total = gpt2.mean_loss(hidden, weights["wte"], tf.constant(labels, tf.int32))
+            found = dict(zip(weights, tf.gradients(total, list(weights.values()))))
+            return {name: tf.convert_to_tensor(gradient) for name, gradient in found.items()}
+        return graphs.run_network(WEIGHTS, TOKENS, function)
     changes = {"res_dropout": 0.2, "attn_dropout": 0.1, "embed_dropout": 0.1}
     plain = gradients(graphs.small_config(**changes))
     again = gradients(graphs.small_config(recompute=True, **changes))
-    names = [weight.name for weight in weight_list(CONFIG)]
-    for name, one, other in zip(names, plain, again):
-        if name != "wte":  # sparse: its rows stand in .values
-            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7, err_msg=name)
+    for name, gradient in plain.items():
+        np.testing.assert_allclose(again[name], gradient, rtol=1e-5, atol=1e-7, err_msg=name)
 
 
 def test_dropout_differs_by_step_and_place_and_repeats_exactly():
     config = graphs.small_config(res_dropout=0.3, attn_dropout=0.3, embed_dropout=0.3)
 
     def hidden(step, first_row=0, tokens=TOKENS):
-        return graphs.run_network(config, WEIGHTS, tokens, lambda weights, tokens: gpt2.transformer(
-            weights, tokens, config, noise=gpt2.dropout_noise(config, tf.constant(step), first_row)))
+        return graphs.run_network(WEIGHTS, tokens, lambda weights, tokens: gpt2.transformer(
+            weights, tokens, config, dropout.of_step(config, tf.constant(step), first_row)))
     np.testing.assert_array_equal(hidden(5), hidden(5))
     assert not np.array_equal(hidden(5), hidden(6))
     assert not np.array_equal(hidden(5), hidden(5, first_row=1))
@@ -185,7 +184,7 @@ def test_dropout_differs_by_step_and_place_and_repeats_exactly():
 def test_noise_of_a_row_is_the_same_in_every_micro_batch_and_for_no_two_rows(compiled):
     def noise(first_row, rows):
         def function():
-            return layers.row_noise(tf.constant([7, 3]), tf.constant(first_row), [rows, 5, 7])
+            return dropout.noise(tf.constant([7, 3]), tf.constant(first_row), [rows, 5, 7])
         with graphs.session() as s:
             return s.run(tf.xla.experimental.compile(function)[0] if compiled else function())
     whole = noise(0, 8)
@@ -198,7 +197,7 @@ def test_noise_of_a_row_is_the_same_in_every_micro_batch_and_for_no_two_rows(com
     (512, 4, 8, 64), (480, 12, 8, 60), (480, 24, 8, 20)])  # 64 x 1, 60 x 1, 20 x 3
 def test_devices_share_the_sequences_computed_at_once_and_compute_one_at_least(batch, micro, devices, slices):
     config = graphs.small_config(train_batch_size=batch, micro_batch_size=micro)
-    assert gpt2.micro_batches(config, batch // devices) == slices
+    assert optimizers.micro_batches(config, batch // devices) == slices
 
 
 @pytest.mark.parametrize("changes", [{}, {"res_dropout": 0.2, "attn_dropout": 0.1, "embed_dropout": 0.1},
@@ -228,7 +227,7 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch_dropout_included(cha
 def test_dropout_keeps_the_mean_and_drops_the_rate():
     with graphs.session() as s:
         x = tf.ones([200, 301])
-        dropped = s.run(layers.dropout(x, 0.2, lambda site, shape: layers.row_noise([7, site], 0, shape), 4))
+        dropped = s.run(dropout.dropped(x, 0.2, dropout.noise([7, 4], 0, [200, 301])))
     assert np.mean(dropped == 0) == pytest.approx(0.2, abs=0.01)
     assert set(np.unique(dropped)) == {np.float32(0), np.float32(1) / np.float32(0.8)}
 
@@ -236,46 +235,54 @@ def test_dropout_keeps_the_mean_and_drops_the_rate():
 def test_dropout_in_bfloat16_scales_by_the_rate_itself():
     with graphs.session() as s:
         x = tf.cast(tf.constant(np.random.RandomState(0).rand(200, 301), tf.float32), tf.bfloat16)
-        kept, dropped = s.run([tf.cast(x, tf.float32), tf.cast(layers.dropout(
-            x, 0.1, lambda site, shape: layers.row_noise([7, site], 0, shape), 4), tf.float32)])
+        dropped = dropout.dropped(x, 0.1, dropout.noise([7, 4], 0, [200, 301]))
+        kept, dropped = s.run([tf.cast(x, tf.float32), tf.cast(dropped, tf.float32)])
     assert dropped.sum() * 0.9 / kept[dropped > 0].sum() == pytest.approx(1, abs=2e-4)
 
 
-def test_gelu_and_norm_equal_their_formulas():
+def test_gelu_and_norm_equal_numpy():
     x = np.random.RandomState(0).randn(3, 5, 11).astype(np.float32) * 3
     g, b = np.linspace(0.5, 1.5, 11, dtype=np.float32), np.linspace(-1, 1, 11, dtype=np.float32)
     with graphs.session() as s:
-        x_, g_, b_ = tf.constant(x), tf.constant(g), tf.constant(b)
-        gelu, norm = s.run([layers.gelu(tf.reshape(x_, [15, 11]), b_), layers.norm(x_, g_, b_)])
-    np.testing.assert_allclose(gelu.reshape(x.shape), reference.gelu(x.astype(np.float64) + b), atol=1e-5)
+        gelu, norm = s.run([gpt2.gelu(tf.constant(x)), gpt2.norm(tf.constant(x), tf.constant(g), tf.constant(b))])
+    np.testing.assert_allclose(gelu, reference.gelu(x.astype(np.float64)), atol=1e-5)
     np.testing.assert_allclose(norm, reference.layer_norm(x.astype(np.float64), g, b), atol=1e-5)
 
 
-def cross_entropy(logits, labels, weights):
+LOSSES = pytest.mark.parametrize("token_losses", [gpt2.token_losses, loss.token_losses], ids=["formula", "fast"])
+
+
+def cross_entropy(token_losses, logits, labels, weights):
+    """(losses, gradient of their weighted sum) where the logits are the products with an identity matrix."""
     with graphs.session() as s:
-        tensor = tf.constant(logits, tf.float32)
-        losses = lm_head.cross_entropy(tensor, tf.constant(labels, tf.int32))
-        return s.run([losses, tf.gradients(losses * weights, tensor)[0]])
+        tensor = tf.constant(logits, tf.float32)[None]
+        losses = token_losses(tensor, tf.eye(tensor.shape[-1]), tf.constant(labels, tf.int32)[None])
+        return [values[0] for values in s.run([losses, tf.gradients(losses * weights, tensor)[0]])]
 
 
-def test_cross_entropy_and_its_gradient_equal_numpy():
+@LOSSES
+def test_cross_entropy_and_its_gradient_equal_numpy(token_losses):
     random = np.random.RandomState(2)
     logits, labels, weights = random.randn(6, 9) * 4, np.array([0, 8, 3, 3, 1, 5]), random.rand(6).astype(np.float32)
-    losses, gradient = cross_entropy(logits, labels, weights)
+    losses, gradient = cross_entropy(token_losses, logits, labels, weights)
     probabilities = reference.softmax(logits)
     np.testing.assert_allclose(losses, -np.log(probabilities[np.arange(6), labels]), rtol=1e-5)
     expected = (probabilities - np.eye(9)[labels]) * weights[:, None]
     np.testing.assert_allclose(gradient, expected, atol=1e-6)
 
 
-def test_cross_entropy_is_right_where_the_label_s_probability_underflows():
-    losses, gradient = cross_entropy([[0.0, 200.0, -300.0], [1e4, 0.0, 0.0]], [2, 1], np.ones(2, np.float32))
+@LOSSES
+def test_cross_entropy_is_right_where_the_label_s_probability_underflows(token_losses):
+    losses, gradient = cross_entropy(token_losses, [[0.0, 200.0, -300.0], [1e4, 0.0, 0.0]], [2, 1],
+                                     np.ones(2, np.float32))
     np.testing.assert_allclose(losses, [500.0, 1e4], rtol=1e-6)
     np.testing.assert_allclose(gradient, [[0, 1, -1], [1, -1, 0]], atol=1e-6)
 
 
-def test_ignored_labels_give_no_loss_and_no_gradient():
-    losses, gradient = cross_entropy([[1.0, 2.0], [3.0, 0.0]], [lm_head.IGNORED, 0], np.ones(2, np.float32))
+@LOSSES
+def test_ignored_labels_give_no_loss_and_no_gradient(token_losses):
+    losses, gradient = cross_entropy(token_losses, [[1.0, 2.0], [3.0, 0.0]], [IGNORED, 0],
+                                     np.ones(2, np.float32))
     assert losses[0] == 0 and losses[1] > 0
     assert np.all(gradient[0] == 0) and np.all(gradient[1] != 0)
 

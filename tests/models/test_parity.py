@@ -15,7 +15,8 @@ import tensorflow.compat.v1 as tf
 
 import inputs
 from datasets import shard_sets
-from models import gpt2, metrics
+from datasets.window_order import WindowOrder
+from models import gpt2, initial_values, metrics
 from tests.helpers import graphs, hugging_face
 
 torch = pytest.importorskip("torch")
@@ -43,8 +44,8 @@ def batches(text_corpus):
     """STEPS times (tokens, labels), int32 [B, T] each, of real text, as training reads them."""
     config = graphs.small_config(**SETTINGS, input="tfrecords", data_path=str(text_corpus),
                                  train_files="text*.tfrecords", eval_steps=0)
-    input_fn = inputs.make_train_input_fn(config, shard_sets.find(config, shard_sets.TRAIN), config.n_vocab - 1,
-                                          start_step=0, stop_step=STEPS)
+    order = WindowOrder.of(config, shard_sets.find(config, shard_sets.TRAIN))
+    input_fn = inputs.train_input_fn(order, config.n_vocab - 1, start_step=0, stop_step=STEPS)
     with graphs.session() as s:
         following = tf.data.make_one_shot_iterator(input_fn({"batch_size": config.train_batch_size})).get_next()
         return [s.run(following) for _ in range(STEPS)]
@@ -52,7 +53,7 @@ def batches(text_corpus):
 
 def starting_weights():
     with graphs.session() as s:
-        variables = gpt2.create_variables(CONFIG)
+        variables = initial_values.create_variables(CONFIG)
         s.run(tf.global_variables_initializer())
         return s.run(variables)
 
@@ -65,7 +66,7 @@ def our_run(config, start, batches):
         tokens, labels = (tf.placeholder(tf.int32, [config.train_batch_size, config.n_ctx]) for _ in range(2))
         spec = gpt2.make_model_fn(config)(tokens, labels, tf.estimator.ModeKeys.TRAIN, {"use_tpu": False})
         s.run(tf.global_variables_initializer())
-        variables = gpt2.create_variables(config)  # those that exist
+        variables = initial_values.create_variables(config)  # those that exist
         for name, value in start.items():
             variables[name].load(value, s)
         shown = metrics.collected()

@@ -8,12 +8,11 @@ import tensorflow.compat.v1 as tf
 
 import inputs
 import main
-from configs import schema
+from configs import schema, tpu_names
 from configs.errors import UserError
 from datasets import shard_sets
+from datasets.window_order import WindowOrder
 from encoder import bpe
-from models.run import estimator as estimators
-from models.run import training
 from tests.helpers import graphs, tpu_graphs
 
 HOSTS, CORES = 4, 32
@@ -22,7 +21,7 @@ POD = tpu_graphs.tpu_with(HOSTS)
 
 def evaluation(config, tpu):
     """NodeDefs of the graph and its functions for an evaluation on the pod, which is named to us as `tpu`."""
-    input_fn = inputs.make_eval_input_fn(config, shard_sets.find(config, shard_sets.EVAL), 299)
+    input_fn = inputs.eval_input_fn(shard_sets.find(config, shard_sets.EVAL), config.n_ctx, 299)
     graph = tpu_graphs.graph_of(config, "eval", input_fn, cores=CORES, hosts=HOSTS, tpu=tpu)
     return graphs.all_nodes(graph)
 
@@ -60,8 +59,8 @@ def test_a_batch_that_the_cores_cannot_share_is_said_before_anything_is_written(
     config = schema.load(run_config(**changes))
     resolver = tf.distribute.cluster_resolver.TPUClusterResolver("grpc://10.0.0.1:8470")
     resolver.cores = 8
-    with mock.patch.object(estimators, "resolve_tpu", lambda tpu: resolver), pytest.raises(UserError, match=words):
-        training.train(config, bpe.load(config.encoder_path), POD)
+    with mock.patch.object(tpu_names, "resolver", lambda tpu: resolver), pytest.raises(UserError, match=words):
+        main.train(config, bpe.load(config.encoder_path), POD)
     assert not list((tmp_path / "run").iterdir())
 
 
@@ -75,8 +74,8 @@ def read(input_fn, params, steps):
 @pytest.mark.parametrize("step", [5, pytest.param(0, marks=pytest.mark.slow)])
 def test_hosts_of_a_pod_read_the_rows_of_one_global_batch(step, run_config):
     config = schema.load(run_config(train_batch_size=64, res_dropout=0.1))
-    real = inputs.make_train_input_fn(config, shard_sets.find(config, shard_sets.TRAIN), 299, start_step=step,
-                                      stop_step=step + 3)
+    order = WindowOrder.of(config, shard_sets.find(config, shard_sets.TRAIN))
+    real = inputs.train_input_fn(order, 299, start_step=step, stop_step=step + 3)
     called = []
 
     def input_fn(params):

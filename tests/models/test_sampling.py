@@ -3,9 +3,8 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from models import gpt2, sampling
-from models.cpu import loss as lm_head
-from models.cpu import packed as kept
+from models import decoding, initial_values, sampling
+from models.cpu import packed
 from models.sampling import Limits, Options
 from tests.helpers import graphs, hugging_face, reference
 
@@ -41,7 +40,7 @@ def padded(prompts):
 
 def sampler(weights, tokens, given, options, limits):
     """The Samples of the real network."""
-    return sampling.sample(gpt2.decoding_step(weights, CONFIG), gpt2.empty_cache(CONFIG), tokens,
+    return sampling.sample(decoding.decoding_step(weights, CONFIG), decoding.empty_cache(CONFIG), tokens,
                            tf.cast(given, tf.int32), options, limits)
 
 
@@ -52,7 +51,7 @@ def generate(prompts, *, eot=NEVER, stops=None, **options):
     def function(weights, tokens):
         return sampler(weights, tokens, tf.constant(given), per_row(len(prompts), **options),
                        limits_for(eot=eot, stops=stops, **options))
-    found = graphs.run_network(CONFIG, WEIGHTS, tokens, function)
+    found = graphs.run_network(WEIGHTS, tokens, function)
     assert all(np.all(row[count:] == eot) for row, count in zip(found.tokens, found.count))
     return [(row[:count].tolist(), logprobs[:count])
             for row, logprobs, count in zip(found.tokens, found.logprobs, found.count)]
@@ -114,9 +113,9 @@ def sampled_twice(config, weights, options, *, use_tpu):
     """The Samples of PROMPTS in two runs of one session, and the types of the graph's operations."""
     tokens, given = padded(PROMPTS)
     with graphs.session() as s:
-        variables = gpt2.create_variables(config)
+        variables = initial_values.create_variables(config)
         limits = limits_for(**options)._replace(n_ctx=config.n_ctx)
-        found = sampling.sample(*gpt2.decoder(variables, config, use_tpu=use_tpu), tf.constant(tokens),
+        found = sampling.sample(*decoding.decoder(variables, config, use_tpu=use_tpu), tf.constant(tokens),
                                 tf.constant(given, tf.int32), per_row(len(tokens), **options), limits)
         for name, variable in variables.items():
             variable.load(weights[name], s)
@@ -127,17 +126,17 @@ def sampled_twice(config, weights, options, *, use_tpu):
 
 @pytest.mark.parametrize("usable, changes", [
     (True, {}), (True, {"n_ctx": 3}), (False, {}), (False, {"n_ctx": 3}), (False, {"precision": "bfloat16"})])
-def test_kept_weights_and_a_cache_written_in_place_change_no_sample(usable, changes, monkeypatch):
+def test_packed_weights_and_a_cache_written_in_place_change_no_sample(usable, changes, monkeypatch):
     """Beyond the window, too, which n_ctx 3 reads in again one token at a time; and in a second run of the session."""
     if not usable:
-        monkeypatch.setattr(kept, "usable", lambda dtype: False)
+        monkeypatch.setattr(packed, "supported", lambda dtype: False)
     config = graphs.small_config(**changes)
     weights = {**WEIGHTS, "wpe": WEIGHTS["wpe"][:config.n_ctx]}
     options = {"length": [20, 9, 14, 30, 1, 30, 0], "temperature": 0.0}
     (expected, _), _ = sampled_twice(config, weights, options, use_tpu=True)
     runs, types = sampled_twice(config, weights, options, use_tpu=False)
     assert ("InplaceUpdate" in types) == (config.n_ctx > 3)
-    assert (kept.OP in types) == kept.usable(tf.float32)
+    assert (packed.OP in types) == packed.supported(tf.float32)
     for found in runs:
         np.testing.assert_array_equal(found.tokens, expected.tokens)
         np.testing.assert_allclose(found.logprobs, expected.logprobs, atol=1e-4)
@@ -145,14 +144,14 @@ def test_kept_weights_and_a_cache_written_in_place_change_no_sample(usable, chan
 
 @pytest.mark.parametrize("usable", [True, False])
 def test_tokens_drawn_in_bfloat16_have_nearly_the_logprobs_of_numpy(usable, monkeypatch):
-    monkeypatch.setattr(lm_head, "LIKELIEST", 5)
+    monkeypatch.setattr(packed, "LIKELIEST", 5)
     if not usable:
-        monkeypatch.setattr(kept, "usable", lambda dtype: False)
+        monkeypatch.setattr(packed, "supported", lambda dtype: False)
     # Logits far from 0, as those of GPT-2 are: in bfloat16 they would be off by a quarter.
     weights = {**WEIGHTS, "ln_f/b": WEIGHTS["ln_f/b"] + 4, "wte": WEIGHTS["wte"] - 2}
     (found, again), types = sampled_twice(graphs.small_config(precision="bfloat16"), weights, {"length": 8},
                                           use_tpu=False)
-    assert (kept.OP in types) == kept.usable(tf.bfloat16)
+    assert (packed.OP in types) == packed.supported(tf.bfloat16)
     np.testing.assert_array_equal(found.tokens, again.tokens)
     errors = []
     for prompt, tokens, logprobs in zip(PROMPTS, found.tokens, found.logprobs):
@@ -266,7 +265,7 @@ def test_sampler_compiles_with_xla_and_gives_the_same_tokens():
             return list(sampler(weights, tokens, tf.constant(given), per_row(3, **options, stop=1),
                                 limits_for(stops=stops, **options)))
         return [run(), tf.xla.experimental.compile(run)]
-    plain, compiled = graphs.run_network(CONFIG, WEIGHTS, tokens, function)
+    plain, compiled = graphs.run_network(WEIGHTS, tokens, function)
     for one, other in zip(plain, compiled):
         np.testing.assert_allclose(one, other, atol=1e-4)
 
@@ -283,5 +282,5 @@ def test_tensors_of_unknown_shape_give_the_same_samples():
         limits = limits._replace(largest=tf.reduce_max(own.top_k))
         own = own._replace(length=tf.fill([3], limits.length))
         return sampler(weights, rows, tf.placeholder_with_default(given, [None]), own, limits)
-    found = graphs.run_network(CONFIG, WEIGHTS, tokens, function)
+    found = graphs.run_network(WEIGHTS, tokens, function)
     assert found.tokens.tolist() == tokens_of(generate(prompts, length=20, **options))

@@ -15,12 +15,14 @@ import tensorflow.compat.v1 as tf
 from tensorflow.python.tpu import tpu_function
 
 import inputs
-from configs import schema
+import main
+from configs import schema, tpu_names
 from configs.errors import UserError
 from datasets import shard_sets
+from datasets.window_order import WindowOrder
 from encoder import bpe, prompts
-from models import gpt2, optimizers
-from models.run import estimator as estimators
+from models import gpt2, replicas
+from models.checkpoints import warm_start
 from models.run import predict
 from models.weights import weight_list
 from tests.helpers import graphs, tpu_graphs, weight_files
@@ -48,14 +50,13 @@ def preset(text_corpus, tmp_path):
 
 
 def train_graph(config, **tpu):
-    found = shard_sets.find(config, shard_sets.TRAIN)
-    return tpu_graphs.graph_of(config, "train", inputs.make_train_input_fn(config, found, 299, start_step=0,
-                                                                           stop_step=1), **tpu)
+    order = WindowOrder.of(config, shard_sets.find(config, shard_sets.TRAIN))
+    return tpu_graphs.graph_of(config, "train", inputs.train_input_fn(order, 299, start_step=0, stop_step=1), **tpu)
 
 
 def eval_graph(config, **tpu):
-    found = shard_sets.find(config, shard_sets.EVAL)
-    return tpu_graphs.graph_of(config, "eval", inputs.make_eval_input_fn(config, found, 299), **tpu)
+    eval_set = shard_sets.find(config, shard_sets.EVAL)
+    return tpu_graphs.graph_of(config, "eval", inputs.eval_input_fn(eval_set, config.n_ctx, 299), **tpu)
 
 
 def generation_graph(config):
@@ -108,10 +109,9 @@ def test_whole_program_of_a_preset_has_only_what_tpus_compile_and_sums_every_gra
 
 def spoiled(how):
     """A GELU that a TPU could not compile."""
-    def gelu(x, b):
+    def gelu(x):
         with tf.control_dependencies([how(x)]):
-            return tf.nn.relu(gpt2.layers.biased(x, b))
-    gelu.late = gelu
+            return tf.nn.relu(x)
     return gelu
 
 
@@ -121,16 +121,16 @@ def spoiled(how):
     (lambda x: tf.cast(x, tf.float64) + 1, "float64: AddV2 ")])
 def test_what_tpus_cannot_compile_is_found_however_deep_it_stands(how, words, preset):
     config = preset("quickstart", n_layer=1, recompute=True, micro_batch_size=8)
-    with mock.patch.object(gpt2.layers, "gelu", spoiled(how)):
+    with mock.patch.object(gpt2, "gelu", spoiled(how)):
         assert any(words in line for line in tpu_graphs.problems(train_graph(config)))
 
 
 def test_gradient_that_is_not_summed_is_found(preset):
-    real, config = optimizers.mean_over_replicas, preset("quickstart", n_layer=1)
+    real, config = replicas.mean, preset("quickstart", n_layer=1)
 
-    def all_but_one(tensors, *, use_tpu):
-        return [*real(tensors[:-1], use_tpu=use_tpu), tensors[-1]]
-    with mock.patch.object(optimizers, "mean_over_replicas", all_but_one):
+    def all_but_one(tensors, use_tpu):
+        return [*real(tensors[:-1], use_tpu), tensors[-1]]
+    with mock.patch.object(replicas, "mean", all_but_one):
         graph = train_graph(config)
     with pytest.raises(AssertionError):
         assert_sums_every_gradient(graph, config, 8)
@@ -144,12 +144,12 @@ def predicting(config, cores, hosts):
     rows = predict.rows_of(prompt, encoder, config.n_ctx)
     input_fn = predict._input_fn(rows, {(): 1}, encoder.eot)
 
-    def build(config, tpu, sampling_limits):
+    def build(config, tpu, sampler):
         sizes.append(config.predict_batch_size)
-        return tpu_graphs.estimator_for(config, tpu, sampling_limits)
-    with mock.patch.object(estimators, "build_estimator", build), tpu_graphs.stopping_at_sessions(), \
-            tpu_graphs.a_tpu_of(cores, hosts), pytest.raises((tpu_graphs.Captured, UserError)) as caught:
-        next(predict.draw(config, tpu_graphs.tpu_with(hosts), "/nowhere/model.ckpt-0", input_fn, limits))
+        return tpu_graphs.estimator_for(config, tpu, limits)
+    with tpu_graphs.stopping_at_sessions(), tpu_graphs.a_tpu_of(cores, hosts), \
+            pytest.raises((tpu_graphs.Captured, UserError)) as caught:
+        next(predict.draw(config, tpu_graphs.tpu_with(hosts), "/nowhere/model.ckpt-0", input_fn, limits, build))
     return sizes, caught.value
 
 
@@ -173,7 +173,7 @@ def test_weights_to_start_from_are_loaded_into_the_variables_of_the_program(run_
     start, init_op = next((call[1]["init_fn"], call[1]["init_op"]) for call in made.call_args_list
                           if call[1].get("init_fn"))
     assert not graphs.weights_initialised_by(init_op)
-    with mock.patch.object(estimators.sources, "load") as load:
+    with mock.patch.object(warm_start, "load") as load:
         start(None, "session")
     found, variables, session = load.call_args[0]
     assert found.path == source + "/model.ckpt" and session == "session"
@@ -182,8 +182,8 @@ def test_weights_to_start_from_are_loaded_into_the_variables_of_the_program(run_
 
 @pytest.mark.parametrize("tpu", [None, ADDRESS])
 def test_the_estimator_uses_a_tpu_exactly_when_one_is_named(run_config, tpu):
-    with mock.patch.object(estimators, "resolve_tpu", lambda name: None):
-        built = estimators.build_estimator(schema.load(run_config()), tpu)
+    with mock.patch.object(tpu_names, "resolver", lambda name: None):
+        built = main.build_estimator(schema.load(run_config()), tpu)
     assert isinstance(built, tf.estimator.tpu.TPUEstimator)
     assert built._ctx._use_tpu == bool(tpu)
 
@@ -201,7 +201,7 @@ def first_steps(count, use_tpu=True, **changes):
             return tf.identity(spec.loss)
     with graphs.session() as s, tpu_function.tpu_shard_context(1), \
             mock.patch.object(tf.tpu, "cross_replica_sum", lambda x: x), \
-            mock.patch.object(gpt2.xla, "replica_id", lambda: 0):  # one core, which XLA's processor backend cannot name
+            mock.patch.object(replicas.xla, "replica_id", lambda: 0):  # one core; XLA for CPUs cannot name it
         batch = tf.placeholder(tf.int32, BATCHES.shape[1:])
         inputs = [batch[:, :-1], batch[:, 1:]]
         tf.train.create_global_step()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import main
-from models.cpu import packed as kept
+from models.cpu import packed
 from models.run import hooks
 from tests.helpers.runs import ROOT, mistake, scalars_of, stop_after, weights_of
 from tests.helpers.tpu_emulator import emulated
@@ -75,7 +75,7 @@ def test_core_finds_the_loss_of_the_whole_eval_set(finished, capsys):
 
 @pytest.mark.parametrize("precision", [pytest.param("float32", marks=pytest.mark.slow), "bfloat16"])
 def test_core_generates_the_same_texts(precision, random_run, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(kept, "usable", lambda dtype: False)  # joined products round at other places
+    monkeypatch.setattr(packed, "supported", lambda dtype: False)  # joined products round at other places
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text("\n".join(json.dumps(prompt) for prompt in (
         {"prompt": "def", "temperature": 0, "length": 30}, {"prompt": "import json", "temperature": 0, "stop": ["e"]},
@@ -102,8 +102,8 @@ def test_run_on_a_core_that_was_stopped_goes_on_to_the_bit(run_config, tmp_path,
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_signal_to_a_run_on_a_core_ends_it_saved(number, run_config, tmp_path):
     config = run_config(max_steps=10**6, train_steps=10**6, eval_steps=0, iterations=7, save_checkpoints_steps=10**6)
-    process = subprocess.Popen([sys.executable, "-m", "tests.tpu_emulator", "--model", config, "--tpu", "local"],
-                               cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    command = [sys.executable, "-m", "tests.helpers.tpu_emulator", "--model", config, "--tpu", "local"]
+    process = subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                env={**os.environ, "PYTHONUNBUFFERED": "1"})
     try:
         for line in process.stdout:

@@ -17,7 +17,7 @@ import tensorflow.compat.v1 as tf
 import inputs
 from configs import schema
 from configs.errors import UserError
-from datasets import shard_sets, window_order
+from datasets import window_order
 from tests import test_inputs
 from tests.helpers.runs import ROOT
 from tools import verify_resume
@@ -127,8 +127,7 @@ def test_hosts_read_disjoint_parts_whose_union_is_the_sequence_of_one_process(tm
     first, last = 2, 9  # over the end of an epoch
     assert first * 8 < test_inputs.windows_an_epoch(config) < last * 8
     whole = np.reshape(test_inputs.flat(test_inputs.batches(config, first, last)), [last - first, 8, -1])
-    input_fn = inputs.make_train_input_fn(config, shard_sets.find(config, shard_sets.TRAIN), test_inputs.EOT,
-                                          start_step=first, stop_step=last)
+    input_fn = inputs.train_input_fn(test_inputs.order_of(config), test_inputs.EOT, start_step=first, stop_step=last)
     for host in range(hosts):
         def on_host(params, host=host):
             return input_fn({**params, "context": Deployment(host, hosts)})

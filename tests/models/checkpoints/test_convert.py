@@ -18,7 +18,7 @@ import main
 from configs import schema
 from configs.errors import UserError
 from encoder import bpe, formats
-from models import gpt2
+from models import initial_values
 from models.checkpoints import convert, hugging_face, run_folder, tf_format, verify, warm_start
 from models.weights import SCOPE, weight_list
 from tests.helpers import graphs, measured, reference, weight_files
@@ -261,7 +261,7 @@ def test_init_checkpoint_takes_the_weights_of_every_source_and_nothing_else(tmp_
 def loaded(source, config):
     """(the variables' values before, after) sources.load."""
     with graphs.session() as s:
-        variables = gpt2.create_variables(config)
+        variables = initial_values.create_variables(config)
         s.run(tf.global_variables_initializer())
         before = s.run(variables)
         warm_start.load(source, variables, s)

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+import main
 from configs import schema
 from encoder import bpe
 from models.checkpoints import saved
-from models.cpu import compiled as fused
-from models.run import devices, training
-from models.run import estimator as estimators
+from models.cpu import compiled
+from models.run import devices, workarounds
 from tests.helpers import graphs
 
 DROPOUT = {"embed_dropout": 0.1, "attn_dropout": 0.1, "res_dropout": 0.1}
@@ -24,7 +24,7 @@ def weights_of(config):
 
 def trained(path, **options):
     config = schema.load(path)
-    assert training.train(config, bpe.load(config.encoder_path), None, **options) == 0
+    assert main.train(config, bpe.load(config.encoder_path), **options) == 0
     return weights_of(config)
 
 
@@ -37,21 +37,21 @@ def assert_close(one, other):
 
 @pytest.fixture
 def two_devices(monkeypatch):
-    made = estimators.session_config
+    made = workarounds.session_config
 
     def session_config(**options):
         config = made(**options)
         config.device_count["CPU"] = 2
         return config
-    monkeypatch.setattr(estimators, "session_config", session_config)
+    monkeypatch.setattr(workarounds, "session_config", session_config)
     monkeypatch.setattr(devices, "devices", lambda: ["/cpu:0", "/cpu:1"])
 
 
 @pytest.mark.parametrize("changes", [{}, {"opt_name": "adafactor", "micro_batch_size": 2, "recompute": True,
                                           **DROPOUT}])
-@pytest.mark.parametrize("least", [1, fused.LEAST])
+@pytest.mark.parametrize("least", [1, compiled.LEAST])
 def test_two_devices_reach_the_weights_of_one(two_devices, run_config, tmp_path, monkeypatch, changes, least):
-    monkeypatch.setattr(fused, "LEAST", least)  # compiled, and not
+    monkeypatch.setattr(compiled, "LEAST", least)  # compiled, and not
     one = trained(run_config(model_dir=str(tmp_path / "one"), **changes))
     two = trained(run_config(model_dir=str(tmp_path / "two"), **changes), strategy=devices.MIRRORED)
     assert_close(one, two)

@@ -10,7 +10,7 @@ import tensorflow.compat.v1 as tf
 from tensorflow_estimator.python.estimator.tpu import error_handling
 
 import main
-from models.run import estimator as estimators
+from models.run import workarounds
 from tests.helpers.runs import ROOT, command, damage, mistake, weights_of
 
 
@@ -105,9 +105,9 @@ def test_run_whose_checkpoints_are_gone_is_not_taken_for_a_new_one(finished, tmp
 def test_weights_without_a_step_in_model_dir_are_explained(run_config, tmp_path):
     with tf.Graph().as_default(), tf.Session() as s:
         from configs import schema
-        from models import gpt2
+        from models import initial_values
         config = run_config()
-        variables = gpt2.create_variables(schema.load(config))
+        variables = initial_values.create_variables(schema.load(config))
         s.run(tf.global_variables_initializer())
         os.makedirs(tmp_path / "run")
         tf.train.Saver(list(variables.values())).save(s, str(tmp_path / "run" / "model.ckpt"))
@@ -137,7 +137,7 @@ def test_checkpoint_that_finds_no_room_is_one_line(run_config, tmp_path):
 
 
 def test_what_a_training_on_a_tpu_failed_by_is_not_hidden_by_a_thread_that_found_its_session_closed():
-    estimators.quiet()
+    workarounds.prepare()
     with tf.Graph().as_default():
         session, failing = tf.Session(), tf.debugging.check_numerics(tf.math.log(tf.random.uniform([], -2, -1)), "why")
         found = error_handling.ErrorRendezvous(num_sources=3)

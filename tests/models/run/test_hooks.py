@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from datasets import window_order
+from datasets import shard_sets
+from datasets.records import Shard
+from datasets.window_order import WindowOrder
 from models.run import hooks
 from tests.helpers.runs import ROOT, scalars_of
 
@@ -53,8 +55,8 @@ def test_a_new_level_is_told_of_and_then_grown_used_to():
 def test_runs_of_many_steps_as_a_tpu_makes_them_are_counted_by_their_steps(tmp_path, monkeypatch):
     monkeypatch.setattr(hooks.Meter, "seconds", lambda self: 2.0)
     said = []
-    progress = hooks.Progress(str(tmp_path), max_steps=125, tokens=7, dropped=0, watch=None,
-                                      say=said.append, seen=lambda step: window_order.Seen([0.5], 3, step))
+    order = WindowOrder([shard_sets.Part((Shard("a", 3, 700, None, 0, None, 1, 1),), 1.0)], n_ctx=7, batch=1, seed=1)
+    progress = hooks.Progress(str(tmp_path), order, 125, None, say=said.append)
     with tf.Graph().as_default():
         step = tf.train.get_or_create_global_step()
         runs = [tf.assign_add(step, count) for count in (40, 40, 5, 40)]
@@ -69,8 +71,8 @@ def test_runs_of_many_steps_as_a_tpu_makes_them_are_counted_by_their_steps(tmp_p
 
 LONG_STEP = """
 import hashlib
-import session_hooks
-stop = session_hooks.StopOnSignal()
+from models.run import hooks
+stop = hooks.StopOnSignal()
 print("step", flush=True)
 hashlib.pbkdf2_hmac("sha256", b"", b"", 100_000_000)  # C code, as a step is: minutes in which no Python runs
 print("end", flush=True)
@@ -86,14 +88,14 @@ def test_signals_in_a_long_step_are_heard_at_once_and_the_second_kills(numbers):
     process.send_signal(numbers[0])
     words = f"signal {numbers[0]:d}: stopping after this step; once more stops at once\n"
     assert process.stderr.readline() == words
-    time.sleep(hooks.TOGETHER_SECONDS * 2)
+    time.sleep(hooks.ECHO_SECONDS * 2)
     process.send_signal(numbers[1])
     assert process.wait(timeout=10) == 128 + numbers[1]
     assert process.stdout.read() == "" and process.stderr.read() == ""
 
 
 def test_signal_between_two_steps_is_known_before_the_next_instruction_and_its_echo_is_no_second_one(monkeypatch):
-    monkeypatch.setattr(hooks, "TOGETHER_SECONDS", 1000)  # however busy the machine is
+    monkeypatch.setattr(hooks, "ECHO_SECONDS", 1000)  # however busy the machine is
     kept = [signal.getsignal(number) for number in hooks.StopOnSignal.SIGNALS]
     try:
         stop = hooks.StopOnSignal()

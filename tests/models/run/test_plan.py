@@ -4,9 +4,11 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from configs import schema
+from configs.schedule import learning_rate
 from datasets import shard_sets
 from datasets.records import Shard
 from models.run import plan
@@ -17,7 +19,7 @@ from tests.helpers.runs import ROOT
 def found(shards, documents, tokens):
     """A corpus of so many equal shards."""
     shard = Shard("x_0.tfrecords", documents // shards, tokens // shards, None, 0, None, 1, 5)
-    return shard_sets.Corpus((shard_sets.Part((shard,) * shards, 1.0),), None, None)
+    return shard_sets.ShardSet((shard_sets.Part((shard,) * shards, 1.0),), None, None)
 
 
 ENOUGH = plan.Data(found(8, 1000, 50_000_000), found(1, 10, 900_000))
@@ -93,7 +95,7 @@ def test_report_counts_what_all_steps_read_and_what_no_window_holds(tmp_path):
 
 def test_learning_rate_rises_evenly_and_reaches_lr_right_after_the_warmup():
     config = config_with(lr=0.5, warmup_steps=4, max_steps=20)
-    assert [plan.learning_rate(config, step) for step in range(5)] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
+    assert [learning_rate(float(step), config, np) for step in range(5)] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
 
 
 @pytest.mark.parametrize("schedule, quarter, half", [
@@ -101,16 +103,16 @@ def test_learning_rate_rises_evenly_and_reaches_lr_right_after_the_warmup():
 def test_learning_rate_falls_along_its_schedule(schedule, quarter, half):
     config = config_with(lr=2.0, warmup_steps=100, max_steps=500, lr_min=0.1, lr_schedule=schedule)
     end = 1 if schedule == "constant" else 0.1
-    assert [plan.learning_rate(config, step) / 2 for step in (100, 200, 300, 500, 501, 10**6)] == pytest.approx(
+    assert [learning_rate(float(step), config, np) / 2 for step in (100, 200, 300, 500, 501, 10**6)] == pytest.approx(
         [1, quarter, half, end, end, end])
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
 def test_learning_rate_exists_at_every_step_when_all_is_warmup_or_nothing_is(schedule):
     all_warmup = config_with(lr=1.0, warmup_steps=5, max_steps=5, lr_schedule=schedule)
-    assert plan.learning_rate(all_warmup, 4) == pytest.approx(5 / 6)
-    assert plan.learning_rate(all_warmup, 5) == (1 if schedule == "constant" else 0)
-    assert plan.learning_rate(config_with(lr=1.0, lr_schedule=schedule), 0) == 1
+    assert learning_rate(4.0, all_warmup, np) == pytest.approx(5 / 6)
+    assert learning_rate(5.0, all_warmup, np) == (1 if schedule == "constant" else 0)
+    assert learning_rate(0.0, config_with(lr=1.0, lr_schedule=schedule), np) == 1
 
 
 def test_report_without_problems_says_everything(tmp_path):

@@ -1,0 +1,107 @@
+"""main.py's command line: the arguments, and which of them go together."""
+import sys
+
+from configs import errors, generation, tpu_names
+from configs.errors import UserError
+
+TRAIN, EVAL, PLAN, WHICH_DATA, PREDICT, INTERACTIVE, EXPORT = MODES = (
+    "train", "eval", "plan", "which_data", "predict", "interactive", "export")
+STRATEGIES = ("mirrored", "multi_worker")
+# What is given in the place of training -> the mode.
+IN_PLACE = {"eval": EVAL, "plan": PLAN, "interactive": INTERACTIVE, "which_data": WHICH_DATA, "predict_text": PREDICT,
+            "predict_file": PREDICT, "export_dir": EXPORT}
+
+
+def parse(argv):
+    """The arguments, with the attributes `mode` (one of MODES) and `generation` ({option that is given: value}).
+
+    Raises UserError.
+    """
+    parser = errors.Parser(description="GPT-2 from a JSON config: trains with evaluation, evaluates, generates text,"
+                           " exports, or says what a run would do.", allow_abbrev=False)
+    parser.add_argument("--model", required=True, metavar="CONFIG.json", help="the run's config, local or gs://")
+    parser.add_argument("--tpu", metavar="NAME", help="use this TPU: a name, grpc://HOST:PORT, or local")
+    parser.add_argument("--tpu_project", metavar="PROJECT", help="Google Cloud project of the TPU (default: the"
+                        " config's tpu_project, $GOOGLE_CLOUD_PROJECT, that of this VM)")
+    parser.add_argument("--tpu_zone", metavar="ZONE", help="zone of the TPU (default: the config's tpu_zone,"
+                        " $CLOUDSDK_COMPUTE_ZONE, that of this VM)")
+    parser.add_argument("--strategy", choices=STRATEGIES, help="train on all GPUs of this machine (mirrored),"
+                        " or of the hosts in TF_CONFIG (multi_worker); without it, on all that there are")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+                        help="override a key of the config for this run (JSON value); may be repeated")
+    _add_modes(parser.add_argument_group("instead of training"))
+    _add_options(parser.add_argument_group("generation"))
+    args = parser.parse_args(argv)
+    _check(args)
+    args.mode = next((mode for name, mode in IN_PLACE.items() if _is_given(args, name)), TRAIN)
+    args.generation = {name: generation.check(name, getattr(args, name), f"--{name}")
+                       for name in (*generation.OPTIONS, "stop") if _is_given(args, name)}
+    return args
+
+
+def _add_modes(group):
+    add = group.add_argument
+    add("--eval", action="store_true", help="evaluate the newest checkpoint on the whole eval set")
+    add("--plan", action="store_true", help="say what this run would do; writes nothing")
+    add("--which_data", type=int, metavar="STEP",
+        help="list the `hash`es of the documents in the batch of this step (1 is the first)")
+    add("--predict_text", metavar="TEXT", help="continue this text")
+    add("--predict_file", metavar="FILE", help="continue the text in this file; a .jsonl has many: a line"
+        ' {"prompt": TEXT} each, with options of its own where it names them ("length": 20)')
+    add("--interactive", action="store_true", help="continue each line of standard input as it comes: the weights are"
+        " loaded once; Ctrl-C ends the text, not the program (CPU or GPU only)")
+    add("--export_dir", metavar="DIR", help="write the newest checkpoint as a SavedModel, with the signatures generate"
+        " and score and the vocabulary as assets")
+
+
+def _add_options(group):
+    for name, option in generation.OPTIONS.items():
+        default = "" if option.default is None else f" (default: {option.default:g})"
+        group.add_argument(f"--{name}", type=option.kind, help=option.meaning + default)
+    group.add_argument("--stop", action="append", metavar="TEXT", help="end a text before this one; may be repeated")
+    group.add_argument("--json", action="store_true", help="print one JSON object per text and nothing else: prompt,"
+                       " text, tokens (ids, the one that ended it included), logprobs (of each token under the model's"
+                       " own distribution, before temperature, penalty, top_k and top_p), stop (length, eot, stop, or"
+                       " with --interactive interrupted)")
+
+
+def _is_given(args, name):
+    value = getattr(args, name)
+    return value is not None and value is not False
+
+
+def _check(args):
+    """Raises UserError where arguments exclude or need each other."""
+    modes = [name for name in IN_PLACE if _is_given(args, name)]
+    if len(modes) > 1:
+        raise UserError(f"--{modes[0]} and --{modes[1]} exclude each other; give one")
+    if args.strategy and (modes or args.tpu):
+        raise UserError(f"--strategy is for training on GPUs and hosts; leave it out with --{(modes or ['tpu'])[0]}")
+    place = [name for name in ("tpu_project", "tpu_zone") if _is_given(args, name)]
+    if place and args.tpu is None:
+        raise UserError(f"--{place[0]} says where a TPU is; give --tpu NAME, too")
+    if args.which_data is not None and args.which_data < 1:
+        raise UserError(f"--which_data is {args.which_data}, but steps are counted from 1")
+    given = [name for name in (*generation.OPTIONS, "stop", "json") if _is_given(args, name)]
+    if given and not (modes and modes[0].startswith(("predict", "interactive"))):
+        raise UserError(f"--{given[0]} needs a text to continue; give --predict_text TEXT, --predict_file FILE or"
+                        " --interactive")
+
+
+def check_tpu_paths(args, config):
+    """Raises UserError where the TPU would need a file that lies on this machine."""
+    tpu_names.check_paths(config, args.tpu, train=args.mode in (TRAIN, PLAN),
+                          evaluate=args.mode == EVAL or args.mode in (TRAIN, PLAN) and config.eval_steps != 0)
+
+
+def find_tpu(args, config):
+    """The tpu_names.Tpu that is named, None without one or where the mode needs none.  Raises UserError in seconds."""
+    if args.tpu is None or args.mode in (INTERACTIVE, EXPORT, WHICH_DATA):
+        return None
+    check_tpu_paths(args, config)
+    return tpu_names.find(args.tpu, args.tpu_project or config.tpu_project, args.tpu_zone or config.tpu_zone)
+
+
+def note(line):
+    """Shows what the user should know, on standard error."""
+    print(f"note: {line}", file=sys.stderr)

@@ -1,0 +1,5 @@
+"""Numbers that both sides of a fence must know: the network, the data, the weights' formats."""
+
+IGNORED = -1  # a label that does not count: it fills up the last window and the last batch of an evaluation
+NORM_EPSILON = 1e-5  # of every LayerNorm
+RANDOM = "philox"  # the generator of random numbers; XLA draws other bits from one seed than TensorFlow (2.15.1)

@@ -1,0 +1,142 @@
+"""GPT-2 one token after the other: the cache of keys and values, and the step function that models/sampling.py calls.
+
+B batch, T new positions, S room of the cache, C width, H heads, D head size, V vocabulary, L layers.
+"""
+import tensorflow.compat.v1 as tf
+
+from models import dropout, gpt2, sampling
+from models.cpu import packed
+from models.shapes import shape_of
+from models.weights import layer_weights
+
+ONE_LAYER = dropout.NONE.layer(0)
+
+
+class Cache:
+    """Keys and values of one layer, [B, H, S, D] each, of which row b holds `position[b]`.
+
+    What a row holds behind its new tokens is never seen, and overwritten later.
+    """
+
+    def __init__(self, keys, values, position, mask, *, in_place):
+        self.keys, self.values = keys, values
+        self._position, self._mask, self._in_place = position, mask, in_place
+
+    def append(self, k, v):
+        """(keys, values, mask) of all positions after k and v, [B, H, T, D] each, are written into the cache."""
+        self.keys, self.values = (write(old, new, self._position, in_place=self._in_place)
+                                  for old, new in ((self.keys, k), (self.values, v)))
+        return self.keys, self.values, self._mask
+
+
+def write(old, new, position, *, in_place):
+    """`old` [B, H, S, D] with `new` [B, H, T, D] in row b from `position[b]` of the third axis on.
+
+    With `in_place`, a single token (T = 1) is written into `old` itself, which nothing may read afterwards; the usual
+    operation copies all of it in every step of a loop.  XLA does not know that one, and spares the copy anyway.
+    """
+    batch, heads, size, width = shape = shape_of(old)
+    first = tf.reshape(tf.range(batch * heads) * size, [batch, heads]) + position[:, None]  # [B, H]
+    rows = tf.reshape(first[:, :, None] + tf.range(shape_of(new)[2]), [-1])  # [B * H * T]
+    old, new, one = tf.reshape(old, [-1, width]), tf.reshape(new, [-1, width]), new.shape[2] == 1
+    written = tf.raw_ops.InplaceUpdate(x=old, i=rows, v=new) if in_place and one \
+        else tf.tensor_scatter_nd_update(old, rows[:, None], new)
+    return tf.reshape(written, shape)
+
+
+def empty_cache(config, *, in_place=False):
+    """make(B, S) -> L times (keys, values), each [B, H, S, D]: of one shape throughout the decoding loop."""
+    def make(batch, size):
+        shape = [batch, config.n_head, size, config.n_embd // config.n_head]
+
+        def zeros():
+            # Constants of equal value become one tensor, which may not be written into.
+            return tf.raw_ops.Empty(shape=shape, dtype=tf.as_dtype(config.precision), init=True) if in_place \
+                else tf.zeros(shape, config.precision)
+        return [[zeros() for _ in range(2)] for _ in range(config.n_layer)]
+    return make
+
+
+def decoding_step(weights, config, *, layer_packed=None, output=None, in_place=False):
+    """The network as models/sampling.py calls it: step(tokens [B, T], position [B], last [B], cache) -> (logits float32
+    [B, V] of the token behind each row's `last` one, cache).
+
+    The tokens of a row stand behind its first `position` cached ones.  A single token goes through models/cpu/packed.py
+    where layer_packed(i), the weights of layer i for it, and `output`, the output layer, are given.
+    """
+    def step(tokens, position, last, cache):
+        one = tokens.shape[1] == 1
+        places = position[:, None] + tf.range(shape_of(tokens)[1])  # [B, T]
+        visible = tf.range(shape_of(cache[0][0])[2]) <= places[:, None, :, None]  # [B, 1, T, S]
+        mask, new_cache = gpt2.mask_of(visible), []
+        h = gpt2.embed(weights, tokens, config, places=places)
+        for i in range(config.n_layer):
+            layer = Cache(*cache[i], position, mask, in_place=in_place)
+            if one and layer_packed:
+                w = layer_packed(i)
+                h = packed.mlp(packed.attn(h, w, config.n_head, ONE_LAYER, layer), w, ONE_LAYER)
+            else:
+                h = gpt2.block(h, layer_weights(weights, i), config.n_head, ONE_LAYER, layer)
+            new_cache.append((layer.keys, layer.values))
+        hidden = tf.gather(gpt2.norm(h, weights["ln_f/g"], weights["ln_f/b"]), last, batch_dims=1)  # [B, C]
+        if one and output:
+            return packed.logits(hidden, weights["wte"], output), new_cache
+        return gpt2.logits(hidden, weights["wte"]), new_cache
+    return step
+
+
+def cast_weights(variables, config):
+    """Tensors to generate with: matrices in the dtype of the activations, cast once and not in every step of a loop."""
+    return {name: tf.cast(value, config.precision) if value.shape.rank == 3 else tf.identity(value)
+            for name, value in variables.items()}
+
+
+def decoder(variables, config, *, use_tpu=False):
+    """(step, empty_cache) for models/sampling.py, by what is fastest where no TPU has to compile it.
+
+    On CPUs and GPUs weights are cast once per session, into local variables; the weights themselves must stay constant,
+    and local variables must be initialised after them.
+    """
+    if use_tpu:
+        return decoding_step(cast_weights(variables, config), config), empty_cache(config)
+    dtype, weights = tf.as_dtype(config.precision), cast_weights(variables, config)
+    layer_packed = output = None
+    if dtype != tf.float32:
+        weights = {name: _for_the_session(value) if value.dtype == dtype else value for name, value in weights.items()}
+    if packed.supported(dtype):
+        wte = weights["wte"]
+        centred = wte if dtype == tf.float32 else _for_the_session(tf.cast(wte - tf.reduce_mean(wte, 0), dtype))
+        output = packed.PackedMatrix(centred, transposed=True)
+        if dtype != tf.float32:
+            layers = [_packed(layer_weights(weights, i), dtype) for i in range(config.n_layer)]
+            layer_packed = layers.__getitem__
+    in_place = config.n_ctx // 2 > 1  # a window that is read in again by one token would overwrite its neighbours' rows
+    return (decoding_step(weights, config, layer_packed=layer_packed, output=output, in_place=in_place),
+            empty_cache(config, in_place=in_place))
+
+
+def _for_the_session(value):
+    """`value` computed once, when local variables are initialised."""
+    return tf.Variable(value, trainable=False, use_resource=True,
+                       collections=[tf.GraphKeys.LOCAL_VARIABLES]).read_value()
+
+
+def _packed(w, dtype):
+    """The weights of a layer for models/cpu/packed.py; biases of products in `dtype`, too, norms in float32."""
+    def convert(name, value):
+        if value.shape.rank == 3:
+            return packed.PackedMatrix(tf.squeeze(value, 0))
+        return _for_the_session(tf.cast(value, dtype)) if "/c_" in name else value
+    return {name: convert(name, value) for name, value in w.items()}
+
+
+def sampler(config, limits):
+    """sampler(variables, features, use_tpu) -> predictions, for gpt2.make_model_fn.
+
+    `features` are tokens int32 [B, S], given int32 [B], and one [B] for each field of sampling.Options.
+    """
+    def sample(variables, features, use_tpu):
+        step, cache = decoder(variables, config, use_tpu=use_tpu)
+        options = sampling.Options(**{name: features[name] for name in sampling.Options._fields})
+        return sampling.sample(step, cache, features["tokens"], features["given"], options, limits)._asdict()
+    return sample

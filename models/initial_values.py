@@ -1,0 +1,29 @@
+"""The weights as variables of a graph, and the values that they start with."""
+import tensorflow.compat.v1 as tf
+
+from configs.constants import RANDOM
+from models.weights import SCOPE, weight_list
+
+
+def create_variables(config):
+    """{name: float32 variable} for every weight.  The starting values depend on the config's seed alone."""
+    def initialiser(weight, number):
+        def values(shape, dtype=None, partition_info=None):
+            if not weight.deviation:
+                return tf.fill(shape, weight.mean)
+            seed = tf.stack([config.seed, number]) + unfolded_zero()
+            return tf.random.stateless_normal(shape, seed, alg=RANDOM) * weight.deviation
+        return values
+
+    with tf.variable_scope(SCOPE, reuse=tf.AUTO_REUSE, use_resource=True):
+        return {weight.name: tf.get_variable(weight.name, weight.shape, initializer=initialiser(weight, number))
+                for number, weight in enumerate(weight_list(config))}
+
+
+def unfolded_zero():
+    """An int32 0 that TensorFlow does not know before it runs the graph.
+
+    Values that it knows are computed when the graph is built, and kept as a constant beside the variable for as long as
+    the session lasts (TensorFlow 2.15.1): 0.8 GB for 124M weights and AdamW's means.
+    """
+    return tf.random.uniform([], maxval=1, dtype=tf.int32)

@@ -1,0 +1,31 @@
+"""What the replicas of one training step share: the cores of a TPU, or the devices of a tf.distribute strategy."""
+import tensorflow.compat.v1 as tf
+from tensorflow.compiler.tf2xla.python import xla
+from tensorflow.python.tpu import tpu_function
+
+from models import metrics
+
+
+def number(use_tpu):
+    """The place of this replica among all, int32 [] or int.  There is no public name for it inside a TPU's program."""
+    return xla.replica_id() if use_tpu else tf.distribute.get_replica_context().replica_id_in_sync_group
+
+
+def mean(tensors, use_tpu):
+    """The tensors' means over all replicas, in float32; a single device gets the tensors as they are.
+
+    The devices of a strategy also agree here on whether to stop (`metrics.stop_wish`).
+    """
+    if use_tpu:
+        cores = tpu_function.get_tpu_context().number_of_shards or 1
+        return [tf.tpu.cross_replica_sum(tf.cast(tensor, tf.float32)) / cores for tensor in tensors]
+    if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+        return tensors
+
+    def reduce(strategy, tensors):
+        return strategy.extended.batch_reduce_to(tf.distribute.ReduceOp.MEAN, [(tensor, tensor) for tensor in tensors])
+    tensors = [*(tf.cast(tensor, tf.float32) for tensor in tensors), metrics.stop_wish()]
+    # Not ReplicaContext.all_reduce, which an Estimator's graph does not know (TensorFlow 2.15.1).
+    *means, wish = tf.distribute.get_replica_context().merge_call(reduce, args=(tensors,))
+    metrics.agree_to_stop(wish)
+    return means

@@ -1,0 +1,72 @@
+"""What TensorFlow says of damaged data and of numbers that are not finite, as one line that names the cause."""
+import contextlib
+
+import tensorflow.compat.v1 as tf
+
+import inputs
+from configs import storage
+from configs.errors import UserError
+from datasets import framing, integrity, repair, shard_sets
+from models.checkpoints import saved
+
+SHOWN = 5  # documents named in a message
+OF_A_TPU = "Gradient for"  # TPUEstimator's message for weights that are not finite; a TPU itself checks nothing
+BAD_RECORD = ("parse", "is not in [0")  # TensorFlow's words where a record is no example, or an id no vocabulary's
+
+
+@contextlib.contextmanager
+def named(config, shards):
+    """Turns TensorFlow's error about a damaged record of a ShardSet into one that names the file and the offset."""
+    try:
+        yield
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
+        if isinstance(error, tf.errors.DataLossError) or any(words in error.message for words in BAD_RECORD):
+            for part in shards.parts:
+                for shard in part.shards:
+                    problem = integrity.first_problem(shard.path, config.n_vocab)
+                    if problem:
+                        raise UserError(f"{shard.path}: {problem}: {_remedy(config)}")
+        raise
+
+
+def _remedy(config):
+    """What to do about a damaged record."""
+    if not config.skip_corrupt_records:
+        return framing.REMEDY
+    repair.forget(shard_sets.repair_folder(config))
+    return "it was good when this run began; run again: all shards are read once more, and what is damaged is skipped"
+
+
+@contextlib.contextmanager
+def named_in_training(config, order, progress, target):
+    """Turns TensorFlow's error in training steps up to `target` into one that names step and documents, or the disk.
+
+    `progress`, a hooks.Progress, knows the last step that was made.
+    """
+    try:
+        yield
+    except (tf.train.NanLossDuringTrainingError, tf.errors.OpError) as error:
+        if any(words in str(error) for words in storage.FULL):
+            raise UserError(f'"model_dir" {config.model_dir}: no space left on the disk; make room and run again')
+        if isinstance(error, tf.errors.OpError) and "Tensor had" not in error.message:
+            raise
+        if OF_A_TPU in str(error):
+            raise UserError(f"a weight is not finite after one of the steps {progress.step + 1} to"
+                            f" {min(target, progress.step + config.iterations)}, which a TPU makes at once;"
+                            f" {_way_on(config)}")
+        what = "gradient" if "gradient norm" in str(error) else "loss"
+        raise _not_finite(config, order, what, progress.step + 1)
+
+
+def _not_finite(config, order, what, step):
+    """The UserError for a loss or gradient that is not finite: names documents in the batch."""
+    names = inputs.documents_of(order, step)
+    rest = f" and {len(names) - SHOWN} more (--which_data {step} lists them)" if len(names) > SHOWN else ""
+    return UserError(f"the {what} is not finite at step {step}, whose batch holds the documents"
+                     f" {', '.join(names[:SHOWN])}{rest}; {_way_on(config)}")
+
+
+def _way_on(config):
+    """What to do about a loss that is not finite."""
+    return (f"the last checkpoint is {saved.latest(config.model_dir) or 'none'}; lower \"lr\" or raise"
+            ' "warmup_steps" and run again, from an older checkpoint if it fails at once')

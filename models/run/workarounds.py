@@ -1,0 +1,148 @@
+"""Every private touch of TensorFlow 2.15.1 around a run: the normal way, why it fails here, when to look again.
+
+What the network itself needs of that kind stands where it is used: models/replicas.py, models/cpu/compiled.py and
+models/cpu/packed.py.  Look again at all of it with another release of TensorFlow.
+"""
+import contextlib
+import ctypes
+import functools
+import gc
+import logging
+import os
+import signal
+
+import tensorflow.compat.v1 as tf
+from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
+from tensorflow.python.framework import ops
+from tensorflow.python.training import monitored_session
+from tensorflow_estimator.python.estimator.tpu import error_handling
+
+from models.run import devices
+
+
+def prepare():
+    """To be called before all else: graph mode, none of TensorFlow's own lines, errors that are raised."""
+    # Normally eager execution stays on.  Here replicas on several CPU devices then hang in an Estimator's session, and
+    # signals are swallowed.
+    tf.disable_eager_execution()
+    tf.get_logger().setLevel(logging.CRITICAL)  # what goes wrong reaches the user as an exception
+    if devices.CLUSTER not in os.environ:  # several hosts are dealt with in hosts.py
+        raise_what_storage_says()
+    error_handling.ErrorRendezvous = FirstCause
+
+
+def raise_what_storage_says():
+    """Lets an error of storage end a run.
+
+    Normally a session that loses its files is made again, without a word and without end: a run whose storage is gone
+    would go on from its last checkpoint with the data behind its last step, and TPUEstimator would take the error for
+    the end of the training.  Now it is an error, and the next start goes on as it should.
+    """
+    monitored_session._PREEMPTION_ERRORS = ()
+    error_handling._IGNORED_ERRORS = ()
+
+
+class FirstCause(error_handling.ErrorRendezvous):
+    """Raises the first error of a TPU's threads, but for one that only says that the session is closed.
+
+    Normally the first error that is noted counts.  But a thread that feeds or fetches finds the session closed after
+    the training failed, and may say so before the training says why.
+    """
+
+    _closed = None
+
+    def record_error(self, source, exc_info, session=None):
+        if source in ("infeed", "outfeed") and "closed Session" in str(exc_info[1]):
+            self._closed = exc_info[1]
+        else:
+            super().record_error(source, exc_info, session)
+
+    def raise_errors(self, timeout_sec=0):
+        super().raise_errors(timeout_sec)
+        if self._closed:
+            raise self._closed
+
+
+def session_config():
+    """What every session runs with."""
+    config = tf.ConfigProto(allow_soft_placement=True)
+    options = config.graph_options.rewrite_options
+    # Grappler's remapper joins products with what follows into kernels that are up to four times slower on CPUs.
+    options.remapping = RewriterConfig.OFF
+    # The plan of what to keep in memory finds nothing on CPUs, and complains of each operation that it cannot price.
+    options.memory_optimization = RewriterConfig.NO_MEM_OPT
+    return config
+
+
+def release_graphs():
+    """Lets go of the graphs of trainings and evaluations that are over.
+
+    Normally a graph goes with its last reference.  But tf.custom_gradient registers each gradient for good, and with it
+    the tensors that it refers to and their graph: tens of megabytes for every evaluation.
+    """
+    registered = ops.gradient_registry
+    for name in [name for name in registered.list() if name.startswith("CustomGradient-")]:
+        del registered._registry[name]
+    gc.collect()
+
+
+def release_heap():
+    """Returns to the system what the C library's heap keeps though it is free: up to 100 MB after a graph was built.
+
+    Normally the heap shrinks by itself.  Needs glibc, and does nothing elsewhere.
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+@functools.lru_cache(maxsize=None)
+def compile_silently():
+    """Lets XLA's first compilation of the process be one that nobody hears.
+
+    Normally TF_CPP_MIN_LOG_LEVEL silences TensorFlow.  But the first compilation reports itself on stderr all the same.
+    """
+    if devices.devices():  # nothing is compiled for GPUs
+        return
+    with _without_stderr(), tf.Graph().as_default(), tf.Session(config=session_config()) as session:
+        x = tf.placeholder(tf.float32, [])  # a constant would be folded instead of compiled
+        session.run(tf.function(tf.negative, jit_compile=True, autograph=False)(x), {x: 1.0})
+
+
+@contextlib.contextmanager
+def _without_stderr():
+    try:
+        kept = os.dup(2)
+    except OSError:  # closed: silent already
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def ended_by_ctrl_c(model_fn):
+    """`model_fn`, whose training on a TPU ends by Ctrl-C as it does by SIGTERM: saved.
+
+    Normally a handler stays where it was put.  But TPUEstimator's own hook lets Ctrl-C kill at once before every run,
+    and only hooks that the model_fn gives come behind that one.
+    """
+    def ended(features, labels, mode, params):
+        spec = model_fn(features, labels, mode, params)
+        training = mode == tf.estimator.ModeKeys.TRAIN
+        return spec._replace(training_hooks=(_KeepInterrupt(),)) if training else spec
+    return ended
+
+
+class _KeepInterrupt(tf.train.SessionRunHook):
+    """Renews the handler of SIGINT before every run."""
+
+    def begin(self):
+        self._handler = signal.getsignal(signal.SIGINT)
+
+    def before_run(self, run_context):
+        signal.signal(signal.SIGINT, self._handler)
