@@ -5,6 +5,7 @@ google-api-python-client; TPU_API_DISCOVERY_URL (TensorFlow's variable, too) nam
 """
 from __future__ import annotations
 
+import http.client
 import logging
 import os
 import queue
@@ -18,6 +19,7 @@ from configs.errors import UserError
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 PROJECT_VARIABLES = ("GOOGLE_CLOUD_PROJECT", "CLOUDSDK_CORE_PROJECT")
 ZONE_VARIABLES = ("CLOUDSDK_COMPUTE_ZONE",)
+GONE = ("PREEMPTED", "TERMINATED", "STOPPED", "STOPPING", "DELETING", "HIDING", "HIDDEN")  # states of nodes
 METADATA_SECONDS = 3.0
 CREDENTIALS_SECONDS = 5.0
 LOG_IN = ("run `gcloud auth application-default login`, set GOOGLE_APPLICATION_CREDENTIALS to a key file, or run on a"
@@ -154,7 +156,7 @@ def call(request, seconds):
         raise ApiError(error.reason or f"HTTP status {error.status_code}", error.status_code)
     except exceptions.RefreshError as error:
         raise ApiError(f"the Google credentials are refused: {error.args[0]}", 401)
-    except (OSError, ValueError, exceptions.GoogleAuthError, _httplib2_error()) as error:
+    except (OSError, ValueError, http.client.HTTPException, exceptions.GoogleAuthError, _httplib2_error()) as error:
         raise ApiError(_first_line(error))
 
 
@@ -171,7 +173,7 @@ class Nodes:
     """The TPU nodes of one zone."""
 
     def __init__(self, service, project, zone, seconds):
-        self._seconds = seconds
+        self.service, self._seconds = service, seconds
         self._parent = f"projects/{project}/locations/{zone}"
         self._methods = service.projects().locations().nodes()
         self._operations = service.projects().locations().operations()

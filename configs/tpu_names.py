@@ -28,12 +28,13 @@ WILL_BE_READY = ("CREATING", "STARTING", "RESTARTING", "REIMAGING", "REPAIRING",
 
 
 class Tpu(NamedTuple):
-    """A TPU that was found; str() is how the user called it."""
+    """A TPU whose workers answer; str() is what the user called it.  What Google alone knows is None for an address."""
     name: str
     project: str | None
     zone: str | None
     workers: tuple  # of "HOST:PORT"
-    version: str | None  # of its TensorFlow, where it is known
+    version: str | None  # of its TensorFlow
+    nodes: cloud_tpu.Nodes | None = None  # of the project and zone
 
     def __str__(self):
         return self.name
@@ -113,7 +114,7 @@ def _look_up(name, project, zone):
     problem = _problem(name, node, project, zone)
     if problem:
         raise UserError(f"--tpu {name}: {problem}")
-    return Tpu(name, project, zone, _workers(node), node.get("tensorflowVersion"))
+    return Tpu(name, project, zone, _workers(node), node.get("tensorflowVersion"), nodes)
 
 
 def _refusal(error, project):
@@ -204,11 +205,16 @@ def _check_version(tpu, ours):
 def resolver(tpu):
     """TensorFlow's TPUClusterResolver of the Tpu, and in its attribute `cores` how many it has.  Raises UserError."""
     import tensorflow.compat.v1 as tf
-    # Ours, not TensorFlow's: that one waits for credentials for ever.
-    service = None if tpu.project is None else cloud_tpu.connect(ANSWER_SECONDS)
     made = tf.distribute.cluster_resolver.TPUClusterResolver(
-        tpu.name if tpu.project or tpu.name == LOCAL else ",".join(GRPC + worker for worker in tpu.workers),
-        project=tpu.project, zone=tpu.zone, service=service)
+        tpu.name if tpu.nodes or tpu.name == LOCAL else ",".join(GRPC + worker for worker in tpu.workers),
+        project=tpu.project, zone=tpu.zone,
+        # TensorFlow's own connection waits for credentials for ever, and oauth2client cannot read all of them.
+        service=tpu.nodes and tpu.nodes.service)
+    try:
+        spec = cloud_tpu.within(ANSWER_SECONDS, made.cluster_spec)
+    except (TimeoutError, ValueError, RuntimeError) as error:
+        raise UserError(f"--tpu {tpu}: {str(error).splitlines()[0]}; run again")
+    made.cluster_spec = lambda: spec  # else TensorFlow asks Google at each use
     made.cores = _count_cores(tf, tpu, made)
     return made
 
@@ -232,3 +238,15 @@ def _count_cores(tf, tpu, made):
                         if tpu.name == LOCAL else
                         f"--tpu {tpu}: {made.master()} is a TensorFlow server without TPU cores; check the address")
     return cores
+
+
+def preemption(tpu):
+    """What became of a TPU whose node will not come back, in one line; None where it is there or nobody can tell."""
+    try:
+        node = tpu.nodes.get(tpu.name)
+    except cloud_tpu.ApiError:
+        return None
+    if node and node.get("state") not in cloud_tpu.GONE:
+        return None
+    return (f"--tpu {tpu}: {_problem(tpu.name, node, tpu.project, tpu.zone)}; then run this again, and it goes on from"
+            " the last checkpoint")

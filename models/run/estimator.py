@@ -13,7 +13,7 @@ from configs import tpu_names
 from configs.errors import UserError
 from models import gpt2
 from models.checkpoints import saved, warm_start
-from models.run import devices, hooks
+from models.run import devices, hooks, preemption
 from models.weights import SCOPE
 
 InputPipelineConfig = tf.estimator.tpu.InputPipelineConfig
@@ -50,7 +50,8 @@ class _Rendezvous(error_handling.ErrorRendezvous):
             super().record_error(source, exc_info, session)
 
     def raise_errors(self, timeout_sec=0):
-        super().raise_errors(timeout_sec)
+        with preemption.known_first():
+            super().raise_errors(timeout_sec)
         if self._closed:
             raise self._closed
 
@@ -60,6 +61,8 @@ def build_estimator(config, tpu=None, sampling_limits=None, strategy=None):
 
     `strategy` is one of strategies.CHOICES, or None for one device; it trains only.
     """
+    if tpu:
+        preemption.watch(tpu)
     distributed, rows = devices.make(strategy, config.train_batch_size)
     tpu_config = tf.estimator.tpu.TPUConfig(
         iterations_per_loop=config.iterations,

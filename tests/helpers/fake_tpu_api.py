@@ -21,7 +21,7 @@ NODE_PATH = re.compile(r"/v1/(projects/([^/]+)/locations/([^/]+)/nodes)(?:/([^/?
 
 
 class Fault:
-    """What happens to requests in the place of an answer: an HTTP status, "hang", "reset" or "garbage"."""
+    """What happens to requests in the place of an answer: an HTTP status, "hang", "reset", "garbage" or "cut" short."""
 
     def __init__(self, kind, times, message):
         self.kind, self.left, self.message = kind, times, message
@@ -85,6 +85,8 @@ class Handler(BaseHTTPRequestHandler):
             self.server.api.ended.wait(60)
         elif fault.kind == "garbage":
             self.answer(200, "<html>")
+        elif fault.kind == "cut":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{")
         elif fault.kind != "reset":
             return self.refuse(fault.kind, fault.message)
         self.close_connection = True
