@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from configs import cloud_tpu, errors
+
 WANT, ASKED, RUN, CLEAN, END, DONE = "want", "asked", "run", "clean", "end", "done"
 # What is seen of the node, beside the API's own words for its state.
 ABSENT, UNKNOWN, FOREIGN, READY = "ABSENT", "UNKNOWN", "FOREIGN", "READY"
-LOST = (ABSENT, FOREIGN, "PREEMPTED", "TERMINATED", "STOPPED", "STOPPING", "DELETING", "HIDING", "HIDDEN")
+LOST = (ABSENT, FOREIGN, *cloud_tpu.GONE)
 # What is to be done.
 CREATE, DELETE, START, STOP = "create", "delete", "start", "stop"
 HEARD = "heard"  # of a question for a node whose operation has no known name
@@ -136,6 +138,8 @@ def _run(state, seen, options):
         return _ending(state, seen, 0, "the run is done"), None
     if seen.node in LOST:
         return _give_up(state, seen, f"is {seen.node}", options), STOP if seen.running else None
+    if seen.ended == errors.PREEMPTED:  # the run may know before we do
+        return _give_up(state, seen, "was preempted, says the run", options), None
     if seen.running:
         if seen.quiet > options.hang:
             return _give_up(state, seen, f"made no step for {options.hang / 60:g} minutes", options), STOP

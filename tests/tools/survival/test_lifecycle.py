@@ -170,6 +170,14 @@ def test_a_run_that_is_done_needs_no_other_node():
     assert decide(state(), UNKNOWN, ended=0) == ("end", None)
 
 
+@pytest.mark.parametrize("node", [READY, UNKNOWN, "PREEMPTED"])
+def test_a_run_that_says_its_node_was_preempted_gets_another_and_has_not_failed(node):
+    before = state(step=50, failures=2)
+    after, action = lifecycle.decide(before, Seen(now=HOUR, node=node, ended=75, step=40), OPTIONS)
+    assert (after.phase, after.failures, action) == ("clean", 2, None)
+    assert decide(after, READY) == ("clean", "delete")
+
+
 def test_a_step_beyond_all_before_forgives_failures():
     after, _ = lifecycle.decide(state(step=50, failures=2), Seen(now=HOUR, node=READY, running=True, step=50), OPTIONS)
     assert after.failures == 2
