@@ -145,24 +145,20 @@ def describe(credentials, seconds):
 
 def call(request, seconds):
     """Sends a request of googleapiclient and returns the answer, a dict.  Raises ApiError."""
-    from google.auth import exceptions
-    from googleapiclient import errors
+    import httplib2
+    from google.auth.exceptions import GoogleAuthError, RefreshError
+    from googleapiclient.errors import HttpError
     try:
         answer = within(seconds, request.execute)
         if not isinstance(answer, dict):
             raise ApiError("the answer is no JSON object")
         return answer
-    except errors.HttpError as error:
+    except HttpError as error:
         raise ApiError(error.reason or f"HTTP status {error.status_code}", error.status_code)
-    except exceptions.RefreshError as error:
+    except RefreshError as error:
         raise ApiError(f"the Google credentials are refused: {error.args[0]}", 401)
-    except (OSError, ValueError, http.client.HTTPException, exceptions.GoogleAuthError, _httplib2_error()) as error:
+    except (OSError, ValueError, http.client.HTTPException, httplib2.HttpLib2Error, GoogleAuthError) as error:
         raise ApiError(_first_line(error))
-
-
-def _httplib2_error():
-    import httplib2
-    return httplib2.HttpLib2Error  # among others: the name of a host that cannot be looked up
 
 
 def _first_line(error):
