@@ -30,7 +30,7 @@ def api(listener, monkeypatch, tmp_path):
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(cloud_tpu, "METADATA_SECONDS", 0.3)
         monkeypatch.setattr(cloud_tpu, "CREDENTIALS_SECONDS", 2.0)
-        monkeypatch.setattr(tpu_names, "ANSWER_SECONDS", 1.0)
+        monkeypatch.setattr(tpu_names, "ANSWER_SECONDS", 2.0)
         monkeypatch.setattr(tpu_names, "CONNECT_SECONDS", 1.0)
         # Read from the environment when it was imported, perhaps by an earlier test.
         monkeypatch.setattr("google.auth.compute_engine._metadata._GCE_METADATA_HOST", server.address)
