@@ -61,8 +61,6 @@ def build_estimator(config, tpu=None, sampling_limits=None, strategy=None):
 
     `strategy` is one of strategies.CHOICES, or None for one device; it trains only.
     """
-    if tpu:
-        preemption.watch(tpu)
     distributed, rows = devices.make(strategy, config.train_batch_size)
     tpu_config = tf.estimator.tpu.TPUConfig(
         iterations_per_loop=config.iterations,
@@ -151,5 +149,6 @@ def release_graphs():
 
 
 def resolve_tpu(tpu):
-    """The resolver of a tpu_names.Tpu.  Raises UserError where TensorFlow does not find it."""
+    """The resolver of a tpu_names.Tpu, whose node is watched from now on.  Raises UserError if it does not answer."""
+    preemption.watch(tpu)
     return tpu_names.resolver(tpu)

@@ -37,7 +37,7 @@ class Watch(threading.Thread):
 
 
 def watch(tpu):
-    """Ends the process within a minute of the preemption of the node of `tpu`, where Google's API knows that node.
+    """Ends the process within a minute of the preemption of the node of `tpu`, if that was found by its name.
 
     The normal way is CloudTPUPreemptedHook, which TPUEstimator adds for a TPU resolved by name.  Its thread fails in
     TensorFlow 2.15.1: it dies of the first node that is READY (recoverable() reads absl's flags, which nobody parsed)
