@@ -12,7 +12,7 @@ import dataclasses
 import math
 import time
 
-from configs import arguments, commands, schema, storage, tpu_names
+from configs import arguments, commands, schema, storage
 from configs.errors import UserError
 
 
@@ -63,7 +63,7 @@ def build_estimator(config, tpu=None, *, strategy=None, sampler=None):
     distributed, rows = devices.make(strategy, config.train_batch_size)
     workarounds.compile_silently()
     run_config = tf.estimator.tpu.RunConfig(
-        model_dir=config.model_dir, cluster=tpu_names.resolver(tpu) if tpu else None, tf_random_seed=config.seed,
+        model_dir=config.model_dir, cluster=workarounds.resolver(tpu) if tpu else None, tf_random_seed=config.seed,
         session_config=workarounds.session_config(), train_distribute=distributed,
         save_summary_steps=None, log_step_count_steps=None, save_checkpoints_steps=config.save_checkpoints_steps,
         keep_checkpoint_max=config.keep_checkpoint_max,

@@ -1,10 +1,11 @@
-"""The Cloud TPU API: credentials, project and zone, and the nodes of one zone; nothing waits longer than it is told.
+"""Google's Cloud TPU API: credentials, project and zone, and the nodes of one zone.  Every wait has a limit.
 
-Reference: https://cloud.google.com/tpu/docs/reference/rest/v1/projects.locations.nodes, whose description comes with
-google-api-python-client; TPU_API_DISCOVERY_URL (TensorFlow's variable, too) names another one.
+Reference: https://cloud.google.com/tpu/docs/reference/rest/v1/projects.locations.nodes.  google-api-python-client
+carries a description of this API; TPU_API_DISCOVERY_URL (which TensorFlow reads, too) names another description.
 """
 from __future__ import annotations
 
+import http.client
 import logging
 import os
 import queue
@@ -18,6 +19,7 @@ from configs.errors import UserError
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 PROJECT_VARIABLES = ("GOOGLE_CLOUD_PROJECT", "CLOUDSDK_CORE_PROJECT")
 ZONE_VARIABLES = ("CLOUDSDK_COMPUTE_ZONE",)
+GONE = ("PREEMPTED", "TERMINATED", "STOPPED", "STOPPING", "DELETING", "HIDING", "HIDDEN")  # states of nodes
 METADATA_SECONDS = 3.0
 CREDENTIALS_SECONDS = 5.0
 LOG_IN = ("run `gcloud auth application-default login`, set GOOGLE_APPLICATION_CREDENTIALS to a key file, or run on a"
@@ -25,22 +27,22 @@ LOG_IN = ("run `gcloud auth application-default login`, set GOOGLE_APPLICATION_C
 
 
 class ApiError(Exception):
-    """What the API refuses, in one line; `status` is that of HTTP, None where no answer came."""
+    """A request that the API refused, in one line.  `status` is HTTP's, None where no answer came."""
 
     def __init__(self, message, status=None):
         super().__init__(" ".join(str(message).split())[:400])
         self.status = status
 
     @property
-    def passing(self):
-        """Whether the same request may succeed later: no answer, too many requests, no room, an ill server."""
+    def temporary(self):
+        """Whether the same request may succeed later: no answer, too many requests, no room, a server with a fault."""
         return self.status is None or self.status == 429 or self.status >= 500
 
 
 def within(seconds, function):
-    """`function()`, or TimeoutError: also where a look-up of a host's name hangs, which no socket's timeout ends.
+    """Returns `function()`, or raises TimeoutError after so many seconds (None: never).
 
-    `seconds` None waits for ever.
+    It also ends the look-up of a host's name, which no timeout of a socket does.
     """
     outcome = queue.Queue()
 
@@ -60,7 +62,7 @@ def within(seconds, function):
 
 
 def place(project, zone):
-    """(project, zone): as given, or of the environment, or of the Google Cloud VM this runs on.  Raises UserError."""
+    """(project, zone): as given, else of the environment, else of the Google Cloud VM here.  Raises UserError."""
     project = project or _from_environment(PROJECT_VARIABLES)
     zone = zone or _from_environment(ZONE_VARIABLES)
     try:
@@ -89,7 +91,7 @@ def _metadata(path):
 
 
 def connect(seconds):
-    """The API with the user's credentials, as googleapiclient describes it; `seconds`: for each answer.
+    """googleapiclient's service for the API, with the user's credentials and so many seconds for each answer.
 
     Raises UserError without credentials.
     """
@@ -99,14 +101,14 @@ def connect(seconds):
     except TimeoutError:
         raise UserError(f"no Google credentials (the metadata server of Google Cloud does not answer); {LOG_IN}")
     except google_auth.exceptions.GoogleAuthError as error:
-        # Its own words are about a page to read; what is wrong with a file of credentials stands in its first sentence.
+        # Its message points to a page of documentation; only of a bad file of credentials it says what is wrong.
         reason = "" if "were not found" in str(error) else f" ({str(error).splitlines()[0]})"
         raise UserError(f"no Google credentials{reason}; {LOG_IN}")
     return describe(credentials, seconds)
 
 
 def _import_google():
-    """google.auth, and none of its and its relatives' own lines: what goes wrong is raised, and said in one."""
+    """Returns google.auth, and silences Google's libraries: their errors are raised, and shown in one line."""
     warnings.filterwarnings("ignore", "Your application has authenticated using end user credentials")
     warnings.filterwarnings("ignore", category=FutureWarning, module="google")
     for name in ("google", "google_auth_httplib2", "googleapiclient"):
@@ -120,7 +122,7 @@ def _import_google():
 
 
 def describe(credentials, seconds):
-    """The API's methods, as googleapiclient.discovery builds them; nothing is sent where the description is its own."""
+    """googleapiclient's service for the API; nothing is sent unless TPU_API_DISCOVERY_URL names another description."""
     _import_google()
     import google_auth_httplib2
     import httplib2
@@ -142,25 +144,21 @@ def describe(credentials, seconds):
 
 
 def call(request, seconds):
-    """The answer (a dict) to a request of googleapiclient.  Raises ApiError."""
-    from google.auth import exceptions
-    from googleapiclient import errors
+    """Sends a request of googleapiclient and returns the answer, a dict.  Raises ApiError."""
+    import httplib2
+    from google.auth.exceptions import GoogleAuthError, RefreshError
+    from googleapiclient.errors import HttpError
     try:
         answer = within(seconds, request.execute)
         if not isinstance(answer, dict):
             raise ApiError("the answer is no JSON object")
         return answer
-    except errors.HttpError as error:
+    except HttpError as error:
         raise ApiError(error.reason or f"HTTP status {error.status_code}", error.status_code)
-    except exceptions.RefreshError as error:
+    except RefreshError as error:
         raise ApiError(f"the Google credentials are refused: {error.args[0]}", 401)
-    except (OSError, ValueError, exceptions.GoogleAuthError, _httplib2_error()) as error:
+    except (OSError, ValueError, http.client.HTTPException, httplib2.HttpLib2Error, GoogleAuthError) as error:
         raise ApiError(_first_line(error))
-
-
-def _httplib2_error():
-    import httplib2
-    return httplib2.HttpLib2Error  # a name that cannot be looked up, among others
 
 
 def _first_line(error):
@@ -171,7 +169,7 @@ class Nodes:
     """The TPU nodes of one zone."""
 
     def __init__(self, service, project, zone, seconds):
-        self._seconds = seconds
+        self.service, self._seconds = service, seconds
         self._parent = f"projects/{project}/locations/{zone}"
         self._methods = service.projects().locations().nodes()
         self._operations = service.projects().locations().operations()
@@ -186,7 +184,7 @@ class Nodes:
             return None
 
     def create(self, name, node):
-        """Asks for a node; it then takes minutes until `get` says READY, or None if that failed."""
+        """Asks for a node; minutes later `get` says READY, or None if that failed."""
         return call(self.creation(name, node), self._seconds)
 
     def creation(self, name, node):
@@ -194,7 +192,7 @@ class Nodes:
         return self._methods.create(parent=self._parent, nodeId=name, body=node)
 
     def delete(self, name):
-        """Asks for the end of a node; it takes a minute until `get` says None."""
+        """Asks for the end of a node; a minute later `get` says None."""
         return call(self.deletion(name), self._seconds)
 
     def deletion(self, name):
@@ -202,7 +200,7 @@ class Nodes:
         return self._methods.delete(name=self._path(name))
 
     def failure(self, operation):
-        """What went wrong with the work of this name, in words; "" where nothing did."""
+        """What went wrong in the operation of this name; "" where nothing did."""
         answer = call(self._operations.get(name=operation), self._seconds)
         return answer.get("error", {}).get("message", "")
 

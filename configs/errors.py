@@ -1,7 +1,9 @@
 """A user's mistake, which every command of the project shows as one clear line."""
 import argparse
+import os
 
 USER_ERROR = 2  # exit status
+PREEMPTED = os.EX_TEMPFAIL  # 75, exit status of a run whose TPU is gone, which goes on when it is started again
 
 
 class UserError(Exception):

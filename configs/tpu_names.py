@@ -1,6 +1,6 @@
 """From `--tpu` to a TPU that is there, ready and of TensorFlow's version, or one line that says what is wrong with it.
 
-TensorFlow by itself waits for ever for a metadata server that is silent, and a day for a TPU that does not answer.
+TensorFlow alone waits for ever for a silent metadata server, and a day for a TPU that does not answer.
 """
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ from configs.errors import UserError
 LOCAL = "local"  # this machine is a TPU VM
 GRPC = "grpc://"
 PORT = "8470"
-VERSION_PORT = 8475  # where a node says its version to those who know its address only
+VERSION_PORT = 8475  # where a node tells its version
 CONNECT_SECONDS = 3.0
 DEVICES_SECONDS = 7.0
 ANSWER_SECONDS = 5.0
-LOOK_UP_SECONDS = 11.0  # all questions to Google together
+LOOK_UP_SECONDS = 11.0  # for all requests to Google together
 WILL_BE_READY = ("CREATING", "STARTING", "RESTARTING", "REIMAGING", "REPAIRING", "UNHIDING")
 
 
 class Tpu(NamedTuple):
-    """A TPU that was found; str() is how the user called it."""
+    """A TPU whose workers answer; str() is what the user called it.  What Google alone knows is None for an address."""
     name: str
     project: str | None
     zone: str | None
     workers: tuple  # of "HOST:PORT"
-    version: str | None  # of its TensorFlow, where it is known
+    version: str | None  # of its TensorFlow
+    nodes: cloud_tpu.Nodes | None = None  # of the project and zone
 
     def __str__(self):
         return self.name
@@ -58,7 +59,7 @@ def find(name, project=None, zone=None):
 def check_paths(config, name, *, train, evaluate):
     """Raises UserError where a TPU node would need a file that lies on this machine.
 
-    It reads data and checkpoints itself, and sees no other disk than its own; on a TPU VM all is one machine.
+    A node reads data and checkpoints itself, and sees no disk but its own.  A TPU VM is one machine with its TPU.
     """
     if name == LOCAL:
         return
@@ -74,7 +75,7 @@ def check_paths(config, name, *, train, evaluate):
 
 
 def _data_paths(config, key):
-    """[(key to change, path or glob)] of the shards that `key` names."""
+    """[(key to change, path or glob)] for the shards that `key` names."""
     if config.input != schema.FILES_INPUT:
         return [("data_path", config.data_path or ".")]
     given = getattr(config, key) or ()
@@ -87,15 +88,15 @@ def _of_addresses(name):
     """The Tpu of grpc://HOST:PORT[,...]."""
     workers = []
     for address in name.split(","):
-        found = re.fullmatch(r"(?:grpc://)?([\w.-]+)(?::(\d{1,5}))?", address.strip())
-        if not found:
+        match = re.fullmatch(r"(?:grpc://)?([\w.-]+)(?::(\d{1,5}))?", address.strip())
+        if not match:
             raise UserError(f"--tpu {name}: {address} is no address; give grpc://HOST:{PORT}, several with commas")
-        workers.append(f"{found.group(1)}:{found.group(2) or PORT}")
+        workers.append(f"{match.group(1)}:{match.group(2) or PORT}")
     return Tpu(name, None, None, tuple(workers), None)
 
 
 def _look_up(name, project, zone):
-    """The Tpu that Google's API knows by this name."""
+    """The Tpu of this name, from Google's API."""
     if not re.fullmatch(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?", name):
         raise UserError(f"--tpu {name} is no name of a TPU (small letters, digits and -); give one, {GRPC}HOST:{PORT},"
                         f" or {LOCAL} on a TPU VM")
@@ -113,17 +114,17 @@ def _look_up(name, project, zone):
     problem = _problem(name, node, project, zone)
     if problem:
         raise UserError(f"--tpu {name}: {problem}")
-    return Tpu(name, project, zone, _workers(node), node.get("tensorflowVersion"))
+    return Tpu(name, project, zone, _workers(node), node.get("tensorflowVersion"), nodes)
 
 
 def _refusal(error, project):
-    """What the API's refusal means and what to do, in words."""
+    """What an ApiError means and what to do."""
     if error.status == 401:
         return f"{error}; {cloud_tpu.LOG_IN}"
     if error.status == 403:
         return (f"these Google credentials may not see the TPUs of project {project} ({error}); ask for the role"
                 f" roles/tpu.viewer there, or run `gcloud services enable tpu.googleapis.com --project {project}`")
-    if error.passing:
+    if error.temporary:
         return f"Google's TPU API does not answer ({error}); check the network and run again, or give {GRPC}HOST:{PORT}"
     return f"Google's TPU API answers {error.status} ({error}); check --tpu_project {project} and --tpu_zone"
 
@@ -156,7 +157,7 @@ def _workers(node):
 
 
 def _reach(tpu):
-    """Connects to all workers at once.  Raises UserError for the first that does not answer."""
+    """Connects to all workers at the same time.  Raises UserError for the first that does not answer."""
     def attempt(worker):
         host, _, port = worker.rpartition(":")
         seconds = CONNECT_SECONDS
@@ -172,7 +173,7 @@ def _reach(tpu):
 
 
 def _ask_version(worker):
-    """What a node at a known address says of its TensorFlow; None where it says nothing."""
+    """The version of a node's TensorFlow, as the node itself tells it; None where it tells nothing."""
     url = f"http://{worker.rpartition(':')[0]}:{VERSION_PORT}/requestversion"
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
@@ -182,7 +183,7 @@ def _ask_version(worker):
 
 
 def _our_version():
-    """Of TensorFlow, without importing it where that can be."""
+    """The version of TensorFlow here, if possible without importing it."""
     try:
         return importlib.metadata.version("tensorflow")
     except importlib.metadata.PackageNotFoundError:  # tensorflow-cpu and others
@@ -191,7 +192,7 @@ def _our_version():
 
 
 def _check_version(tpu, ours):
-    """A node of another release drops or misreads the graph, in an error of its own each time."""
+    """Raises UserError for a node of another release, which drops or misreads the graph with ever new errors."""
     if tpu.version is None or tpu.version.split(".")[:2] == ours.split(".")[:2]:
         return
     remedy = f"create a TPU with --version={ours}"
@@ -202,13 +203,18 @@ def _check_version(tpu, ours):
 
 
 def resolver(tpu):
-    """TensorFlow's TPUClusterResolver of the Tpu, and in its attribute `cores` how many it has.  Raises UserError."""
+    """TensorFlow's TPUClusterResolver for the Tpu; its attribute `cores` counts the cores.  Raises UserError."""
     import tensorflow.compat.v1 as tf
-    # Ours, not TensorFlow's: that one waits for credentials for ever.
-    service = None if tpu.project is None else cloud_tpu.connect(ANSWER_SECONDS)
     made = tf.distribute.cluster_resolver.TPUClusterResolver(
-        tpu.name if tpu.project or tpu.name == LOCAL else ",".join(GRPC + worker for worker in tpu.workers),
-        project=tpu.project, zone=tpu.zone, service=service)
+        tpu.name if tpu.nodes or tpu.name == LOCAL else ",".join(GRPC + worker for worker in tpu.workers),
+        project=tpu.project, zone=tpu.zone,
+        # TensorFlow's own connection waits for credentials for ever, and oauth2client cannot read all of them.
+        service=tpu.nodes and tpu.nodes.service)
+    try:
+        spec = cloud_tpu.within(ANSWER_SECONDS, made.cluster_spec)
+    except (TimeoutError, ValueError, RuntimeError) as error:
+        raise UserError(f"--tpu {tpu}: {str(error).splitlines()[0]}; run again")
+    made.cluster_spec = lambda: spec  # else TensorFlow asks Google at each use
     made.cores = _count_cores(tf, tpu, made)
     return made
 
@@ -218,17 +224,29 @@ def _count_cores(tf, tpu, made):
     config = tf.ConfigProto(operation_timeout_in_ms=int(seconds * 1000) if seconds else 0, isolate_session_state=True)
     config.cluster_def.CopyFrom(made.cluster_spec().as_cluster_def())
 
-    def devices():
+    def list_devices():
         with tf.Graph().as_default(), tf.Session(made.master(), config=config) as session:
             return session.list_devices()
     try:
-        found = cloud_tpu.within(seconds, devices)
+        devices = cloud_tpu.within(seconds, list_devices)
     except (tf.errors.OpError, TimeoutError) as error:
         raise UserError(f"--tpu {tpu}: {made.master() or 'this machine'} does not answer as a TPU"
                         f" ({str(error).splitlines()[0]}); check the address and that no other process uses the TPU")
-    cores = sum(device.device_type == "TPU" for device in found)
+    cores = sum(device.device_type == "TPU" for device in devices)
     if not cores:
         raise UserError("--tpu local: this machine has no TPU that TensorFlow finds; run on a TPU VM, or give a name"
                         if tpu.name == LOCAL else
                         f"--tpu {tpu}: {made.master()} is a TensorFlow server without TPU cores; check the address")
     return cores
+
+
+def preemption(tpu):
+    """What became of a TPU whose node will not come back, in one line; None where it is there or nobody can tell."""
+    try:
+        node = tpu.nodes.get(tpu.name)
+    except cloud_tpu.ApiError:
+        return None
+    if node and node.get("state") not in cloud_tpu.GONE:
+        return None
+    return (f"--tpu {tpu}: {_problem(tpu.name, node, tpu.project, tpu.zone)}; then run this again, and it goes on from"
+            " the last checkpoint")

@@ -3,8 +3,9 @@
     python3 tools/tpu_survival.py --name mine --tpu_project my-project --zones europe-west4-a,us-central1-f \\
         --accelerator v3-8 --max_hours 200 -- python3 main.py --model gs://bucket/345M.json
 
-The command gets --tpu, --tpu_project and --tpu_zone added.  State, the run's output (output.log) and ours
-(survival.log) lie in --state_dir; the same line again goes on from there, whatever became of the process before.
+The tool adds --tpu, --tpu_project and --tpu_zone to the command.  Its state, the run's output (output.log) and its own
+(survival.log) lie in --state_dir; the same command line goes on from there, whatever became of the process before.
+A run that ends with status 75 (main.py: its node was preempted) has not failed; it is started again on another node.
 Exit status: 0 the run is done; 2 a mistake, no zone gives a TPU, or the run fails again and again; 3 --max_hours is
 reached; 130 and 143 stopped by a signal.
 """
@@ -29,19 +30,20 @@ LOCK_FILE = "lock"
 
 def main(argv=None):
     args = _arguments(argv)
-    options = lifecycle.Options(
-        zones=tuple(args.zones), most=args.max_hours * 3600, grace=args.grace_seconds, hang=args.hang_minutes * 60,
-        coming=args.create_minutes * 60, retry=args.retry_minutes * 60, failures=args.max_failures)
+    rules = lifecycle.Rules(
+        zones=tuple(args.zones), max_seconds=args.max_hours * 3600, grace_seconds=args.grace_seconds,
+        hang_seconds=args.hang_minutes * 60, create_seconds=args.create_minutes * 60,
+        retry_seconds=args.retry_minutes * 60, max_failures=args.max_failures)
     args.project, _ = cloud_tpu.place(args.tpu_project, args.zones[0])
     if args.dry_run:
         return _show(args)
     storage.make_folder(args.state_dir)
     with storage.only_run(os.path.join(args.state_dir, LOCK_FILE), "give this one another --state_dir and --name"):
-        return keeper.Keeper(args, options).keep()
+        return keeper.Keeper(args, rules).keep()
 
 
 def _show(args):
-    """Prints the requests and the command of a run without mishaps; sends and writes nothing."""
+    """Prints the requests and the command of a run that nothing disturbs; sends and writes nothing."""
     service = cloud_tpu.describe(None, args.answer_seconds)
     for number, zone in enumerate(args.zones):
         nodes = cloud_tpu.Nodes(service, args.project, zone, args.answer_seconds)

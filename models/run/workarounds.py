@@ -14,10 +14,12 @@ import signal
 import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 from tensorflow.python.framework import ops
+from tensorflow.python.tpu import preempted_hook
 from tensorflow.python.training import monitored_session
 from tensorflow_estimator.python.estimator.tpu import error_handling
 
-from models.run import devices
+from configs import tpu_names
+from models.run import devices, preemption
 
 
 def prepare():
@@ -58,9 +60,26 @@ class FirstCause(error_handling.ErrorRendezvous):
             super().record_error(source, exc_info, session)
 
     def raise_errors(self, timeout_sec=0):
-        super().raise_errors(timeout_sec)
+        with preemption.known_first():
+            super().raise_errors(timeout_sec)
         if self._closed:
             raise self._closed
+
+
+def resolver(tpu):
+    """The resolver of a tpu_names.Tpu; if that was found by its name, the process ends soon after its preemption.
+
+    Normally CloudTPUPreemptedHook, which TPUEstimator adds for a TPU that was resolved by name, ends the process.  Its
+    thread fails: it dies of the first node that is READY (recoverable() reads absl's flags, which nobody parsed) and of
+    every answer that does not come, says nothing when it ends the process, lets each session end up to 30 seconds late,
+    and sees neither generation nor a new session that waits for a dead node (for a day).  So the hook starts our thread
+    in the place of its own.  Look again when recoverable() works without flags.
+    """
+    if tpu.nodes:
+        watch = preemption.Watch(tpu)
+        watch.start()
+        preempted_hook._TPUPollingThread = lambda cluster, session: watch
+    return tpu_names.resolver(tpu)
 
 
 def session_config():

@@ -1,4 +1,5 @@
 """tpu_names.py against Google's API on loopback: what is found, and one line in seconds for what is not."""
+import json
 import os
 import socket
 import subprocess
@@ -28,8 +29,8 @@ def api(listener, monkeypatch, tmp_path):
         for name, value in server.environment(tmp_path).items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(cloud_tpu, "METADATA_SECONDS", 0.3)
-        monkeypatch.setattr(cloud_tpu, "CREDENTIALS_SECONDS", 1.0)
-        monkeypatch.setattr(tpu_names, "ANSWER_SECONDS", 1.0)
+        monkeypatch.setattr(cloud_tpu, "CREDENTIALS_SECONDS", 2.0)
+        monkeypatch.setattr(tpu_names, "ANSWER_SECONDS", 2.0)
         monkeypatch.setattr(tpu_names, "CONNECT_SECONDS", 1.0)
         # Read from the environment when it was imported, perhaps by an earlier test.
         monkeypatch.setattr("google.auth.compute_engine._metadata._GCE_METADATA_HOST", server.address)
@@ -47,7 +48,7 @@ def problem(name, *place):
 
 def test_a_name_is_found_in_the_project_and_zone_of_the_machine(api, listener):
     api.put("mine", tensorflowVersion="2.15.1")
-    assert tpu_names.find("mine") == ("mine", PROJECT, ZONE, ("%s:%d" % listener,), "2.15.1")
+    assert tpu_names.find("mine")[:5] == ("mine", PROJECT, ZONE, ("%s:%d" % listener,), "2.15.1")
 
 
 def test_flags_come_before_the_environment_and_that_before_the_machine(api, monkeypatch):
@@ -96,7 +97,8 @@ def test_a_wrong_name_names_project_and_zone_and_the_command_that_lists_others(a
 
 @pytest.mark.parametrize("kind, words", [
     (401, "gcloud auth application-default login"), (403, "roles/tpu.viewer"), (503, "does not answer (injected)"),
-    ("hang", "does not answer"), ("reset", "does not answer"), ("garbage", "does not answer")])
+    ("hang", "does not answer"), ("reset", "does not answer"), ("garbage", "does not answer"),
+    ("cut", "does not answer")])
 def test_what_the_api_refuses_is_one_line(api, kind, words):
     api.put("mine")
     api.fail("GET", kind)
@@ -110,6 +112,62 @@ def test_a_token_that_google_no_longer_takes_is_one_line(api, monkeypatch):
     api.put("mine")
     monkeypatch.setattr("google.auth.default", lambda scopes: (credentials.Credentials("stale"), None))
     assert "refused" in problem("mine") or "401" in problem("mine") or "credentials" in problem("mine")
+
+
+def test_a_workload_identity_that_oauth2client_cannot_read_finds_the_tpu_and_its_preemption(api, monkeypatch, tmp_path):
+    from oauth2client.client import ApplicationDefaultCredentialsError, GoogleCredentials
+    (tmp_path / "subject").write_text("a token of another cloud")
+    (tmp_path / "identity.json").write_text(json.dumps({
+        "type": "external_account", "audience": "//iam.googleapis.com/x",
+        "subject_token_type": "urn:ietf:params:oauth:token-type:jwt", "credential_source": {
+            "file": str(tmp_path / "subject")}, "token_url": f"http://{api.address}/computeMetadata/v1/token"}))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "identity.json"))
+    with pytest.raises(ApplicationDefaultCredentialsError):
+        GoogleCredentials.get_application_default()
+    api.put("mine")
+    monkeypatch.setattr(tpu_names, "_count_cores", lambda tf, tpu, resolver: len(resolver.cluster_spec().jobs))
+    tpu = tpu_names.find("mine")
+    resolver = tpu_names.resolver(tpu)
+    assert resolver._tpu == "mine" and resolver.master() == "grpc://" + tpu.workers[0]
+    assert tpu_names.preemption(tpu) is None
+    api.preempt(ZONE, "mine")
+    assert "is PREEMPTED" in tpu_names.preemption(tpu)
+
+
+@pytest.mark.parametrize("state, gone", [
+    ("READY", False), ("REPAIRING", False), ("UNKNOWN", False), ("PREEMPTED", True), ("TERMINATED", True),
+    ("STOPPED", True), ("DELETING", True), (None, True)])
+def test_a_node_is_gone_when_it_will_not_come_back_by_itself(api, state, gone):
+    api.put("mine")
+    tpu = tpu_names.find("mine")
+    if state:
+        api.nodes[ZONE, "mine"]["state"] = state
+    else:
+        api.nodes.clear()
+    line = tpu_names.preemption(tpu)
+    assert bool(line) == gone and "\n" not in (line or "")
+    assert not gone or line.startswith("--tpu mine: ") and line.endswith("it goes on from the last checkpoint")
+
+
+@pytest.mark.parametrize("kind", [401, 403, 503, "hang", "reset", "garbage", "cut"])
+def test_an_api_that_does_not_answer_is_no_preemption(api, kind):
+    api.put("mine")
+    tpu = tpu_names.find("mine")
+    api.preempt(ZONE, "mine")
+    api.fail("GET", kind)
+    assert tpu_names.preemption(tpu) is None
+    api.heal()
+    assert tpu_names.preemption(tpu)
+
+
+@pytest.mark.parametrize("kind", [503, "hang"])
+def test_an_api_that_fails_behind_the_checks_is_one_line(api, kind):
+    api.put("mine")
+    tpu = tpu_names.find("mine")
+    api.fail("GET", kind)
+    with pytest.raises(UserError, match="--tpu mine: .*; run again") as caught:
+        tpu_names.resolver(tpu)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_silent_metadata_server_does_not_hang(api):

@@ -21,7 +21,7 @@ NODE_PATH = re.compile(r"/v1/(projects/([^/]+)/locations/([^/]+)/nodes)(?:/([^/?
 
 
 class Fault:
-    """What happens to requests in the place of an answer: an HTTP status, "hang", "reset" or "garbage"."""
+    """What happens to requests in the place of an answer: an HTTP status, "hang", "reset", "garbage" or "cut" short."""
 
     def __init__(self, kind, times, message):
         self.kind, self.left, self.message = kind, times, message
@@ -53,18 +53,18 @@ class Handler(BaseHTTPRequestHandler):
             return self.metadata(path)
         if path == "/discovery/tpu/v1":
             return self.answer(200, api.description())
-        found = NODE_PATH.fullmatch(path)
+        node_path = NODE_PATH.fullmatch(path)
         if "/operations/" in path:
             return self.answer(200, {"done": True, "error": {"code": 8, "message": NO_ROOM}})
-        if not found:
+        if not node_path:
             return self.refuse(404, f"no such path {path}")
         api.requests[self.command] += 1
-        fault = api.fault(self.command, found.group(3))
+        fault = api.fault(self.command, node_path.group(3))
         if fault:
             return self.fail(fault)
         if self.headers.get("Authorization") != "Bearer " + api.token:
             return self.refuse(401, "Request had invalid authentication credentials.")
-        return self.answer(*api.handle(self.command, found, self.path.partition("?")[2], body and json.loads(body)))
+        return self.answer(*api.handle(self.command, node_path, self.path.partition("?")[2], body and json.loads(body)))
 
     do_POST = do_DELETE = do_GET
 
@@ -85,6 +85,8 @@ class Handler(BaseHTTPRequestHandler):
             self.server.api.ended.wait(60)
         elif fault.kind == "garbage":
             self.answer(200, "<html>")
+        elif fault.kind == "cut":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{")
         elif fault.kind != "reset":
             return self.refuse(fault.kind, fault.message)
         self.close_connection = True
@@ -170,11 +172,11 @@ class FakeTpuApi:
         self.nodes[zone, name] = {"name": f"projects/{PROJECT}/locations/{zone}/nodes/{name}", "state": "READY",
                                   "health": "HEALTHY", "networkEndpoints": [{"ipAddress": host, "port": port}], **node}
 
-    def handle(self, method, found, query, body):
+    def handle(self, method, path, query, body):
         """(status, content) of the answer to a request about nodes."""
         with self._lock:
             self._advance()
-            parent, _, zone, name = found.groups()
+            parent, _, zone, name = path.groups()
             if method == "POST":
                 return self._create(parent, zone, re.search(r"nodeId=([^&]+)", query).group(1), body)
             if (zone, name) not in self.nodes:

@@ -15,6 +15,7 @@ from tensorflow.python.training import monitored_session
 import main
 from configs import tpu_names
 from models import decoding
+from models.run import workarounds
 
 # Of the TPU's runtime: no kernel in the compiler, none needed.
 RUNTIME = {"InfeedDequeueTuple", "OutfeedEnqueueTuple", "CrossReplicaSum", "TPUReplicateMetadata", "TPUReplicatedInput",
@@ -46,7 +47,7 @@ def tpu_with(hosts):
 def estimator_for(config, tpu, limits=None):
     """The estimator of the config for a Tpu by its addresses, none of which is called."""
     resolver = tf.distribute.cluster_resolver.TPUClusterResolver(",".join("grpc://" + each for each in tpu.workers))
-    with mock.patch.object(tpu_names, "resolver", lambda tpu: resolver):
+    with mock.patch.object(workarounds, "resolver", lambda tpu: resolver):
         return BUILD(config, tpu, sampler=limits and decoding.sampler(config, limits))
 
 

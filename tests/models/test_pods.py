@@ -8,11 +8,12 @@ import tensorflow.compat.v1 as tf
 
 import inputs
 import main
-from configs import schema, tpu_names
+from configs import schema
 from configs.errors import UserError
 from datasets import shard_sets
 from datasets.window_order import WindowOrder
 from encoder import bpe
+from models.run import workarounds
 from tests.helpers import graphs, tpu_graphs
 
 HOSTS, CORES = 4, 32
@@ -59,7 +60,7 @@ def test_a_batch_that_the_cores_cannot_share_is_said_before_anything_is_written(
     config = schema.load(run_config(**changes))
     resolver = tf.distribute.cluster_resolver.TPUClusterResolver("grpc://10.0.0.1:8470")
     resolver.cores = 8
-    with mock.patch.object(tpu_names, "resolver", lambda tpu: resolver), pytest.raises(UserError, match=words):
+    with mock.patch.object(workarounds, "resolver", lambda tpu: resolver), pytest.raises(UserError, match=words):
         main.train(config, bpe.load(config.encoder_path), POD)
     assert not list((tmp_path / "run").iterdir())
 

@@ -16,14 +16,14 @@ from tensorflow.python.tpu import tpu_function
 
 import inputs
 import main
-from configs import schema, tpu_names
+from configs import schema
 from configs.errors import UserError
 from datasets import shard_sets
 from datasets.window_order import WindowOrder
 from encoder import bpe, prompts
 from models import gpt2, replicas
 from models.checkpoints import warm_start
-from models.run import predict
+from models.run import predict, workarounds
 from models.weights import weight_list
 from tests.helpers import graphs, tpu_graphs, weight_files
 from tests.helpers.runs import ROOT
@@ -182,7 +182,7 @@ def test_weights_to_start_from_are_loaded_into_the_variables_of_the_program(run_
 
 @pytest.mark.parametrize("tpu", [None, ADDRESS])
 def test_the_estimator_uses_a_tpu_exactly_when_one_is_named(run_config, tpu):
-    with mock.patch.object(tpu_names, "resolver", lambda name: None):
+    with mock.patch.object(workarounds, "resolver", lambda name: None):
         built = main.build_estimator(schema.load(run_config()), tpu)
     assert isinstance(built, tf.estimator.tpu.TPUEstimator)
     assert built._ctx._use_tpu == bool(tpu)

@@ -34,6 +34,9 @@ while step < total:
     while os.path.exists(path("hang")):
         print("waiting for a TPU")
         time.sleep(0.05)
+    if os.path.exists(path("preempted")):
+        os.remove(path("preempted"))
+        sys.exit(75)
     if os.path.exists(path("fail")):
         sys.exit(f"error: the loss is not finite at step {step}")
     step += 1
@@ -133,6 +136,14 @@ def test_a_preempted_node_is_replaced_and_the_run_goes_on(case, capsys):
     assert "mine in a is PREEMPTED" in capsys.readouterr().out
 
 
+def test_a_run_that_knows_first_of_the_preemption_gets_another_node_at_once(case, capsys):
+    case.when(lambda: case.step() > 5, (case.folder / "preempted").touch)
+    assert case.call("--retry_minutes", "5", "--max_failures", "1", steps=60) == 0
+    case.check_clean()
+    assert case.api.made == [("a", NAME)] * 2 and len(case.starts()) == 2
+    assert "mine in a was preempted" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_a_node_that_somebody_deletes_is_replaced(case):
     case.when(lambda: case.step() > 5, lambda: case.api.nodes.clear())
@@ -177,8 +188,8 @@ def test_zones_that_never_will_give_one_are_one_line(case):
     case.check_clean()
 
 
-@pytest.mark.parametrize("kind", [503, *(pytest.param(kind, marks=pytest.mark.slow)
-                                                  for kind in ("hang", "garbage", "reset"))])
+@pytest.mark.parametrize("kind", [503, "cut", *(pytest.param(kind, marks=pytest.mark.slow)
+                                                for kind in ("hang", "garbage", "reset"))])
 def test_an_api_that_fails_for_a_while_harms_neither_node_nor_run(case, kind):
     for method in ("GET", "POST", "DELETE"):
         case.api.fail(method, kind, times=2)

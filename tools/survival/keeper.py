@@ -1,4 +1,4 @@
-"""Looks at a TPU node and at the run on it, decides by `lifecycle`, writes the State down, acts, and looks again."""
+"""Observes a TPU node and the run on it, decides by `lifecycle`, saves the SurvivalState, acts, and begins anew."""
 from __future__ import annotations
 
 import contextlib
@@ -11,23 +11,23 @@ import sys
 import threading
 import time
 
-from configs import cloud_tpu, storage
+from configs import cloud_tpu, errors, storage
 from configs.errors import UserError
-from tools.survival import lifecycle, supervised
+from tools.survival import lifecycle, run_process
 
 LABEL = "tpu-survival"
 STATE_FILE, LOG_FILE = "state.json", "survival.log"
 BACKUP_SCRIPT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "backup_checkpoint.py")
-FOR_GOOD = (400, 401, 403, 404)  # refusals that the same question will always get
-NOTHING = (lifecycle.ABSENT, lifecycle.FOREIGN, lifecycle.UNKNOWN, "DELETING")
+FOR_GOOD = (400, 401, 403, 404)  # HTTP statuses that the same request will always get
+NOTHING_TO_DELETE = (lifecycle.ABSENT, lifecycle.FOREIGN, lifecycle.UNKNOWN, "DELETING")
 BACKUP_RETRY_SECONDS = 3600.0
 LAST_BACKUP_SECONDS = 4 * 3600.0
-ATTEMPTS = 5  # at deleting a node when all else has failed
-TICK = 0.2  # seconds between looks at the run, between those at the node
+DELETE_ATTEMPTS = 5  # when all else has failed
+TICK_SECONDS = 0.2  # between looks at the run
 
 
 def node_of(args, label):
-    """The node to ask for, as the API describes it."""
+    """The node to ask the API for."""
     node = {"acceleratorType": args.accelerator, "tensorflowVersion": args.software, "labels": {LABEL: label},
             "schedulingConfig": {"preemptible": not args.on_demand},
             "description": "made, and to be deleted, by tools/tpu_survival.py"}
@@ -40,19 +40,19 @@ def command_of(args, zone):
 
 
 class Keeper:
-    """One run and its node.  `args`: of tools/tpu_survival.py; `options`: lifecycle.Options."""
+    """Keeps one run and its node alive.  `args` are those of tools/tpu_survival.py, `rules` a lifecycle.Rules."""
 
-    def __init__(self, args, options):
-        self._args, self._options = args, options
+    def __init__(self, args, rules):
+        self._args, self._rules = args, rules
         self._service = cloud_tpu.connect(args.answer_seconds)
         self._path = os.path.join(args.state_dir, STATE_FILE)
-        self._run = supervised.Supervised(args.state_dir, args.step_pattern)
+        self._run = run_process.RunProcess(args.state_dir, args.step_pattern)
         self._signal, self._woken = None, threading.Event()
         self._outage, self._backup, self._backup_due = None, None, 0.0
         self._state = self._load()
 
     def keep(self):
-        """To the end; returns the exit status.  Raises UserError where the run failed or no zone gives a TPU."""
+        """Goes on to the end and returns the exit status.  Raises UserError if the run fails or no zone gives a TPU."""
         if self._state.phase == lifecycle.DONE and self._state.status == 0:
             print(f"{self._args.state_dir}: the run is done; delete the folder to begin anew")
             return 0
@@ -60,51 +60,52 @@ class Keeper:
             signal.signal(number, self._handle)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the terminal may go, the node must not stay
         if self._state.phase == lifecycle.DONE:
-            self._save(lifecycle.again(self._state, self._options))
+            self._save(lifecycle.begin_again(self._state, self._rules))
         self._say(f"{self._args.name}: {lifecycle.cost(self._state, time.time()) / 3600:.2f} of"
                   f" {self._args.max_hours:g} hours used; output of the run: {self._run.output}")
         try:
             self._sweep()
             while self._state.phase != lifecycle.DONE:
-                if not self._step():
-                    self._rest()
+                if not self._advance():
+                    self._wait()
             self._sweep()
         except Exception:
             self._abandon()
             raise
         if self._args.backup_dir and self._state.step:
             self._back_up(LAST_BACKUP_SECONDS)
-        if self._state.status == lifecycle.USER_ERROR:
+        if self._state.status == errors.USER_ERROR:
             line = self._run.last_line() if self._state.failures else ""
             raise UserError(f"{self._state.reason}; no node is left{line and '; its output ends with: '}{line}")
         self._say(f"{self._state.reason}; no node is left")
         return self._state.status
 
-    def _step(self):
-        """Looks, decides and acts once; returns whether there may be more to do at once."""
+    def _advance(self):
+        """Observes, decides and acts once; returns whether there may be more to do at once."""
         running = self._run.running()
-        self._run.look()
+        self._run.read_output()
         before = self._state
-        node = self._look_at(before.zone)
+        node = self._node_state(before.zone)
         vanished = before.phase == lifecycle.ASKED and node == lifecycle.ABSENT and before.operation
-        seen = lifecycle.Seen(
-            now=time.time(), node=node, why=self._why(before) if vanished else "", running=running,
-            ended=self._run.ended, step=self._run.step, quiet=time.monotonic() - self._run.changed, signal=self._signal)
-        state, action = lifecycle.decide(before, seen, self._options)
+        seen = lifecycle.Observation(
+            now=time.time(), node=node, node_error=self._creation_error(before) if vanished else "", running=running,
+            exit_status=self._run.exit_status, step=self._run.step,
+            quiet_seconds=time.monotonic() - self._run.step_time, signal=self._signal)
+        state, action = lifecycle.decide(before, seen, self._rules)
         if state != before:
             self._save(state)
-            self._run.ended = None  # it is in the State now
+            self._run.exit_status = None  # the SurvivalState counts it now
             self._report(before)
         self._act(action)
         self._watch_backup()
         return self._state.phase != before.phase and action != lifecycle.CREATE
 
-    def _look_at(self, zone):
-        """What is seen of our node in a zone, in the words of `lifecycle`."""
+    def _node_state(self, zone):
+        """The state of our node in a zone: the API's word for it, or one of those of `lifecycle`."""
         try:
             node = self._nodes(zone).get(self._args.name)
         except cloud_tpu.ApiError as error:
-            if not error.passing and not os.path.exists(self._path):
+            if not error.temporary and not os.path.exists(self._path):
                 raise UserError(f"Google's TPU API refuses project {self._args.project}, zone {zone}: {error};"
                                 f" {cloud_tpu.LOG_IN if error.status == 401 else 'check --tpu_project and --zones'}")
             if self._outage is None:
@@ -117,7 +118,7 @@ class Keeper:
         ours = node.get("labels", {}).get(LABEL) == self._state.label
         return node.get("state", lifecycle.UNKNOWN) if ours else lifecycle.FOREIGN
 
-    def _why(self, state):
+    def _creation_error(self, state):
         """What the API says of a node that did not come."""
         if state.operation != lifecycle.HEARD:
             with contextlib.suppress(cloud_tpu.ApiError):
@@ -125,9 +126,9 @@ class Keeper:
         return ""
 
     def _sweep(self):
-        """Deletes nodes of this run in other zones than the present one: of a question whose answer was lost."""
-        for zone in self._options.zones:
-            if zone != self._state.zone and self._look_at(zone) not in NOTHING:
+        """Deletes nodes of this run in other zones: a request was heard there although its answer was lost."""
+        for zone in self._rules.zones:
+            if zone != self._state.zone and self._node_state(zone) not in NOTHING_TO_DELETE:
                 self._say(f"zone {zone}: deleting a node of this run that was left there")
                 with contextlib.suppress(cloud_tpu.ApiError):
                     self._nodes(zone).delete(self._args.name)
@@ -146,23 +147,23 @@ class Keeper:
             self._run.start(command_of(self._args, state.zone), {"PYTHONUNBUFFERED": "1"})
             self._say(f"the run is started on {state.name} in {state.zone}")
         elif action == lifecycle.STOP:
-            self._run.stop(self._options.grace)
+            self._run.stop(self._rules.grace_seconds)
 
     def _create(self):
         before = self._state
         try:
             answer = self._nodes(before.zone).create(self._args.name, node_of(self._args, before.label))
         except cloud_tpu.ApiError as error:
-            if error.status == 409 or error.passing and error.status != 429:
-                self._say(f"zone {before.zone}: the question for a node was not answered ({error})")
-                return  # the next look tells whether it was heard
-            self._save(lifecycle.refuse(before, time.time(), str(error), error.status in FOR_GOOD, self._options))
+            if error.status == 409 or error.temporary and error.status != 429:
+                self._say(f"zone {before.zone}: the request for a node was not answered ({error})")
+                return  # the next observation tells whether the API got it
+            self._save(lifecycle.refuse(before, time.time(), str(error), error.status in FOR_GOOD, self._rules))
             self._report(before)
             return
         self._save(before._replace(operation=answer.get("name") or lifecycle.HEARD))
 
     def _report(self, before):
-        """Says what has changed."""
+        """Prints what has changed since the state `before`."""
         state = self._state
         if state.failures > before.failures and state.phase == lifecycle.RUN:
             self._say(f"the run failed at step {state.step}; starting it again in {self._args.retry_minutes:g} minutes")
@@ -174,7 +175,7 @@ class Keeper:
             pause = f"; no zone has one, asking again in {self._args.retry_minutes:g} minutes"
             self._say(state.reason + (pause if state.wait_until > state.since else ""))
 
-    # Backups, in a process of their own: copying takes minutes, and TensorFlow its memory.
+    # Backups run in a process of their own: copying takes minutes, and TensorFlow takes memory.
 
     def _watch_backup(self):
         if self._backup and self._backup.poll() is not None:
@@ -197,7 +198,7 @@ class Keeper:
                                             start_new_session=True)
 
     def _back_up(self, seconds):
-        """Waits for a backup of the last checkpoint."""
+        """Backs up the last checkpoint and waits for that."""
         try:
             if self._backup:
                 self._backup.wait(seconds)
@@ -210,15 +211,15 @@ class Keeper:
             self._backup.kill()
             self._say(f"the last backup took more than {seconds / 3600:g} hours and was given up")
 
-    # The edges
+    # Files, signals, and the end after an error.
 
     def _load(self):
         args = self._args
         if not os.path.exists(self._path):
-            return lifecycle.State(args.project, args.name, secrets.token_hex(8), args.zones[0])
+            return lifecycle.SurvivalState(args.project, args.name, secrets.token_hex(8), args.zones[0])
         try:
             with open(self._path, encoding="utf-8") as f:
-                state = lifecycle.State(**json.load(f))
+                state = lifecycle.SurvivalState(**json.load(f))
         except (ValueError, TypeError):
             raise UserError(f"{self._path} is damaged; delete the nodes that are left (`gcloud compute tpus list`), and"
                             " then this file")
@@ -235,21 +236,21 @@ class Keeper:
         return cloud_tpu.Nodes(self._service, self._args.project, zone, self._args.answer_seconds)
 
     def _abandon(self):
-        """Ends the run and deletes the node without writing anything down: the disk may be full."""
+        """Ends the run and deletes the node without writing anything: the disk may be full."""
         state = self._state
-        until = time.monotonic() + self._options.grace + 5
+        until = time.monotonic() + self._rules.grace_seconds + 5
         while self._run.running() and time.monotonic() < until:
-            self._run.stop(self._options.grace)
-            time.sleep(TICK)
+            self._run.stop(self._rules.grace_seconds)
+            time.sleep(TICK_SECONDS)
         if not os.path.exists(self._path):
-            return  # nothing was asked for
-        for attempt in range(ATTEMPTS):
-            seen = self._look_at(state.zone)
-            if seen in NOTHING and seen != lifecycle.UNKNOWN:
+            return  # no node was asked for
+        for attempt in range(DELETE_ATTEMPTS):
+            node = self._node_state(state.zone)
+            if node in NOTHING_TO_DELETE and node != lifecycle.UNKNOWN:
                 return
             with contextlib.suppress(cloud_tpu.ApiError):
                 self._nodes(state.zone).delete(state.name)
-            time.sleep(attempt * TICK)
+            time.sleep(attempt * TICK_SECONDS)
         self._say(f"the node may be left; run `gcloud compute tpus delete {state.name} --zone {state.zone}"
                   f" --project {state.project}`")
 
@@ -261,11 +262,11 @@ class Keeper:
         self._woken.set()
         os.write(2, b"signal %d: ending the run and deleting the node; once more leaves them\n" % number)
 
-    def _rest(self):
-        """Until it is time to look again, or something happens."""
+    def _wait(self):
+        """Waits until it is time to observe anew, or the run begins or ends, or a signal comes."""
         until, running = time.monotonic() + self._args.poll_seconds, self._run.running()
         while time.monotonic() < until and self._run.running() == running and not self._woken.wait(
-                min(TICK, self._args.poll_seconds)):
+                min(TICK_SECONDS, self._args.poll_seconds)):
             pass
         self._woken.clear()
 

@@ -1,73 +1,75 @@
-"""What to do next for a run on TPUs that vanish: a pure function of what was done and what is seen.
+"""Decides what to do next for a run on TPUs that vanish: a pure function of what was done and what is observed.
 
-    WANT -> ASKED -> RUN -> END -> DONE        the way of a run that nothing disturbs
-              \\______\\__> CLEAN -> WANT         a node that did not come, was preempted, or on which the run hangs
+    WANT -> ASKED -> RUN -> END -> DONE        the phases of a run that nothing disturbs
+              \\______\\__> CLEAN -> WANT         a node did not come or was preempted, or the run on it hangs
 
-The State is on disk before anything is done for it, and every step asks anew what is there.  So whenever the process
-is killed, the next one goes on from the same State, and neither forgets a node nor asks for a second one.
+The caller writes the SurvivalState to disk before it acts, and observes anew before each decision.  So the process may
+be killed at any time: the next one goes on from the same state, and neither forgets a node nor asks for a second one.
 """
 from __future__ import annotations
 
 from typing import NamedTuple
 
+from configs import cloud_tpu, errors
+
 WANT, ASKED, RUN, CLEAN, END, DONE = "want", "asked", "run", "clean", "end", "done"
-# What is seen of the node, beside the API's own words for its state.
+# States of the node, beside the API's own.
 ABSENT, UNKNOWN, FOREIGN, READY = "ABSENT", "UNKNOWN", "FOREIGN", "READY"
-LOST = (ABSENT, FOREIGN, "PREEMPTED", "TERMINATED", "STOPPED", "STOPPING", "DELETING", "HIDING", "HIDDEN")
-# What is to be done.
+LOST = (ABSENT, FOREIGN, *cloud_tpu.GONE)
+# Actions.
 CREATE, DELETE, START, STOP = "create", "delete", "start", "stop"
-HEARD = "heard"  # of a question for a node whose operation has no known name
-CAP_REACHED, USER_ERROR, SIGNAL = 3, 2, 128  # exit statuses
+HEARD = "heard"  # stands for the operation's name where the API got our request for a node and the name is not known
+CAP_REACHED, SIGNAL = 3, 128  # exit statuses; a signal's number is added to the second
 
 
-class Options(NamedTuple):
-    """All times in seconds."""
-    zones: tuple
-    most: float  # that nodes may exist, all together
-    grace: float  # for the run to save and end
-    hang: float  # without a step
-    coming: float  # for a node to become READY
-    retry: float  # before the run is started again, or the first zone asked again when all have refused
-    failures: int  # of the run in a row, none of which got further than the ones before
+class Rules(NamedTuple):
+    """Where to ask for nodes, and when to give up what.  The options of tools/tpu_survival.py, in seconds."""
+    zones: tuple  # in the order of preference
+    max_seconds: float  # that nodes may exist, all together
+    grace_seconds: float  # for the run to save and end
+    hang_seconds: float  # without a step
+    create_seconds: float  # for a node to become READY
+    retry_seconds: float  # before the run is started again, or the first zone asked again after all have refused
+    max_failures: int  # of the run in a row, none of which got further than those before
 
 
-class State(NamedTuple):
-    """What has to outlive this process; times are those of the wall clock."""
+class SurvivalState(NamedTuple):
+    """What has to outlive this process.  Times are of the wall clock."""
     project: str
     name: str
-    label: str  # that tells the nodes of this run from others of the same name
-    zone: str  # of the node, there or asked for
-    next_zone: str | None = None  # of the one after it
+    label: str  # on the nodes of this run, which tells them from others of the same name
+    zone: str  # of the node that is there or asked for
+    next_zone: str | None = None  # of the next node
     phase: str = WANT
     since: float = 0.0  # when the phase began
-    operation: str | None = None  # the API's name for its work on the node we asked for; None: it has not answered
+    operation: str | None = None  # the API's name for the creation of the node; None: the API has not answered
     paid: float = 0.0  # seconds that earlier nodes existed
     paid_since: float | None = None  # when this one was asked for
     failures: int = 0
     step: int = 0  # the furthest of the run
-    refused: tuple = ()  # (zone, why, whether for good) since the first zone was tried
+    refused: tuple = ()  # (zone, reason, whether for good) since the first zone was tried
     wait_until: float = 0.0
-    status: int | None = None  # how all ends
-    reason: str = ""  # the same in words; of CLEAN, why
+    status: int | None = None  # exit status in the end
+    reason: str = ""  # for the end, or for CLEAN
     backed_up: float = 0.0
 
 
-class Seen(NamedTuple):
-    """What is there."""
+class Observation(NamedTuple):
+    """What is there now."""
     now: float
     node: str  # its state
-    why: str = ""  # it did not come
-    running: bool = False  # the run
-    ended: int | None = None  # exit status of the run, where it ended under our eyes and that is not in the State yet
-    step: int = 0  # last one in its output
-    quiet: float = 0.0  # seconds since it said so
-    signal: int | None = None  # that we were told to stop with
+    node_error: str = ""  # why the node did not come
+    running: bool = False  # whether the run is there
+    exit_status: int | None = None  # of the run, if it was our child and the SurvivalState does not count it yet
+    step: int = 0  # last one in the run's output
+    quiet_seconds: float = 0.0  # since that step
+    signal: int | None = None  # that told us to stop
 
 
-def again(state, options):
-    """The State of another attempt after all has ended; what was paid stays paid."""
-    return State(state.project, state.name, state.label, options.zones[0], paid=state.paid, step=state.step,
-                 backed_up=state.backed_up)
+def begin_again(state, rules):
+    """The SurvivalState of another attempt after the end; what was paid stays paid."""
+    return SurvivalState(state.project, state.name, state.label, rules.zones[0], paid=state.paid, step=state.step,
+                         backed_up=state.backed_up)
 
 
 def cost(state, now):
@@ -75,96 +77,101 @@ def cost(state, now):
     return state.paid + (now - state.paid_since if state.paid_since is not None else 0.0)
 
 
-def decide(state, seen, options):
-    """(the next State, what to do for it or None)."""
+def decide(state, seen, rules):
+    """Returns (the next SurvivalState, the action for it or None)."""
     if state.phase in (END, DONE):
         return _end(state, seen)
     if seen.signal is not None:
         return _end(_ending(state, seen, SIGNAL + seen.signal, f"stopped by signal {seen.signal}"), seen)
-    # The run saves before the node goes, and that is paid, too.
-    if cost(state, seen.now) >= options.most - options.grace:
+    # The time in which the run saves before the node goes is paid, too.
+    if cost(state, seen.now) >= rules.max_seconds - rules.grace_seconds:
         hours = cost(state, seen.now) / 3600
         return _end(_ending(state, seen, CAP_REACHED, f"--max_hours is reached ({hours:.2f} hours of TPU)"), seen)
-    return {WANT: _want, ASKED: _asked, RUN: _run, CLEAN: _clean}[state.phase](state, seen, options)
+    return {WANT: _want, ASKED: _asked, RUN: _run, CLEAN: _clean}[state.phase](state, seen, rules)
 
 
-def _want(state, seen, options):
+def _want(state, seen, rules):
     if seen.node == FOREIGN:
-        return _ending(state, seen, USER_ERROR, f"zone {state.zone} has a node {state.name} that is not of this run;"
-                       " choose another --name"), None
+        return _ending(state, seen, errors.USER_ERROR, f"zone {state.zone} has a node {state.name} that is not of this"
+                       " run; choose another --name"), None
     if seen.node == UNKNOWN or seen.now < state.wait_until:
         return state, None
     if seen.node == ABSENT:
         since = state.paid_since if state.paid_since is not None else seen.now
         return state._replace(phase=ASKED, since=seen.now, operation=None, paid_since=since), CREATE
-    # An earlier question was heard; only the answer was lost.
+    # The API got an earlier request for this node; only its answer was lost.
     return state._replace(phase=ASKED, since=seen.now, operation=HEARD, paid_since=state.paid_since or seen.now), None
 
 
-def _asked(state, seen, options):
+def _asked(state, seen, rules):
     if seen.node == READY:
         return state._replace(phase=RUN, since=seen.now, refused=()), None if seen.running else START
-    if seen.node == ABSENT and state.operation is None:  # the question was never heard
+    if seen.node == ABSENT and state.operation is None:  # the API never got the request
         return state._replace(phase=WANT), None
     if seen.node == ABSENT:
-        return refuse(state, seen.now, seen.why or "the node vanished while it was made", False, options), None
+        return refuse(state, seen.now, seen.node_error or "the node vanished while it was made", False, rules), None
     if seen.node in LOST:
-        return _give_up(state, seen, f"is {seen.node} before it was READY", options), None
-    if seen.node != UNKNOWN and seen.now - state.since > options.coming:
-        return refuse(state, seen.now, f"still {seen.node} after {options.coming / 60:g} minutes", False, options), None
+        return _give_up(state, seen, f"is {seen.node} before it was READY", rules), None
+    if seen.node != UNKNOWN and seen.now - state.since > rules.create_seconds:
+        why = f"still {seen.node} after {rules.create_seconds / 60:g} minutes"
+        return refuse(state, seen.now, why, False, rules), None
     return state, None
 
 
-def refuse(state, now, why, for_good, options):
-    """The State after a zone gave no node: on to the next zone, after a pause to the first, or the end where none ever
-    will; `for_good` says that this one never will."""
+def refuse(state, now, why, for_good, rules):
+    """The SurvivalState after a zone gave no node: the next zone is asked, after the last one and a pause the first.
+
+    `for_good` says that this zone will never give one; when all say so, that is the end.
+    """
     refused = (*state.refused, (state.zone, why, for_good))
     if state.operation is None:  # there was no node
         state = state._replace(paid_since=None)
     state = state._replace(phase=CLEAN, since=now, refused=refused, reason=f"zone {state.zone} gives no TPU: {why}")
-    rest = options.zones[options.zones.index(state.zone) + 1:] if state.zone in options.zones else options.zones
+    rest = rules.zones[rules.zones.index(state.zone) + 1:] if state.zone in rules.zones else rules.zones
     if rest:
         return state._replace(next_zone=rest[0])
     if all(final for _, _, final in refused):
-        return state._replace(phase=END, status=USER_ERROR,
+        return state._replace(phase=END, status=errors.USER_ERROR,
                               reason="; ".join(f"zone {zone} gives no TPU: {why}" for zone, why, _ in refused))
-    return state._replace(next_zone=options.zones[0], refused=(), wait_until=now + options.retry)
+    return state._replace(next_zone=rules.zones[0], refused=(), wait_until=now + rules.retry_seconds)
 
 
-def _run(state, seen, options):
-    if not seen.running and seen.ended == 0:
+def _run(state, seen, rules):
+    if not seen.running and seen.exit_status == 0:
         return _ending(state, seen, 0, "the run is done"), None
     if seen.node in LOST:
-        return _give_up(state, seen, f"is {seen.node}", options), STOP if seen.running else None
+        return _give_up(state, seen, f"is {seen.node}", rules), STOP if seen.running else None
+    if seen.exit_status == errors.PREEMPTED:  # the run may know before we do
+        return _give_up(state, seen, "was preempted, says the run", rules), None
     if seen.running:
-        if seen.quiet > options.hang:
-            return _give_up(state, seen, f"made no step for {options.hang / 60:g} minutes", options), STOP
+        if seen.quiet_seconds > rules.hang_seconds:
+            return _give_up(state, seen, f"made no step for {rules.hang_seconds / 60:g} minutes", rules), STOP
         return (state._replace(step=seen.step, failures=0) if seen.step > state.step else state), None
     if seen.node != READY:
-        return state, None  # being repaired, or nobody can tell
-    if seen.ended is None:  # it is counted already, or a process before this one started it
+        return state, None  # the node is being repaired, or the API does not answer
+    if seen.exit_status is None:  # the failure is counted already, or the run was the child of an earlier process
         return state, START if seen.now >= state.wait_until else None
     failures = state.failures + 1 if seen.step <= state.step else 1
     state = state._replace(failures=failures, step=max(seen.step, state.step))
-    if failures >= options.failures:
-        return _ending(state, seen, USER_ERROR, f"the run failed {failures} times in a row and came no further than"
-                       f" step {state.step}, at last with status {seen.ended}"), None
+    if failures >= rules.max_failures:
+        return _ending(state, seen, errors.USER_ERROR, f"the run failed {failures} times in a row and came no further"
+                       f" than step {state.step}, at last with status {seen.exit_status}"), None
     if failures > 1:  # the node may be at fault
-        return _give_up(state, seen, f"had the run fail {failures} times in a row", options), None
-    # A node may need a while after it is READY, or to be known to be lost.
-    return state._replace(wait_until=seen.now + options.retry), None
+        return _give_up(state, seen, f"had the run fail {failures} times in a row", rules), None
+    # A node may need a while after it is READY, or until the API knows that it is lost.
+    return state._replace(wait_until=seen.now + rules.retry_seconds), None
 
 
-def _give_up(state, seen, what, options):
-    """On to another node, first in the zone that is liked best."""
-    return state._replace(phase=CLEAN, since=seen.now, next_zone=options.zones[0],
+def _give_up(state, seen, what, rules):
+    """Another node is asked for, first in the preferred zone."""
+    return state._replace(phase=CLEAN, since=seen.now, next_zone=rules.zones[0],
                           reason=f"{state.name} in {state.zone} {what}")
 
 
-def _clean(state, seen, options):
+def _clean(state, seen, rules):
     state, action, gone = _remove(state, seen)
     if gone:
-        state = state._replace(phase=WANT, since=seen.now, zone=state.next_zone or options.zones[0], operation=None)
+        state = state._replace(phase=WANT, since=seen.now, zone=state.next_zone or rules.zones[0], operation=None)
     return state, action
 
 
@@ -178,7 +185,7 @@ def _ending(state, seen, status, reason):
 
 
 def _remove(state, seen):
-    """(State, what to do, whether all is gone): ends the run, then the node, whose cost is then counted."""
+    """Ends the run, then the node, then counts its cost.  Returns (state, action, whether all is gone)."""
     if seen.running:
         return state, STOP, False
     if seen.node in (ABSENT, FOREIGN):

@@ -1,15 +1,16 @@
-"""tools/lifecycle.py in a world of its own, in which everything fails at random, and its single decisions."""
+"""tools/survival/lifecycle.py in a world of its own, in which everything fails at random, and its single decisions."""
 import json
 import random
 
 import pytest
 
+from configs import errors
 from tools.survival import lifecycle
-from tools.survival.lifecycle import ABSENT, FOREIGN, READY, UNKNOWN, Options, Seen, State
+from tools.survival.lifecycle import ABSENT, FOREIGN, READY, UNKNOWN, Observation, Rules, SurvivalState
 
 HOUR = 3600.0
-OPTIONS = Options(zones=("a", "b", "c"), most=100 * HOUR, grace=180.0, hang=1800.0, coming=1800.0, retry=300.0,
-                  failures=3)
+RULES = Rules(zones=("a", "b", "c"), max_seconds=100 * HOUR, grace_seconds=180.0, hang_seconds=1800.0,
+              create_seconds=1800.0, retry_seconds=300.0, max_failures=3)
 LENGTH = 5000  # steps of the run in the world below
 TICK = 30.0
 
@@ -22,7 +23,7 @@ class World:
         self.now, self.nodes, self.operations = 0.0, {}, 0
         self.running, self.hung, self.ended, self.step, self.changed, self.stopping = False, False, None, 0, 0.0, None
         self.cost, self.asked, self.starts = 0.0, 0, 0
-        self.disk = json.dumps(State("p", "n", "label", "a")._asdict())
+        self.disk = json.dumps(SurvivalState("p", "n", "label", "a")._asdict())
 
     def bad(self):
         return self.chance.random() < self.trouble
@@ -45,7 +46,7 @@ class World:
             self.go_on()
 
     def go_on(self):
-        if self.stopping is not None and (not self.hung or self.now >= self.stopping + OPTIONS.grace):
+        if self.stopping is not None and (not self.hung or self.now >= self.stopping + RULES.grace_seconds):
             self.running, self.ended = False, 143
         elif self.bad():
             self.hung = True
@@ -58,14 +59,14 @@ class World:
 
     def see(self, state):
         node = UNKNOWN if self.bad() else self.nodes.get(state.zone, {}).get("state", ABSENT)
-        return Seen(now=self.now, node=node, running=self.running, ended=self.ended, step=self.step,
-                    quiet=self.now - self.changed)
+        return Observation(now=self.now, node=node, running=self.running, exit_status=self.ended, step=self.step,
+                           quiet_seconds=self.now - self.changed)
 
     def create(self, state):
         """As Keeper does it, until it dies."""
         answered, heard = not self.bad(), not self.bad()
         if answered and self.bad():
-            return lifecycle.refuse(state, self.now, "no quota", False, OPTIONS)
+            return lifecycle.refuse(state, self.now, "no quota", False, RULES)
         if heard and state.zone not in self.nodes:
             self.nodes[state.zone] = {"state": "CREATING", "due": self.now + 120}
             self.asked += 1
@@ -89,11 +90,11 @@ class World:
     def live(self):
         """Until all is done; the process dies between any two things it does."""
         while True:
-            state = State(**json.loads(self.disk))
+            state = SurvivalState(**json.loads(self.disk))
             if state.phase == lifecycle.DONE:
                 return state
             before = state
-            state, action = lifecycle.decide(before, self.see(before), OPTIONS)
+            state, action = lifecycle.decide(before, self.see(before), RULES)
             self.disk = json.dumps(state._asdict())
             self.ended = None if state != before else self.ended
             if not self.bad():
@@ -122,18 +123,24 @@ def test_whatever_happens_there_is_one_node_one_run_and_nothing_in_the_end(troub
         state = world.live()
         ends.add(state.status)
         assert not world.nodes and not world.running, (seed, state)
-        assert state.status in (0, lifecycle.CAP_REACHED, lifecycle.USER_ERROR)
+        assert state.status in (0, lifecycle.CAP_REACHED, errors.USER_ERROR)
         assert (state.status == 0) == (world.step >= LENGTH)
-        assert world.cost <= OPTIONS.most + OPTIONS.grace + 40 * TICK, "the nodes cost more than allowed"
+        assert world.cost <= RULES.max_seconds + RULES.grace_seconds + 40 * TICK, "the nodes cost more than allowed"
     assert 0 in ends or trouble > 0.01  # else no node lives from one checkpoint to the next
 
 
 def state(**changes):
-    return State("p", "n", "label", "a", **{"phase": lifecycle.RUN, "paid_since": 0.0, **changes})
+    return SurvivalState("p", "n", "label", "a", **{"phase": lifecycle.RUN, "paid_since": 0.0, **changes})
+
+
+def advance(before, node, now=HOUR, **seen):
+    """(the next state, the action)."""
+    return lifecycle.decide(before, Observation(now=now, node=node, **seen), RULES)
 
 
 def decide(before, node, now=HOUR, **seen):
-    after, action = lifecycle.decide(before, Seen(now=now, node=node, **seen), OPTIONS)
+    """(the next phase, the action)."""
+    after, action = advance(before, node, now, **seen)
     return after.phase, action
 
 
@@ -147,35 +154,42 @@ def test_a_lost_node_ends_the_run_first(node):
 
 def test_an_api_that_does_not_answer_changes_nothing_until_the_run_hangs():
     before = state(step=7)
-    assert lifecycle.decide(before, Seen(now=HOUR, node=UNKNOWN, running=True, step=7, quiet=1799.0), OPTIONS) == (
-        before, None)
-    assert decide(before, UNKNOWN, running=True, step=7, quiet=1801.0) == ("clean", "stop")
+    assert advance(before, UNKNOWN, running=True, step=7, quiet_seconds=1799.0) == (before, None)
+    assert decide(before, UNKNOWN, running=True, step=7, quiet_seconds=1801.0) == ("clean", "stop")
     assert decide(state(phase="clean"), UNKNOWN) == ("clean", None)
     assert decide(state(phase="end", status=0), UNKNOWN) == ("end", None)
 
 
 def test_a_run_that_fails_is_started_again_then_on_another_node_then_given_up():
-    before, action = lifecycle.decide(state(step=50), Seen(now=HOUR, node=READY, ended=1, step=40), OPTIONS)
+    before, action = advance(state(step=50), READY, exit_status=1, step=40)
     assert (before.phase, before.failures, action) == ("run", 1, None)
-    assert decide(before, READY, now=HOUR + OPTIONS.retry - 1) == ("run", None)
-    assert decide(before, READY, now=HOUR + OPTIONS.retry) == ("run", "start")
-    before, action = lifecycle.decide(before, Seen(now=HOUR, node=READY, ended=1, step=50), OPTIONS)
+    assert decide(before, READY, now=HOUR + RULES.retry_seconds - 1) == ("run", None)
+    assert decide(before, READY, now=HOUR + RULES.retry_seconds) == ("run", "start")
+    before, action = advance(before, READY, exit_status=1, step=50)
     assert (before.phase, before.failures, action) == ("clean", 2, None)
-    before, action = lifecycle.decide(before._replace(phase="run"), Seen(now=HOUR, node=READY, ended=2), OPTIONS)
-    assert (before.phase, before.status) == ("end", lifecycle.USER_ERROR) and "failed 3 times" in before.reason
+    before, action = advance(before._replace(phase="run"), READY, exit_status=2)
+    assert (before.phase, before.status) == ("end", errors.USER_ERROR) and "failed 3 times" in before.reason
 
 
 def test_a_run_that_is_done_needs_no_other_node():
-    assert decide(state(), "PREEMPTED", ended=0) == ("end", None)
-    assert decide(state(), UNKNOWN, ended=0) == ("end", None)
+    assert decide(state(), "PREEMPTED", exit_status=0) == ("end", None)
+    assert decide(state(), UNKNOWN, exit_status=0) == ("end", None)
+
+
+@pytest.mark.parametrize("node", [READY, UNKNOWN, "PREEMPTED"])
+def test_a_run_that_says_its_node_was_preempted_gets_another_and_has_not_failed(node):
+    before = state(step=50, failures=2)
+    after, action = advance(before, node, exit_status=75, step=40)
+    assert (after.phase, after.failures, action) == ("clean", 2, None)
+    assert decide(after, READY) == ("clean", "delete")
 
 
 def test_a_step_beyond_all_before_forgives_failures():
-    after, _ = lifecycle.decide(state(step=50, failures=2), Seen(now=HOUR, node=READY, running=True, step=50), OPTIONS)
+    after, _ = advance(state(step=50, failures=2), READY, running=True, step=50)
     assert after.failures == 2
-    after, _ = lifecycle.decide(after, Seen(now=HOUR, node=READY, running=True, step=51), OPTIONS)
+    after, _ = advance(after, READY, running=True, step=51)
     assert (after.failures, after.step) == (0, 51)
-    after, _ = lifecycle.decide(after._replace(failures=2), Seen(now=HOUR, node=READY, ended=1, step=60), OPTIONS)
+    after, _ = advance(after._replace(failures=2), READY, exit_status=1, step=60)
     assert (after.failures, after.phase) == (1, "run")
 
 
@@ -183,44 +197,44 @@ def test_zones_are_tried_in_their_order_and_again_after_a_pause():
     asked, now = [], 0.0
     current = state(phase="want", paid_since=None)
     while len(asked) < 4:
-        current, action = lifecycle.decide(current, Seen(now=now, node=ABSENT), OPTIONS)
+        current, action = advance(current, ABSENT, now=now)
         if action == lifecycle.CREATE:
             asked.append((current.zone, now))
-            current = lifecycle.refuse(current, now, "quota", current.zone == "b", OPTIONS)
+            current = lifecycle.refuse(current, now, "quota", current.zone == "b", RULES)
         now += 10
     assert [zone for zone, _ in asked] == ["a", "b", "c", "a"]
-    assert asked[3][1] - asked[2][1] >= OPTIONS.retry
+    assert asked[3][1] - asked[2][1] >= RULES.retry_seconds
     assert current.paid == 0 and current.paid_since is None
 
 
 def test_zones_that_never_will_end_it():
     current = state(phase="asked", paid_since=None)
-    for zone in OPTIONS.zones:
+    for zone in RULES.zones:
         assert current.zone == zone
-        current = lifecycle.refuse(current, 0.0, "no such type", True, OPTIONS)
+        current = lifecycle.refuse(current, 0.0, "no such type", True, RULES)
         if current.phase == "clean":
-            current, _ = lifecycle.decide(current, Seen(now=1.0, node=ABSENT), OPTIONS)
-    assert (current.phase, current.status) == ("end", lifecycle.USER_ERROR)
+            current, _ = advance(current, ABSENT, now=1.0)
+    assert (current.phase, current.status) == ("end", errors.USER_ERROR)
     assert "zone a gives no TPU: no such type; zone b" in current.reason
 
 
 def test_a_node_of_somebody_else_is_neither_used_nor_deleted():
-    after, action = lifecycle.decide(state(phase="want"), Seen(now=0.0, node=FOREIGN), OPTIONS)
-    assert (after.status, action) == (lifecycle.USER_ERROR, None) and "not of this run" in after.reason
+    after, action = advance(state(phase="want"), FOREIGN, now=0.0)
+    assert (after.status, action) == (errors.USER_ERROR, None) and "not of this run" in after.reason
     assert decide(after, FOREIGN) == ("done", None)
 
 
 def test_the_cap_leaves_the_run_time_to_save_and_counts_earlier_nodes():
     before = state(paid=90 * HOUR)
-    assert decide(before, READY, now=10 * HOUR - OPTIONS.grace - 1, running=True) == ("run", None)
-    assert decide(before, READY, now=10 * HOUR - OPTIONS.grace, running=True) == ("end", "stop")
-    after, _ = lifecycle.decide(before, Seen(now=10 * HOUR, node=READY, running=True), OPTIONS)
+    assert decide(before, READY, now=10 * HOUR - RULES.grace_seconds - 1, running=True) == ("run", None)
+    assert decide(before, READY, now=10 * HOUR - RULES.grace_seconds, running=True) == ("end", "stop")
+    after, _ = advance(before, READY, now=10 * HOUR, running=True)
     assert after.status == lifecycle.CAP_REACHED and "--max_hours is reached (100.00 hours" in after.reason
 
 
 @pytest.mark.parametrize("phase", ["want", "asked", "run", "clean"])
 def test_a_signal_ends_every_phase(phase):
-    after, action = lifecycle.decide(state(phase=phase), Seen(now=1.0, node=READY, running=True, signal=15), OPTIONS)
+    after, action = advance(state(phase=phase), READY, now=1.0, running=True, signal=15)
     assert (after.phase, after.status, action) == ("end", 143, "stop")
     assert decide(after, READY) == ("end", "delete")
     assert decide(after, ABSENT) == ("done", None)
@@ -229,8 +243,8 @@ def test_a_signal_ends_every_phase(phase):
 def test_a_node_that_does_not_come_is_deleted_before_the_next_zone_is_asked():
     before = state(phase="asked", operation="o", since=0.0)
     assert decide(before, "CREATING", now=1799.0) == ("asked", None)
-    after, action = lifecycle.decide(before, Seen(now=1801.0, node="CREATING"), OPTIONS)
+    after, action = advance(before, "CREATING", now=1801.0)
     assert (after.phase, after.zone, after.next_zone) == ("clean", "a", "b")
     assert decide(after, "CREATING") == ("clean", "delete")
-    after, _ = lifecycle.decide(after, Seen(now=1900.0, node=ABSENT), OPTIONS)
+    after, _ = advance(after, ABSENT, now=1900.0)
     assert (after.phase, after.zone, after.paid) == ("want", "b", 1900.0)
