@@ -4,19 +4,15 @@ Every run is a process of its own that trains through main.py with the real data
 and evaluations on the whole held-out text; what it found is kept, so an interrupted ablation goes on where it was.
 """
 import argparse
-import os
-import sys
-
-if __name__ == "__main__":  # run as a file: imports start at the repository
-    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-
 import concurrent.futures
 import hashlib
 import json
+import os
 import re
 import shutil
 import statistics
 import subprocess
+import sys
 import sysconfig
 import time
 
@@ -204,7 +200,8 @@ def _run_process(folder, variant, seed):
     begun, log = time.monotonic(), os.path.join(folder, f"{variant}-{seed}.log")
     checkpoints = os.path.join(folder, f"{variant}-{seed}")
     shutil.rmtree(checkpoints, ignore_errors=True)
-    command = [sys.executable, os.path.abspath(__file__), "--run", variant, "--seed", str(seed), "--output_dir", folder]
+    command = [sys.executable, "-m", "benchmarks.ablation", "--run", variant, "--seed", str(seed), "--output_dir",
+               folder]
     one_thread = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
     environment = {**os.environ, **one_thread, "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3",
                    "PYTHONUNBUFFERED": "1"}

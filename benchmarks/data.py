@@ -4,18 +4,14 @@ Builds a synthetic corpus of at least a gigabyte (kept in --output_dir for the n
 shard, tokens in a document and bytes in a token as OpenWebText has from create_tfrecords.py.  The bare loop is a
 tf.data.TFRecordDataset whose records are parsed 256 at a time, and nothing else.  Ends with one JSON line.
 """
-import os
-import sys
-
-if __name__ == "__main__":  # run as a file: imports start at the repository
-    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-
 import argparse
 import json
+import os
 import platform
 import resource
 import statistics
 import subprocess
+import sys
 import time
 from importlib.metadata import version
 
@@ -144,7 +140,7 @@ def memory(config):
 
 
 def _memory_of_a_new_process(argv):
-    command = [sys.executable, os.path.abspath(__file__), *(sys.argv[1:] if argv is None else argv), "--only", "memory"]
+    command = [sys.executable, "-m", "benchmarks.data", *(sys.argv[1:] if argv is None else argv), "--only", "memory"]
     found = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1])
     print(f"memory: {found['tensorflow_alone_mb']} MB with TensorFlow loaded and a session open, at most "
           f"{found['peak_mb']} MB while {found.pop('tokens_read'):,} tokens were read: {found['pipeline_mb']} MB for "

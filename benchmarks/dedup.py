@@ -9,15 +9,12 @@ import argparse
 import contextlib
 import hashlib
 import json
-import os
-import re
-import sys
-
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
 import multiprocessing
+import os
 import platform
+import re
 import subprocess
+import sys
 import sysconfig
 import tempfile
 import time

@@ -3,22 +3,16 @@
 The whole takes most of an hour on two cores, and up to 17 GB of memory and 5 GB of disk for a moment.  Ends with one
 JSON line that holds the last line of each; status 1 where one failed.
 """
-import os
-import sys
-
-if __name__ == "__main__":  # run as a file: imports start at the repository
-    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-
 import json
 import shlex
 import subprocess
+import sys
 import tempfile
 import time
 
 from configs import commands, errors
 from configs.errors import UserError
 
-HERE = os.path.dirname(os.path.abspath(__file__))
 # name: (arguments, with {folder} for one that is deleted at the end; what of its JSON is shown, * for any key)
 BENCHMARKS = {
     "startup": ("--rounds 3", ("*.seconds", "cycles.growth_mb")),
@@ -58,7 +52,7 @@ def _run(name, arguments, text):
     """(exit status, the JSON of the last line or what went wrong) of a benchmark, whose lines are passed on."""
     with tempfile.TemporaryDirectory() as folder:
         words = [word.format(folder=folder, text=text) for word in shlex.split(arguments)]
-        with subprocess.Popen([sys.executable, os.path.join(HERE, name + ".py"), *words], stdout=subprocess.PIPE,
+        with subprocess.Popen([sys.executable, "-m", f"benchmarks.{name}", *words], stdout=subprocess.PIPE,
                               text=True) as process:
             line = ""
             for line in process.stdout:

@@ -7,16 +7,11 @@ The bandwidth that bounds what one can reach is measured between the turns.  End
 """
 from __future__ import annotations
 
-import os
-import sys
-
-if __name__ == "__main__":  # run as a file: imports start at the repository
-    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-
 import argparse
 import contextlib
 import json
 import math
+import os
 import platform
 import statistics
 import tempfile
@@ -160,7 +155,7 @@ def _parameters(config):
 # The processes
 
 def _process(args, folder, batch, side, precision):
-    command = [os.path.abspath(__file__), "--serve", side, precision, "--output_dir", folder,
+    command = ["-m", "benchmarks.generate", "--serve", side, precision, "--output_dir", folder,
                "--batch", str(batch), *[word for name in ("prompt", "length", "rounds", "top_k", "seed")
                                         for word in (f"--{name}", str(getattr(args, name)))],
                *[word for override in args.overrides for word in ("--set", override)]]

@@ -3,16 +3,12 @@
 Each case is a process of its own: a config, as the command line would give it, for some steps on a shard of random
 tokens.  Its largest resident set is what the kernel reports at its end.
 """
-import os
-import sys
-
-if __name__ == "__main__":  # run as a file: imports start at the repository
-    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-
 import argparse
 import json
+import os
 import platform
 import subprocess
+import sys
 import tempfile
 import time
 from importlib.metadata import version

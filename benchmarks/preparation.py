@@ -4,17 +4,12 @@ Texts and pages are those that are installed with Python and the system, or --te
 turn on the same files, in one process each and after a round that is not counted, and must come to the same records.
 Ends with one JSON line.
 """
-import os
-import sys
-
-if __name__ == "__main__":  # run as a file: imports start at the repository
-    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-
 import argparse
 import itertools
 import json
 import logging
 import multiprocessing
+import os
 import platform
 import statistics
 import sysconfig

@@ -5,15 +5,10 @@ own.  --plot writes an SVG.  Ends with one JSON line.
 """
 from __future__ import annotations
 
-import os
-import sys
-
-if __name__ == "__main__":  # run as a file: imports start at the repository
-    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-
 import argparse
 import json
 import math
+import os
 import platform
 import shutil
 import statistics
@@ -80,7 +75,7 @@ def _measure(args, folder, sizes, precision):
     options = train.arguments(arguments)
     config = train.config_of(options, SETTING, folder)
     tokens, name = config.train_batch_size * config.n_ctx, f"{_named(sizes)}, {precision}"
-    command = [train.__file__, "--serve", "ours", precision, *arguments]
+    command = ["-m", "benchmarks.train", "--serve", "ours", precision, *arguments]
     with turns.process(name, command, train.environment(args.device)) as turn:
         turn()  # the first step, which also builds
         rates = [tokens / _step_seconds(turn, args.seconds) for _ in range(args.rounds + 1)][1:]

@@ -5,19 +5,15 @@ prepare.py), which reports a validation loss of 1.88: the first 90 % of the text
 on, a token for each character.  Evaluated here is the whole rest.  Prints one JSON line at the end:
 {"val_loss": [a seed's, ...], "mean": ...}.
 """
-import os
-import sys
-
-if __name__ == "__main__":  # run as a file: imports start at the repository
-    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-
 import argparse
 import json
+import os
 import platform
 import re
 import signal
 import statistics
 import subprocess
+import sys
 from importlib.metadata import version
 
 from configs import commands, errors, schema, storage

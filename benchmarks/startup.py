@@ -6,19 +6,15 @@ Ends with one JSON line.
 """
 from __future__ import annotations
 
-import os
-import sys
-
-if __name__ == "__main__":  # run as a file: imports start at the repository
-    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-
 import argparse
 import json
+import os
 import platform
 import re
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from importlib.metadata import version

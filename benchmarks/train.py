@@ -12,16 +12,11 @@ Ends with one JSON line.
 """
 from __future__ import annotations
 
-import os
-import sys
-
-if __name__ == "__main__":  # run as a file: imports start at the repository
-    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-
 import argparse
 import contextlib
 import json
 import math
+import os
 import platform
 import statistics
 import subprocess
@@ -264,7 +259,7 @@ def config_of(args, name, folder, **values):
 # The processes
 
 def _command(args, name, folder, who, precision):
-    return [os.path.abspath(__file__), "--serve", who, precision, "--setting", name, "--output_dir", folder,
+    return ["-m", "benchmarks.train", "--serve", who, precision, "--setting", name, "--output_dir", folder,
             "--device", args.device, "--steps", str(_steps(args, name)),
             *[word for override in args.overrides for word in ("--set", override)]]
 

@@ -4,19 +4,15 @@ What it allows: two commands of one process, each on half of the input, beside o
 commands take for next to no input.  Texts and pages are those of benchmarks/preparation.py, the texts so many times
 over that start-up does not decide.  Ends with one JSON line.
 """
-import os
-import sys
-
-if __name__ == "__main__":  # run as a file: imports start at the repository
-    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-
 import argparse
 import functools
 import json
+import os
 import resource
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 

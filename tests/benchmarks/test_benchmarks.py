@@ -60,7 +60,7 @@ def test_loss_is_read_from_the_line_that_eval_prints():
 
 def run(folder, text, *more, seeds=1):
     settings = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
-    return subprocess.run([sys.executable, os.path.join(ROOT, "benchmarks", "shakespeare.py"), "--text", str(text),
+    return subprocess.run([sys.executable, "-m", "benchmarks.shakespeare", "--text", str(text),
                            "--seeds", str(seeds), "--output_dir", str(folder), *settings, *more],
                           capture_output=True, text=True, timeout=240)
 
@@ -117,7 +117,7 @@ def test_synthetic_corpus_of_another_size_is_not_overwritten(tmp_path):
 @pytest.mark.slow
 def test_data_benchmark_reads_every_token_and_ends_with_one_json_line(tmp_path):
     result = subprocess.run(
-        [sys.executable, os.path.join(ROOT, "benchmarks", "data.py"), "--output_dir", str(tmp_path), "--gigabytes",
+        [sys.executable, "-m", "benchmarks.data", "--output_dir", str(tmp_path), "--gigabytes",
          "0.001", "--files_per", "200", "--shards", "2", "--rounds", "1", "--set", "n_ctx=128", "--set",
          "train_batch_size=8"], capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
@@ -151,8 +151,8 @@ def installed(tmp_path):
     return folder
 
 
-def prepare(folder, *more, script="preparation.py"):
-    return subprocess.run([sys.executable, os.path.join(ROOT, "benchmarks", script), "--texts", str(folder), "--pages",
+def prepare(folder, *more, script="preparation"):
+    return subprocess.run([sys.executable, "-m", f"benchmarks.{script}", "--texts", str(folder), "--pages",
                            str(folder), "--rounds", "1", "--megabytes", "0.02", "--page_count", "5", *more],
                           capture_output=True, text=True, timeout=300)
 
@@ -174,7 +174,7 @@ def test_preparation_benchmark_compares_equal_work_and_ends_with_one_json_line(i
 @pytest.mark.slow
 @pytest.mark.parametrize("command", two_processes.COMMANDS)
 def test_two_processes_are_set_beside_one_and_beside_two_commands(installed, command):
-    result = prepare(installed, "--only", command, "--times", "2", script="two_processes.py")
+    result = prepare(installed, "--only", command, "--times", "2", script="two_processes")
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout.splitlines()[-1])[command]
     assert all(0 < low <= middle <= high for middle, low, high in (found["two"], found["allowed"]))
@@ -202,7 +202,7 @@ def test_generation_benchmark_draws_the_same_tokens_on_both_sides_and_ends_with_
     settings = [word for key, value in {"n_embd": 24, "n_layer": 1, "n_head": 3}.items()
                 for word in ("--set", f"{key}={value}")]
     result = subprocess.run(
-        [sys.executable, os.path.join(ROOT, "benchmarks", "generate.py"), "--output_dir", str(tmp_path), "--batch", "3",
+        [sys.executable, "-m", "benchmarks.generate", "--output_dir", str(tmp_path), "--batch", "3",
          "--prompt", "5", "--length", "4", "--rounds", "1", "--cores", "1", "--precision", "float32", *settings],
         capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
@@ -267,14 +267,14 @@ def test_training_benchmark_leaves_out_what_needs_a_gpu(capsys):
 
 
 def run_benchmark(name, *arguments):
-    return subprocess.run([sys.executable, os.path.join(ROOT, "benchmarks", name), *arguments], capture_output=True,
+    return subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *arguments], capture_output=True,
                           text=True, timeout=400)
 
 
 def train_tiny(folder, *more):
     settings = [word for key, value in {"n_embd": 24, "n_layer": 2, "n_head": 3, "train_batch_size": 4}.items()
                 for word in ("--set", f"{key}={value}")]
-    result = run_benchmark("train.py", "--output_dir", str(folder), "--device", "cpu", "--setting", "small", "--rounds",
+    result = run_benchmark("train", "--output_dir", str(folder), "--device", "cpu", "--setting", "small", "--rounds",
                            "1", "--steps", "4", "--cores", "1", *settings, *more)
     assert result.returncode == 0, result.stderr
     assert os.listdir(folder) == []
@@ -313,7 +313,7 @@ def test_ratio_is_that_of_the_best_of_each_side_in_all_its_variants(tmp_path):
 
 @pytest.mark.slow
 def test_scaling_benchmark_measures_each_size_and_plots_every_point(tmp_path):
-    result = run_benchmark("scaling.py", "--only", "n_layer", "--values", "1", "3", "--rounds", "1", "--seconds", "0.1",
+    result = run_benchmark("scaling", "--only", "n_layer", "--values", "1", "3", "--rounds", "1", "--seconds", "0.1",
                            "--precision", "float32", "--output_dir", str(tmp_path), "--plot", str(tmp_path / "a.svg"))
     assert result.returncode == 0, result.stderr
     points = json.loads(result.stdout.splitlines()[-1])["n_layer"]["float32"]
@@ -347,7 +347,7 @@ def test_plot_has_more_to_the_right_and_higher_up():
 def test_startup_benchmark_times_the_first_step_and_watches_the_memory_of_evaluations(tmp_path):
     tiny = [word for key, value in {"n_embd": 8, "n_layer": 1, "n_head": 1, "n_ctx": 16}.items()
             for word in ("--set", f"{key}={value}")]
-    result = run_benchmark("startup.py", "--rounds", "1", "--cycles", "3", "--output_dir", str(tmp_path), *tiny)
+    result = run_benchmark("startup", "--rounds", "1", "--cycles", "3", "--output_dir", str(tmp_path), *tiny)
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout.splitlines()[-1])
     assert found["help"]["seconds"] < found["first_step"]["seconds"] > found["plan"]["seconds"] > 0
@@ -358,14 +358,14 @@ def test_startup_benchmark_times_the_first_step_and_watches_the_memory_of_evalua
 
 
 def test_a_run_that_ends_before_its_first_step_is_one_line_and_status_2(tmp_path):
-    result = run_benchmark("startup.py", "--rounds", "1", "--only", "first_step", "--output_dir", str(tmp_path),
+    result = run_benchmark("startup", "--rounds", "1", "--only", "first_step", "--output_dir", str(tmp_path),
                            "--set", "n_embd=7")
     assert result.returncode == 2 and "Traceback" not in result.stderr
     assert "main.py ended before its first step with status 2" in result.stderr.strip().splitlines()[-1]
 
 
 def test_all_benchmarks_go_on_after_one_that_failed_and_end_with_one_json_line():
-    result = run_benchmark("every.py", "--only", "startup", "generate", "dedup", "shakespeare",
+    result = run_benchmark("every", "--only", "startup", "generate", "dedup", "shakespeare",
                            "--arguments", "startup=--rounds 1 --only help plan", "--arguments", "generate=--batch 0",
                            "--arguments", "dedup=--documents 0 --signatures 0 --lines 0")
     assert result.returncode == 1 and "--batch 0 is out of range" in result.stderr
