@@ -221,7 +221,7 @@ def test_generation_benchmark_draws_the_same_tokens_on_both_sides_and_ends_with_
 def test_processes_take_turns_and_the_last_answer_comes_at_their_end(tmp_path):
     (tmp_path / "child.py").write_text(
         "import sys; from benchmarks import turns; mine, count = turns.Turns(), 0\n"
-        "while mine.come():\n    count += 1; print('noise'); mine.answer(count * int(sys.argv[1]))\n"
+        "while mine.wait():\n    count += 1; print('noise'); mine.answer(count * int(sys.argv[1]))\n"
         "mine.answer('over')\n")
     command, environment = str(tmp_path / "child.py"), {**os.environ, "PYTHONPATH": ROOT}
     with turns.process("one", [command, "1"], environment) as one, \
@@ -235,7 +235,7 @@ def test_processes_take_turns_and_the_last_answer_comes_at_their_end(tmp_path):
 
 def test_a_process_that_takes_turns_dies_with_its_parent(tmp_path):
     (tmp_path / "child.py").write_text("import os, time; from benchmarks import turns; mine = turns.Turns()\n"
-                                       "mine.come(); mine.answer(os.getpid()); time.sleep(60)\n")
+                                       "mine.wait(); mine.answer(os.getpid()); time.sleep(60)\n")
     parent = ("import sys; from benchmarks import turns\nwith turns.process('child', sys.argv[1:]) as turn:\n"
               "    print(turn(), flush=True); sys.stdin.read()\n")
     with subprocess.Popen([sys.executable, "-c", parent, str(tmp_path / "child.py")], text=True, cwd=ROOT,
