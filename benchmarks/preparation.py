@@ -171,9 +171,8 @@ def pages(args, folder):
 
 
 def _in_killable_process(found, kept):
-    options = extractors.Options(("trafilatura",), 1, None)
     tasks = itertools.chain([(-1, found[0])], enumerate(found))  # after the first the process has started
-    results = killable.results(tasks, extractors.make, options, 1, PAGE_SECONDS)
+    results = killable.results(tasks, extractors.make, extractors.Options(("trafilatura",), 1, None), 1, PAGE_SECONDS)
     next(results)
     child, = multiprocessing.active_children()
     wall, cpu = time.monotonic(), time.process_time() + _cpu_of(child.pid)

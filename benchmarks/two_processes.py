@@ -31,8 +31,8 @@ def main(argv=None):
     result = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in COMMANDS if args.only is None else (args.only,):
-            halves, tiny, options = {"create_tfrecords": _texts, "run_newspaper_extract": _pages}[name](args, folder)
-            command = [sys.executable, os.path.join(options.ROOT, "datasets", name + ".py"), *options]
+            halves, tiny, own = {"create_tfrecords": _texts, "run_newspaper_extract": _pages}[name](args, folder)
+            command = [sys.executable, os.path.join(options.ROOT, "datasets", name + ".py"), *own]
             result[name] = _compare(name, functools.partial(_run, command, os.path.join(folder, "out")), halves, tiny,
                                     args.rounds)
     result["load"] = round(os.getloadavg()[0], 1)
@@ -75,8 +75,8 @@ def _texts(args, folder):
         os.link(path, os.path.join(tiny, os.path.basename(path)))
     count = len(paths) * args.times
     print(f"{count} texts of {size * args.times / 1e6:.0f} MB in all", flush=True)
-    options = ["--name", "x", "--eval_fraction", "0", "--files_per", str(-(-count // SHARDS))]
-    return halves, [tiny, "--files_per", "1"], options + ["--no_ftfy"] * args.no_ftfy
+    own = ["--name", "x", "--eval_fraction", "0", "--files_per", str(-(-count // SHARDS))]
+    return halves, [tiny, "--files_per", "1"], own + ["--no_ftfy"] * args.no_ftfy
 
 
 def _pages(args, folder):
