@@ -51,9 +51,9 @@ test: $(READY)
 test-slow: $(READY)
 	@$(PYTEST) -m slow
 
-# All benchmarks at smaller sizes; OPTIONS are those of benchmarks/every.py.
+# All benchmarks at smaller sizes; OPTIONS are those of `python3 -m benchmarks.every`.
 bench: $(READY)
-	@$(PYTHON) benchmarks/every.py $(OPTIONS)
+	@$(PYTHON) -m benchmarks.every $(OPTIONS)
 
 lint: $(READY)
 	@$(PYTHON) -m ruff check .

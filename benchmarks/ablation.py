@@ -1,26 +1,23 @@
 """What each of the original's choices costs: small models on a real text, with each choice alone and with all of them.
 
-Every run is a process of its own that trains through main.py with the real data pipeline, the same number of tokens
-and evaluations on the whole held-out text; what it found is kept, so an interrupted ablation goes on where it was.
+Every run is a process of its own that trains through main.py with the real data pipeline, on the same number of
+tokens, with evaluations on the whole held-out text.  Results are kept, so an interrupted ablation goes on where it
+was.  Ends with one JSON line.
 """
-import argparse
-import os
-import sys
-
-if __name__ == "__main__":  # run as a file: imports start at the repository
-    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-
 import concurrent.futures
 import hashlib
 import json
+import os
 import re
 import shutil
 import statistics
 import subprocess
+import sys
 import sysconfig
 import time
 
-from configs import commands, errors, reading, storage
+from benchmarks import options
+from configs import commands, reading, storage
 from configs.errors import UserError
 from datasets import create_tfrecords, documents, manifest
 from encoder import train as encoder_train
@@ -33,8 +30,8 @@ MODEL = {"n_ctx": 64, "n_vocab": 1024, "n_embd": 64, "n_layer": 4, "n_head": 2, 
 WARM_UP = 0.1  # of the steps
 # Documents are pieces of files about as long as a window, as web pages are to the original's window of 1,024 tokens.
 PIECE_CHARACTERS = 180
-HELD_OUT_PIECES, HELD_OUT_SHARE = 50, 0.015  # a whole run of pieces is held out, not one from between two others
-READ_SHARE = 0.9  # of the training text, by a run: nothing is read twice but by the choices that do so
+HELD_OUT_PIECES, HELD_OUT_SHARE = 50, 0.015  # so many neighbouring pieces are held out together; their share
+READ_SHARE = 0.9  # of the training text is read by a run; only choices that do so read anything twice
 SHARDS = 40
 # Python's own sources as the quick start takes them: without installed packages, tests and tables.
 EXCLUDED = ("site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "encodings", "pydoc_data",
@@ -49,6 +46,7 @@ VARIANTS = {DEFAULT: ((), {}), "tied_dropout": (("tied_dropout",), {}), "sum_dro
 
 
 def main(argv=None):
+    """Makes the runs that are missing, prints the table and the JSON line; returns 0."""
     args = _arguments(argv)
     if args.run:
         return run_one(args.output_dir, args.run, args.seed)
@@ -62,8 +60,7 @@ def main(argv=None):
 
 
 def _arguments(argv):
-    parser = errors.Parser(description=__doc__.split("\n\n")[0],
-                           formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = options.parser("ablation", __doc__)
     add = parser.add_argument
     add("--text", metavar="PATH", help="file, folder or glob of text; Python's own sources without it")
     add("--seeds", type=int, default=SEEDS, help="runs of each variant")
@@ -73,17 +70,15 @@ def _arguments(argv):
     add("--lr", type=float, default=LR, help="learning rate of all variants but Adafactor's")
     add("--processes", type=int, default=PROCESSES, help="runs at once, on one core each")
     add("--output_dir", default="runs/ablation", help="folder for the text, the results and the logs")
-    add("--run", choices=VARIANTS, help=argparse.SUPPRESS)  # one run, as each process of an ablation does it
-    add("--seed", type=int, help=argparse.SUPPRESS)
+    add("--run", choices=VARIANTS, help=options.HIDDEN)  # what a process of an ablation does
+    add("--seed", type=int, help=options.HIDDEN)
     args = parser.parse_args(argv)
-    for name, low in (("seeds", 1), ("steps", EVALUATIONS), ("processes", 1)):
-        if getattr(args, name) < low:
-            raise UserError(f"--{name} is {getattr(args, name)}, but must be at least {low}")
+    options.check_least(args, seeds=1, steps=EVALUATIONS, processes=1)
     return args
 
 
 def prepare(args):
-    """Text, vocabulary, shards and config in output_dir, once; returns the tokens that a run trains on."""
+    """Makes text, vocabulary, shards and config in output_dir, once; returns the tokens that a run trains on."""
     folder = args.output_dir
     index = documents.make_index([args.text or sysconfig.get_path("stdlib")], () if args.text else EXCLUDED)
     setting = {"steps": args.steps, "lr": args.lr, "text": index.fingerprint}
@@ -139,7 +134,7 @@ def pieces(text):
 
 
 def _make_shards(folder):
-    """Vocabulary and shards, unless they are there; returns the number of shards to train on."""
+    """Makes vocabulary and shards, unless they are there; returns the number of shards to train on."""
     def path(name):
         return os.path.join(folder, name)
     encoder_train.main(["--input", path("train.jsonl"), "--size", str(MODEL["n_vocab"]), "--no_ftfy",
@@ -170,13 +165,13 @@ def run_one(folder, variant, seed):
     chosen, keys = VARIANTS[variant]
     with original.put_over(chosen) as original_keys:
         keys = {**keys, **original_keys, "seed": seed, "model_dir": os.path.join(folder, f"{variant}-{seed}")}
-        overrides = [text for key, value in keys.items() for text in ("--set", f"{key}={json.dumps(value)}")]
-        return command.main(["--model", os.path.join(folder, "config.json"), *overrides])
+        return command.main(["--model", os.path.join(folder, "config.json"),
+                             *options.set_words(options.overrides(keys))])
 
 
 def run_missing(args):
-    """{variant: [result]} by seed, of all runs asked for; those without a result are made now."""
-    # Seed by seed, so that an ablation that is cut short has something of every variant.
+    """Makes the runs that have no result yet; returns {variant: [loss of each seed]} of all that are wanted."""
+    # Seed by seed: an ablation that is cut short has results of every variant.
     wanted = [(variant, seed) for seed in range(1, args.seeds + 1) for variant in VARIANTS if variant in args.only]
     missing = [run for run in wanted if not os.path.exists(_result_path(args.output_dir, *run))]
     print(f"{len(wanted)} runs, {len(missing)} to make, logs in {args.output_dir}", flush=True)
@@ -200,11 +195,12 @@ def _result_path(folder, variant, seed):
 
 
 def _run_process(folder, variant, seed):
-    """Runs run_one in a process of one thread and writes its result; returns a line on it."""
+    """Runs run_one in a process of one thread and writes its result; returns a line about it."""
     begun, log = time.monotonic(), os.path.join(folder, f"{variant}-{seed}.log")
     checkpoints = os.path.join(folder, f"{variant}-{seed}")
     shutil.rmtree(checkpoints, ignore_errors=True)
-    command = [sys.executable, os.path.abspath(__file__), "--run", variant, "--seed", str(seed), "--output_dir", folder]
+    command = [sys.executable, "-m", "benchmarks.ablation", "--run", variant, "--seed", str(seed), "--output_dir",
+               folder]
     one_thread = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
     environment = {**os.environ, **one_thread, "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3",
                    "PYTHONUNBUFFERED": "1"}

@@ -1,37 +1,27 @@
 """The input pipeline alone: its speed beside a bare loop over the same shards, its memory, and the cost of resuming.
 
 Builds a synthetic corpus of at least a gigabyte (kept in --output_dir for the next time), with as many documents in a
-shard, tokens in a document and bytes in a token as OpenWebText has from create_tfrecords.py.  The bare loop is a
+shard, tokens in a document and bytes in a token as create_tfrecords.py makes of OpenWebText.  The bare loop is a
 tf.data.TFRecordDataset whose records are parsed 256 at a time, and nothing else.  Ends with one JSON line.
 """
-import os
-import sys
-
-if __name__ == "__main__":  # run as a file: imports start at the repository
-    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-
-import argparse
 import json
-import platform
+import os
 import resource
 import statistics
 import subprocess
+import sys
 import time
-from importlib.metadata import version
 
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.machine import processor, resident
-from configs import commands, errors, schema
+from benchmarks import machine, options, ours
+from configs import commands, schema
 from configs.errors import UserError
-from datasets import create_tfrecords, manifest, records, shard_sets, window_order
-from datasets.jobs import workers
+from datasets import create_tfrecords, manifest, records
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-CONFIG = os.path.join(ROOT, "configs", "117M.json")
 NAME = "synthetic"
-MEAN_TOKENS, SPREAD = 1128, 1.0  # of a document: OpenWebText's mean, and the deviation of the logarithm
+MEAN_TOKENS, SPREAD = 1128, 1.0  # of a document: the mean in OpenWebText, the deviation of the logarithm
 PARSED = 256  # records in one call of the bare loop
 PLACES = (0, 10, 50, 99)  # per cent of an epoch
 PARTS = ("throughput", "memory", "seeking")
@@ -39,19 +29,19 @@ MEGABYTE = 1e6
 
 
 def main(argv=None):
-    """Arguments -> corpus, tables and the JSON line; returns 0."""
+    """Makes the corpus, prints the tables and the JSON line; returns 0."""
     args = _arguments(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    config = schema.load(CONFIG, [*args.overrides, "input=tfrecords", f"train_files={NAME}_*.tfrecords", "eval_steps=0",
-                                  f"data_path={json.dumps(os.path.abspath(args.output_dir))}"])
+    config = schema.load(options.preset("117M"), [
+        *args.overrides, "input=tfrecords", f"train_files={NAME}_*.tfrecords", "eval_steps=0",
+        f"data_path={json.dumps(os.path.abspath(args.output_dir))}"])
     if args.only == "memory":
         print(json.dumps(memory(config)))
         return 0
     make_corpus(args.output_dir, args.gigabytes, args.files_per, config.n_vocab)
-    found = shard_sets.find(config, shard_sets.TRAIN)
+    found = ours.train_set(config)
     shards = found.parts[0].shards
-    print(f"{workers.cores()} cores of {processor()}, load {os.getloadavg()[0]:.1f}, Python "
-          f"{platform.python_version()}, TensorFlow {version('tensorflow')}; {found.tokens:,} tokens in {len(shards)} "
+    print(f"{machine.described('TensorFlow')}; {found.tokens:,} tokens in {len(shards)} "
           f"shards of {sum(shard.size for shard in shards) / 1e9:.2f} GB in all; n_ctx {config.n_ctx}, "
           f"train_batch_size {config.train_batch_size}; {args.rounds} rounds", flush=True)
     result = {}
@@ -103,12 +93,12 @@ def throughput(config, found, rounds, shards):
     """Tokens a second of the pipeline and of the bare loop over the same first shards, in turn."""
     part, = found.parts
     found = found._replace(parts=(part._replace(shards=part.shards[:shards]),))
-    steps = window_order.windows_an_epoch(found.parts[0], config.n_ctx) // config.train_batch_size
+    steps = ours.steps_an_epoch(config, found)
     if not steps:
         raise UserError(f'"train_batch_size" {config.train_batch_size} is more than --shards {shards} hold; raise it')
 
     def pipeline():
-        return _read_all(_input(config, found, 0, steps), lambda batch: batch[0].size, steps)
+        return _read_all(ours.train_dataset(config, found, 0, steps), lambda batch: batch[0].size, steps)
 
     def bare():
         return _read_all(lambda: _bare(found), len, None)
@@ -133,18 +123,19 @@ def throughput(config, found, rounds, shards):
 
 
 def memory(config):
-    """Megabytes in this process, which has done nothing else, of reading the whole corpus once."""
-    found = shard_sets.find(config, shard_sets.TRAIN)
-    steps = window_order.windows_an_epoch(found.parts[0], config.n_ctx) // config.train_batch_size
+    """Megabytes that it takes to read the whole corpus once, in this process, which has done nothing else."""
+    found = ours.train_set(config)
+    steps = ours.steps_an_epoch(config, found)
     _read_all(lambda: _empty_dataset(), len, None)
-    before = resident("VmRSS") / MEGABYTE
-    tokens, _, _ = _read_all(_input(config, found, 0, steps), lambda batch: batch[0].size, steps)
-    return {"tokens_read": tokens, "tensorflow_alone_mb": round(before), "peak_mb": round(resident("VmHWM") / MEGABYTE),
-            "pipeline_mb": round(resident("VmHWM") / MEGABYTE - before)}
+    before = machine.resident("VmRSS") / MEGABYTE
+    tokens, _, _ = _read_all(ours.train_dataset(config, found, 0, steps), lambda batch: batch[0].size, steps)
+    peak = machine.resident("VmHWM") / MEGABYTE
+    return {"tokens_read": tokens, "tensorflow_alone_mb": round(before), "peak_mb": round(peak),
+            "pipeline_mb": round(peak - before)}
 
 
 def _memory_of_a_new_process(argv):
-    command = [sys.executable, os.path.abspath(__file__), *(sys.argv[1:] if argv is None else argv), "--only", "memory"]
+    command = [sys.executable, "-m", "benchmarks.data", *(sys.argv[1:] if argv is None else argv), "--only", "memory"]
     found = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1])
     print(f"memory: {found['tensorflow_alone_mb']} MB with TensorFlow loaded and a session open, at most "
           f"{found['peak_mb']} MB while {found.pop('tokens_read'):,} tokens were read: {found['pipeline_mb']} MB for "
@@ -154,36 +145,28 @@ def _memory_of_a_new_process(argv):
 
 def seeking(config, found, rounds):
     """Seconds from building the pipeline to its first batch, at several places of an epoch, in turn."""
-    windows = window_order.windows_an_epoch(found.parts[0], config.n_ctx)
-    starts = {place: windows * place // 100 // config.train_batch_size for place in PLACES}
+    steps = ours.steps_an_epoch(config, found)
+    starts = {place: steps * place // 100 for place in PLACES}
     seconds = {place: [] for place in PLACES}
     for number in range(rounds + 1):
         for place, start in starts.items():
             begun = time.monotonic()
-            _read_all(_input(config, found, start, start + config.train_steps), lambda batch: batch[0].size, 1)
+            build = ours.train_dataset(config, found, start, start + config.train_steps)
+            _read_all(build, lambda batch: batch[0].size, 1)
             if number:
                 seconds[place].append(time.monotonic() - begun)
     medians = {place: statistics.median(times) for place, times in seconds.items()}
-    blocks = window_order.cut_blocks(found.parts[0].shards, config.n_ctx)
-    spans = {place: len(window_order.schedule(blocks, config.seed, start * config.train_batch_size,
-                                       (start + 1) * config.train_batch_size)) for place, start in starts.items()}
+    blocks = {place: ours.blocks_of_step(config, found, start) for place, start in starts.items()}
     for place, times in seconds.items():
         print(f"start at {place:2} % of an epoch, step {starts[place]:,}: first batch after {medians[place]:.2f} s "
               f"(from {min(times):.2f} to {max(times):.2f})"
-              + (f"; the batch takes from {spans[place]} blocks" if spans[place] > 1 else ""))
+              + (f"; the batch takes from {blocks[place]} blocks" if blocks[place] > 1 else ""))
     resumed = [medians[place] for place in PLACES if place]
     spread, above = max(resumed) / min(resumed) - 1, max(resumed) - medians[0]
     print(f"resumes differ by {spread:.0%} (wanted: at most 20 %), the slowest takes {above:+.2f} s beside a fresh "
           "start (wanted: at most 2 s)")
     return {"first_batch_seconds": {str(place): round(median, 3) for place, median in medians.items()},
             "resumes_differ_by": round(spread, 3), "above_fresh_seconds": round(above, 3)}
-
-
-def _input(config, found, start, stop):
-    """Function that builds the training pipeline, as the estimator does."""
-    import inputs  # here and not above: TensorFlow reads its environment when it is imported
-    input_fn = inputs.make_train_input_fn(config, found, config.n_vocab - 1, start_step=start, stop_step=stop)
-    return lambda: input_fn({"batch_size": config.train_batch_size})
 
 
 def _bare(found):
@@ -223,7 +206,7 @@ def _cpu_seconds():
 
 
 def _arguments(argv):
-    parser = errors.Parser(description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = options.parser("data", __doc__)
     add = parser.add_argument
     add("--output_dir", default="data/benchmark", help="folder for the corpus, and for nothing else")
     add("--gigabytes", type=float, default=1.0, help="size of the corpus at least")
@@ -231,12 +214,9 @@ def _arguments(argv):
     add("--shards", type=int, default=4, help="shards that the throughput is measured on")
     add("--rounds", type=int, default=5, help="measurements of each, after one that is not counted")
     add("--only", choices=PARTS, help="measure this alone")
-    add("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
-        help="override a key of configs/117M.json, as for main.py; may be repeated")
+    options.add_set(parser)
     args = parser.parse_args(argv)
-    for name, low in (("gigabytes", 1e-6), ("files_per", 1), ("shards", 1), ("rounds", 1)):
-        if not getattr(args, name) >= low:
-            raise UserError(f"--{name} {getattr(args, name)} is out of range: give at least {low:g}")
+    options.check_least(args, gigabytes=1e-6, files_per=1, shards=1, rounds=1)
     return args
 
 

@@ -1,23 +1,19 @@
 """How well and how fast datasets/dedup.py finds near-duplicates, and how much memory it needs for millions.
 
 Quality: real documents with real near-duplicates (Python's own sources and installed packages with what they vendor,
-licences and copyright files), every pair of them by exact Jaccard similarity of the sets of their 5-word runs, computed
-here with a regular expression and Python's hash().  Memory: synthetic signatures of clusters of known members.
-The last line is one JSON object.
+licences and copyright files).  Every pair of them is compared by the exact Jaccard similarity of the sets of their
+5-word runs, which is computed here by a regular expression and Python's hash().  Memory: synthetic signatures of
+clusters of known members.  Ends with one JSON line.
 """
-import argparse
 import contextlib
 import hashlib
 import json
-import os
-import re
-import sys
-
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
 import multiprocessing
+import os
 import platform
+import re
 import subprocess
+import sys
 import sysconfig
 import tempfile
 import time
@@ -26,9 +22,12 @@ import zlib
 
 import numpy as np
 
-from benchmarks.machine import resident
+from benchmarks import options
+from benchmarks.machine import processor, resident
+from configs import commands
 from datasets import dedup, documents
 from datasets.duplicates import clusters, drop_list, minhash, signing
+from datasets.jobs import workers
 
 FOLDERS = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), "/usr/share/doc", "/usr/share/common-licenses")
 NAMES = re.compile(r".*\.(py|txt|md|rst)|(LICEN[CS]E|COPYING|NOTICE|copyright|README)[^/]*")
@@ -37,18 +36,18 @@ UNSPACED = "".join(f"{chr(first)}-{chr(last)}" for first, last in minhash.UNSPAC
 WORDS = re.compile(f"[{UNSPACED}]|[^\\W{UNSPACED}]+")
 THRESHOLDS = (0.7, 0.75, 0.8)
 LEVELS = (0.6, 0.7, 0.75, 0.8, 0.85, 0.9)  # what counts as a true near-duplicate
-COPIES, DAMAGE = 0.3, 0.1  # of synthetic documents; the largest share of entries that a copy does not share
+COPIES, DAMAGE = 0.3, 0.1  # the share of copies among synthetic documents; the most that a copy differs by
 
 
 def main(argv=None):
-    """Prints the tables; returns 0."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Prints the tables and the JSON line; returns 0."""
+    parser = options.parser("dedup", __doc__)
     add = parser.add_argument
     add("--documents", type=int, default=8000, help="real ones to compare; 0 leaves that out")
     add("--signatures", type=int, default=1_000_000, help="synthetic ones to cluster; 0 leaves that out")
     add("--lines", type=int, default=1_000_000, help="synthetic documents for the whole command; 0 leaves that out")
     args = parser.parse_args(argv)
-    machine = {"cpu": _cpu(), "cores": len(os.sched_getaffinity(0)), "load": os.getloadavg()[0],
+    machine = {"cpu": processor(), "cores": workers.cores(), "load": os.getloadavg()[0],
                "python": platform.python_version(), "numpy": np.__version__, "date": time.strftime("%Y-%m-%d")}
     print(json.dumps(machine))
     result = {"machine": machine}
@@ -65,15 +64,8 @@ def main(argv=None):
     return 0
 
 
-def _cpu():
-    with open("/proc/cpuinfo") as f:
-        facts = dict(line.split(":", 1) for line in f.read().split("\n\n")[0].split("\n") if ":" in line)
-    facts = {key.strip(): value.strip() for key, value in facts.items()}
-    return f"{facts.get('model name')} family {facts.get('cpu family')} model {facts.get('model')}"
-
-
 def real_texts(count):
-    """The first `count` texts of the installed files in the order of a hash of their paths, those of `FOLDERS`."""
+    """The first `count` texts of the files below FOLDERS, in the order of a hash of their paths."""
     paths = set()
     for root in FOLDERS:
         for folder, _, names in os.walk(root):
@@ -91,7 +83,7 @@ def real_texts(count):
 
 
 def quality(texts):
-    """Exact similarities of all pairs against candidates, estimates and the list of dedup.py."""
+    """Compares the exact similarities of all pairs with the candidates, the estimates and the list of dedup.py."""
     print(f"{len(texts)} texts, {sum(map(len, texts)) / 1e6:.1f} M characters; all pairs exactly ...", flush=True)
     one, other, exact = exact_pairs(texts, lowest=0.2)
     signatures = minhash.minima(*minhash.word_hashes(texts))
@@ -102,6 +94,8 @@ def quality(texts):
     print("exact similarity   pairs   candidates   S-curve   estimated at least", dedup.THRESHOLD)
     for start in np.arange(0.2, 1, 0.1).round(1).tolist():
         some = (exact >= start) & ((exact < start + 0.0999999) | (start > 0.85))
+        if not some.any():
+            continue
         curve = (1 - (1 - exact[some] ** minhash.ROWS) ** minhash.BANDS).mean()
         accepted = (candidate & (estimate >= dedup.THRESHOLD))[some].mean()
         bins.append({"from": start, "pairs": int(some.sum()), "candidates": round(float(candidate[some].mean()), 4),
@@ -194,7 +188,7 @@ def speed(texts):
 
 
 def memory(count):
-    """Clusters `count` synthetic signatures in a process of its own: seconds and peak resident memory of each stage."""
+    """Seconds and peak memory of each stage of clustering `count` synthetic signatures, in a process of its own."""
     context = multiprocessing.get_context("spawn")
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
@@ -211,17 +205,18 @@ def memory(count):
 
 
 def _lay_down_index(count, folder):
-    """An Index as large as that of so many of OpenWebText's files; its length of a text is their mean."""
+    """Saves an Index as large as that of so many files of OpenWebText, all of the mean length."""
     names = b"".join(b"%07d-%032x.txt" % (number, number) for number in range(count))
     each = np.arange(count, dtype=np.int64)
-    index = documents.Index([["/texts", ""]], np.zeros(count, np.int32), np.frombuffer(names, np.uint8),
-                            (each + 1) * 44, each, each.astype(np.int32), np.zeros(count, np.int64),
-                            np.full(count, 5000, np.int64), "", None)
+    index = documents.Index(
+        folders=[["/texts", ""]], folder=np.zeros(count, np.int32), names=np.frombuffer(names, np.uint8),
+        name_end=(each + 1) * 44, first=each, file=each.astype(np.int32), offset=np.zeros(count, np.int64),
+        length=np.full(count, 5000, np.int64), fingerprint="", held_out=0, scratch=None)
     documents.save(index, folder)
 
 
 def synthesize(job):
-    """A chunk as signing.sign writes it: a share of `COPIES` are copies of others, up to `DAMAGE` of them changed."""
+    """Writes a chunk as signing.sign does: a share of COPIES copies others, each but for a share of up to DAMAGE."""
     numbers = np.arange(job.count, dtype=np.uint64) + np.uint64(job.number * signing.CHUNK)
     random = np.random.RandomState(job.number)
     origins = _origins(numbers)
@@ -237,14 +232,14 @@ def synthesize(job):
 
 
 def _origins(numbers):
-    """uint64: the number of the signature that each has or copies: its own, or one of the first tenth before it."""
+    """uint64: for each signature, the number of the one that it copies, in the first tenth before it, or its own."""
     chance = minhash.mix(numbers + np.uint64(7))
     copies = (chance >> np.uint64(11)) < np.uint64(int(COPIES * 2 ** 53))
     return np.where(copies & (numbers > 10), minhash.mix(chance) % np.maximum(numbers // np.uint64(10), 1), numbers)
 
 
 def _clusters_measured(jobs, count, folder):
-    """What dedup.py does before and after the signatures, but for the listing."""
+    """Measures what dedup.py does before and after the signatures, but for the listing."""
     facts, start = {"documents": count, "imports_mb": resident("VmHWM") >> 20}, time.monotonic()
 
     def note(stage):
@@ -268,7 +263,7 @@ def _clusters_measured(jobs, count, folder):
 
 
 def whole(count):
-    """The command itself, on lines of 40 words of which every fifth is a near copy: seconds and peak memory."""
+    """Seconds and peak memory of the command itself, on lines of 40 words of which every fifth is a near copy."""
     with tempfile.TemporaryDirectory() as folder:
         path, output = os.path.join(folder, "lines.jsonl"), os.path.join(folder, "drop.txt")
         random = np.random.RandomState(0)
@@ -278,7 +273,7 @@ def whole(count):
                 numbers[4::5, :39] = numbers[3::5, :39][:len(numbers[4::5])]
                 f.writelines('{"text": "' + " ".join(f"w{n}" for n in row) + '"}\n' for row in numbers.tolist())
         start, peaks = time.monotonic(), {}
-        script = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "datasets", "dedup.py")
+        script = os.path.join(options.ROOT, "datasets", "dedup.py")
         process = subprocess.Popen([sys.executable, script, "--input", path, "--output", output])
         while process.poll() is None:
             for pid in (process.pid, *_children(process.pid)):
@@ -304,4 +299,4 @@ def _children(pid):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    commands.run(main)

@@ -3,23 +3,18 @@
 The whole takes most of an hour on two cores, and up to 17 GB of memory and 5 GB of disk for a moment.  Ends with one
 JSON line that holds the last line of each; status 1 where one failed.
 """
-import os
-import sys
-
-if __name__ == "__main__":  # run as a file: imports start at the repository
-    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-
 import json
 import shlex
 import subprocess
+import sys
 import tempfile
 import time
 
-from configs import commands, errors
+from benchmarks import options
+from configs import commands
 from configs.errors import UserError
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-# name: (arguments, with {folder} for one that is deleted at the end; what of its JSON is shown, * for any key)
+# name: (arguments, in which {folder} is deleted at the end; what the table shows of its JSON, * stands for any key)
 BENCHMARKS = {
     "startup": ("--rounds 3", ("*.seconds", "cycles.growth_mb")),
     "data": ("--gigabytes 0.2 --rounds 3 --output_dir {folder}", ("ratio", "pipeline_mb")),
@@ -36,7 +31,7 @@ BENCHMARKS = {
 
 
 def main(argv=None):
-    """Arguments -> the benchmarks' own lines, the table and the JSON line; returns 0, or 1 where one failed."""
+    """Prints the lines of each benchmark, the table and the JSON line; returns 0, or 1 where one failed."""
     args = _arguments(argv)
     found, rows, failed = {}, [], False
     for name in args.only:
@@ -55,10 +50,10 @@ def main(argv=None):
 
 
 def _run(name, arguments, text):
-    """(exit status, the JSON of the last line or what went wrong) of a benchmark, whose lines are passed on."""
+    """Runs a benchmark and passes its lines on; returns (exit status, JSON of the last line or what went wrong)."""
     with tempfile.TemporaryDirectory() as folder:
         words = [word.format(folder=folder, text=text) for word in shlex.split(arguments)]
-        with subprocess.Popen([sys.executable, os.path.join(HERE, name + ".py"), *words], stdout=subprocess.PIPE,
+        with subprocess.Popen([sys.executable, "-m", f"benchmarks.{name}", *words], stdout=subprocess.PIPE,
                               text=True) as process:
             line = ""
             for line in process.stdout:
@@ -69,7 +64,7 @@ def _run(name, arguments, text):
 
 
 def _shown(found, patterns):
-    """What the patterns find in a JSON value, in one line."""
+    """One line with what the patterns match in a JSON value."""
     if isinstance(found, str):
         return found
     values = {path: value for pattern in patterns for path, value in _matches(found, pattern.split("."))}
@@ -77,7 +72,7 @@ def _shown(found, patterns):
 
 
 def _matches(value, pattern, path=()):
-    """Yields (path, number or list) of what lies at the end of a pattern: names, or "*" and "*_end" for any."""
+    """Yields (path, number or list) of what the pattern names; "*" is any name, "*_end" any with that end."""
     if not pattern:
         if isinstance(value, (int, float, list)):
             yield ".".join(path), value
@@ -88,8 +83,8 @@ def _matches(value, pattern, path=()):
 
 
 def _arguments(argv):
-    parser = errors.Parser(description=__doc__.split("\n")[0], epilog="; ".join(
-        f"{name}: {arguments}" for name, (arguments, _) in BENCHMARKS.items()))
+    parser = options.parser("every", __doc__)
+    parser.epilog += " " + "; ".join(f"{name}: {arguments}" for name, (arguments, _) in BENCHMARKS.items())
     add = parser.add_argument
     add("--only", nargs="+", choices=BENCHMARKS, default=list(BENCHMARKS), help="run these")
     add("--text", metavar="FILE", help="the tiny Shakespeare text; without it that benchmark is left out")

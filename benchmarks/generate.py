@@ -2,101 +2,80 @@
 
 Both sides read the same random weights from a folder in Hugging Face's format and continue the same random prompts,
 ours through the estimator's predict() as `main.py --predict_file` does.  Each side and precision is a process of its
-own that waits for its turn, so that all meet the same load of the machine, and memory and threads are their own.
-The bandwidth that bounds what one can reach is measured between the turns.  Ends with one JSON line.
+own that waits for its turn, so all meet the same load of the machine, and memory and threads are their own.  The
+bandwidth of memory, which bounds the speed, is measured between the turns.  Ends with one JSON line.
 """
 from __future__ import annotations
 
-import os
-import sys
-
-if __name__ == "__main__":  # run as a file: imports start at the repository
-    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-
-import argparse
 import contextlib
 import json
 import math
-import platform
+import os
 import statistics
 import tempfile
 import time
-from importlib.metadata import version
 
 import numpy as np
 
-from benchmarks import turns
-from benchmarks.machine import processor, read_bandwidth, resident
-from configs import commands, errors, schema, storage
+from benchmarks import machine, options, ours, turns
+from configs import commands, schema, storage
 from configs.errors import UserError
-from datasets.jobs import workers
-from models import weights as weight_format
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-CONFIG = os.path.join(ROOT, "configs", "117M.json")
 SIDES = ("ours", "transformers")
 PRECISIONS = {"float32": 4, "bfloat16": 2}  # and the bytes of a weight
 WANTED = 1.5
 
 
 def main(argv=None):
-    """Arguments -> one line a measurement, the medians and the JSON line; returns 0."""
+    """Prints a line for each measurement, the medians and the JSON line; returns 0."""
     args = _arguments(argv)
     storage.silence_tensorflow()
-    os.environ["USE_TF"] = "0"  # by transformers
-    if args.cores:
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-args.cores:])
+    os.environ["USE_TF"] = "0"  # read by transformers
+    machine.use_cores(args.cores)
     if args.serve:
         side, precision = args.serve
-        serve(_turns(side)(args, precision))
+        serve((_our_turns if side == "ours" else _their_turns)(args, precision))
         return 0
     with tempfile.TemporaryDirectory(dir=args.output_dir) as folder:
         config = _config(args, folder)
-        write_weights(config, folder)
-        print(_set_up(args, config), flush=True)
+        ours.write_weights(config, folder)
+        print(f"{machine.described('TensorFlow', 'torch', 'transformers')}; {ours.parameters(config) / 1e6:.1f} M "
+              f"parameters, prompts of {args.prompt} tokens, {args.length} new ones, "
+              f"{f'from the {args.top_k} likeliest' if args.top_k else 'greedy'}; {args.rounds} rounds", flush=True)
         result = {str(batch): measure(args, config, folder, batch) for batch in args.batch}
     print(json.dumps(result))
     return 0
 
 
-def _set_up(args, config):
-    drawing = f"from the {args.top_k} likeliest" if args.top_k else "greedy"
-    return (f"{workers.cores()} cores of {processor()}, load {os.getloadavg()[0]:.1f}, Python "
-            f"{platform.python_version()}, TensorFlow {version('tensorflow')}, torch {version('torch')}, transformers "
-            f"{version('transformers')}; {_parameters(config) / 1e6:.1f} M parameters, prompts of {args.prompt} tokens,"
-            f" {args.length} new ones, {drawing}; {args.rounds} rounds")
-
-
 def measure(args, config, folder, batch):
-    """The figures of one batch size, printed and as a dict."""
-    found, bandwidths, tokens = {}, [], batch * args.length
+    """Prints the figures of one batch size and returns them as a dict."""
+    answers, bandwidths, tokens = {}, [], batch * args.length
     with contextlib.ExitStack() as stack:
         names = [(side, precision) for side in SIDES for precision in args.precision]
-        takers = {name: stack.enter_context(_process(args, folder, batch, *name)) for name in names}
+        running = {name: stack.enter_context(_process(args, folder, batch, *name)) for name in names}
         for number in range(args.rounds + 1):
-            bandwidth = read_bandwidth()
-            for name, turn in takers.items():
-                seen = turn()
+            bandwidth = machine.read_bandwidth()
+            for name, turn in running.items():
+                answer = turn()
                 if number:  # the first turn builds and warms up
-                    found.setdefault(name, []).append(seen)
-                    print(f"batch {batch}, round {number}: {' '.join(name):21} {tokens / seen['all']:7.1f} tokens/s, "
-                          f"{tokens / seen['cpu']:7.1f} a CPU second, the first after {seen['first']:.3f} s",
+                    answers.setdefault(name, []).append(answer)
+                    print(f"batch {batch}, round {number}: {' '.join(name):21} {tokens / answer['all']:7.1f} tokens/s, "
+                          f"{tokens / answer['cpu']:7.1f} a CPU second, the first after {answer['first']:.3f} s",
                           flush=True)
             bandwidths.append(bandwidth)
-    ends = {name: turn.last for name, turn in takers.items()}
-    bandwidth = statistics.median(bandwidths[1:])
-    return _summary(args, config, batch, found, ends, bandwidth)
+    ends = {name: turn.last for name, turn in running.items()}
+    return _summary(args, config, batch, answers, ends, statistics.median(bandwidths[1:]))
 
 
-def _summary(args, config, batch, found, ends, bandwidth):
-    """Prints and returns what the turns say; of each side, its best precision counts."""
-    rates = {name: [batch * args.length / turn["all"] for turn in seen] for name, seen in found.items()}
+def _summary(args, config, batch, answers, ends, bandwidth):
+    """Prints and returns what the answers say; of each side, its best precision counts."""
+    rates = {name: [batch * args.length / answer["all"] for answer in given] for name, given in answers.items()}
     figures = {}
     for (side, precision), values in rates.items():
         name, median = (side, precision), statistics.median(values)
         # A step reads every weight once, whatever the batch; of the embeddings, wte alone and as the output layer.
         limit = batch * bandwidth / _bytes_a_step(config, precision)
-        cpu, first = (statistics.median(turn[key] for turn in found[name]) for key in ("cpu", "first"))
+        cpu, first = (statistics.median(answer[key] for answer in answers[name]) for key in ("cpu", "first"))
         figures[name] = {
             "tokens_per_second": round(median, 1), "lowest": round(min(values), 1), "highest": round(max(values), 1),
             "tokens_per_cpu_second": round(batch * args.length / cpu, 1),
@@ -108,7 +87,7 @@ def _summary(args, config, batch, found, ends, bandwidth):
               f"{figures[name]['first_token_seconds']:.3f} s, peak {ends[name]['peak'] / 1e6:,.0f} MB")
     best = {side: max((name for name in rates if name[0] == side), key=lambda name: statistics.median(rates[name]))
             for side in SIDES}
-    ratios = [ours / theirs for ours, theirs in zip(*(rates[best[side]] for side in SIDES))]
+    ratios = [own / theirs for own, theirs in zip(*(rates[best[side]] for side in SIDES))]
     ratio = statistics.median(ratios)
     by_cpu = figures[best["ours"]]["tokens_per_cpu_second"] / figures[best["transformers"]]["tokens_per_cpu_second"]
     print(f"batch {batch}: ratio of the best {ratio:.2f} (from {min(ratios):.2f} to {max(ratios):.2f}; by CPU seconds "
@@ -125,96 +104,63 @@ def _summary(args, config, batch, found, ends, bandwidth):
     return result
 
 
-# What is measured on
-
-def write_weights(config, folder):
-    """Random weights with GPT-2's deviations, as Hugging Face has them."""
-    from models.checkpoints import hugging_face
-    random = np.random.default_rng(config.seed)
-    found = {weight.name: weight for weight in weight_format.weight_list(config)}
-
-    def read(name):
-        weight = found[name]
-        values = random.standard_normal(weight.shape, np.float32)
-        values *= weight.deviation
-        return values + np.float32(weight.mean)
-    hugging_face.write_folder(folder, config, {name: weight.shape for name, weight in found.items()}, read,
-                              config.n_vocab - 1)
-
-
-def prompts_of(args, n_vocab, batch):
-    """int32 [B, S]."""
-    return np.random.default_rng(args.seed).integers(0, n_vocab - 1, [batch, args.prompt], np.int32)
-
-
 def _bytes_a_step(config, precision):
-    """Of the weights but wpe: what a step reads."""
-    return sum(math.prod(weight.shape) for weight in weight_format.weight_list(config) if weight.name != "wpe") \
+    """Bytes of the weights that a step reads: all but wpe."""
+    return sum(math.prod(weight.shape) for weight in ours.weight_list(config) if weight.name != "wpe") \
         * PRECISIONS[precision]
 
 
-def _parameters(config):
-    return sum(math.prod(weight.shape) for weight in weight_format.weight_list(config))
+# What is measured on
+
+def prompts_of(args, n_vocab, batch):
+    """Random prompts, int32 [B, S]."""
+    return np.random.default_rng(args.seed).integers(0, n_vocab - 1, [batch, args.prompt], np.int32)
+
+
+def _config(args, folder, **values):
+    """The config of configs/117M.json with the weights in `folder`."""
+    values = {**values, "model_dir": os.path.join(folder, "run"), "init_checkpoint": folder}
+    return schema.load(options.preset("117M"), [*args.overrides, *options.overrides(values)])
 
 
 # The processes
 
 def _process(args, folder, batch, side, precision):
-    command = [os.path.abspath(__file__), "--serve", side, precision, "--output_dir", folder,
-               "--batch", str(batch), *[word for name in ("prompt", "length", "rounds", "top_k", "seed")
-                                        for word in (f"--{name}", str(getattr(args, name)))],
-               *[word for override in args.overrides for word in ("--set", override)]]
-    return turns.process(f"{side} in {precision}", command)
+    numbers = [word for name in ("prompt", "length", "rounds", "top_k", "seed")
+               for word in (f"--{name}", str(getattr(args, name)))]
+    return turns.process(f"{side} in {precision}", [
+        "-m", "benchmarks.generate", "--serve", side, precision, "--output_dir", folder, "--batch", str(batch),
+        *numbers, *options.set_words(args.overrides)])
 
 
 def serve(measured):
     """Answers each turn with the seconds of the next of `measured`, the end with memory and tokens."""
     mine, tokens = turns.Turns(), None
-    while mine.come():
+    while mine.wait():
         seconds, tokens = next(measured)
         mine.answer(seconds)
-    mine.answer({"peak": resident("VmHWM"), "tokens": tokens})
-
-
-def _turns(side):
-    return _our_turns if side == "ours" else _their_turns
+    mine.answer({"peak": machine.resident("VmHWM"), "tokens": tokens})
 
 
 def _our_turns(args, precision):
-    """Yields ({"first", "all", "cpu"}: seconds, tokens) of each turn."""
-    from encoder import bpe, prompts, stop_texts
-    from models.run import estimator as estimators
-    from models.run import predict
-    estimators.quiet()
+    """Yields ({"first", "all", "cpu"}: seconds, tokens [B, S]) of each turn."""
+    ours.start_quietly()
     batch, = args.batch
     config = _config(args, args.output_dir, precision=precision, predict_batch_size=batch)
-    encoder = bpe.load(config.encoder_path)
-    given = {"temperature": 1.0 if args.top_k else 0.0, "top_k": args.top_k, "seed": args.seed}
-    rows = []
-    for length in [1, args.length] * (args.rounds + 1):
-        prompt = prompts.make("", {**given, "length": length})
-        rows += [predict.Row(prompt, tokens.tolist(), number)
-                 for number, tokens in enumerate(prompts_of(args, config.n_vocab, batch))]
-    limits, _ = predict.limits_of(config, encoder, sorted({row.prompt for row in rows}))
-    input_fn = predict._input_fn(rows, {(): stop_texts.NEVER}, encoder.eot)
-    drawn = predict.draw(config, None, None, input_fn, limits)
+    drawing = {"temperature": 1.0 if args.top_k else 0.0, "top_k": args.top_k, "seed": args.seed}
+    samples = ours.samples(config, prompts_of(args, config.n_vocab, batch), [1, args.length] * (args.rounds + 1),
+                           **drawing)
 
     def run(length):
-        begun = _clocks()
-        samples = [next(drawn) for _ in range(batch)]
-        seconds = _clocks() - begun
-        if any(sample["count"] != length for sample in samples):
+        found = [next(samples).tolist() for _ in range(batch)]
+        if any(len(sample) != length for sample in found):
             raise UserError("a sample ended before its length; give another --seed")
-        return seconds, [sample["tokens"].tolist() for sample in samples]
-    with predict.threads_for(config, batch, args.prompt, args.length):
-        while True:
-            (first, _), _ = run(1)
-            (seconds, cpu), tokens = run(args.length)
-            yield {"first": first, "all": seconds, "cpu": cpu}, tokens
+        return found
+    return _measured(args, run)
 
 
 def _their_turns(args, precision):
-    """Yields ({"first", "all", "cpu"}: seconds, tokens) of each turn."""
+    """Like _our_turns, of transformers."""
     import torch
     import transformers
     transformers.logging.set_verbosity_error()
@@ -222,35 +168,36 @@ def _their_turns(args, precision):
     model = transformers.GPT2LMHeadModel.from_pretrained(args.output_dir, dtype=getattr(torch, precision)).eval()
     model.generation_config.eos_token_id = None  # no sample ends before its length
     ids = torch.tensor(prompts_of(args, model.config.vocab_size, batch), dtype=torch.long)
-    given = {"do_sample": True, "top_k": args.top_k} if args.top_k else {"do_sample": False}
+    drawing = {"do_sample": True, "top_k": args.top_k} if args.top_k else {"do_sample": False}
 
     def run(length):
-        begun = _clocks()
         with torch.inference_mode():
             found = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=length, use_cache=True,
-                                   pad_token_id=0, **given)
-        seconds = _clocks() - begun
+                                   pad_token_id=0, **drawing)
         assert found.shape == (batch, args.prompt + length)
-        return seconds, found[:, args.prompt:].tolist()
+        return found[:, args.prompt:].tolist()
+    return _measured(args, run)
+
+
+def _measured(args, run):
+    """Yields what a turn takes: run(1) gives the time to the first token, run(length) the rest."""
     while True:
-        (first, _), _ = run(1)
-        (seconds, cpu), tokens = run(args.length)
+        begun = _clocks()
+        run(1)
+        first, _ = _clocks() - begun
+        begun = _clocks()
+        tokens = run(args.length)
+        seconds, cpu = _clocks() - begun
         yield {"first": first, "all": seconds, "cpu": cpu}, tokens
 
 
 def _clocks():
-    """Seconds, and CPU seconds of all this process's threads."""
+    """Seconds, and CPU seconds of all threads of this process."""
     return np.array([time.monotonic(), time.process_time()])
 
 
-def _config(args, folder, **values):
-    """The config of configs/117M.json with the weights in `folder`."""
-    overrides = {**values, "model_dir": os.path.join(folder, "run"), "init_checkpoint": folder}
-    return schema.load(CONFIG, [*args.overrides, *(f"{key}={json.dumps(value)}" for key, value in overrides.items())])
-
-
 def _arguments(argv):
-    parser = errors.Parser(description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = options.parser("generate", __doc__)
     add = parser.add_argument
     add("--batch", type=int, nargs="+", default=[1, 16], help="samples drawn at once; one table for each")
     add("--prompt", type=int, default=64, help="tokens of a prompt")
@@ -258,16 +205,13 @@ def _arguments(argv):
     add("--top_k", type=int, default=0, help="draw from the K likeliest at temperature 1; 0: always the likeliest")
     add("--precision", nargs="+", choices=PRECISIONS, default=list(PRECISIONS), help="each side's best one counts")
     add("--rounds", type=int, default=5, help="measurements of each, after one that is not counted")
-    add("--cores", type=int, default=0, help="of this process's cores, use the last ones only; 0: all")
+    options.add_cores(parser)
     add("--seed", type=int, default=1, help="of weights and prompts")
     add("--output_dir", help="where the weights go for a moment (0.5 GB); default: TMPDIR")
-    add("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
-        help="override a key of configs/117M.json, as for main.py; may be repeated")
-    add("--serve", nargs=2, metavar=("SIDE", "PRECISION"), help=argparse.SUPPRESS)
+    options.add_set(parser)
+    add("--serve", nargs=2, metavar=("SIDE", "PRECISION"), help=options.HIDDEN)
     args = parser.parse_args(argv)
-    for name, low in (("prompt", 1), ("length", 2), ("rounds", 1), ("top_k", 0), ("cores", 0)):
-        if getattr(args, name) < low:
-            raise UserError(f"--{name} {getattr(args, name)} is out of range: give at least {low}")
+    options.check_least(args, prompt=1, length=2, rounds=1, top_k=0, cores=0)
     if min(args.batch) < 1:
         raise UserError(f"--batch {min(args.batch)} is out of range: give at least 1")
     return args

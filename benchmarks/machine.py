@@ -1,13 +1,33 @@
-"""What the machine is, how much memory a process takes, as Linux tells it, and how fast memory is read."""
+"""What the machine is, how fast it reads memory, and how much memory and time a process takes, as Linux tells it."""
+import json
+import os
 import platform
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from typing import NamedTuple
 
 import numpy as np
 
+from configs.errors import UserError
 from datasets.jobs import workers
 
 READ = 2**28  # bytes that the bandwidth is measured on: far more than any cache holds
+# A process counts as at least as large as the one that starts it (getrusage(2)), so this small one starts it.
+_STARTER = """import json, resource, subprocess, sys, time
+begun = time.monotonic()
+status = subprocess.run(sys.argv[1:]).returncode
+seconds, used = time.monotonic() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
+print(json.dumps([status, seconds, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024]))"""
+
+
+def described(*packages):
+    """Cores, processor, load, and the versions of Python and of these packages, in one line."""
+    versions = [f"{name} {version(name.lower())}" for name in packages]
+    return ", ".join([f"{workers.cores()} cores of {processor()}", f"load {os.getloadavg()[0]:.1f}",
+                      f"Python {platform.python_version()}", *versions])
 
 
 def processor():
@@ -16,14 +36,26 @@ def processor():
         return next((line.split(":")[1].strip() for line in f if line.startswith("model name")), platform.machine())
 
 
+def use_cores(count):
+    """Keeps this process, and those that it starts, to the last `count` of its cores; 0: to all."""
+    if count:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-count:])
+
+
+def available():
+    """Bytes of memory that new processes can take."""
+    with open("/proc/meminfo") as f:
+        return next(int(line.split()[1]) * 1024 for line in f if line.startswith("MemAvailable"))
+
+
 def resident(key, pid="self"):
-    """Bytes of a process: VmRSS in use now, VmHWM the most so far."""
+    """Bytes of a process in memory: with the key VmRSS those in use now, with VmHWM the most so far."""
     with open(f"/proc/{pid}/status") as f:
         return next(int(line.split()[1]) * 1024 for line in f if line.startswith(key))
 
 
 def forget_peak():
-    """From here on VmHWM is the most since now."""
+    """Starts VmHWM of this process anew."""
     with open("/proc/self/clear_refs", "w") as f:
         f.write("5")
 
@@ -39,3 +71,22 @@ def read_bandwidth():
             list(pool.map(lambda part: np.dot(part, part), np.array_split(data, cores)))
             seconds.append(time.monotonic() - begun)
     return data.nbytes / min(seconds)
+
+
+class Usage(NamedTuple):
+    """What a command took, with the processes that it waited for; `peak` is that of the largest one."""
+    seconds: float
+    cpu: float  # seconds
+    peak: int  # bytes
+    output: str
+
+
+def run(command, remedy="see above", **options):
+    """Runs the command to its end and returns its Usage; shows its errors and raises UserError where it fails."""
+    done = subprocess.run([sys.executable, "-c", _STARTER, *command], capture_output=True, text=True, **options)
+    output, _, last = done.stdout.rstrip("\n").rpartition("\n")
+    status, seconds, cpu, peak = json.loads(last)
+    if status:
+        sys.stderr.write(done.stderr)
+        raise UserError(f"{' '.join(command)} ended with status {status}; {remedy}")
+    return Usage(seconds, cpu, peak, output)

@@ -1,32 +1,22 @@
 """Peak memory of training steps at full size: `main.py` on random tokens, watched from outside.
 
-Each case is a process of its own: a config, as the command line would give it, for some steps on a shard of random
-tokens.  Its largest resident set is what the kernel reports at its end.
+Each case is a process of its own: a config for some steps on a shard of random tokens.  Ends with one JSON line.
 """
-import os
-import sys
-
-if __name__ == "__main__":  # run as a file: imports start at the repository
-    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-
-import argparse
 import json
-import platform
-import subprocess
+import os
+import shutil
+import sys
 import tempfile
-import time
-from importlib.metadata import version
 
 import numpy as np
 
-from configs import commands, errors, schema
+from benchmarks import machine, options, ours
+from configs import commands, schema
 from datasets import records
-from models.run import plan
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # name: (preset, keys that differ)
 CASES = {
-    # The 24 layers that recomputation is judged by, one sequence of 1,024 tokens at a time.
+    # Recomputation is judged by these 24 layers, with one sequence of 1,024 tokens at a time.
     "24 layers": ("345M", {"precision": "float32", "train_batch_size": 1, "micro_batch_size": None}),
     "24 layers, recompute": ("345M", {"precision": "float32", "train_batch_size": 1, "micro_batch_size": None,
                                       "recompute": True}),
@@ -35,60 +25,52 @@ CASES = {
     "1.5B": ("1.5B", {"train_batch_size": 2, "micro_batch_size": 1}),
 }
 STEPS = 1
-# Its peak is what Python, TensorFlow and the input pipeline take by themselves.
+# The peak of this network is what Python, TensorFlow and the input pipeline take by themselves.
 EMPTY = {"n_embd": 64, "n_layer": 1, "n_head": 1, "n_vocab": 50257, "n_ctx": 16, "train_batch_size": 1,
          "micro_batch_size": None, "precision": "float32", "recompute": False}
 
 
 def main(argv=None):
-    """Arguments -> the cases' peaks as a table and a JSON line; returns 0."""
+    """Prints the peaks of the cases and the JSON line; returns 0."""
     args = _arguments(argv)
-    print(f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, TensorFlow "
-          f"{version('tensorflow')}; {STEPS} step(s) each", flush=True)
+    print(f"{machine.described('TensorFlow')}; {STEPS} step(s) each", flush=True)
     result = {}
     with tempfile.TemporaryDirectory(dir=args.output_dir) as folder:
         _write_shard(folder)
-        idle, _ = _run(folder, "117M", EMPTY, 1)
-        print(f"{'TensorFlow alone':26} peak {plan.human_bytes(idle)}", flush=True)
+        idle = _run(folder, "117M", EMPTY, 1).peak
+        print(f"{'TensorFlow alone':26} peak {_gigabytes(idle)}", flush=True)
         for name in args.only or CASES:
             preset, changes = CASES[name]
-            peak, seconds = _run(folder, preset, changes, STEPS)
-            state = _state_bytes(_config(preset, changes, folder))
-            result[name] = {"peak": peak, "state": state, "beyond": peak - state - idle, "seconds": round(seconds)}
-            print(f"{name:26} peak {plan.human_bytes(peak)}, of it weights, gradients and optimizer "
-                  f"{plan.human_bytes(state)}, beyond these and TensorFlow {plan.human_bytes(peak - state - idle)}, "
-                  f"{seconds:.0f} s", flush=True)
+            used = _run(folder, preset, changes, STEPS)
+            peak, state = used.peak, ours.step_memory(_config(preset, changes, folder))
+            result[name] = {"peak": peak, "state": state, "beyond": peak - state - idle,
+                            "seconds": round(used.seconds)}
+            print(f"{name:26} peak {_gigabytes(peak)}, of it weights, gradients and optimizer "
+                  f"{_gigabytes(state)}, beyond these and TensorFlow {_gigabytes(peak - state - idle)}, "
+                  f"{used.seconds:.0f} s", flush=True)
     print(json.dumps({"idle": idle, **result}))
     return 0
 
 
 def _config(preset, changes, folder):
-    overrides = {**changes, "model_dir": os.path.join(folder, "run"), "input": "tfrecords", "eval_steps": 0,
-                 "data_path": folder, "train_files": "random_*.tfrecords", "warmup_steps": 0}
-    return schema.load(os.path.join(ROOT, "configs", preset + ".json"),
-                       [f"{key}={json.dumps(value)}" for key, value in overrides.items()])
-
-
-def _state_bytes(config):
-    memory = plan.memory(config)
-    return memory.weights + plan.FLOAT32 * plan.parameter_count(config) + memory.optimizer
+    values = {**changes, "model_dir": os.path.join(folder, "run"), "input": "tfrecords", "eval_steps": 0,
+              "data_path": folder, "train_files": "random_*.tfrecords", "warmup_steps": 0}
+    return schema.load(options.preset(preset), options.overrides(values))
 
 
 def _run(folder, preset, changes, steps):
-    """(peak resident bytes, seconds) of `main.py`, start to end, for so many steps."""
+    """The machine.Usage of `main.py`, start to end, for so many steps."""
     config = _config(preset, {**changes, "max_steps": steps}, folder)
     path = os.path.join(folder, "config.json")
     schema.save(config, path)
-    begun = time.monotonic()
-    process = subprocess.Popen([sys.executable, os.path.join(ROOT, "main.py"), "--model", path],
-                               stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    subprocess.run(["rm", "-rf", config.model_dir], check=True)
-    if process.returncode:
-        raise errors.UserError(f"{preset} {changes} ended with status {process.returncode}; it may need more memory "
-                               "than this machine has")
-    return usage.ru_maxrss * 1024, time.monotonic() - begun
+    used = machine.run([sys.executable, options.MAIN, "--model", path],
+                       "it may need more memory than this machine has")
+    shutil.rmtree(config.model_dir)
+    return used
+
+
+def _gigabytes(count):
+    return f"{count / 1e9:.2f} GB"
 
 
 def _write_shard(folder):
@@ -98,7 +80,7 @@ def _write_shard(folder):
 
 
 def _arguments(argv):
-    parser = errors.Parser(description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = options.parser("memory", __doc__)
     parser.add_argument("--only", nargs="+", choices=CASES, metavar="CASE", help=f"of: {', '.join(CASES)}")
     parser.add_argument("--output_dir", help="where the checkpoints go for a moment (1.5B: 6 GB); default: TMPDIR")
     return parser.parse_args(argv)

@@ -1,7 +1,7 @@
-"""What the original did otherwise, one choice at a time, put over the product while a benchmark runs.
+"""What the original did differently, one choice at a time, put in the place of the product's while a benchmark runs.
 
 Sources: https://github.com/ConnorJL/GPT2, models/gpt2/gpt2.py (the network), optimizers.py, inputs.py (the data),
-main.py (the loop) and 1.5B.json.  The product has no switches for these, but for what keys of published configs reach.
+main.py (the loop) and 1.5B.json.  The product has no switches for these, except keys of published configs.
 """
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ STITCH = 42  # documents that the original joined to draw one window from (2 in 
 
 
 class Choice(NamedTuple):
-    """`keys` of the config, and `replace`: a function of all the names chosen that gives [(owner, name, new)]."""
+    """One thing that the original did differently."""
     meaning: str
-    keys: dict
-    replace: object = None
+    keys: dict  # of the config
+    replace: object = None  # function of all the names chosen that gives [(owner, name, new)]
 
 
 def choices():
-    """{name: Choice}, in the order in which they are put over each other."""
+    """{name: Choice}, in the order in which they are applied."""
     return {
         "tied_dropout": Choice("dropout 0.1 on the entries of the token and position tables; the first is also the"
                                " output layer", {"embed_dropout": 0.1},
@@ -55,7 +55,7 @@ def choices():
 
 @contextlib.contextmanager
 def put_over(names):
-    """The product with the named choices of the original, until the end of the context; gives their config keys."""
+    """Makes the product do as the original in the named choices, until the context ends; yields their config keys."""
     keys = {}
     with contextlib.ExitStack() as stack:
         for name, choice in choices().items():
@@ -68,7 +68,7 @@ def put_over(names):
 
 
 def _dropping_tables(token_losses):
-    """As models.gpt2.token_losses, but with dropout on wte and wpe themselves instead of on the embeddings' sum."""
+    """models.gpt2.token_losses with dropout on wte and wpe themselves instead of on the sum of the embeddings."""
     def dropping(weights, tokens, labels, config, *, noise=None):
         sites = {"wte": 0, "wpe": 1 + 3 * config.n_layer}  # the second is one more than the network has
         dropped = {name: layers.dropout(weights[name], config.embed_dropout, noise, site)
@@ -79,8 +79,9 @@ def _dropping_tables(token_losses):
 
 
 def _residual_scale(weight_list):
-    """As models.weights.weight_list, whose residual projections both start at 0.02 / sqrt(2 n_layer)."""
+    """models.weights.weight_list, whose residual projections start as in the original."""
     def scaled(config):
+        # Ours both start at 0.02 / sqrt(2 n_layer).
         factors = {"attn/c_proj/w": math.sqrt(2 * config.n_layer), "mlp/c_proj/w": math.sqrt(2)}
         return [weight._replace(deviation=weight.deviation * factors.get(weight.name.partition("/")[2], 1.0))
                 for weight in weight_list(config)]
@@ -88,12 +89,12 @@ def _residual_scale(weight_list):
 
 
 def _decay_all(self, variable):
-    """optimizers._Decoupled's decay for tensors of any rank."""
+    """Decay for tensors of any rank, as a method of optimizers._Decoupled."""
     return self._config.weight_decay
 
 
 def _one_window(config, found, eot, *, start_step, stop_step):
-    """As inputs.make_train_input_fn, with windows as the original drew them."""
+    """inputs.make_train_input_fn with windows as the original drew them."""
     if len(found.parts) > 1:
         raise UserError("one window per group of documents is for one corpus, not for a mixture")
     paths = tuple(shard.path for shard in found.parts[0].shards)
@@ -116,8 +117,8 @@ def _documents(paths):
 def stitched_windows(documents, eot, n_ctx, seed, start, stop):
     """Windows [start, stop) of all passes, int32 [stop - start, n_ctx + 1].
 
-    In each pass the documents get a new random order and are joined by `eot`, STITCH at a time; of each such text,
-    one window is read, from a random place.
+    In each pass the documents get a new random order and are joined by `eot`, STITCH at a time.  One window is read
+    from a random place of each such text.
     """
     groups = len(documents) // STITCH
     if not groups:
@@ -140,9 +141,9 @@ def stitched_windows(documents, eot, n_ctx, seed, start, stop):
 
 
 def _first_shards_again(names):
-    """Every train() call reads from the start of the first shards, in an order of its own within them."""
+    """Makes every train() call read from the start of the first shards, in an order of its own within them."""
     make_input_fn = inputs.make_train_input_fn  # or what another choice has put there
-    texts = STITCH if "one_window" in names else 1  # windows of text that are read for one to train on
+    texts = STITCH if "one_window" in names else 1  # documents that are read for one window
 
     def again(config, found, eot, *, start_step, stop_step):
         windows = (stop_step - start_step) * config.train_batch_size
@@ -155,7 +156,7 @@ def _first_shards_again(names):
 
 
 def _first_shards(shards, tokens):
-    """The fewest leading shards that hold that many tokens with <|endoftext|> behind each document, at least one."""
+    """The fewest leading shards, at least one, that hold so many tokens with <|endoftext|> behind each document."""
     for count, held in enumerate(np.cumsum([shard.tokens + shard.records for shard in shards]), 1):
         if held > tokens:
             return shards[:count]

@@ -4,45 +4,35 @@ Texts and pages are those that are installed with Python and the system, or --te
 turn on the same files, in one process each and after a round that is not counted, and must come to the same records.
 Ends with one JSON line.
 """
-import os
-import sys
-
-if __name__ == "__main__":  # run as a file: imports start at the repository
-    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-
-import argparse
 import itertools
 import json
 import logging
 import multiprocessing
-import platform
+import os
 import statistics
 import sysconfig
 import tempfile
 import time
-from importlib.metadata import version
 
 import numpy as np
 from resiliparse.extract import html2text
 
-from benchmarks import straightforward
-from benchmarks.machine import processor
-from configs import commands, errors
+from benchmarks import machine, options, straightforward
+from configs import commands
 from configs.errors import UserError
 from datasets import building, documents, records
-from datasets.jobs import workers
 from datasets.pages import extractors, killable
 from encoder import bpe
 
 INSTALLED = [sysconfig.get_paths()["stdlib"], sysconfig.get_paths()["purelib"], "/usr/share/doc"]
 PARTS = ("texts", "pages")
-DOCUMENT_CHARACTERS = 5000  # OpenWebText's mean
+DOCUMENT_CHARACTERS = 5000  # the mean in OpenWebText
 PAGE_BYTES, PAGE_SECONDS = 300_000, 30
 MINIMUM_SIZE = 25
 
 
 def main(argv=None):
-    """Arguments -> tables and the JSON line; returns 0."""
+    """Prints the tables and the JSON line; returns 0."""
     args = arguments(argv)
     os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", TOKENIZERS_PARALLELISM="false")
     print_machine(args)
@@ -58,13 +48,11 @@ def main(argv=None):
 # Measuring
 
 def print_machine(args):
-    versions = ", ".join(f"{name} {version(name)}" for name in ("tiktoken", "tokenizers", "ftfy", "trafilatura"))
-    print(f"{workers.cores()} cores of {processor()}, load {os.getloadavg()[0]:.1f}, Python "
-          f"{platform.python_version()}, {versions}; {args.rounds} rounds", flush=True)
+    print(f"{machine.described('tiktoken', 'tokenizers', 'ftfy', 'trafilatura')}; {args.rounds} rounds", flush=True)
 
 
 def side_by_side(title, runs, rounds, amount, unit):
-    """{name: [(seconds, CPU seconds) of each round]} of `runs`, {name: function that returns both}, in turn."""
+    """Runs {name: function -> (seconds, CPU seconds)} in turn; returns {name: [those of each round]}."""
     times = {name: [] for name in runs}
     for number in range(rounds + 1):
         for name, run in runs.items():
@@ -86,7 +74,7 @@ def ratio(times, ours, theirs, which=1):
 
 
 def timed(function, *arguments):
-    """(seconds, CPU seconds of this process)."""
+    """(seconds, CPU seconds of this process) of a call."""
     wall, cpu = time.monotonic(), time.process_time()
     function(*arguments)
     return time.monotonic() - wall, time.process_time() - cpu
@@ -95,11 +83,11 @@ def timed(function, *arguments):
 # Texts -> records
 
 def texts(args, folder):
-    """Ours, one process, beside a plain Python BPE and beside tokenizers, both with TensorFlow's TFRecordWriter."""
-    paths, size = collect_texts(args, os.path.join(folder, "texts"))
+    """Compares ours, in one process, with a BPE in plain Python and with tokenizers, both with TFRecordWriter."""
+    paths, size = collect_texts(args.texts, args.megabytes, os.path.join(folder, "texts"))
     result = {"texts": len(paths), "text_megabytes": round(size / 1e6, 1)}
     files, warm = bpe.files(), straightforward.Encoder(*bpe.files())
-    # "plain" has an empty cache of words, as in a new process; "warm" met each word in the round before.
+    # "plain" starts with an empty cache of words, like a new process; "warm" has met each word in the round before.
     encoders = {"plain": lambda: straightforward.Encoder(*files).encode, "warm": lambda: warm.encode,
                 "tokenizers": lambda: straightforward.tokenizers_encode(*files)}
     for clean, peers in ((False, {"plain": 4, "warm": None, "tokenizers": 3}), (True, {"plain": 2, "warm": None})):
@@ -120,7 +108,7 @@ def texts(args, folder):
 
 
 def _job(source, target, clean):
-    """What one process of create_tfrecords.py does, after the documents are listed."""
+    """The job of one process of create_tfrecords.py, after the documents are listed."""
     state = target + ".state"
     os.makedirs(state)
     index = documents.make_index([source])
@@ -139,11 +127,11 @@ def _same_records(paths):
     return len(contents[0])
 
 
-def collect_texts(args, folder):
-    """Writes documents of installed texts until there are enough; returns (paths, bytes)."""
+def collect_texts(sources, megabytes, folder):
+    """Writes documents of the texts below `sources` until there are so many megabytes; returns (paths, bytes)."""
     paths, size = [], 0
     os.makedirs(folder, exist_ok=True)
-    for path in _shuffled(args.texts, (".txt", ".md", ".rst", ".html", ".htm")):
+    for path in _shuffled(sources, (".txt", ".md", ".rst", ".html", ".htm")):
         with open(path, "rb") as f:
             data = f.read()
         try:
@@ -152,28 +140,28 @@ def collect_texts(args, folder):
             continue
         text = html2text.extract_plain_text(text, main_content=True) if path.endswith(("html", "htm")) else text
         start = 0
-        while start < len(text) and size < args.megabytes * 1e6:
+        while start < len(text) and size < megabytes * 1e6:
             stop = text.rfind("\n", start, start + DOCUMENT_CHARACTERS) + 1
             stop = stop if stop > start else start + DOCUMENT_CHARACTERS
             paths.append(os.path.join(folder, f"{len(paths):06d}.txt"))
             with open(paths[-1], "w", encoding="utf-8", newline="") as f:
                 f.write(text[start:stop])
             size, start = size + os.path.getsize(paths[-1]), stop
-        if size >= args.megabytes * 1e6:
+        if size >= megabytes * 1e6:
             break
     if not paths:
-        raise UserError(f"--texts {' '.join(args.texts)}: no text there, that is .txt, .md, .rst or .html")
+        raise UserError(f"--texts {' '.join(sources)}: no text there, that is .txt, .md, .rst or .html")
     return paths, size
 
 
 # Pages -> texts
 
 def pages(args, folder):
-    """trafilatura in our guarded process beside the library's own loop."""
+    """Compares trafilatura in our killable process with the library in a plain loop."""
     found = collect_pages(args)
     kept = {}
-    times = side_by_side("pages", {"ours": lambda: _guarded(found, kept), "trafilatura": lambda: _bare(found, kept)},
-                         args.rounds, len(found), "pages")
+    runs = {"ours": lambda: _in_killable_process(found, kept), "trafilatura": lambda: _in_a_loop(found, kept)}
+    times = side_by_side("pages", runs, args.rounds, len(found), "pages")
     beside, clock = ratio(times, "ours", "trafilatura"), ratio(times, "ours", "trafilatura", 0)
     print(f"pages: ours has {beside[0]:.3f} of its speed by CPU seconds ({beside[1]:.3f} to {beside[2]:.3f}; wanted: "
           f"at least 0.9), {clock[0]:.3f} by the clock; texts from {kept['ours']} and {kept['trafilatura']} of "
@@ -182,10 +170,9 @@ def pages(args, folder):
             "extraction_speed_by_clock": clock, "texts_of_pages": kept}
 
 
-def _guarded(found, kept):
-    options = extractors.Options(("trafilatura",), 1, None)
+def _in_killable_process(found, kept):
     tasks = itertools.chain([(-1, found[0])], enumerate(found))  # after the first the process has started
-    results = killable.results(tasks, extractors.make, options, 1, PAGE_SECONDS)
+    results = killable.results(tasks, extractors.make, extractors.Options(("trafilatura",), 1, None), 1, PAGE_SECONDS)
     next(results)
     child, = multiprocessing.active_children()
     wall, cpu = time.monotonic(), time.process_time() + _cpu_of(child.pid)
@@ -196,13 +183,16 @@ def _guarded(found, kept):
     return times
 
 
-def _bare(found, kept):
+def _in_a_loop(found, kept):
     import trafilatura
-    logging.disable(logging.CRITICAL)
 
     def loop():
         kept["trafilatura"] = sum(bool(trafilatura.extract(page, include_comments=False)) for page in found)
-    return timed(loop)
+    logging.disable(logging.CRITICAL)
+    try:
+        return timed(loop)
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _cpu_of(pid):
@@ -228,7 +218,7 @@ def collect_pages(args):
 
 
 def _shuffled(folders, suffixes):
-    """Paths of all such files below the folders, in an order that depends on them alone."""
+    """Paths of all such files below the folders, in an order that depends only on the paths."""
     paths = sorted({os.path.join(folder, name) for root in folders for folder, _, names in os.walk(root)
                     for name in names if name.endswith(suffixes)})
     order = np.random.RandomState(0).permutation(len(paths))
@@ -237,24 +227,22 @@ def _shuffled(folders, suffixes):
 
 def arguments(argv=None):
     """Parsed and checked.  Raises UserError."""
-    parser = errors.Parser(description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = options.parser("preparation", __doc__)
     parser.add_argument("--only", choices=PARTS, help="measure this alone")
     return checked(parser, argv)
 
 
 def checked(parser, argv):
-    """The arguments, with those that all measurements of this kind have.  Raises UserError."""
+    """Parses and checks the arguments, with those that all measurements of this kind have.  Raises UserError."""
     add = parser.add_argument
     add("--texts", nargs="+", default=INSTALLED, metavar="FOLDER",
         help="of .txt, .md, .rst and .html files, with all below")
     add("--pages", nargs="+", default=INSTALLED, metavar="FOLDER", help="of HTML files, with all below")
-    add("--megabytes", type=float, default=40.0, help="of text, at most; few words are new after so many")
+    add("--megabytes", type=float, default=40.0, help="of text, at most; after so many few words are new")
     add("--page_count", type=int, default=200, help="pages, at most")
     add("--rounds", type=int, default=3, help="measurements of each, after one that is not counted")
     args = parser.parse_args(argv)
-    for name, low in (("megabytes", 1e-6), ("page_count", 1), ("rounds", 1)):
-        if not getattr(args, name) >= low:
-            raise UserError(f"--{name} {getattr(args, name)} is out of range: give at least {low:g}")
+    options.check_least(args, megabytes=1e-6, page_count=1, rounds=1)
     return args
 
 

@@ -1,59 +1,65 @@
 """How fast TensorFlow and torch multiply matrices of the shapes that a training step of GPT-2 multiplies.
 
-The better of the two for each shape is the limit that a training step is held against.  M, K, N: [M, K] times [K, N].
+A training step cannot be faster than the better library for each shape.  M, K, N: [M, K] times [K, N].
 """
 import collections
 import time
 
+from benchmarks import ours
+from configs.errors import UserError
 from datasets.jobs import workers
-from models import weights as weight_format
 
-TIMES = 3  # the best of so many calls counts
+TIMES = 3  # calls, of which the best counts
 LIBRARIES = ("tensorflow", "torch")
 
 
 def shapes(config):
-    """{(M, K, N, left stands transposed, right does): how often} of the products with weights in a training step."""
+    """{(M, K, N, is the left one transposed, the right one): how often} of products with weights in a training step."""
     rows = (config.micro_batch_size or config.train_batch_size) * config.n_ctx
     slices = config.train_batch_size * config.n_ctx // rows
-    found = collections.Counter()
-    for weight in weight_format.weight_list(config):
+    counts = collections.Counter()
+    for weight in ours.weight_list(config):
         if len(weight.shape) == 3:
             _, inputs, outputs = weight.shape
-            found.update({(rows, inputs, outputs, False, False): slices, (rows, outputs, inputs, False, True): slices,
-                          (inputs, rows, outputs, True, False): slices})
+            counts.update({(rows, inputs, outputs, False, False): slices, (rows, outputs, inputs, False, True): slices,
+                           (inputs, rows, outputs, True, False): slices})
         elif weight.name == "wte":  # as the output layer
             vocabulary, width = weight.shape
-            found.update({(rows, width, vocabulary, False, True): slices,
-                          (rows, vocabulary, width, False, False): slices,
-                          (vocabulary, rows, width, True, False): slices})
-    return found
+            counts.update({(rows, width, vocabulary, False, True): slices,
+                           (rows, vocabulary, width, False, False): slices,
+                           (vocabulary, rows, width, True, False): slices})
+    return counts
 
 
-def operations(found):
+def operations(counts):
     """Multiplications and additions of all these products."""
-    return sum(2 * m * k * n * times for (m, k, n, _, _), times in found.items())
+    return sum(2 * m * k * n * times for (m, k, n, _, _), times in counts.items())
 
 
 def attention_operations(config):
-    """Those of attention in a training step, the half that causality makes superfluous included."""
+    """Operations of attention in a training step, with the half that causality makes superfluous."""
     return 12 * config.n_layer * config.n_embd * config.n_ctx * config.n_ctx * config.train_batch_size
+
+
+def step_operations(config):
+    """Operations of a training step."""
+    return operations(shapes(config)) + attention_operations(config)
 
 
 def serve(turns, config, library, precision, device):
     """Answers each turn with the seconds of each shape, in their order."""
-    multiply = None
-    while turns.come():
-        multiply = multiply or (_tensorflow if library == "tensorflow" else _torch)(config, precision, device)
-        turns.answer([min(_seconds(run) for _ in range(TIMES)) for run in multiply])
+    runs = None
+    while turns.wait():
+        runs = runs or (_tensorflow if library == "tensorflow" else _torch)(config, precision, device)
+        turns.answer([min(_seconds(run) for _ in range(TIMES)) for run in runs])
     turns.answer(None)
 
 
 def rate(config, answers):
-    """Operations a second, the best library for each shape; `answers` are those of one round, one for each library."""
-    found = shapes(config)
-    seconds = sum(min(times) * count for times, count in zip(zip(*answers), found.values()))
-    return operations(found) / seconds
+    """Operations a second by the best library for each shape; `answers` holds one answer of each library."""
+    counts = shapes(config)
+    seconds = sum(min(times) * count for times, count in zip(zip(*answers), counts.values()))
+    return operations(counts) / seconds
 
 
 def _seconds(run):
@@ -69,25 +75,25 @@ def _stored(shape):
 
 
 def _tensorflow(config, precision, device):
+    """A function for each shape that multiplies two such matrices."""
     import tensorflow.compat.v1 as tf
-
-    from models.run import estimator as estimators
-    estimators.quiet()
-    needed(tf.config.list_physical_devices("GPU"), "TensorFlow", device)
+    ours.start_quietly()
+    check_gpu("TensorFlow", device)
 
     def make(size):
         values = tf.random.stateless_uniform(size, [1, 2], -1.0)
         return tf.Variable(tf.cast(values, precision), use_resource=True)
     matrices = _matrices(config, make)
-    # The operation and not its result, which nobody wants here.
+    # The operation and not its result, which would be copied out of the session.
     runs = [tf.matmul(*(matrices[size] for size in _stored(shape)), transpose_a=shape[3], transpose_b=shape[4]).op
             for shape in shapes(config)]
-    session = tf.Session(config=estimators.session_config())
+    session = ours.session()
     session.run(tf.global_variables_initializer())
     return [lambda run=run: session.run(run) for run in runs]
 
 
 def _torch(config, precision, device):
+    """Like _tensorflow, in torch."""
     import torch
     place = torch_device(torch, device)
     matrices = _matrices(config, lambda size: (torch.rand(size) * 2 - 1).to(place, getattr(torch, precision)))
@@ -105,20 +111,27 @@ def _torch(config, precision, device):
 
 
 def _matrices(config, make):
-    """{shape: make(shape)} of all that stand in memory."""
+    """{shape: make(shape)} of all matrices as they stand in memory."""
     return {size: make(size) for size in {size for shape in shapes(config) for size in _stored(shape)}}
 
 
 def torch_device(torch, device):
-    """torch, on all cores or the GPU, with the tensor cores in float32 as TensorFlow uses them."""
+    """torch's device: all cores, or the GPU with tensor cores in float32, as TensorFlow uses them."""
     torch.set_num_threads(workers.cores())
-    needed(torch.cuda.is_available(), "torch", device)
+    check_gpu("torch", device)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     return torch.device("cuda" if device == "gpu" else "cpu")
 
 
-def needed(found, library, device):
+def check_gpu(library, device):
     """Raises UserError where a GPU is to be measured that the library does not see."""
-    from configs.errors import UserError
-    if device == "gpu" and not found:
+    if device != "gpu":
+        return
+    if library == "torch":
+        import torch
+        there = torch.cuda.is_available()
+    else:
+        import tensorflow
+        there = tensorflow.config.list_physical_devices("GPU")
+    if not there:
         raise UserError(f"{library} sees no GPU; install it with CUDA, or give --device cpu")

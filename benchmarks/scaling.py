@@ -1,52 +1,42 @@
 """Training speed against batch, window, layers and width: tokens a second and operations a second, as table and plot.
 
-One size at a time differs from a network in the middle.  Each point is ours in benchmarks/train.py, a process of its
-own.  --plot writes an SVG.  Ends with one JSON line.
+One size at a time differs from a network in the middle.  Each point is the contender "ours" of benchmarks.train, in a
+process of its own.  --plot writes a picture.  Ends with one JSON line.
 """
 from __future__ import annotations
 
-import os
-import sys
-
-if __name__ == "__main__":  # run as a file: imports start at the repository
-    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-
-import argparse
+import io
 import json
-import math
-import platform
+import os
 import shutil
 import statistics
 import tempfile
-from importlib.metadata import version
 
-from benchmarks import data, products, train, turns
-from benchmarks.machine import processor
-from configs import commands, errors, storage
+from benchmarks import data, machine, options, products, train, turns
+from configs import commands, storage
 from configs.errors import UserError
-from datasets.jobs import workers
 
 MIDDLE = {"train_batch_size": 4, "n_ctx": 128, "n_layer": 6, "n_embd": 384}
-SWEEPS = {  # key: (its name in the plot, its values)
+SWEEPS = {  # key: (name in the plot, values)
     "train_batch_size": ("batch", (1, 2, 4, 8, 16, 32)),
     "n_ctx": ("window", (32, 64, 128, 256, 512, 1024)),
     "n_layer": ("layers", (1, 2, 3, 6, 12, 24)),
     "n_embd": ("width", (64, 128, 256, 384, 768)),
 }
 HEAD_SIZE, N_VOCAB = 64, 8192
-SETTING = "124M-4x256"  # of train.py, whose other keys hold
+SETTING = "124M-4x256"  # of benchmarks.train; its other keys stay as they are
 PRECISIONS = {"float32": "#1f77b4", "bfloat16": "#d62728"}  # and their colours
 SHOWN = {"tokens_per_second": "tokens/s", "gigaoperations_per_second": "G operations/s"}
-WIDTH, HEIGHT, LEFT, TOP = 190, 140, 55, 40  # of a panel of the plot, and the space before it
+PANEL = 2.6, 2.2  # inches
+ENDINGS = ("png", "svg")
 
 
 def main(argv=None):
-    """Arguments -> a line for each point, a table for each size, the plot and the JSON line; returns 0."""
+    """Prints a line for each point, a table for each size and the JSON line, and writes the plot; returns 0."""
     args = _arguments(argv)
     storage.silence_tensorflow()
-    print(f"{workers.cores()} cores of {processor()}, load {os.getloadavg()[0]:.1f}, Python "
-          f"{platform.python_version()}, TensorFlow {version('tensorflow')}; around {_named(MIDDLE)}; vocabulary of "
-          f"{N_VOCAB:,}; {args.rounds} rounds", flush=True)
+    print(f"{machine.described('TensorFlow')}; around {_named(MIDDLE)}; vocabulary of {N_VOCAB:,}; {args.rounds} "
+          "rounds", flush=True)
     found, known = {}, {}
     with tempfile.TemporaryDirectory(dir=args.output_dir) as folder:
         data.make_corpus(folder, train.CORPUS_BYTES / 1e9, 500, N_VOCAB)
@@ -62,7 +52,7 @@ def main(argv=None):
     for key, lines in found.items():
         print(_table(key, lines))
     if args.plot:
-        storage.write_whole(args.plot, plot(found))
+        storage.write_whole(args.plot, plot(found, args.plot.rpartition(".")[2]))
         print(f"wrote {args.plot}")
     print(json.dumps(found))
     return 0
@@ -73,20 +63,19 @@ def _named(sizes):
 
 
 def _measure(args, folder, sizes, precision):
-    """The figures of one point, printed and as a dict."""
+    """Prints the figures of one point and returns them as a dict."""
     keys = {**sizes, "n_head": max(1, sizes["n_embd"] // HEAD_SIZE), "n_vocab": N_VOCAB, "init_checkpoint": None}
     arguments = ["--setting", SETTING, "--device", args.device, "--steps", "1", "--output_dir", folder,
-                 *(word for key, value in keys.items() for word in ("--set", f"{key}={json.dumps(value)}"))]
-    options = train.arguments(arguments)
-    config = train.config_of(options, SETTING, folder)
+                 *options.set_words(options.overrides(keys))]
+    config = train.config_of(train.arguments(arguments), SETTING, folder)
     tokens, name = config.train_batch_size * config.n_ctx, f"{_named(sizes)}, {precision}"
-    command = [train.__file__, "--serve", "ours", precision, *arguments]
+    command = ["-m", "benchmarks.train", "--serve", "ours", precision, *arguments]
     with turns.process(name, command, train.environment(args.device)) as turn:
         turn()  # the first step, which also builds
         rates = [tokens / _step_seconds(turn, args.seconds) for _ in range(args.rounds + 1)][1:]
     shutil.rmtree(os.path.join(folder, f"run-ours-{precision}"))
     rate = statistics.median(rates)
-    needed = products.operations(products.shapes(config)) + products.attention_operations(config)
+    needed = products.step_operations(config)
     print(f"{name}: {rate:,.0f} tokens/s (from {min(rates):,.0f} to {max(rates):,.0f}), "
           f"{rate * needed / tokens / 1e9:,.0f} G operations/s", flush=True)
     return {"tokens_per_second": round(rate, 1), "lowest": round(min(rates), 1), "highest": round(max(rates), 1),
@@ -111,52 +100,42 @@ def _table(key, lines):
     return "\n".join(rows)
 
 
-# The plot
-
-def plot(found):
-    """SVG of what main() found: a column for each size, a row for each of SHOWN; both axes are logarithmic."""
-    width, height = LEFT + len(found) * (WIDTH + LEFT), TOP + len(SHOWN) * (HEIGHT + TOP)
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif"'
-             f' font-size="10">', f'<rect width="{width}" height="{height}" fill="white"/>']
-    for row, (what, title) in enumerate(SHOWN.items()):
-        for column, (key, lines) in enumerate(found.items()):
-            place = LEFT + column * (WIDTH + LEFT), TOP + row * (HEIGHT + TOP)
-            parts += _panel(place, f"{title} by {SWEEPS[key][0]}",
-                            {precision: {value: point[what] for value, point in points.items()}
-                             for precision, points in lines.items()})
-    for number, (precision, colour) in enumerate(PRECISIONS.items()):
-        parts.append(f'<text x="{LEFT + 70 * number}" y="14" fill="{colour}">{precision}</text>')
-    return "\n".join([*parts, "</svg>\n"])
+def plot(found, ending):
+    """Bytes of a picture: a column for each size, a row for each of SHOWN, all axes logarithmic."""
+    import matplotlib
+    # Letters stay letters, and the same figures give the same bytes.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "scaling", "font.sans-serif": "DejaVu Sans"}):
+        return _drawn(found, ending)
 
 
-def _panel(place, title, lines):
-    """Elements of one panel: `lines` {precision: {x: y}}."""
-    left, top = place
-    xs, ys = sorted({x for line in lines.values() for x in line}), [y for line in lines.values() for y in line.values()]
-    low, high = math.floor(math.log10(min(ys))), math.floor(math.log10(max(ys))) + 1
-
-    def across(x):
-        return left + WIDTH * (math.log(x / xs[0]) / math.log(xs[-1] / xs[0]) if len(xs) > 1 else 0.5)
-
-    def down(y):
-        return top + HEIGHT * (high - math.log10(y)) / (high - low)
-    parts = [f'<text x="{left}" y="{top - 6}">{title}</text>',
-             f'<rect x="{left}" y="{top}" width="{WIDTH}" height="{HEIGHT}" fill="none" stroke="#999"/>']
-    parts += [f'<text x="{across(x):.1f}" y="{top + HEIGHT + 12}" text-anchor="middle">{x}</text>' for x in xs]
-    for power in range(low, high + 1):
-        y = down(10 ** power)
-        parts += [f'<text x="{left - 4}" y="{y + 3:.1f}" text-anchor="end">{10 ** power:,}</text>',
-                  f'<path d="M{left} {y:.1f}h{WIDTH}" stroke="#ddd"/>']
-    for precision, line in lines.items():
-        points = " ".join(f"{across(x):.1f},{down(y):.1f}" for x, y in line.items())
-        parts.append(f'<polyline points="{points}" fill="none" stroke="{PRECISIONS[precision]}" stroke-width="2"/>')
-        parts += [f'<circle cx="{across(x):.1f}" cy="{down(y):.1f}" r="3" fill="{PRECISIONS[precision]}"/>'
-                  for x, y in line.items()]
-    return parts
+def _drawn(found, ending):
+    from matplotlib import ticker
+    from matplotlib.figure import Figure  # and not pyplot, which looks for a screen
+    figure = Figure(figsize=(PANEL[0] * len(found), PANEL[1] * len(SHOWN)), layout="constrained")
+    panels = figure.subplots(len(SHOWN), len(found), squeeze=False, sharex="col", sharey="row")
+    for row, (what, title) in zip(panels, SHOWN.items()):
+        row[0].set_ylabel(title)
+        for panel, lines in zip(row, found.values()):
+            for precision, points in lines.items():
+                panel.plot(list(points), [point[what] for point in points.values()], ".-", color=PRECISIONS[precision],
+                           label=precision)
+            panel.set(xscale="log", yscale="log", xticks=list(points))
+            panel.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 3, 5, 7)))
+            for axis, form in ((panel.xaxis, "{x:.0f}"), (panel.yaxis, "{x:,.0f}")):
+                axis.set_major_formatter(form)
+                axis.set_minor_locator(ticker.NullLocator())
+            panel.tick_params(left=False, bottom=False)
+            panel.grid(axis="y", color="#ddd")
+    for panel, key in zip(panels[-1], found):
+        panel.set_xlabel(SWEEPS[key][0])
+    panels[0][0].legend()
+    picture = io.BytesIO()
+    figure.savefig(picture, format=ending, metadata={"Date": None} if ending == "svg" else None)
+    return picture.getvalue()
 
 
 def _arguments(argv):
-    parser = errors.Parser(description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = options.parser("scaling", __doc__)
     add = parser.add_argument
     add("--only", nargs="+", choices=SWEEPS, default=list(SWEEPS), help="vary these sizes")
     add("--values", nargs="+", type=int, help="give them these values; default: of each its own")
@@ -164,14 +143,14 @@ def _arguments(argv):
     add("--rounds", type=int, default=3, help="measurements of each point, after one that is not counted")
     add("--seconds", type=float, default=2.0, help="of steps in a measurement, at least")
     add("--device", choices=("cpu", "gpu"), default="cpu", help="where to train")
-    add("--plot", metavar="FILE", help="write the plot there, as SVG")
+    add("--plot", metavar="FILE", help="write the plot there, a .png or .svg")
     add("--output_dir", help="where corpus and checkpoints go for a moment (1 GB); default: TMPDIR")
     args = parser.parse_args(argv)
-    for name, low in (("rounds", 1), ("seconds", 0)):
-        if getattr(args, name) < low:
-            raise UserError(f"--{name} {getattr(args, name)} is out of range: give at least {low}")
+    options.check_least(args, rounds=1, seconds=0)
     if min(args.values or [1]) < 1:
         raise UserError(f"--values {min(args.values)} is out of range: give at least 1")
+    if args.plot and args.plot.rpartition(".")[2] not in ENDINGS:
+        raise UserError(f"--plot {args.plot}: give a name that ends with .png or .svg")
     return args
 
 

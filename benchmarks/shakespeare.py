@@ -1,46 +1,37 @@
 """nanoGPT's small CPU run on tiny Shakespeare, character by character: does this trainer reach the published loss?
 
 The setting is that of https://github.com/karpathy/nanoGPT (README, "I only have a macbook"; data/shakespeare_char/
-prepare.py), which reports a validation loss of 1.88: the first 90 % of the text to train on, the rest to evaluate
-on, a token for each character.  Evaluated here is the whole rest.  Prints one JSON line at the end:
-{"val_loss": [a seed's, ...], "mean": ...}.
+prepare.py), which reports a validation loss of 1.88: a token for each character, the first 90 % of the text to train
+on, the rest to evaluate on.  Here the whole rest is evaluated.  Prints one JSON line at the end:
+{"val_loss": [of each seed], "mean": ...}.
 """
-import os
-import sys
-
-if __name__ == "__main__":  # run as a file: imports start at the repository
-    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-
-import argparse
 import json
-import platform
+import os
 import re
 import signal
 import statistics
 import subprocess
-from importlib.metadata import version
+import sys
 
-from configs import commands, errors, schema, storage
+from benchmarks import machine, options
+from configs import commands, schema, storage
 from configs.errors import UserError
 from datasets import create_tfrecords
-from datasets.jobs import workers
 from encoder import bpe
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-CONFIG = os.path.join(ROOT, "configs", "shakespeare-char.json")
+CONFIG = options.preset("shakespeare-char")
 NAME = "shakespeare-char"
 TRAINING_SHARE = 0.9
 TRAIN_TEXT, VALIDATION_TEXT = "train.txt", "validation.txt"
 
 
 def main(argv=None):
-    """Arguments -> data, a trained model and its loss for each seed, and the JSON line; returns the exit status."""
+    """Prepares the data, trains and evaluates for each seed, prints the JSON line; returns the exit status."""
     args = _arguments(argv)
     config = schema.load(CONFIG, args.overrides)
     data = os.path.join(args.output_dir, config.data_path)
     prepare(_read(args.text), data)
-    print(f"{workers.cores()} cores, {platform.machine()}, Python {platform.python_version()}, TensorFlow "
-          f"{version('tensorflow')}; {args.seeds} seeds, {config.max_steps} steps each", flush=True)
+    print(f"{machine.described('TensorFlow')}; {args.seeds} seeds, {config.max_steps} steps each", flush=True)
     losses = []
     for seed in range(1, args.seeds + 1):
         folder = os.path.join(args.output_dir, f"{config.model_dir}-{seed}")
@@ -54,7 +45,7 @@ def main(argv=None):
 
 
 def prepare(text, folder):
-    """Writes the two parts of `text`, the vocabulary of its characters and the shards, where they are not yet."""
+    """Writes the two parts of `text`, the vocabulary of its characters, and the shards, unless they are there."""
     if not text.isascii():
         raise UserError(f"the text holds {next(c for c in text if not c.isascii())!r}, which is more than one byte: "
                         "give the tiny Shakespeare text (README, Benchmarks) or another one in ASCII")
@@ -75,17 +66,15 @@ def prepare(text, folder):
 
 
 def split(text):
-    """(training text, validation text), by position as in nanoGPT."""
+    """(training text, validation text), cut where nanoGPT cuts."""
     position = int(len(text) * TRAINING_SHARE)
     return text[:position], text[position:]
 
 
 def _train_and_evaluate(overrides, **changes):
-    """(exit status, validation loss): `main.py` on the config, which skips what an earlier call has done."""
-    settings = [*overrides, *(f"{key}={json.dumps(value)}" for key, value in changes.items())]
-    command = [sys.executable, os.path.join(ROOT, "main.py"), "--model", CONFIG]
-    for setting in settings:
-        command += ["--set", setting]
+    """(exit status, validation loss) of `main.py` on the config; it skips what an earlier call has done."""
+    command = [sys.executable, options.MAIN, "--model", CONFIG,
+               *options.set_words([*overrides, *options.overrides(changes)])]
     status = _run(command)
     if status:
         return status, None
@@ -95,7 +84,7 @@ def _train_and_evaluate(overrides, **changes):
 
 
 def _run(command):
-    """Runs `command` to its end and returns its exit status; when it is told to stop, it may save its work first."""
+    """Runs `command` to its end, after a signal too, so that it can save its work; returns its exit status."""
     process = subprocess.Popen(command)
     before = signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())
     try:
@@ -125,16 +114,14 @@ def _read(path):
 
 
 def _arguments(argv):
-    parser = errors.Parser(description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = options.parser("shakespeare", __doc__)
     add = parser.add_argument
     add("--text", required=True, metavar="FILE", help="the tiny Shakespeare text")
     add("--seeds", type=int, default=3, help="runs, with the seeds 1, 2 and so on")
     add("--output_dir", default=".", help="folder for the config's data_path and model_dir (with the seed behind it)")
-    add("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
-        help="override a key of the config, as for main.py; may be repeated")
+    options.add_set(parser, "the config")
     args = parser.parse_args(argv)
-    if args.seeds < 1:
-        raise UserError(f"--seeds {args.seeds} is out of range: give at least 1")
+    options.check_least(args, seeds=1)
     return args
 
 

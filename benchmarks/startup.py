@@ -1,51 +1,38 @@
 """How long main.py takes to its first word and to its first step, and its memory over many evaluations.
 
 Every measurement is a process of its own: `--help`, `--plan`, a training of 124M until it says that its first step is
-done (then it is killed), and a small training that evaluates again and again, whose memory is read after each time.
-Ends with one JSON line.
+done (then it is killed), and a small training that evaluates again and again, whose memory is read after each
+evaluation.  Ends with one JSON line.
 """
 from __future__ import annotations
 
-import os
-import sys
-
-if __name__ == "__main__":  # run as a file: imports start at the repository
-    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-
-import argparse
 import json
-import platform
+import os
 import re
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
-from importlib.metadata import version
 
-from benchmarks import data
-from benchmarks.machine import processor, resident
-from configs import commands, errors
+from benchmarks import data, machine, options
+from configs import commands
 from configs.errors import UserError
-from datasets.jobs import workers
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-MAIN = os.path.join(ROOT, "main.py")
-CONFIG = os.path.join(ROOT, "configs", "117M.json")
-N_VOCAB = 50257  # GPT-2's, which is read from its package
+N_VOCAB = 50257  # of GPT-2's vocabulary
 FULL_SIZE = {"train_batch_size": 4, "n_ctx": 256, "micro_batch_size": None}
 SMALL = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_ctx": 32, "train_batch_size": 4, "eval_batch_size": 4,
          "micro_batch_size": None, "warmup_steps": 0, "train_steps": 5, "eval_steps": 2, "save_checkpoints_steps": 5}
 WANTED = {"help": 1.0, "plan": 1.0, "first_step": 20.0}  # seconds
 PARTS = (*WANTED, "cycles")
-SETTLED = 5  # cycles after which memory should stay where it is
+SETTLED = 5  # cycles, after which memory should not grow
 
 
 def main(argv=None):
-    """Arguments -> a line for each part and the JSON line; returns 0."""
+    """Prints a line for each part and the JSON line; returns 0."""
     args = _arguments(argv)
-    print(f"{workers.cores()} cores of {processor()}, load {os.getloadavg()[0]:.1f}, Python "
-          f"{platform.python_version()}, TensorFlow {version('tensorflow')}; {args.rounds} rounds", flush=True)
+    print(f"{machine.described('TensorFlow')}; {args.rounds} rounds", flush=True)
     result = {}
     with tempfile.TemporaryDirectory(dir=args.output_dir) as folder:
         data.make_corpus(folder, 0.002, 500, N_VOCAB)
@@ -56,7 +43,7 @@ def main(argv=None):
 
 
 def timed(args, folder, part):
-    """Seconds of one of WANTED: the median, the least and the most."""
+    """Median, least and most seconds of one of WANTED."""
     seconds = []
     for number in range(args.rounds + 1):
         begun = time.monotonic()
@@ -83,7 +70,7 @@ def cycles(args, folder):
     with _started(_command(args, folder, keys, "cycles")) as process:
         for line in process.stdout:
             if line.startswith("evaluation at step"):
-                held.append(resident("VmRSS", process.pid) / 1e6)
+                held.append(machine.resident("VmRSS", process.pid) / 1e6)
                 times.append(time.monotonic())
     if process.returncode or len(held) != args.cycles:
         raise UserError(f"main.py ended with status {process.returncode} after {len(held)} evaluations; see above")
@@ -99,17 +86,18 @@ def cycles(args, folder):
 def _command(args, folder, keys, run):
     values = {"input": "tfrecords", "data_path": folder, "train_files": f"{data.NAME}_*.tfrecords",
               "eval_files": f"{data.NAME}_*.tfrecords", "model_dir": os.path.join(folder, run), **keys}
-    overrides = [*(f"{key}={json.dumps(value)}" for key, value in values.items()), *args.overrides]
-    return ["--model", CONFIG, *(word for override in overrides for word in ("--set", override))]
+    return ["--model", options.preset("117M"), *options.set_words([*options.overrides(values), *args.overrides])]
 
 
 def _started(arguments):
-    return subprocess.Popen([sys.executable, MAIN, *arguments], stdout=subprocess.PIPE, text=True,
+    return subprocess.Popen([sys.executable, options.MAIN, *arguments], stdout=subprocess.PIPE, text=True,
                             env={**os.environ, "PYTHONUNBUFFERED": "1"})
 
 
 def _to_end(arguments):
-    subprocess.run([sys.executable, MAIN, *arguments], stdout=subprocess.DEVNULL, check=True)
+    status = subprocess.run([sys.executable, options.MAIN, *arguments], stdout=subprocess.DEVNULL).returncode
+    if status:
+        raise UserError(f"main.py ended with status {status}; see above")
 
 
 def _to_line(arguments, pattern):
@@ -122,18 +110,15 @@ def _to_line(arguments, pattern):
 
 
 def _arguments(argv):
-    parser = errors.Parser(description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = options.parser("startup", __doc__)
     add = parser.add_argument
     add("--only", nargs="+", choices=PARTS, default=list(PARTS), help="measure these alone")
     add("--rounds", type=int, default=5, help="measurements of each, after one that is not counted")
     add("--cycles", type=int, default=20, help="evaluations, each after a few steps; at least 2")
     add("--output_dir", help="where corpus and checkpoints go for a moment (2 GB); default: TMPDIR")
-    add("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
-        help="override a key of configs/117M.json, as for main.py; may be repeated")
+    options.add_set(parser)
     args = parser.parse_args(argv)
-    for name, low in (("rounds", 1), ("cycles", 2)):
-        if getattr(args, name) < low:
-            raise UserError(f"--{name} {getattr(args, name)} is out of range: give at least {low}")
+    options.check_least(args, rounds=1, cycles=2)
     return args
 
 

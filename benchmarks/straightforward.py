@@ -14,7 +14,7 @@ WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)
 
 
 class Encoder:
-    """Text -> ids by joining the neighbours of lowest rank until none is left, word by word."""
+    """Text -> ids: in each word, joins the pair of lowest rank until no pair has a rank."""
 
     def __init__(self, tokens_path, merges_path):
         with open(tokens_path, encoding="utf-8") as f:
@@ -51,14 +51,14 @@ class Encoder:
 
 
 def tokenizers_encode(tokens_path, merges_path):
-    """Function text -> list of int, by the package tokenizers."""
+    """A function text -> list of int, by the package tokenizers."""
     import tokenizers
     tokenizer = tokenizers.ByteLevelBPETokenizer(tokens_path, merges_path)
     return lambda text: tokenizer.encode(text).ids
 
 
 def write(paths, target, encode, mend, minimum_size):
-    """A record for each file, mended by ftfy or not, unless it has less than `minimum_size` tokens."""
+    """Writes a record for each file that has at least `minimum_size` tokens; `mend`: its text goes through ftfy."""
     import ftfy
     import tensorflow as tf
     with tf.io.TFRecordWriter(target) as writer:

@@ -3,59 +3,46 @@
 Ours is what main.py runs: the estimator, its hooks, the input pipeline on tfrecords.  Theirs is GPT2LMHeadModel in a
 plain loop, eager and by torch.compile, with scaled_dot_product_attention, fused AdamW and clipping, its batches ready
 in memory.  Both start from the same random weights and see the same tokens first.  Each is a process of its own that
-waits for its turn; how fast the machine multiplies the model's matrices is measured between the turns.
+waits for its turn; between the turns it is measured how fast the machine multiplies the model's matrices.
 
-bfloat16 is activations over float32 weights on both sides (theirs by torch.autocast).  "bfloat16-weights" is theirs
-with weights and optimizer in bfloat16, too: reported, but no peer, for it does not train as well.  The contenders of
-one precision are in memory at once: at 124M up to 5 GB each, and 2 GB for the products (--at_once N: N of them).
-Ends with one JSON line.
+bfloat16 means activations in bfloat16 and weights in float32 on both sides (theirs by torch.autocast).
+"bfloat16-weights" is theirs with weights and optimizer in bfloat16, too: it is reported, but it does not count as a
+peer, because it does not train as well.  All contenders of one precision are in memory at once: at 124M up to 5 GB
+each, and 2 GB for the products (--at_once N: N of them).  Ends with one JSON line.
 """
 from __future__ import annotations
 
-import os
-import sys
-
-if __name__ == "__main__":  # run as a file: imports start at the repository
-    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-
-import argparse
 import contextlib
 import json
-import math
-import platform
+import os
 import statistics
 import subprocess
 import tempfile
 import time
-from importlib.metadata import version
 from typing import NamedTuple
 
-from benchmarks import data, generate, products, trainers, turns
-from benchmarks.machine import processor, read_bandwidth
-from configs import commands, errors, schema, storage
+from benchmarks import data, machine, options, ours, products, trainers, turns
+from configs import commands, schema, storage
 from configs.errors import UserError
-from datasets.jobs import workers
-from models import weights as weight_format
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CONTENDERS = ("ours", "ours-xla", "torch", "torch-compile")
 PRECISIONS = ("float32", "bfloat16", "bfloat16-weights")
 UNCOUNTED = "bfloat16-weights"
-BATCHES = 16  # that torch sees again and again
+BATCHES = 16  # different ones, which torch sees again and again
 CORPUS_BYTES = 4e6
 WANTED = {"float32": (1.25, 1.4), "bfloat16": (1.6, 2.0)}
 OF_LIMIT = (0.55, 0.7)
-ADAMW_TRAFFIC = 7 * 4  # bytes a weight: reads it, its gradient and two means, writes it and the means
+ADAMW_TRAFFIC = 7 * 4  # bytes for each weight: AdamW reads it, its gradient and two means, writes it and the means
 
 
 class Setting(NamedTuple):
-    """What is trained, how many steps a turn takes, and the least ratio that is wanted and aimed at."""
+    """What is trained, and which speed is wanted."""
     preset: str
     keys: dict
-    steps: int
-    wanted: dict  # by precision; "best": the best of each side
+    steps: int  # in a turn
+    wanted: dict  # {precision, or "best" for the best of each side: (least ratio, ratio aimed at)}
     of_limit: tuple | None = OF_LIMIT
-    gpu: bool = False  # measured on a GPU alone
+    gpu: bool = False  # measured only on a GPU
     precisions: tuple = PRECISIONS
 
 
@@ -69,11 +56,10 @@ SETTINGS = {
 
 
 def main(argv=None):
-    """Arguments -> one line a turn, a table for each setting and the JSON line; returns 0."""
+    """Prints a line for each turn, a table for each setting, and the JSON line; returns 0."""
     args = arguments(argv)
     storage.silence_tensorflow()
-    if args.cores:
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-args.cores:])
+    machine.use_cores(args.cores)
     if args.serve:
         _serve(args, *args.serve)
         return 0
@@ -81,9 +67,8 @@ def main(argv=None):
     if args.device == "gpu" and not gpu:
         raise UserError("--device gpu: nvidia-smi finds no GPU here; leave --device out to measure without one")
     args.device = "gpu" if gpu else "cpu"
-    print(f"{workers.cores()} cores of {processor()}, {gpu or 'no GPU'}, load {os.getloadavg()[0]:.1f}, Python "
-          f"{platform.python_version()}, TensorFlow {version('tensorflow')}, torch {version('torch')}, transformers "
-          f"{version('transformers')}; {args.rounds} rounds", flush=True)
+    print(f"{machine.described('TensorFlow', 'torch', 'transformers')}; {gpu or 'no GPU'}; {args.rounds} rounds",
+          flush=True)
     result = {}
     for name in args.setting:
         if SETTINGS[name].gpu and not gpu:
@@ -107,18 +92,18 @@ def _gpu():
 
 
 def environment(device):
-    """Of the processes that are measured."""
+    """Environment of the processes that are measured."""
     if device == "gpu":
         return {**os.environ, "TF_FORCE_GPU_ALLOW_GROWTH": "true"}  # else TensorFlow takes all of the GPU's memory
     return {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
 
 
 def measure(args, name, folder):
-    """The figures of one setting, printed and as a dict."""
+    """Prints the figures of one setting and returns them as a dict."""
     setting = SETTINGS[name]
     config = prepare(args, name, folder)
-    bandwidth = read_bandwidth()
-    parameters = sum(math.prod(weight.shape) for weight in weight_format.weight_list(config))
+    bandwidth = machine.read_bandwidth()
+    parameters = ours.parameters(config)
     print(f"{name}: {parameters / 1e6:.1f} M parameters, {config.train_batch_size} x {config.n_ctx} tokens a step"
           + (f" in micro-batches of {config.micro_batch_size}" if config.micro_batch_size else "")
           + f", {bandwidth / 1e9:.1f} GB/s: AdamW's traffic takes {ADAMW_TRAFFIC * parameters / bandwidth:.3f} s",
@@ -127,12 +112,12 @@ def measure(args, name, folder):
     for precision in [precision for precision in args.precision if precision in setting.precisions]:
         names = [contender for contender in _contenders(args)
                  if precision != UNCOUNTED or contender.startswith("torch")]
-        seen = {}
+        measured = {}
         size = args.at_once or len(names) or 1
         for first in range(0, len(names), size):
-            seen.update(_heat(args, name, config, folder, precision, names[first:first + size]))
-        if seen:
-            result[precision] = _figures(args, name, config, precision, seen)
+            measured.update(_take_turns(args, name, config, folder, precision, names[first:first + size]))
+        if measured:
+            result[precision] = _figures(args, name, config, precision, measured)
     _compare(name, setting, result)
     return result
 
@@ -145,52 +130,53 @@ def _steps(args, name):
     return args.steps or SETTINGS[name].steps
 
 
-class Seen(NamedTuple):
-    """Of one contender: seconds to the first step, turns, the products' rates in the same rounds, last answer."""
-    first: float
-    turns: list
-    rates: list
-    end: dict
+class Measured(NamedTuple):
+    """What was measured of one contender."""
+    first: float  # seconds to the first step
+    turns: list  # answers
+    rates: list  # the products' operations a second, in the same rounds
+    end: dict  # the last answer
 
 
-def _heat(args, name, config, folder, precision, contenders):
-    """{contender: Seen} of those that take turns with one another."""
-    found, first, rates, tokens = {}, {}, [], config.train_batch_size * config.n_ctx * _steps(args, name)
+def _take_turns(args, name, config, folder, precision, contenders):
+    """{contender: Measured} of those that are in memory at once."""
+    answers, first, rates = {}, {}, []
+    tokens = config.train_batch_size * config.n_ctx * _steps(args, name)
     with contextlib.ExitStack() as stack:
         def start(who):
             command = _command(args, name, folder, who, precision)
             return stack.enter_context(turns.process(f"{who} in {precision}", command, environment(args.device)))
         libraries = [start(f"products-{library}") for library in products.LIBRARIES]
-        takers = {}
+        running = {}
         for who in contenders:
             begun = time.monotonic()
-            takers[who] = start(who)
-            takers[who]()  # the first step, which also builds
+            running[who] = start(who)
+            running[who]()  # the first step, which also builds
             first[who] = time.monotonic() - begun
             print(f"{name} {precision}: {who} made its first step after {first[who]:.1f} s", flush=True)
         for number in range(args.rounds + 1):
             rate = products.rate(config, [library() for library in libraries])
-            for who, turn in takers.items():
-                seen = turn()
+            for who, turn in running.items():
+                answer = turn()
                 if number:  # the first turn warms up
-                    found.setdefault(who, []).append(seen)
-                    print(f"{name} {precision}, round {number}: {who:13} {tokens / seen['seconds']:8.1f} tokens/s, "
-                          f"{tokens / seen['cpu']:8.1f} a CPU second; products {rate / 1e9:,.0f} G/s", flush=True)
+                    answers.setdefault(who, []).append(answer)
+                    print(f"{name} {precision}, round {number}: {who:13} {tokens / answer['seconds']:8.1f} tokens/s, "
+                          f"{tokens / answer['cpu']:8.1f} a CPU second; products {rate / 1e9:,.0f} G/s", flush=True)
             rates.append(rate)
-    return {who: Seen(first[who], found[who], rates[1:], takers[who].last) for who in contenders}
+    return {who: Measured(first[who], answers[who], rates[1:], running[who].last) for who in contenders}
 
 
-def _figures(args, name, config, precision, seen):
-    """Prints the table of one precision; returns it as a dict."""
+def _figures(args, name, config, precision, measured):
+    """Prints the table of one precision and returns it as a dict."""
     tokens = config.train_batch_size * config.n_ctx
     steps = _steps(args, name)
-    needed = products.operations(products.shapes(config)) + products.attention_operations(config)
-    limit = statistics.median(rate for who in seen.values() for rate in who.rates) / needed * tokens
+    needed = products.step_operations(config)
+    limit = statistics.median(rate for who in measured.values() for rate in who.rates) / needed * tokens
     print(f"\n| {name}, {precision} | tokens/s, median (least, most) | of the {limit:,.0f} that matrix products allow |"
           " a CPU second | peak of the steps | peak before | first step |\n|---|---|---|---|---|---|---|")
     result = {"limit_tokens_per_second": round(limit, 1),
               "gigaoperations_per_second": round(limit * needed / tokens / 1e9)}
-    for who, (first, taken, _, end) in seen.items():
+    for who, (first, taken, _, end) in measured.items():
         rates = [tokens * steps / turn["seconds"] for turn in taken]
         median = statistics.median(rates)
         by_cpu = statistics.median(tokens * steps / turn["cpu"] for turn in taken)
@@ -205,7 +191,7 @@ def _figures(args, name, config, precision, seen):
 
 
 def _compare(name, setting, result):
-    """Prints and adds the ratios, ours to the best peer's, and by how much first losses differ."""
+    """Adds the ratios of ours to the best peer, and by how much first losses differ, to `result`; prints both."""
     counted = {(who, precision): result[precision][who] for precision in PRECISIONS if precision != UNCOUNTED
                for who in CONTENDERS if who in result.get(precision, ())}
     result["ratios"] = {}
@@ -222,51 +208,55 @@ def _compare(name, setting, result):
               f"{losses[0][-1]:.4f}, differ by at most {apart:.1e}", flush=True)
 
 
-def _ratio(label, setting, wanted, ours, theirs):
+def _ratio(label, setting, wanted, own, theirs):
     """Prints and returns how the figures of two contenders compare, round by round; `wanted` (least, aim) or None."""
-    ratios = [one / other for one, other in zip(ours["rounds"], theirs["rounds"])]
-    found = {"ratio": statistics.median(ratios), "lowest": min(ratios), "highest": max(ratios),
-             "by_cpu_seconds": ours["tokens_per_cpu_second"] / theirs["tokens_per_cpu_second"],
-             "memory": ours["peak_mb"] / theirs["peak_mb"]}
-    parts = [f"{label}: ratio {found['ratio']:.2f} (from {min(ratios):.2f} to {max(ratios):.2f}; by CPU seconds "
-             f"{found['by_cpu_seconds']:.2f}" + (f"; wanted {wanted[0]}, aim {wanted[1]})" if wanted else ")"),
-             f"memory {found['memory']:.2f} (wanted: at most 1)"]
+    ratios = [one / other for one, other in zip(own["rounds"], theirs["rounds"])]
+    values = {"ratio": statistics.median(ratios), "lowest": min(ratios), "highest": max(ratios),
+              "by_cpu_seconds": own["tokens_per_cpu_second"] / theirs["tokens_per_cpu_second"],
+              "memory": own["peak_mb"] / theirs["peak_mb"]}
+    parts = [f"{label}: ratio {values['ratio']:.2f} (from {min(ratios):.2f} to {max(ratios):.2f}; by CPU seconds "
+             f"{values['by_cpu_seconds']:.2f}" + (f"; wanted {wanted[0]}, aim {wanted[1]})" if wanted else ")"),
+             f"memory {values['memory']:.2f} (wanted: at most 1)"]
     if setting.of_limit:
         least, aim = setting.of_limit
-        parts.append(f"{ours['of_limit']:.0%} of the products' limit (wanted {least:.0%}, aim {aim:.0%})")
+        parts.append(f"{own['of_limit']:.0%} of the products' limit (wanted {least:.0%}, aim {aim:.0%})")
     print(", ".join(parts))
-    return {key: round(value, 3) for key, value in found.items()}
+    return {key: round(value, 3) for key, value in values.items()}
 
 
 # What is measured on
 
 def prepare(args, name, folder):
-    """Corpus, weights and torch's batches in `folder`; returns the Config."""
+    """Writes corpus, weights and torch's batches into `folder`; returns the Config."""
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # this process leaves a GPU to those that are measured
     config = config_of(args, name, folder)
-    data.make_corpus(folder, CORPUS_BYTES / 1e9, 500, config.n_vocab)
-    generate.write_weights(config, os.path.join(folder, trainers.WEIGHTS))
+    write_data(config, folder)
     trainers.save_batches(config, folder, BATCHES)
     return config
 
 
+def write_data(config, folder):
+    """Writes what all contenders read into `folder`: corpus and weights."""
+    data.make_corpus(folder, CORPUS_BYTES / 1e9, 500, config.n_vocab)
+    ours.write_weights(config, os.path.join(folder, trainers.WEIGHTS))
+
+
 def config_of(args, name, folder, **values):
-    """The setting's config; the rate is the same at every step, for it is not the schedules that are compared."""
+    """The setting's config, whose learning rate is the same at every step: schedules are not compared."""
     setting = SETTINGS[name]
     values = {**setting.keys, "lr_schedule": "constant", "warmup_steps": 0, "eval_steps": 0, "input": "tfrecords",
               "save_checkpoints_steps": 10**6, "max_steps": 10**6, "data_path": folder, "eval_files": None,
               "train_files": f"{data.NAME}_*.tfrecords", "init_checkpoint": os.path.join(folder, trainers.WEIGHTS),
               "encoder_path": None, "model_dir": os.path.join(folder, "run"), **values}
-    return schema.load(os.path.join(ROOT, "configs", f"{setting.preset}.json"),
-                       [*(f"{key}={json.dumps(value)}" for key, value in values.items()), *args.overrides])
+    return schema.load(options.preset(setting.preset), [*options.overrides(values), *args.overrides])
 
 
 # The processes
 
 def _command(args, name, folder, who, precision):
-    return [os.path.abspath(__file__), "--serve", who, precision, "--setting", name, "--output_dir", folder,
+    return ["-m", "benchmarks.train", "--serve", who, precision, "--setting", name, "--output_dir", folder,
             "--device", args.device, "--steps", str(_steps(args, name)),
-            *[word for override in args.overrides for word in ("--set", override)]]
+            *options.set_words(args.overrides)]
 
 
 def _serve(args, who, precision):
@@ -277,7 +267,7 @@ def _serve(args, who, precision):
         products.serve(mine, config, who.partition("-")[2], dtype, args.device)
         return
     os.environ["USE_TF"] = "0"  # by transformers
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.path.join(folder, "inductor"))  # compiles anew
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.path.join(folder, "inductor"))  # so that it compiles anew
     if who == "ours-xla" and args.device == "cpu":
         os.environ.setdefault("TF_XLA_FLAGS", "--tf_xla_cpu_global_jit")
     trainers.serve(mine, who, config, folder=folder, steps=args.steps, device=args.device,
@@ -285,27 +275,23 @@ def _serve(args, who, precision):
 
 
 def arguments(argv):
-    parser = errors.Parser(description=__doc__.split("\n")[0], epilog=__doc__.partition("\n\n")[2].replace("\n", " "),
-                           formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = options.parser("train", __doc__)
     add = parser.add_argument
-    add("--setting", nargs="+", choices=SETTINGS, default=list(SETTINGS), help="what to train; those for a GPU are left"
-        " out where there is none")
+    add("--setting", nargs="+", choices=SETTINGS, default=list(SETTINGS), help="what to train; without a GPU those for"
+        " one are left out")
     add("--precision", nargs="+", choices=PRECISIONS, default=list(PRECISIONS), help="one table for each")
     add("--only", nargs="+", choices=CONTENDERS, help="these contenders; default: all, ours-xla on a GPU alone")
     add("--rounds", type=int, default=5, help="turns of each, after two that are not counted")
     add("--steps", type=int, default=0, help="of a turn; 0: the setting's own")
-    add("--at_once", type=int, default=0, help="contenders in memory at once: less memory, but those that take no turns"
-        " with one another meet other minutes; 0: all of a precision")
+    add("--at_once", type=int, default=0, help="contenders in memory at once: fewer need less memory, but meet"
+        " other minutes of the machine; 0: all of a precision")
     add("--device", choices=("auto", "cpu", "gpu"), default="auto", help="auto: the GPU, if there is one")
-    add("--cores", type=int, default=0, help="of this process's cores, use the last ones only; 0: all")
+    options.add_cores(parser)
     add("--output_dir", help="where weights and checkpoints go for a moment (124M: 2.5 GB); default: TMPDIR")
-    add("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
-        help="override a key of the settings' configs, as for main.py (micro_batch_size=1); may be repeated")
-    add("--serve", nargs=2, metavar=("WHO", "PRECISION"), help=argparse.SUPPRESS)
+    options.add_set(parser, "the settings' configs (micro_batch_size=1)")
+    add("--serve", nargs=2, metavar=("WHO", "PRECISION"), help=options.HIDDEN)
     args = parser.parse_args(argv)
-    for name, low in (("rounds", 1), ("steps", 0), ("at_once", 0), ("cores", 0)):
-        if getattr(args, name) < low:
-            raise UserError(f"--{name} {getattr(args, name)} is out of range: give at least {low}")
+    options.check_least(args, rounds=1, steps=0, at_once=0, cores=0)
     return args
 
 

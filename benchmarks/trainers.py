@@ -8,22 +8,21 @@ import time
 
 import numpy as np
 
-from benchmarks import products
+from benchmarks import ours, products
 from benchmarks.machine import forget_peak, resident
-from datasets import shard_sets
 
-LOSSES = 8  # of the first steps, that are kept to be compared
-WARM_UP = 2  # turns: the first is the first step, which also builds
+LOSSES = 8  # losses of the first steps, kept to be compared
+WARM_UP = 2  # turns: the first one is the first step, which also builds
 BATCHES = "batches.npy"
 WEIGHTS = "weights"
 
 
-class Over(Exception):
-    """No more turns: leaves a training without the checkpoint at its end."""
+class NoMoreTurns(Exception):
+    """Leaves a training without the checkpoint at its end."""
 
 
-class Stretches:
-    """The turns of a training: the first is one step, each further one `steps`."""
+class TrainingTurns:
+    """Divides a training into turns: the first is one step, each further one `steps`."""
 
     def __init__(self, turns, steps):
         self._turns, self._steps, self._number, self._left = turns, steps, 0, 1
@@ -31,14 +30,17 @@ class Stretches:
         self._begin()
 
     def _begin(self):
-        if not self._turns.come():
+        if not self._turns.wait():
             self._turns.answer({"losses": [float(loss) for loss in self._losses], "start_peak": self._start_peak,
                                 "peak": resident("VmHWM")})
-            raise Over
+            raise NoMoreTurns
         self._begun = np.array([time.monotonic(), time.process_time()])
 
     def step(self, loss, finish=None):
-        """Takes note of a step that is done; at the end of a turn answers and waits for the next.  Raises Over."""
+        """Counts a step that is done; after the last one of a turn it answers, and waits for the next turn.
+
+        `finish` is called before the clock is read.  Raises NoMoreTurns.
+        """
         if len(self._losses) < LOSSES:
             self._losses.append(loss)
         self._left -= 1
@@ -57,59 +59,19 @@ class Stretches:
 
 
 def serve(turns, name, config, *, folder, steps, device, weights_dtype=None):
-    """Trains in turns as `name` of train.CONTENDERS says, until there are no more."""
-    with contextlib.suppress(Over):
-        stretches = Stretches(turns, steps)
+    """Trains as the contender `name` of benchmarks.train, until there are no more turns."""
+    with contextlib.suppress(NoMoreTurns):
+        training = TrainingTurns(turns, steps)
         if name.startswith("ours"):
-            _ours(stretches, config, device, xla=name.endswith("xla"))
+            ours.start_quietly()
+            products.check_gpu("TensorFlow", device)
+            ours.train(config, training.step, xla=name.endswith("xla"))
         else:
-            _theirs(stretches, config, folder, device, compiled=name.endswith("compile"), weights_dtype=weights_dtype)
+            _train_by_torch(training, config, folder, device, compiled=name.endswith("compile"),
+                            weights_dtype=weights_dtype)
 
 
-def _ours(stretches, config, device, *, xla):
-    """As training.train does it, with one hook more."""
-    import tensorflow.compat.v1 as tf
-
-    import inputs
-    from datasets import window_order
-    from models import metrics
-    from models.run import estimator as estimators
-    from models.run import hooks
-    estimators.quiet()
-    products.needed(tf.config.list_physical_devices("GPU"), "TensorFlow", device)
-    if xla:
-        _cluster_by_xla(tf, estimators)
-
-    class InTurns(tf.train.SessionRunHook):
-        def before_run(self, run_context):
-            return tf.train.SessionRunArgs(metrics.collected()["loss"])
-
-        def after_run(self, run_context, run_values):
-            stretches.step(float(run_values.results))
-    found = shard_sets.find(config, shard_sets.TRAIN)
-    progress = hooks.Progress(
-        config.model_dir, max_steps=config.max_steps, tokens=config.train_batch_size * config.n_ctx,
-        seen=lambda step: window_order.seen(config, found, step), dropped=window_order.dropped(config, found),
-        watch=hooks.SpikeWatch(), say=lambda line: None)
-    chunk = min(config.max_steps, inputs.longest_chunk(config, found))
-    input_fn = inputs.make_train_input_fn(config, found, config.n_vocab - 1, start_step=0, stop_step=chunk)
-    estimator = estimators.build_estimator(config)
-    estimator.train(input_fn, max_steps=chunk, hooks=[hooks.Saver(estimator), progress,
-                                                      hooks.StopOnSignal(), InTurns()])
-
-
-def _cluster_by_xla(tf, estimators):
-    """Lets XLA compile what it can of the graph, as TF_XLA_FLAGS=--tf_xla_auto_jit=1 would."""
-    plain = estimators.session_config
-
-    def session_config():
-        config = plain()
-        config.graph_options.optimizer_options.global_jit_level = tf.OptimizerOptions.ON_1
-        return config
-    estimators.session_config = session_config
-
-
-def _theirs(stretches, config, folder, device, *, compiled, weights_dtype):
+def _train_by_torch(training, config, folder, device, *, compiled, weights_dtype):
     import torch
     import transformers
     transformers.logging.set_verbosity_error()
@@ -118,7 +80,7 @@ def _theirs(stretches, config, folder, device, *, compiled, weights_dtype):
     model = transformers.GPT2LMHeadModel.from_pretrained(
         os.path.join(folder, WEIGHTS), dtype=getattr(torch, weights_dtype or "float32"), attn_implementation="sdpa")
     model.to(place).train()
-    optimizer = _their_optimizer(torch, model, config)
+    optimizer = _torch_optimizer(torch, model, config)
     autocast = torch.autocast(place.type, torch.bfloat16,
                               enabled=config.precision == "bfloat16" and weights_dtype is None)
 
@@ -140,10 +102,10 @@ def _theirs(stretches, config, folder, device, *, compiled, weights_dtype):
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         number += 1
-        stretches.step(total, finish)
+        training.step(total, finish)
 
 
-def _their_optimizer(torch, model, config):
+def _torch_optimizer(torch, model, config):
     matrices = [weight for weight in model.parameters() if weight.dim() >= 2]
     vectors = [weight for weight in model.parameters() if weight.dim() < 2]
     return torch.optim.AdamW([{"params": matrices, "weight_decay": config.weight_decay},
@@ -152,13 +114,10 @@ def _their_optimizer(torch, model, config):
 
 
 def save_batches(config, folder, count):
-    """Writes the first batches of the run for torch: int32 [N, B, T + 1], read by our pipeline."""
+    """Writes the first batches of the run, read by our pipeline, for torch: int32 [N, B, T + 1]."""
     import tensorflow.compat.v1 as tf
-
-    import inputs
-    found = shard_sets.find(config, shard_sets.TRAIN)
-    input_fn = inputs.make_train_input_fn(config, found, config.n_vocab - 1, start_step=0, stop_step=count)
+    build = ours.train_dataset(config, ours.train_set(config), 0, count)
     with tf.Graph().as_default(), tf.Session() as session:
-        tokens, labels = tf.data.make_one_shot_iterator(input_fn({"batch_size": config.train_batch_size})).get_next()
+        tokens, labels = tf.data.make_one_shot_iterator(build()).get_next()
         windows = tf.concat([tokens, labels[:, -1:]], 1)  # [B, T + 1]
         np.save(os.path.join(folder, BATCHES), np.stack([session.run(windows) for _ in range(count)]))

@@ -1,7 +1,7 @@
-"""Processes that take turns: each runs while all others wait, so that all meet the same machine in the same minutes.
+"""Processes that take turns: each works while all others wait, so all meet the same machine in the same minutes.
 
-The parent writes a line where a process is to go on, and the process answers with a line of JSON when it has; it ends
-where there are no more lines, with a last answer.
+The parent writes a line to a process whose turn it is, and the process answers with a line of JSON when it is done.
+Where there are no more lines, the process gives a last answer and ends.
 """
 import contextlib
 import ctypes
@@ -15,14 +15,18 @@ from configs.errors import UserError
 
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
+
 @contextlib.contextmanager
-def process(name, command, environment=None):
-    """A function that lets the process take its turn and gives its answer; `last`, at the end, is its last one."""
+def process(name, command, environment=None, folder=None):
+    """Yields a function that lets the process take a turn and returns its answer; `last`, at the end, is its last one.
+
+    `command` is what stands behind `python3`; `folder` is where the process runs (default: here).
+    """
     with subprocess.Popen([sys.executable, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                          env=environment) as child:
+                          env=environment, cwd=folder) as child:
         def turn():
-            child.stdin.write("go\n")
-            child.stdin.flush()
+            with contextlib.suppress(BrokenPipeError):  # it is gone: answer() says so
+                os.write(child.stdin.fileno(), b"go\n")  # not by write(), whose buffer would be flushed once more
             return answer()
 
         def answer():
@@ -37,7 +41,7 @@ def process(name, command, environment=None):
 
 
 class Turns:
-    """The other side: what a process waits for and answers on its standard input and output."""
+    """The process' own side: it waits for its turns on standard input and answers on standard output."""
 
     def __init__(self):
         # It holds gigabytes, and would go on building its graph when the parent is killed.
@@ -45,7 +49,7 @@ class Turns:
         self._output = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)  # what libraries print is no answer
 
-    def come(self):
+    def wait(self):
         """Waits for the next turn; False where there is none."""
         return bool(sys.stdin.readline())
 

@@ -1,44 +1,38 @@
 """Two processes beside one: create_tfrecords.py and run_newspaper_extract.py as commands, and what the machine allows.
 
-What it allows: two commands of one process, each on half of the input, beside one on the whole.  Start-up is what the
-commands take for next to no input.  Texts and pages are those of benchmarks/preparation.py, the texts so many times
-over that start-up does not decide.  Ends with one JSON line.
+What the machine allows: two commands of one process, each on half of the input, beside one command on the whole.
+Start-up is what a command takes for next to no input.  Texts and pages are those of benchmarks/preparation.py; each
+text is taken several times, so that start-up does not decide.  Ends with one JSON line.
 """
-import os
-import sys
-
-if __name__ == "__main__":  # run as a file: imports start at the repository
-    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-
-import argparse
 import functools
 import json
+import os
 import resource
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 
-from benchmarks import preparation
-from configs import commands, errors
+from benchmarks import options, preparation
+from configs import commands
 from configs.errors import UserError
 from datasets.pages import archives
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SHARDS = 24
 COMMANDS = ("create_tfrecords", "run_newspaper_extract")
 
 
 def main(argv=None):
-    """Arguments -> tables and the JSON line; returns 0."""
+    """Prints the tables and the JSON line; returns 0."""
     args = _arguments(argv)
     preparation.print_machine(args)
     result = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in COMMANDS if args.only is None else (args.only,):
-            halves, tiny, options = {"create_tfrecords": _texts, "run_newspaper_extract": _pages}[name](args, folder)
-            command = [sys.executable, os.path.join(ROOT, "datasets", name + ".py"), *options]
+            halves, tiny, own = {"create_tfrecords": _texts, "run_newspaper_extract": _pages}[name](args, folder)
+            command = [sys.executable, os.path.join(options.ROOT, "datasets", name + ".py"), *own]
             result[name] = _compare(name, functools.partial(_run, command, os.path.join(folder, "out")), halves, tiny,
                                     args.rounds)
     result["load"] = round(os.getloadavg()[0], 1)
@@ -47,7 +41,7 @@ def main(argv=None):
 
 
 def _compare(name, run, halves, tiny, rounds):
-    """{what: (median, least, most)} of how many times as fast two processes are."""
+    """Prints how many times as fast two processes are as one, and returns it as {what: (median, least, most)}."""
     runs = {"one": lambda: run([halves], 1), "two": lambda: run([halves], 2),
             "halves": lambda: run([halves[:1], halves[1:]], 1),
             "start of one": lambda: run([tiny], 1), "start of two": lambda: run([tiny], 2)}
@@ -67,9 +61,9 @@ def _compare(name, run, halves, tiny, rounds):
 
 
 def _texts(args, folder):
-    """([folders of either half of the texts], input of next to none, options of the command)."""
+    """([folders with either half of the texts], the smallest input, options of the command)."""
     root = os.path.join(folder, "texts")
-    paths, size = preparation.collect_texts(args, os.path.join(root, "source"))
+    paths, size = preparation.collect_texts(args.texts, args.megabytes, os.path.join(root, "source"))
     halves, tiny = [os.path.join(root, name) for name in ("0", "1")], os.path.join(root, "tiny")
     for number in range(args.times):
         for half in halves:
@@ -81,12 +75,12 @@ def _texts(args, folder):
         os.link(path, os.path.join(tiny, os.path.basename(path)))
     count = len(paths) * args.times
     print(f"{count} texts of {size * args.times / 1e6:.0f} MB in all", flush=True)
-    options = ["--name", "x", "--eval_fraction", "0", "--files_per", str(-(-count // SHARDS))]
-    return halves, [tiny, "--files_per", "1"], options + ["--no_ftfy"] * args.no_ftfy
+    own = ["--name", "x", "--eval_fraction", "0", "--files_per", str(-(-count // SHARDS))]
+    return halves, [tiny, "--files_per", "1"], own + ["--no_ftfy"] * args.no_ftfy
 
 
 def _pages(args, folder):
-    """The same of archives of pages."""
+    """Like _texts, for archives of pages."""
     found = preparation.collect_pages(args)
     folders = [os.path.join(folder, "pages", name) for name in ("0", "1", "tiny")]
     for path in folders:
@@ -107,7 +101,7 @@ def _archive(folder, number, pages):
 
 
 def _run(command, output, inputs, processes):
-    """(seconds, CPU seconds with all workers) of as many commands at once as there are lists of `inputs`."""
+    """(seconds, CPU seconds with all workers) of several commands at once, one for each list of `inputs`."""
     shutil.rmtree(output, ignore_errors=True)
     before, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     running = [subprocess.Popen([*command, "--output_dir", os.path.join(output, str(number)), "--processes",
@@ -121,14 +115,13 @@ def _run(command, output, inputs, processes):
 
 
 def _arguments(argv):
-    parser = errors.Parser(description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = options.parser("two_processes", __doc__)
     add = parser.add_argument
     add("--only", choices=COMMANDS, help="measure this alone")
     add("--times", type=int, default=4, help="how often each text is taken")
     add("--no_ftfy", action="store_true", help="texts as they are")
     args = preparation.checked(parser, argv)
-    if args.times < 1:
-        raise UserError(f"--times {args.times} is out of range: give at least 1")
+    options.check_least(args, times=1)
     return args
 
 

@@ -249,7 +249,8 @@ def test_table_compares_equal_seeds_and_names_what_diverged():
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (["--steps", "3"], "--steps is 3, but must be at least 4"), (["--only", "dropout"], "invalid choice: 'dropout'"),
+    (["--steps", "3"], "--steps 3 is out of range: give at least 4"),
+    (["--only", "dropout"], "invalid choice: 'dropout'"),
     (["--text", "nowhere.txt"], "--input nowhere.txt: no such file")])
 def test_wrong_arguments_are_named(arguments, message, tmp_path):
     with pytest.raises(UserError, match=message):

@@ -1,0 +1,52 @@
+"""What the command lines of the benchmarks have in common."""
+import argparse
+import json
+import os
+
+from configs import errors
+from configs.errors import UserError
+
+HIDDEN = argparse.SUPPRESS
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+MAIN = os.path.join(ROOT, "main.py")
+
+
+def preset(name):
+    """Path of a config in configs/."""
+    return os.path.join(ROOT, "configs", name + ".json")
+
+
+def parser(name, docstring):
+    """The parser of `python3 -m benchmarks.{name}`; --help shows the docstring and the defaults."""
+    head, _, rest = docstring.partition("\n\n")
+    return errors.Parser(prog=f"-m benchmarks.{name}", description=head.replace("\n", " "),
+                         epilog=rest.replace("\n", " ") or None,
+                         formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+
+
+def add_cores(parser):
+    """Adds --cores."""
+    parser.add_argument("--cores", type=int, default=0, help="use only the last N of this process's cores; 0: all")
+
+
+def add_set(parser, what="configs/117M.json"):
+    """Adds --set, for main.py's keys."""
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+                        help=f"override a key of {what}, as for main.py; may be repeated")
+
+
+def check_least(args, **least):
+    """Raises UserError where an option is below its least value."""
+    for name, low in least.items():
+        if not getattr(args, name) >= low:
+            raise UserError(f"--{name} {getattr(args, name)} is out of range: give at least {low:g}")
+
+
+def overrides(values):
+    """{key: value} as KEY=VALUE, the value in JSON."""
+    return [f"{key}={json.dumps(value)}" for key, value in values.items()]
+
+
+def set_words(overrides):
+    """KEY=VALUE for each --set -> words of a command line."""
+    return [word for override in overrides for word in ("--set", override)]

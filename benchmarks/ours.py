@@ -1,0 +1,151 @@
+"""Our side of what is measured: all that the benchmarks take from inputs.py, main.py and models/ stands here.
+
+What the ablation puts in the place of the product's functions stands in benchmarks/original.py.  TensorFlow is
+imported inside the functions, for it reads its environment when it is imported.
+"""
+import math
+
+from datasets import shard_sets
+from models import weights as weight_format
+
+# Weights
+
+def weight_list(config):
+    """The name, shape, mean and deviation of each weight of the network."""
+    return weight_format.weight_list(config)
+
+
+def parameters(config):
+    """How many numbers the weights are."""
+    return sum(math.prod(weight.shape) for weight in weight_list(config))
+
+
+def write_weights(config, folder):
+    """Writes random weights with GPT-2's deviations, as Hugging Face has them."""
+    import numpy as np
+
+    from models.checkpoints import hugging_face
+    random = np.random.default_rng(config.seed)
+    listed = {weight.name: weight for weight in weight_list(config)}
+
+    def read(name):
+        weight = listed[name]
+        values = random.standard_normal(weight.shape, np.float32)
+        values *= weight.deviation
+        return values + np.float32(weight.mean)
+    hugging_face.write_folder(folder, config, {name: weight.shape for name, weight in listed.items()}, read,
+                              config.n_vocab - 1)
+
+
+def step_memory(config):
+    """Bytes of weights, gradients and optimizer, as --plan counts them."""
+    from models.run import plan
+    memory = plan.memory(config)
+    return memory.weights + plan.FLOAT32 * plan.parameter_count(config) + memory.optimizer
+
+
+# The input pipeline
+
+def train_set(config):
+    """The shards that the config trains on."""
+    return shard_sets.find(config, shard_sets.TRAIN)
+
+
+def train_dataset(config, shards, start, stop):
+    """Function that builds the tf.data.Dataset of the batches of steps [start, stop)."""
+    import inputs
+    input_fn = inputs.make_train_input_fn(config, shards, config.n_vocab - 1, start_step=start, stop_step=stop)
+    return lambda: input_fn({"batch_size": config.train_batch_size})
+
+
+def steps_an_epoch(config, shards):
+    """Whole batches in the first data set of `shards`."""
+    from datasets import window_order
+    return window_order.windows_an_epoch(shards.parts[0], config.n_ctx) // config.train_batch_size
+
+
+def blocks_of_step(config, shards, step):
+    """From how many blocks of files the batch of a step takes its windows."""
+    from datasets import window_order
+    blocks = window_order.cut_blocks(shards.parts[0].shards, config.n_ctx)
+    return len(window_order.schedule(blocks, config.seed, step * config.train_batch_size,
+                                     (step + 1) * config.train_batch_size))
+
+
+# Sessions and training
+
+def start_quietly():
+    """Graph mode, and no lines of TensorFlow's own."""
+    from models.run import estimator as estimators
+    estimators.quiet()
+
+
+def session():
+    """A tf.Session with the options that the product gives."""
+    import tensorflow.compat.v1 as tf
+
+    from models.run import estimator as estimators
+    return tf.Session(config=estimators.session_config())
+
+
+def train(config, after_step, *, xla=False):
+    """Trains as main.py does and calls after_step(loss) after each step; ends where that raises.
+
+    `xla`: XLA compiles what it can of the graph, as TF_XLA_FLAGS=--tf_xla_auto_jit=1 would.
+    """
+    import tensorflow.compat.v1 as tf
+
+    import inputs
+    from datasets import window_order
+    from models import metrics
+    from models.run import estimator as estimators
+    from models.run import hooks
+
+    class AfterStep(tf.train.SessionRunHook):
+        def before_run(self, run_context):
+            return tf.train.SessionRunArgs(metrics.collected()["loss"])
+
+        def after_run(self, run_context, run_values):
+            after_step(float(run_values.results))
+    if xla:
+        _cluster_by_xla(tf, estimators)
+    shards = train_set(config)
+    progress = hooks.Progress(
+        config.model_dir, max_steps=config.max_steps, tokens=config.train_batch_size * config.n_ctx,
+        seen=lambda step: window_order.seen(config, shards, step), dropped=window_order.dropped(config, shards),
+        watch=hooks.SpikeWatch(), say=lambda line: None)
+    stop = min(config.max_steps, inputs.longest_chunk(config, shards))
+    input_fn = inputs.make_train_input_fn(config, shards, config.n_vocab - 1, start_step=0, stop_step=stop)
+    estimator = estimators.build_estimator(config)
+    estimator.train(input_fn, max_steps=stop, hooks=[hooks.Saver(estimator), progress, hooks.StopOnSignal(),
+                                                     AfterStep()])
+
+
+def _cluster_by_xla(tf, estimators):
+    plain = estimators.session_config
+
+    def session_config():
+        config = plain()
+        config.graph_options.optimizer_options.global_jit_level = tf.OptimizerOptions.ON_1
+        return config
+    estimators.session_config = session_config
+
+
+# Generation
+
+def samples(config, rows, lengths, **options):
+    """Yields the tokens of each sample, int32 [length]: for each of `lengths` one for each of `rows`, [B, S] ids.
+
+    They come through the estimator's predict(), as those of `main.py --predict_file` do; `options` are its.
+    """
+    from encoder import bpe, prompts, stop_texts
+    from models.run import predict
+    encoder = bpe.load(config.encoder_path)
+    of_length = {length: prompts.make("", {**options, "length": length}) for length in sorted(set(lengths))}
+    wanted = [predict.Row(of_length[length], tokens.tolist(), number)
+              for length in lengths for number, tokens in enumerate(rows)]
+    limits, _ = predict.limits_of(config, encoder, list(of_length.values()))
+    input_fn = predict._input_fn(wanted, {(): stop_texts.NEVER}, encoder.eot)
+    with predict.threads_for(config, *rows.shape, max(lengths)):
+        for sample in predict.draw(config, None, None, input_fn, limits):
+            yield sample["tokens"][:sample["count"]]

@@ -1,0 +1,20 @@
+import json
+import os
+from unittest import mock
+
+import pytest
+
+from tests.helpers.runs import ROOT
+
+
+@pytest.fixture
+def measure(capfd, monkeypatch):
+    """Function (benchmark, *arguments): runs its main() in this process; returns (its lines, the JSON of the last)."""
+    monkeypatch.chdir(ROOT)  # the processes that a benchmark starts find it there
+
+    def run(benchmark, *arguments):
+        with mock.patch.dict(os.environ):  # only what it sets there is undone
+            assert benchmark.main(list(map(str, arguments))) == 0
+        lines = capfd.readouterr().out.splitlines()
+        return lines, json.loads(lines[-1])
+    return run
