@@ -6,7 +6,6 @@ main.py (the loop) and 1.5B.json.  The product has no switches for these, except
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import math
 from typing import NamedTuple
@@ -15,12 +14,14 @@ import numpy as np
 import tensorflow as tf
 
 import inputs
+from configs.constants import RANDOM
 from configs.errors import UserError
 from datasets import records, window_order
-from models import gpt2, optimizers, weights
-from models.cpu import block as layers
-from models.cpu import loss as lm_head
+from datasets.window_order import WindowOrder
+from models import dropout, initial_values, optimizers, weights
 
+TABLE_DROPOUT = 0.1
+BEYOND = 10**6  # a site of noise that no network has
 STITCH = 42  # documents that the original joined to draw one window from (2 in its corpus of long ones)
 
 
@@ -35,17 +36,16 @@ def choices():
     """{name: Choice}, in the order in which they are applied."""
     return {
         "tied_dropout": Choice("dropout 0.1 on the entries of the token and position tables; the first is also the"
-                               " output layer", {"embed_dropout": 0.1},
-                               lambda names: [(gpt2, "token_losses", _dropping_tables(gpt2.token_losses)),
-                                              (lm_head, "tied", lambda wte, labels, dtype: {"wte": wte})]),
+                               " output layer", {},
+                               lambda names: [(optimizers, "gradients", _dropping_tables(optimizers.gradients))]),
         "scale_by_in": Choice("starting weights also divided by sqrt(fan-in)", {"scale_by_in": True}),
         "residual_scale": Choice("attention's projection starts at 0.02, the MLP's at 0.02 / sqrt(n_layer)", {},
-                                 lambda names: [(weights, "weight_list", _residual_scale(weights.weight_list))]),
+                                 lambda names: [(initial_values, "weight_list", _residual_scale(weights.weight_list))]),
         "vector_decay": Choice("weight decay on gains and biases too", {},
                                lambda names: [(optimizers._Decoupled, "_decay_of", _decay_all)]),
         "no_clipping": Choice("gradients are not clipped", {"grad_clip": 0}),
         "one_window": Choice(f"one random window out of {STITCH} joined documents", {},
-                             lambda names: [(inputs, "make_train_input_fn", _one_window)]),
+                             lambda names: [(inputs, "train_input_fn", _one_window)]),
         "first_shards_again": Choice("after every evaluation the data begin with the first shards again", {},
                                      _first_shards_again),
         "adafactor": Choice("Adafactor, lr 2.5e-4 times the size of each tensor",
@@ -67,15 +67,22 @@ def put_over(names):
         yield keys
 
 
-def _dropping_tables(token_losses):
-    """models.gpt2.token_losses with dropout on wte and wpe themselves instead of on the sum of the embeddings."""
-    def dropping(weights, tokens, labels, config, *, noise=None):
-        sites = {"wte": 0, "wpe": 1 + 3 * config.n_layer}  # the second is one more than the network has
-        dropped = {name: layers.dropout(weights[name], config.embed_dropout, noise, site)
-                   for name, site in sites.items()}
-        return token_losses({**weights, **dropped}, tokens, labels, dataclasses.replace(config, embed_dropout=0.0),
-                            noise=noise)
+def _dropping_tables(gradients):
+    """models.optimizers.gradients of a loss with dropout on wte and wpe themselves."""
+    def dropping(loss_fn, variables, batch, slices=1):
+        def dropped_loss(weights, *micro_batch):
+            return loss_fn({**weights, **dropped_tables(weights)}, *micro_batch)
+        return gradients(dropped_loss, variables, batch, slices)
     return dropping
+
+
+def dropped_tables(tables):
+    """{"wte", "wpe"} of `tables` with the dropout of the graph's seed and step."""
+    base = tf.stack([tf.compat.v1.get_default_graph().seed or 0,
+                     tf.cast(tf.compat.v1.train.get_global_step(), tf.int32)])
+    noises = {name: dropout.noise(tf.random.experimental.stateless_fold_in(base, site, alg=RANDOM), 0,
+                                  tables[name].shape.as_list()) for name, site in (("wte", 0), ("wpe", BEYOND))}
+    return {name: dropout.dropped(tables[name], TABLE_DROPOUT, noise) for name, noise in noises.items()}
 
 
 def _residual_scale(weight_list):
@@ -93,15 +100,15 @@ def _decay_all(self, variable):
     return self._config.weight_decay
 
 
-def _one_window(config, found, eot, *, start_step, stop_step):
-    """inputs.make_train_input_fn with windows as the original drew them."""
-    if len(found.parts) > 1:
+def _one_window(order, eot, *, start_step, stop_step):
+    """inputs.train_input_fn with windows as the original drew them."""
+    if len(order.parts) > 1:
         raise UserError("one window per group of documents is for one corpus, not for a mixture")
-    paths = tuple(shard.path for shard in found.parts[0].shards)
+    paths = tuple(shard.path for shard in order.parts[0].part.shards)
 
     def input_fn(params):
-        start, stop = start_step * config.train_batch_size, stop_step * config.train_batch_size
-        windows = stitched_windows(_documents(paths), eot, config.n_ctx, config.seed, start, stop)
+        start, stop = start_step * order.batch, stop_step * order.batch
+        windows = stitched_windows(_documents(paths), eot, order.n_ctx, order.seed, start, stop)
         batches = tf.data.Dataset.from_tensor_slices((windows[:, :-1], windows[:, 1:])).batch(
             params["batch_size"], drop_remainder=True)
         return inputs._ready(batches)
@@ -142,17 +149,16 @@ def stitched_windows(documents, eot, n_ctx, seed, start, stop):
 
 def _first_shards_again(names):
     """Makes every train() call read from the start of the first shards, in an order of its own within them."""
-    make_input_fn = inputs.make_train_input_fn  # or what another choice has put there
+    make_input_fn = inputs.train_input_fn  # or what another choice has put there
     texts = STITCH if "one_window" in names else 1  # documents that are read for one window
 
-    def again(config, found, eot, *, start_step, stop_step):
-        windows = (stop_step - start_step) * config.train_batch_size
-        parts = tuple(part._replace(shards=_first_shards(part.shards, windows * texts * config.n_ctx))
-                      for part in found.parts)
-        call = start_step // config.train_steps
-        return make_input_fn(dataclasses.replace(config, seed=1000 * config.seed + call), found._replace(parts=parts),
-                             eot, start_step=0, stop_step=stop_step - start_step)
-    return [(inputs, "make_train_input_fn", again)]
+    def again(order, eot, *, start_step, stop_step):
+        windows = (stop_step - start_step) * order.batch
+        parts = [one.part._replace(shards=_first_shards(one.part.shards, windows * texts * order.n_ctx))
+                 for one in order.parts]
+        first = WindowOrder(parts, n_ctx=order.n_ctx, batch=order.batch, seed=1000 * order.seed + start_step)
+        return make_input_fn(first, eot, start_step=0, stop_step=stop_step - start_step)
+    return [(inputs, "train_input_fn", again)]
 
 
 def _first_shards(shards, tokens):

@@ -54,38 +54,41 @@ def train_set(config):
 def train_dataset(config, shards, start, stop):
     """Function that builds the tf.data.Dataset of the batches of steps [start, stop)."""
     import inputs
-    input_fn = inputs.make_train_input_fn(config, shards, config.n_vocab - 1, start_step=start, stop_step=stop)
+    input_fn = inputs.train_input_fn(order_of(config, shards), config.n_vocab - 1, start_step=start, stop_step=stop)
     return lambda: input_fn({"batch_size": config.train_batch_size})
+
+
+def order_of(config, shards):
+    """The order in which training reads the shards."""
+    from datasets.window_order import WindowOrder
+    return WindowOrder.of(config, shards)
 
 
 def steps_an_epoch(config, shards):
     """Whole batches in the first data set of `shards`."""
-    from datasets import window_order
-    return window_order.windows_an_epoch(shards.parts[0], config.n_ctx) // config.train_batch_size
+    return order_of(config, shards).parts[0].windows // config.train_batch_size
 
 
 def blocks_of_step(config, shards, step):
     """From how many blocks of files the batch of a step takes its windows."""
-    from datasets import window_order
-    blocks = window_order.cut_blocks(shards.parts[0].shards, config.n_ctx)
-    return len(window_order.schedule(blocks, config.seed, step * config.train_batch_size,
-                                     (step + 1) * config.train_batch_size))
+    first = order_of(config, shards).parts[0]
+    return len(first.schedule(step * config.train_batch_size, (step + 1) * config.train_batch_size))
 
 
 # Sessions and training
 
 def start_quietly():
     """Graph mode, and no lines of TensorFlow's own."""
-    from models.run import estimator as estimators
-    estimators.quiet()
+    from models.run import workarounds
+    workarounds.prepare()
 
 
 def session():
     """A tf.Session with the options that the product gives."""
     import tensorflow.compat.v1 as tf
 
-    from models.run import estimator as estimators
-    return tf.Session(config=estimators.session_config())
+    from models.run import workarounds
+    return tf.Session(config=workarounds.session_config())
 
 
 def train(config, after_step, *, xla=False):
@@ -96,10 +99,9 @@ def train(config, after_step, *, xla=False):
     import tensorflow.compat.v1 as tf
 
     import inputs
-    from datasets import window_order
+    import main
     from models import metrics
-    from models.run import estimator as estimators
-    from models.run import hooks
+    from models.run import hooks, workarounds
 
     class AfterStep(tf.train.SessionRunHook):
         def before_run(self, run_context):
@@ -108,27 +110,25 @@ def train(config, after_step, *, xla=False):
         def after_run(self, run_context, run_values):
             after_step(float(run_values.results))
     if xla:
-        _cluster_by_xla(tf, estimators)
+        _cluster_by_xla(tf, workarounds)
     shards = train_set(config)
-    progress = hooks.Progress(
-        config.model_dir, max_steps=config.max_steps, tokens=config.train_batch_size * config.n_ctx,
-        seen=lambda step: window_order.seen(config, shards, step), dropped=window_order.dropped(config, shards),
-        watch=hooks.SpikeWatch(), say=lambda line: None)
-    stop = min(config.max_steps, inputs.longest_chunk(config, shards))
-    input_fn = inputs.make_train_input_fn(config, shards, config.n_vocab - 1, start_step=0, stop_step=stop)
-    estimator = estimators.build_estimator(config)
+    order = order_of(config, shards)
+    progress = hooks.Progress(config.model_dir, order, config.max_steps, hooks.SpikeWatch(), say=lambda line: None)
+    stop = min(config.max_steps, order.longest_stretch)
+    input_fn = inputs.train_input_fn(order, config.n_vocab - 1, start_step=0, stop_step=stop)
+    estimator = main.build_estimator(config)
     estimator.train(input_fn, max_steps=stop, hooks=[hooks.Saver(estimator), progress, hooks.StopOnSignal(),
                                                      AfterStep()])
 
 
-def _cluster_by_xla(tf, estimators):
-    plain = estimators.session_config
+def _cluster_by_xla(tf, workarounds):
+    plain = workarounds.session_config
 
     def session_config():
         config = plain()
         config.graph_options.optimizer_options.global_jit_level = tf.OptimizerOptions.ON_1
         return config
-    estimators.session_config = session_config
+    workarounds.session_config = session_config
 
 
 # Generation
@@ -138,6 +138,7 @@ def samples(config, rows, lengths, **options):
 
     They come through the estimator's predict(), as those of `main.py --predict_file` do; `options` are its.
     """
+    import main
     from encoder import bpe, prompts, stop_texts
     from models.run import predict
     encoder = bpe.load(config.encoder_path)
@@ -147,5 +148,5 @@ def samples(config, rows, lengths, **options):
     limits, _ = predict.limits_of(config, encoder, list(of_length.values()))
     input_fn = predict._input_fn(wanted, {(): stop_texts.NEVER}, encoder.eot)
     with predict.threads_for(config, *rows.shape, max(lengths)):
-        for sample in predict.draw(config, None, None, input_fn, limits):
+        for sample in predict.draw(config, None, None, input_fn, limits, main.build_estimator):
             yield sample["tokens"][:sample["count"]]

@@ -14,14 +14,12 @@ import inputs
 from benchmarks import ablation, original
 from configs.errors import UserError
 from datasets import shard_sets
-from models import gpt2, optimizers, weights
-from models.cpu import block as layers
-from models.cpu import loss as lm_head
+from models import gpt2, initial_values, optimizers
 from tests.helpers import graphs
-from tests.test_inputs import EOT, N_CTX, config_for, flat, run, write_shards
+from tests.test_inputs import EOT, N_CTX, config_for, flat, order_of, run, write_shards
 
-REPLACED = ((gpt2, "token_losses"), (weights, "weight_list"), (optimizers._Decoupled, "_decay_of"),
-            (lm_head, "tied"), (inputs, "make_train_input_fn"))
+REPLACED = ((optimizers, "gradients"), (initial_values, "weight_list"), (optimizers._Decoupled, "_decay_of"),
+            (inputs, "train_input_fn"))
 
 
 def current():
@@ -39,8 +37,8 @@ def test_the_default_changes_nothing_and_every_choice_is_undone():
         assert current() == before
     with original.put_over(ablation.CHOICES) as keys:
         assert all(now is not then for now, then in zip(current(), before))
-        assert keys == {"embed_dropout": 0.1, "scale_by_in": True, "grad_clip": 0, "opt_name": "adafactor",
-                        "lr": 2.5e-4, "decay_type": "pow", "decay_exponent": 0.8}
+        assert keys == {"scale_by_in": True, "grad_clip": 0, "opt_name": "adafactor", "lr": 2.5e-4, "decay_type": "pow",
+                        "decay_exponent": 0.8}
     assert current() == before
 
 
@@ -53,34 +51,33 @@ def test_variants_are_each_choice_alone_a_control_and_all_together():
     assert ablation.VARIANTS["sum_dropout"][1] == {"embed_dropout": 0.1}
 
 
-def losses_of(config, given, step):
-    """Losses of one batch in training (with that step's dropout) or, where step is None, in evaluation."""
-    random = np.random.RandomState(3)
-    tokens, labels = (random.randint(0, config.n_vocab, [5, 7]) for _ in range(2))
+def loss_of(given, step):
+    """(loss of a batch in the training step after `step`, the tables that the choice makes of `given`)."""
+    config, random = graphs.small_config(), np.random.RandomState(3)
 
-    def function(tensors, tokens):
-        noise = None if step is None else gpt2.dropout_noise(config, tf.constant(step), 0)
-        return gpt2.token_losses(tensors, tokens, tf.constant(labels, tf.int32), config, noise=noise)
-    return graphs.run_network(config, given, tokens, function)
+    def loss_fn(weights, tokens, labels, number):
+        return gpt2.mean_loss(gpt2.transformer(weights, tokens, config), weights["wte"], labels)
+    with tf.Graph().as_default(), tf.Session() as s:
+        tf.set_random_seed(config.seed)
+        tokens, labels = (tf.constant(random.randint(0, config.n_vocab, [5, 7]), tf.int32) for _ in range(2))
+        tensors = {name: tf.constant(value) for name, value in given.items()}
+        global_step = tf.train.create_global_step()
+        loss, _ = optimizers.gradients(loss_fn, tensors, (tokens, labels))
+        return s.run([loss, original.dropped_tables(tensors)], {global_step.value(): step})
 
 
-def test_tied_dropout_drops_entries_of_both_tables_in_training_only():
-    config, plain = graphs.small_config(embed_dropout=0.1), graphs.small_config()
-    given = graphs.random_weights(config)
-    with graphs.session() as s:
-        noise = gpt2.dropout_noise(config, tf.constant(4), 0)
-        sites = {"wte": 0, "wpe": 1 + 3 * config.n_layer}
-        dropped = s.run({name: layers.dropout(tf.constant(given[name]), 0.1, noise, site)
-                         for name, site in sites.items()})
-    assert 0.05 < np.mean(dropped["wte"] == 0) < 0.15 and 0.03 < np.mean(dropped["wpe"] == 0) < 0.2
+def test_tied_dropout_drops_entries_of_both_tables_in_training():
+    given = graphs.random_weights(graphs.small_config())
+    plain, tables = loss_of(given, 4)
+    for name, rate in (("wte", (0.05, 0.15)), ("wpe", (0.03, 0.2))):
+        kept = tables[name] != 0
+        assert rate[0] < np.mean(~kept) < rate[1]
+        np.testing.assert_allclose(tables[name][kept], given[name][kept] / 0.9, rtol=1e-6)
     with original.put_over(("tied_dropout",)) as keys:
-        assert keys == {"embed_dropout": 0.1}
-        trained, evaluated = losses_of(config, given, 4), losses_of(config, given, None)
-        other_step = losses_of(config, given, 5)
-    np.testing.assert_allclose(trained, losses_of(plain, {**given, **dropped}, None), rtol=1e-5)
-    np.testing.assert_array_equal(evaluated, losses_of(plain, given, None))
-    for different in (evaluated, other_step, losses_of(config, given, 4)):  # the last: ours, on the sum
-        assert np.abs(trained - different).max() > 1e-2
+        assert keys == {}
+        dropped, other_step = loss_of(given, 4)[0], loss_of(given, 5)[0]
+    assert dropped == pytest.approx(loss_of({**given, **tables}, 4)[0], rel=1e-5)
+    assert abs(dropped - plain) > 1e-3 and abs(dropped - other_step) > 1e-3
 
 
 def expected_deviations(names, width, depth):
@@ -97,10 +94,10 @@ def test_starting_weights_have_the_deviations_of_the_choice(names):
     expected = expected_deviations(names, width, depth)
     with original.put_over(names) as keys:
         config = graphs.small_config(n_embd=width, n_head=4, n_layer=depth, n_vocab=101, n_ctx=97, **keys)
-        listed = {weight.name: weight.deviation for weight in weights.weight_list(config)}
+        listed = {weight.name: weight.deviation for weight in initial_values.weight_list(config)}
         if len(names) == 2:  # and what the network makes of the list
             with graphs.session() as s:
-                variables = gpt2.create_variables(config)
+                variables = initial_values.create_variables(config)
                 s.run(tf.global_variables_initializer())
                 measured = {name: np.std(value) for name, value in s.run(variables).items()}
             for name, value in expected.items():
@@ -191,9 +188,9 @@ def test_stitched_windows_go_on_from_any_place_and_depend_on_the_seed():
 
 def read_tokens(names, config, start, stop):
     """[T + 1] windows that a train() call over these steps reads."""
-    found = shard_sets.find(config, shard_sets.TRAIN)
+    order = order_of(config)
     with original.put_over(names):
-        input_fn = inputs.make_train_input_fn(config, found, EOT, start_step=start, stop_step=stop)
+        input_fn = inputs.train_input_fn(order, EOT, start_step=start, stop_step=stop)
     return flat(run(input_fn, config.train_batch_size, stop - start))
 
 
