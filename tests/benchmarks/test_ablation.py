@@ -63,7 +63,9 @@ def loss_of(given, step):
         tensors = {name: tf.constant(value) for name, value in given.items()}
         global_step = tf.train.create_global_step()
         loss, _ = optimizers.gradients(loss_fn, tensors, (tokens, labels))
-        return s.run([loss, original.dropped_tables(tensors)], {global_step.value(): step})
+        tables = original.dropped_tables(tensors)
+        global_step.load(step, s)
+        return s.run([loss, tables])
 
 
 def test_tied_dropout_drops_entries_of_both_tables_in_training():
