@@ -9,7 +9,6 @@ with the command, so that machines need the packages of the requirements files a
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
 import secrets
 import shutil
@@ -152,12 +151,13 @@ def _connected(ray, address):
 
 
 def _copy_code(folder):
-    """The modules alone: a checkout may hold an environment and data of any size."""
-    for path in (*glob.glob(os.path.join(glob.escape(ROOT), "*.py")),
-                 *(path for name in PACKAGES for path in glob.glob(os.path.join(glob.escape(ROOT), name, "*.py")))):
-        target = os.path.join(folder, os.path.relpath(path, ROOT))
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        shutil.copyfile(path, target)
+    """Copies the modules and nothing else: a checkout may hold an environment and data of any size."""
+    for name in PACKAGES:
+        shutil.copytree(os.path.join(ROOT, name), os.path.join(folder, name), ignore=_no_module)
+
+
+def _no_module(folder, names):
+    return [name for name in names if not name.endswith(".py") and not os.path.isdir(os.path.join(folder, name))]
 
 
 @contextlib.contextmanager

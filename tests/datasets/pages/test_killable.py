@@ -1,4 +1,4 @@
-"""datasets/guarded.py: whatever a page does to its worker, it costs that page only."""
+"""datasets/pages/killable.py: whatever a page does to its worker, it costs that page only."""
 import ctypes
 import os
 import re
@@ -91,11 +91,11 @@ def test_a_worker_that_cannot_start_is_an_error(capfd):
 
 
 def test_workers_end_with_their_parent_even_in_the_middle_of_a_page():
-    code = ("from datasets import guarded\nfrom tests import test_guarded\n"
+    code = ("from datasets.pages import killable\nfrom tests.datasets.pages import test_killable\n"
             "def tasks():\n yield 1, b'sleep'\n"
             " print(workers()[0], flush=True)\n import time; time.sleep(100)\n"
             "def workers():\n import multiprocessing; return [c.pid for c in multiprocessing.active_children()]\n"
-            "if __name__ == '__main__':\n list(guarded.results(tasks(), test_guarded.make, '', 1, 100))\n")
+            "if __name__ == '__main__':\n list(killable.results(tasks(), test_killable.make, '', 1, 100))\n")
     run = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     worker = int(run.stdout.readline())
     run.kill()
