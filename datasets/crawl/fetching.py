@@ -75,7 +75,7 @@ class Fetcher:
         self.open = asyncio.Event()  # whoever cannot store pages as fast as they come clears it
         self.open.set()
         self._hosts = {}
-        self._robots = robots.Cache(self._fetch_robots)
+        self._robots = robots.Cache(self._fetch_robots, limits.user_agent)
         self._names_work = False
 
     async def __aenter__(self):
@@ -130,7 +130,7 @@ class Fetcher:
             delay = 0.0
             if check and not self.limits.ignore_robots:
                 with _named_failures():
-                    allowed, delay = await self._robots.ask(url, self.limits.user_agent)
+                    allowed, delay = await self._robots.ask(url)
                 if not allowed:
                     raise Failure("robots")
             async with self._turn(url.host, delay):
