@@ -115,7 +115,7 @@ class Fetcher:
             started = URL(url)
         answer = await self._follow(started, self.limits.max_bytes, check=True)
         text = charsets.decode(answer.body, _charset(answer.kind))
-        if text is None:
+        if not charsets.is_text(text):
             raise Failure("binary")
         if not text.strip():
             raise Failure("empty")

@@ -10,10 +10,9 @@ from importlib.metadata import version
 from typing import NamedTuple
 
 from configs.errors import UserError
+from datasets.crawl import charsets
 
-XML_DECLARATION = re.compile(r"\s*<\?xml\b[^>]*>", re.I)
-XML_ENCODING = re.compile(rb"""\s*<\?xml\b[^>]*\bencoding\s*=\s*["']([\w.:-]+)["']""", re.I)
-BROKEN_SHARE = 0.1  # of the characters beyond ASCII, in a text that is UTF-8 all the same
+XML_DECLARATION = re.compile(r"\A\s*<\?xml\b[^>]*>", re.I)
 UNLIMITED = 10 ** 9
 LANGUAGE_CHARACTERS = 100_000  # tell it; it takes a second for 10 million
 
@@ -41,23 +40,8 @@ def make(options):
 
 
 def decode(page):
-    """bytes -> str: UTF-8 if it is that, but for a few broken bytes; else what the page declares, else a guess."""
-    text = page.decode("utf-8-sig", "replace")
-    broken = text.count("\ufffd")
-    if broken and broken > BROKEN_SHARE * (len(text) - len(text.encode("ascii", "ignore"))):
-        text = _decode_other(page)
-    # Now wrong, and lxml refuses to read text that says it.
-    return XML_DECLARATION.sub("", text, count=1) if XML_DECLARATION.match(text) else text
-
-
-def _decode_other(page):
-    from resiliparse.parse import encoding
-    declared = XML_ENCODING.match(page[:1000])
-    name = encoding.map_encoding_to_html5(declared.group(1).decode(), fallback_utf8=False) if declared else None
-    name = name or encoding.detect_encoding(page, from_html_meta=True)
-    if name in (None, "utf-8"):  # which it is not, whatever it says
-        name = encoding.detect_encoding(page) or "cp1252"
-    return encoding.bytes_to_str(page, name, errors="replace", fallback_encodings=())
+    """bytes -> str, without the declaration of XML: it is wrong by now, and lxml refuses text that has one."""
+    return XML_DECLARATION.sub("", charsets.decode(page), count=1)
 
 
 def languages():

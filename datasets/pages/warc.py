@@ -10,6 +10,7 @@ import warnings
 import zlib
 
 from configs.errors import UserError
+from datasets.crawl import charsets
 from datasets.pages import archives
 
 SUFFIXES = (".warc", ".warc.gz")
@@ -99,7 +100,9 @@ def _page(record, max_bytes):
         return "not_html", None
     if len(page) > max_bytes:
         return "too_big", None
-    return "page", _as_utf8(page, response.http_charset)
+    if response.http_charset:
+        page = charsets.decode(page, response.http_charset).encode("utf-8", "replace")
+    return "page", page
 
 
 def _response(content, max_bytes):
@@ -117,11 +120,3 @@ def _response(content, max_bytes):
             break
         body += more
     return record, body
-
-
-def _as_utf8(page, charset):
-    from resiliparse.parse import encoding
-    name = encoding.map_encoding_to_html5(charset, fallback_utf8=False) if charset else None
-    if name in (None, "utf-8"):
-        return page
-    return encoding.bytes_to_str(page, name, errors="replace").encode("utf-8", "replace")
