@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 from configs import reading, storage
 from configs.errors import UserError
-from datasets.pages import archives, extractors, killable, warc
+from datasets.pages import archives, extractors, page_processes, warc
 
 STATE = ".extraction"
 LOCK, PARTIAL, COMPLETE, DONE, STAGED, REPORT = ".lock", ".partial", ".complete", ".done.json", ".text", "report.json"
-JUDGED = ("kept", "empty", "short", "other_language", killable.TIMEOUT, killable.CRASHED, "error")
+JUDGED = ("kept", "empty", "short", "other_language", page_processes.TIMEOUT, page_processes.CRASHED, "error")
 SKIPPED = ("too_big", "repeated_name", "unsafe_name", "not_a_file", "other_suffix", "not_html", "bad_http")
 OUTCOMES = ("pages", *JUDGED, *SKIPPED)  # each of the pages is judged once, the rest was no page
 # OpenWebText's release (https://skylion007.github.io/OpenWebTextCorpus/) holds the texts themselves.
@@ -126,7 +126,7 @@ def _fill(job, folder, advance):
     options = job.options._replace(extractors=("text",)) if PLAIN_TEXT.match(name) else job.options
     outcomes, damages = dict.fromkeys(OUTCOMES, 0), []
     pages = _pages(job, outcomes, damages, advance)
-    for stem, (outcome, text) in killable.results(pages, extractors.make, options, job.workers, job.page_seconds):
+    for stem, (outcome, text) in page_processes.results(pages, extractors.make, options, job.workers, job.page_seconds):
         outcomes[outcome] += 1
         if text is not None:
             with open(os.path.join(folder, stem + STAGED), "wb") as f:

@@ -232,14 +232,18 @@ def test_what_a_kill_right_after_the_mark_left_is_cleared_up(folder, tmp_path):
         assert os.path.exists(base + archive_texts.LOCK)
 
 
-def test_ctrl_c_stops_everything_and_says_so_in_one_line(tmp_path):
-    archive = write_archive(tmp_path, dict.fromkeys(range(9), HANGS))
-    run = start(ONE, "--archive", archive, "--output_dir", str(tmp_path / "out"), "--processes", "2")
-    wait_until(lambda: len(children(run.pid)) >= 2)
+@pytest.mark.parametrize("script, count", [(ONE, 1), (MANY, 2)])
+def test_ctrl_c_stops_everything_and_says_so_in_one_line(tmp_path, script, count):
+    paths = [write_archive(tmp_path, dict.fromkeys(range(9), HANGS)) for _ in range(count)]
+    run = start(script, "--archive" if script == ONE else "--input", *paths, "--output_dir", str(tmp_path / "out"),
+                "--processes", "2")
+    wait_until(lambda: len(list((tmp_path / "out").glob(".extraction/*.partial"))) == count
+               and len(children(run.pid)) >= 2, 60)
     workers = children(run.pid)
     os.killpg(run.pid, signal.SIGINT)
     _, err = run.communicate(timeout=30)
-    assert run.returncode == 130 and err.strip().endswith("interrupted") and "Traceback" not in err
+    assert run.returncode == 130 and err.splitlines()[-1] == "interrupted"
+    assert "Traceback" not in err and "Warning" not in err
     wait_until_gone(workers)
     assert not texts(tmp_path / "out")
 
