@@ -26,7 +26,7 @@ from tqdm import tqdm
 from configs import commands, errors, storage
 from configs.errors import UserError
 from datasets.crawl import fetching, url_lists
-from datasets.pages import archives
+from datasets.pages import archive_writer, archives
 
 USER_AGENT = "gpt2-corpus-download/0.1"
 LISTS_AT_ONCE = 4  # so that the last slow pages of one do not hold up the next
@@ -53,7 +53,7 @@ def main(argv=None):
     args = arguments(argv)
     os.makedirs(args.output_dir, exist_ok=True)
     with storage.only_run(os.path.join(args.output_dir, ".download.lock"), "choose another --output_dir"):
-        archives.clear(args.output_dir)
+        archive_writer.clear(args.output_dir)
         finished, stems = zip(*(_finished(args, archives.month_of(path)) for path in args.urls))
         print("reading the lists", flush=True)
         return asyncio.run(_run(args, url_lists.survey(args.urls, finished, stems, args.output_dir)))
@@ -65,19 +65,19 @@ def _finished(args, month):
     A kill between archive and state leaves an archive whose lines the state does not have.
     """
     state = _state_path(args, month)
-    lines = url_lists.Lines(archives.read_state(state))
+    lines = url_lists.Lines(archive_writer.read_state(state))
     data, meta = (archives.find(args.output_dir, month, kind) for kind in ("data", "meta"))
     if not data:
         return lines, {}
     last = max(data)
     path, suffix = (meta[last], ".json") if last in meta else (data[last], ".txt")
-    found = (re.fullmatch(r"(\d{7,9})-[0-9a-f]{32}", stem) for stem, _ in archives.members(path, (suffix,)))
+    found = (re.fullmatch(r"(\d{7,9})-[0-9a-f]{32}", stem) for stem, _ in archives.pages(path, suffixes=(suffix,)))
     stems = {int(match[1]): match[0] for match in found if match}
     missing = [line for line in stems if line not in lines]
     if missing:
         print(f"{state}: {len(missing)} lines of {path} added", flush=True)
-        archives.append_outcomes(state, [(line, "saved") for line in missing])
-        archives.append_state(state, missing)
+        archive_writer.append_outcomes(state, [(line, "saved") for line in missing])
+        archive_writer.append_state(state, missing)
         for line in missing:
             lines.add(line)
     return lines, stems
@@ -135,7 +135,7 @@ async def _all_lists(job, parts):
 async def _one_list(job, part):
     """Takes the lines of a list to their ends, then completes its archive."""
     args = job.args
-    writer = archives.Writer(args.output_dir, _state_path(args, part.month), part.month, args.compression)
+    writer = archive_writer.Writer(args.output_dir, _state_path(args, part.month), part.month, args.compression)
     job.writers[part.month] = writer
     left = _left(job, part)
 
@@ -186,7 +186,7 @@ async def _one_line(job, writer, line, url):
 def _add(writer, per_archive, *line):
     """In the writing thread: note and close in one go, which no signal can come between."""
     writer.add(*line)
-    if len(writer.lines) >= per_archive:
+    if len(writer.finished) >= per_archive:
         writer.close()
 
 
@@ -231,7 +231,7 @@ def _report(job, lists, ended_by):
     if job.args.report:
         ever = counted - collections.Counter(earlier=counted["earlier"])
         for part in lists:
-            ever += archives.earlier_outcomes(_state_path(job.args, part.month), part.finished)
+            ever += archive_writer.earlier_outcomes(_state_path(job.args, part.month), part.finished)
         storage.write_whole(job.args.report, json.dumps(
             {"lines": total, "left": again, "stopped": bool(ended_by), "outcomes": dict(sorted(counted.items())),
              "all_runs": dict(sorted(ever.items())), "passing": dict(sorted(job.passing.items()))}, indent=1) + "\n")

@@ -28,7 +28,7 @@ def pages(path, max_bytes=archives.MAX_BYTES, outcomes=None, position=None):
     """
     from fastwarc.warc import ArchiveIterator, WarcRecordType
     outcomes = {} if outcomes is None else outcomes
-    with _open(path) as raw:
+    with archives.open_archive(path) as raw:
         stream, problem = _Stream(raw), None
         try:
             for number, record in enumerate(ArchiveIterator(stream, WarcRecordType.response, parse_http=False)):
@@ -39,15 +39,11 @@ def pages(path, max_bytes=archives.MAX_BYTES, outcomes=None, position=None):
                 if outcome == "page":
                     url = record.headers.get("WARC-Target-URI") or ""
                     yield archives.stem_of(number, url), page
-        except Exception as error:  # _Damaged, and each release of fastwarc has exceptions of its own
+        except Exception as error:  # each release of fastwarc has exceptions of its own
             problem = error
         problem = stream.problem or problem or (None if stream.tail == END else "the last record is cut short")
         if problem:
             raise UserError(f"{path} is truncated or damaged near byte {raw.tell()} ({problem}): get or make it again")
-
-
-class _Damaged(Exception):
-    pass
 
 
 class _Stream:
@@ -73,13 +69,6 @@ class _Stream:
         """Left to who opened the file."""
 
 
-def _open(path):
-    try:
-        return open(path, "rb")
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}")
-
-
 def _page(record, max_bytes):
     """(outcome, bytes) of a response; text in a character set that only its HTTP header names becomes UTF-8."""
     length = record.content_length
@@ -87,7 +76,7 @@ def _page(record, max_bytes):
         return "too_big", None
     content = record.reader.read(length) if length else b""
     if len(content) < length:
-        raise _Damaged(f"a record of {length} bytes ends after {len(content)}")
+        raise EOFError(f"a record of {length} bytes ends after {len(content)}")
     try:
         response, page = _response(content, max_bytes)
     except (KeyboardInterrupt, SystemExit):

@@ -16,7 +16,7 @@ import pytest
 from configs import storage
 from configs.errors import UserError
 from datasets import create_tfrecords, extract_text, records, run_newspaper_extract
-from datasets.pages import archive_texts, archives
+from datasets.pages import archive_texts, archive_writer, archives
 from tests.datasets.pages import test_warc
 from tests.helpers.pages import article, paragraphs
 from tests.helpers.runs import ROOT
@@ -34,7 +34,7 @@ def stem(line):
 def write_archive(folder, pages, month=MONTH, compression="xz"):
     """An archive of {line: bytes}, as datasets/download.py writes it; its path."""
     os.makedirs(folder, exist_ok=True)
-    writer = archives.Writer(str(folder), str(folder / "state" / f"{month}.txt"), month, compression)
+    writer = archive_writer.Writer(str(folder), str(folder / "state" / f"{month}.txt"), month, compression)
     for line, page in pages.items():
         writer.add(line, f"http://example.org/{line}", page, {"url": str(line)})
     writer.close()
