@@ -4,6 +4,8 @@ from __future__ import annotations
 import codecs
 import re
 
+from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
+
 BYTE_ORDER_MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 START_BYTES = 1024  # where browsers look for a declaration
 DECLARED = (re.compile(rb"""\s*<\?xml\b[^>]*\bencoding\s*=\s*["']([\w.:-]{1,40})["']""", re.IGNORECASE),
@@ -47,7 +49,6 @@ def is_text(text):
 
 def _declared(page, declared):
     """Python's name for what the header says, else the page; "utf-8" where neither says anything known."""
-    from resiliparse.parse.encoding import map_encoding_to_html5
     inside = [name.decode() for pattern in DECLARED for name in pattern.findall(page[:START_BYTES])]
     for name in (declared or "", *inside):
         known = map_encoding_to_html5(name.encode("ascii", "ignore").decode(), fallback_utf8=False)
@@ -59,7 +60,6 @@ def _declared(page, declared):
 
 def _guess(page):
     """Python's name for the charset of a page that is not UTF-8 and does not say what else."""
-    from resiliparse.parse.encoding import detect_encoding
     words = TAGS.sub(b" ", page[:SAMPLE_BYTES])
     if len(words.translate(None, ASCII)) < max(FOREIGN_BYTES, FOREIGN_SHARE * len(words)):
         return "cp1252"

@@ -10,7 +10,6 @@ from importlib.metadata import version
 from typing import NamedTuple
 
 from configs.errors import UserError
-from datasets.crawl import charsets
 
 XML_DECLARATION = re.compile(r"\A\s*<\?xml\b[^>]*>", re.I)
 UNLIMITED = 10 ** 9
@@ -41,6 +40,7 @@ def make(options):
 
 def decode(page):
     """bytes -> str, without the declaration of XML: it is wrong by now, and lxml refuses text that has one."""
+    from datasets.crawl import charsets
     return XML_DECLARATION.sub("", charsets.decode(page), count=1)
 
 

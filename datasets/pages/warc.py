@@ -10,7 +10,6 @@ import warnings
 import zlib
 
 from configs.errors import UserError
-from datasets.crawl import charsets
 from datasets.pages import archives
 
 SUFFIXES = (".warc", ".warc.gz")
@@ -90,6 +89,7 @@ def _page(record, max_bytes):
     if len(page) > max_bytes:
         return "too_big", None
     if response.http_charset:
+        from datasets.crawl import charsets
         page = charsets.decode(page, response.http_charset).encode("utf-8", "replace")
     return "page", page
 
