@@ -10,12 +10,14 @@ that is stopped are left behind, with a warning; and it takes half as much proce
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import multiprocessing
 import multiprocessing.connection
 import os
 import resource
 import signal
+import sys
 import time
 import warnings
 
@@ -25,6 +27,7 @@ from datasets.jobs import workers
 TIMEOUT, CRASHED = "timeout", "crashed"
 PATIENCE = 5  # times the limit may pass on the clock
 START_SECONDS = 300  # to import the libraries, on the slowest of machines
+PR_SET_PDEATHSIG = 1  # prctl(2)
 MEMORY_BYTES = 4 << 30  # of address space; some pages would take all there is
 
 
@@ -114,6 +117,8 @@ class _Process:
 def _serve(connection, make, options, seconds):
     """The process: receives pages and sends results until the other end is closed."""
     workers.enter()
+    if sys.platform == "linux":  # the parent's death is noticed even while C code keeps all of Python's threads waiting
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _, highest = resource.getrlimit(resource.RLIMIT_AS)

@@ -99,15 +99,18 @@ def test_a_process_that_cannot_start_is_an_error(capfd):
     assert "no such library" in capfd.readouterr().err
 
 
-def test_processes_end_with_their_parent_even_in_the_middle_of_a_page():
+@pytest.mark.parametrize("page", ["sleep", "spin in C"])
+def test_processes_end_with_their_parent_even_in_the_middle_of_a_page(page):
     code = ("from datasets.pages import page_processes\nfrom tests.datasets.pages import test_page_processes\n"
-            "def tasks():\n yield 1, b'sleep'\n"
+            f"def tasks():\n yield 1, b'{page}'\n"
             " print(workers()[0], flush=True)\n import time; time.sleep(100)\n"
             "def workers():\n import multiprocessing; return [c.pid for c in multiprocessing.active_children()]\n"
             "if __name__ == '__main__':\n"
             " list(page_processes.results(tasks(), test_page_processes.make, '', 1, 100))\n")
     run = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     worker = int(run.stdout.readline())
+    time.sleep(0.5)  # so that it is at work
     run.kill()
-    run.communicate()
+    run.wait()
     wait_until_gone([worker])
+    run.stdout.close()
