@@ -172,7 +172,8 @@ def pages(args, folder):
 
 def _in_page_process(found, kept):
     tasks = itertools.chain([(-1, found[0])], enumerate(found))  # after the first the process has started
-    results = page_processes.results(tasks, extractors.make, extractors.Options(("trafilatura",), 1, None), 1, PAGE_SECONDS)
+    extractor = extractors.ExtractorOptions(("trafilatura",), 1, None)
+    results = page_processes.results(tasks, extractors.make, extractor, 1, PAGE_SECONDS)
     next(results)
     child, = multiprocessing.active_children()
     wall, cpu = time.monotonic(), time.process_time() + _cpu_of(child.pid)

@@ -8,13 +8,14 @@ import shutil
 import sys
 import tempfile
 import time
+from importlib.metadata import version
 
 from tqdm import tqdm
 
-from configs import reading, storage
+from configs import errors, reading, storage
 from configs.errors import UserError
 from datasets.jobs import workers
-from datasets.pages import archive_texts, archives, extractors
+from datasets.pages import archive_texts, archives, extractors, warc
 
 SUMMARY = "extraction.json"
 OPTIONS = "options.json"
@@ -48,7 +49,7 @@ def run(paths, args):
             _summarise(args.output_dir)
         print(f"{args.output_dir}: all of {len(paths)} archives are extracted already: nothing to do")
         return
-    damages = _extract(_jobs(missing, args, options), sum(map(os.path.getsize, paths)), args)
+    damages = _extract(_archives(missing, args, options), sum(map(os.path.getsize, paths)), args)
     _summarise(args.output_dir)
     if damages:
         raise UserError(f"{len(damages)} of {len(paths)} archives damaged, {args.output_dir} has no text of them "
@@ -56,32 +57,33 @@ def run(paths, args):
                         + "; ".join(damages))
 
 
-def _extract(jobs, total, args):
-    """Works off the jobs; returns what is wrong with damaged archives, sorted."""
+def _extract(left, total, args):
+    """Extracts the archives that are left; returns what is wrong with damaged ones, sorted."""
     start, damages, counts = time.monotonic(), [], dict.fromkeys(archive_texts.OUTCOMES, 0)
-    ahead = sum(os.path.getsize(job.archive) for job in jobs)
+    ahead = sum(os.path.getsize(archive.path) for archive in left)
     with contextlib.nullcontext(os.path.join(args.output_dir, archive_texts.STATE)) if args.ray_address \
             else tempfile.TemporaryDirectory() as folder, \
             tqdm(total=total, initial=total - ahead, unit="B", unit_scale=True,
                  mininterval=0.5 if sys.stderr.isatty() else 30) as bar:
-        for report in workers.each(archive_texts.extract, jobs, args.processes, folder, bar.update, args.ray_address):
+        for report in workers.each(archive_texts.extract, left, args.processes, folder, bar.update, args.ray_address):
             if report.damage and not args.keep_damaged:
                 damages.append(report.damage)
                 continue
             counts = {name: counts[name] + report.outcomes[name] for name in counts}
             bar.set_postfix_str(f"{counts['pages']} pages, {counts['kept']} kept", refresh=False)
     seconds = time.monotonic() - start
-    print(f"{len(jobs) - len(damages)} archives, {counts['pages']} pages, {counts['kept']} kept "
+    print(f"{len(left) - len(damages)} archives, {counts['pages']} pages, {counts['kept']} kept "
           f"in {seconds:.1f} s: {counts['pages'] / seconds:.1f} pages/s")
     return sorted(damages)
 
 
-def _jobs(paths, args, options):
-    """One Job an archive, the largest first, so that the last hours do not belong to a single process."""
+def _archives(paths, args, options):
+    """One ArchiveToExtract for each, the largest first, so that the last hours do not belong to a single process."""
     each = 1 if args.ray_address else max(1, args.processes // len(paths))
     paths = sorted(paths, key=lambda path: (-os.path.getsize(path), path))
-    return [archive_texts.Job(path, args.output_dir, options, args.page_seconds, args.page_bytes, each,
-                              args.keep_damaged, PATIENCE if args.ray_address else 0) for path in paths]
+    return [archive_texts.ArchiveToExtract(
+        path, args.output_dir, options, args.page_seconds, args.page_bytes, each, args.keep_damaged,
+        PATIENCE if args.ray_address else 0) for path in paths]
 
 
 def _finished(output_dir, path):
@@ -125,7 +127,7 @@ def _documents(output_dir):
 
 
 def check(paths, args):
-    """extractors.Options.  Raises UserError."""
+    """The ExtractorOptions in the arguments.  Raises UserError for what cannot be done."""
     for name, right, bounds in (("minimum_characters", args.minimum_characters >= 1, "at least 1"),
                                 ("page_seconds", 0 < args.page_seconds < 1e6, "more than 0 and less than a million"),
                                 ("page_bytes", args.page_bytes >= 1, "at least 1")):
@@ -133,8 +135,6 @@ def check(paths, args):
             raise UserError(f"--{name} {getattr(args, name)} is out of range: give {bounds}")
     if storage.is_remote(args.output_dir):
         raise UserError(f"--output_dir {args.output_dir}: write to a local folder and copy it with `gsutil -m cp`")
-    if args.language and args.language not in extractors.languages():
-        raise UserError(f"--language {args.language}: not one of {' '.join(extractors.languages())}")
     workers.check(args)
     names = {}
     for path in paths:
@@ -146,7 +146,15 @@ def check(paths, args):
         if os.path.realpath(names.setdefault(name, path)) != os.path.realpath(path):
             raise UserError(f"{names[name]} and {path} have the same name: rename one, or extract it to a folder of "
                             "its own")
-    return extractors.Options(extractors.parse_names(args.extractor), args.minimum_characters, args.language)
+    options = extractors.ExtractorOptions(extractors.parse_names(args.extractor), args.minimum_characters,
+                                          args.language)
+    with errors.packages_from("requirements-data.txt"):
+        extractors.versions(options)
+        if any(path.endswith(warc.SUFFIXES) for path in paths):
+            version("fastwarc")
+        if args.language and args.language not in extractors.languages():
+            raise UserError(f"--language {args.language}: not one of {' '.join(extractors.languages())}")
+    return options
 
 
 def _settle_options(paths, args, options):

@@ -16,7 +16,7 @@ UNLIMITED = 10 ** 9
 LANGUAGE_CHARACTERS = 100_000  # tell it; it takes a second for 10 million
 
 
-class Options(NamedTuple):
+class ExtractorOptions(NamedTuple):
     extractors: tuple  # names, the first that yields enough counts
     minimum_characters: int
     language: str | None  # as resiliparse names it

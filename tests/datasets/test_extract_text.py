@@ -198,20 +198,20 @@ def test_killed_runs_leave_no_half_archive_and_continue_to_the_same_bytes(tmp_pa
 def test_a_kill_while_texts_are_moved_is_made_good(folder, tmp_path, monkeypatch, moved):
     archive, whole, output = str(folder / f"{MONTH}-1_data.xz"), tmp_path / "whole", tmp_path / "out"
     one(archive, whole)
-    settle, calls = archive_texts._settle, []
+    settle, calls = archive_texts._move_text, []
 
     def die(*arguments):
         if len(calls) == moved:
             raise KeyboardInterrupt
         calls.append(settle(*arguments))
-    monkeypatch.setattr(archive_texts, "_settle", die)
+    monkeypatch.setattr(archive_texts, "_move_text", die)
     if moved == LINES:
         monkeypatch.setattr(archive_texts, "load", die)
     with pytest.raises(KeyboardInterrupt):
         one(archive, output)
     assert len(texts(output)) == moved
     monkeypatch.undo()
-    monkeypatch.setattr(archive_texts, "_fill", None)  # nothing is extracted twice
+    monkeypatch.setattr(archive_texts, "_extract_pages", None)  # nothing is extracted twice
     one(archive, output)
     if moved < LINES:
         assert contents(output) == contents(whole)
@@ -234,15 +234,15 @@ def test_what_a_kill_right_after_the_mark_left_is_cleared_up(folder, tmp_path):
 
 @pytest.mark.parametrize("script, count", [(ONE, 1), (MANY, 2)])
 def test_ctrl_c_stops_everything_and_says_so_in_one_line(tmp_path, script, count):
-    paths = [write_archive(tmp_path, dict.fromkeys(range(9), HANGS)) for _ in range(count)]
+    pages = {0: article(0).encode(), **dict.fromkeys(range(1, 9), HANGS)}
+    paths = [write_archive(tmp_path, pages) for _ in range(count)]
     run = start(script, "--archive" if script == ONE else "--input", *paths, "--output_dir", str(tmp_path / "out"),
                 "--processes", "2")
-    wait_until(lambda: len(list((tmp_path / "out").glob(".extraction/*.partial"))) == count
-               and len(children(run.pid)) >= 2, 60)
+    wait_until(lambda: len(list((tmp_path / "out").glob(".extraction/*.partial/*.text"))) == count, 60)
     workers = children(run.pid)
     os.killpg(run.pid, signal.SIGINT)
     _, err = run.communicate(timeout=30)
-    assert run.returncode == 130 and err.splitlines()[-1] == "interrupted"
+    assert run.returncode == 130 and err.splitlines()[-1] == "interrupted", err
     assert "Traceback" not in err and "Warning" not in err
     wait_until_gone(workers)
     assert not texts(tmp_path / "out")
