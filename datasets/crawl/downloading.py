@@ -32,7 +32,7 @@ def run(args):
     finished, stems = zip(*(_finished(args, archives.month_of(path)) for path in args.urls))
     print("reading the lists", flush=True)
     lists = url_lists.survey(args.urls, finished, stems, args.output_dir)
-    with tqdm(total=sum(part.left for part in lists), unit="url",
+    with tqdm(total=sum(urls.left for urls in lists), unit="url",
               mininterval=0.5 if sys.stderr.isatty() else 30) as bar:
         download = Download(args, bar)
         ended_by = asyncio.run(download.run(lists))
@@ -86,7 +86,7 @@ class Download:
         limits = fetching.Limits(**{name: getattr(self.args, name) for name in fetching.Limits._fields})
         async with fetching.Fetcher(limits) as self._fetcher:
             try:
-                ended_by = await _until_signal(self._all_lists(iter(lists)))
+                ended_by = await _until_signal(_side_by_side(LISTS_AT_ONCE, lists, self._one_list))
                 self._thread.shutdown()
                 for writer in self._writers.values():
                     writer.close()
@@ -96,34 +96,21 @@ class Download:
                 for writer in self._writers.values():
                     writer.abandon()
 
-    async def _all_lists(self, lists):
-        async def take():
-            for part in lists:
-                await self._one_list(part)
-        await _all_or_none(take() for _ in range(LISTS_AT_ONCE))
-
-    async def _one_list(self, part):
-        """Takes the lines of a list to their ends, then completes its archive."""
+    async def _one_list(self, urls):
+        """Takes the lines of a UrlList to their ends, then completes its archive."""
         args = self.args
-        writer = archive_writer.Writer(args.output_dir, _state_path(args, part.month), part.month, args.compression)
-        self._writers[part.month] = writer
-        lines = self._lines_to_download(part)
-
-        async def take():
-            for line, url in lines:
-                if url is None:
-                    await asyncio.sleep(0)
-                else:
-                    await self._one_line(writer, line, url)
-        await _all_or_none(take() for _ in range(min(WINDOW, part.left + 1)))
+        writer = archive_writer.Writer(args.output_dir, _state_path(args, urls.month), urls.month, args.compression)
+        self._writers[urls.month] = writer
+        await _side_by_side(min(WINDOW, urls.left + 1), self._lines_to_download(urls),
+                            lambda line: self._one_line(writer, *line))
         await self._write(writer.close)
-        del self._writers[part.month]
+        del self._writers[urls.month]
 
-    def _lines_to_download(self, part):
-        """Yields (line, URL), and while lines are skipped now and then (line, None)."""
+    def _lines_to_download(self, urls):
+        """Yields (line, URL), and now and then (line, None) while lines are skipped."""
         skipped = 0
-        for line, url, problem in url_lists.read(part.path):
-            outcome = "earlier" if line in part.finished else problem or ("repeated" if line in part.repeated else None)
+        for line, url, problem in url_lists.read(urls.path):
+            outcome = "earlier" if line in urls.finished else problem or ("repeated" if line in urls.repeated else None)
             if outcome is None:
                 yield line, url
                 continue
@@ -133,6 +120,9 @@ class Download:
                 yield line, None
 
     async def _one_line(self, writer, line, url):
+        if url is None:
+            return await asyncio.sleep(0)
+        outcome = "saved"
         try:
             page = await self._fetcher.page(url)
         except fetching.Failure as failure:
@@ -142,7 +132,6 @@ class Download:
             else:
                 await self._write(self._add, writer, line, "", None, None, outcome)
         else:
-            outcome = "saved"
             meta = {"url": url, "elapsed": round(page.seconds, 3), "scraper": "raw"}
             self._count_unwritten(len(page.text))
             try:
@@ -169,7 +158,7 @@ class Download:
 
     def report(self, lists, ended_by):
         """Prints the table of outcomes; for --report the same as JSON, there also over all runs."""
-        counted, total = self.outcomes, sum(part.total for part in lists)
+        counted, total = self.outcomes, sum(urls.total for urls in lists)
         for outcome in sorted(counted, key=lambda name: (name not in STATE_OUTCOMES, -counted[name], name)):
             print(f"{counted[outcome]:10} {outcome}" + (" (to be tried again)" if outcome in self.passing else ""))
         print(f"{total:10} lines")
@@ -178,8 +167,8 @@ class Download:
             print(f"{left} lines are left: the same command goes on with them")
         if self.args.report:
             ever = counted - collections.Counter(earlier=counted["earlier"])
-            for part in lists:
-                ever += archive_writer.earlier_outcomes(_state_path(self.args, part.month), part.finished)
+            for urls in lists:
+                ever += archive_writer.earlier_outcomes(_state_path(self.args, urls.month), urls.finished)
             storage.write_whole(self.args.report, json.dumps(
                 {"lines": total, "left": left, "stopped": bool(ended_by), "outcomes": dict(sorted(counted.items())),
                  "all_runs": dict(sorted(ever.items())), "passing": dict(sorted(self.passing.items()))},
@@ -206,9 +195,14 @@ async def _until_signal(work):
     return caught[0] if caught else 0
 
 
-async def _all_or_none(coroutines):
-    """Awaits all; if one fails, or this is cancelled, the others are cancelled and awaited too."""
-    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+async def _side_by_side(count, items, work):
+    """Awaits `work(item)` for all items, `count` at a time; if one fails, or this is cancelled, so are the others."""
+    items = iter(items)
+
+    async def take():
+        for item in items:
+            await work(item)
+    tasks = [asyncio.ensure_future(take()) for _ in range(count)]
     try:
         await asyncio.gather(*tasks)
     finally:
