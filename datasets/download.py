@@ -67,15 +67,10 @@ def _check(args):
         if month in months[:i]:
             raise UserError(f"{args.urls[months.index(month)]} and {args.urls[i]} would both write {month}-1_data: "
                             "rename one of them")
-    for name in ("urls_per_archive", "concurrency", "per_host", "max_bytes"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name} {getattr(args, name)} is out of range: give at least 1")
-    for name in ("connect_timeout", "read_timeout", "timeout"):
-        if not getattr(args, name) > 0:
-            raise UserError(f"--{name} {getattr(args, name)} is out of range: give more than 0")
-    for name in ("max_redirects", "retries", "retry_wait"):
-        if not getattr(args, name) >= 0:
-            raise UserError(f"--{name} {getattr(args, name)} is out of range: give at least 0")
+    errors.check_range(args, "at least 1", lambda value: value >= 1, "urls_per_archive", "concurrency", "per_host",
+                       "max_bytes")
+    errors.check_range(args, "more than 0", lambda value: value > 0, "connect_timeout", "read_timeout", "timeout")
+    errors.check_range(args, "at least 0", lambda value: value >= 0, "max_redirects", "retries", "retry_wait")
     if not re.fullmatch(r"[\x20-\x7e]*[\x21-\x7e][\x20-\x7e]*", args.user_agent):
         raise UserError(f"--user_agent {args.user_agent!r}: use printable ASCII characters")
     for name in ("output_dir", "state_dir"):

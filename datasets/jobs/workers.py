@@ -12,6 +12,7 @@ import time
 from concurrent import futures
 from concurrent.futures.process import BrokenProcessPool
 
+from configs import errors
 from configs.errors import UserError
 from datasets.jobs import ray_cluster
 
@@ -35,8 +36,7 @@ def add_arguments(parser, promise, *names):
 
 def check(args):
     """Raises UserError where the arguments of `add_arguments` cannot be followed."""
-    if args.processes < 1:
-        raise UserError(f"--processes {args.processes} is out of range: give at least 1")
+    errors.check_range(args, "at least 1", lambda value: value >= 1, "processes")
     if args.ray_address:
         ray_cluster.check(args.ray_address)
 

@@ -113,7 +113,7 @@ def base_of(output_dir, path):
 @contextlib.contextmanager
 def publishing(output_dir):
     """Waits for the right to move texts to their place, and holds it."""
-    with open(os.path.join(output_dir, STATE, "publish.lock"), "w") as lock:
+    with open(os.path.join(output_dir, STATE, "publish.lock"), "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

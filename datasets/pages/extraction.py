@@ -43,13 +43,11 @@ def run(paths, args):
     options = check(paths, args)
     os.makedirs(os.path.join(args.output_dir, archive_texts.STATE), exist_ok=True)
     _settle_options(paths, args, options)
-    missing = [path for path in paths if not _finished(args.output_dir, path)]
-    if not missing:
-        if not _summarised(args.output_dir):  # a kill came right after the last archive
-            _summarise(args.output_dir)
+    damages, missing = [], [path for path in paths if not _finished(args.output_dir, path)]
+    if missing:
+        damages = _extract(_archives(missing, args, options), sum(map(os.path.getsize, paths)), args)
+    else:
         print(f"{args.output_dir}: all of {len(paths)} archives are extracted already: nothing to do")
-        return
-    damages = _extract(_archives(missing, args, options), sum(map(os.path.getsize, paths)), args)
     _summarise(args.output_dir)
     if damages:
         raise UserError(f"{len(damages)} of {len(paths)} archives damaged, {args.output_dir} has no text of them "
@@ -97,6 +95,7 @@ def _finished(output_dir, path):
 
 def _summarise(output_dir):
     """Writes SUMMARY over all archives that ever were extracted to the folder, and prints its table."""
+    path = os.path.join(output_dir, SUMMARY)
     with archive_texts.publishing(output_dir):
         reports = archive_texts.reports(output_dir)
         totals = {name: sum(report.outcomes[name] for report in reports) for name in archive_texts.OUTCOMES}
@@ -105,19 +104,13 @@ def _summarise(output_dir):
                    "damaged": [report.archive for report in reports if report.damage],
                    "options": reading.read_object(os.path.join(output_dir, archive_texts.STATE, OPTIONS)),
                    "reports": [report._asdict() for report in reports]}
-        storage.write_whole(os.path.join(output_dir, SUMMARY), json.dumps(content, indent=1) + "\n")
+        if not os.path.exists(path) or reading.read_object(path) != content:
+            storage.write_whole(path, json.dumps(content, indent=1) + "\n")
     for name, count in totals.items():
         if count or name in ("pages", "kept"):
             share = f"{count / totals['pages']:8.2%}" if name in archive_texts.JUDGED and totals["pages"] else ""
             print(f"{name:15}{count:12}{share}")
-    print(f"{'documents':15}{content['documents']:12}\n{os.path.join(output_dir, SUMMARY)}")
-
-
-def _summarised(output_dir):
-    """Whether SUMMARY is there and tells of all archives that are finished."""
-    path = os.path.join(output_dir, SUMMARY)
-    return os.path.exists(path) and reading.read_object(path).get("reports") == [
-        report._asdict() for report in archive_texts.reports(output_dir)]
+    print(f"{'documents':15}{content['documents']:12}\n{path}")
 
 
 def _documents(output_dir):
@@ -128,11 +121,8 @@ def _documents(output_dir):
 
 def check(paths, args):
     """The ExtractorOptions in the arguments.  Raises UserError for what cannot be done."""
-    for name, right, bounds in (("minimum_characters", args.minimum_characters >= 1, "at least 1"),
-                                ("page_seconds", 0 < args.page_seconds < 1e6, "more than 0 and less than a million"),
-                                ("page_bytes", args.page_bytes >= 1, "at least 1")):
-        if not right:
-            raise UserError(f"--{name} {getattr(args, name)} is out of range: give {bounds}")
+    errors.check_range(args, "at least 1", lambda value: value >= 1, "minimum_characters", "page_bytes")
+    errors.check_range(args, "more than 0 and less than a million", lambda value: 0 < value < 1e6, "page_seconds")
     if storage.is_remote(args.output_dir):
         raise UserError(f"--output_dir {args.output_dir}: write to a local folder and copy it with `gsutil -m cp`")
     workers.check(args)
@@ -159,20 +149,18 @@ def check(paths, args):
 
 def _settle_options(paths, args, options):
     """Notes all that decides the texts.  Raises UserError where the folder holds texts made in another way."""
-    values = {**options._asdict(), "page_seconds": args.page_seconds, "page_bytes": args.page_bytes,
-              "tools": extractors.versions(options)}
-    values = json.loads(json.dumps(values))  # as they will be read back
+    values = {**options._asdict(), "extractors": list(options.extractors), "page_seconds": args.page_seconds,
+              "page_bytes": args.page_bytes, "tools": extractors.versions(options)}
     path = os.path.join(args.output_dir, archive_texts.STATE, OPTIONS)
     if os.path.exists(path):
-        found = reading.read_object(path)
-        changed = [f"{key} was {found.get(key)!s:.60}, now {values.get(key)!s:.60}"
-                   for key in sorted({*values, *found}) if found.get(key) != values.get(key)]
+        before = reading.read_object(path)
+        changed = [f"{key} was {before.get(key)!s:.60}, now {values.get(key)!s:.60}"
+                   for key in sorted({*values, *before}) if before.get(key) != values.get(key)]
         if changed:
             raise UserError(f"{args.output_dir} already holds texts made in another way ({'; '.join(changed)}): repeat "
                             "that command, or choose another --output_dir")
         return
-    for archive in paths:
-        folder = archive_texts.month_folder(args.output_dir, archive)
+    for folder in (archive_texts.month_folder(args.output_dir, archive) for archive in paths):
         if os.path.exists(folder):
             raise UserError(f"{folder} is there already, from elsewhere: choose another --output_dir")
     storage.write_whole(path, json.dumps(values, indent=1))
