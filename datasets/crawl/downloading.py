@@ -57,8 +57,7 @@ def _finished(args, month):
     missing = [line for line in stems if line not in lines]
     if missing:
         print(f"{state}: {len(missing)} lines of {path} added", flush=True)
-        archive_writer.append_outcomes(state, [(line, "saved") for line in missing])
-        archive_writer.append_state(state, missing)
+        archive_writer.note_finished(state, [(line, "saved") for line in missing])
         for line in missing:
             lines.add(line)
     return lines, stems

@@ -28,6 +28,7 @@ PLAIN_TEXT = re.compile(r"urlsf_subset\d+")
 
 
 class ArchiveToExtract(NamedTuple):
+    """An archive and how to extract it: all that a worker needs to know."""
     path: str
     output_dir: str
     options: extractors.ExtractorOptions
@@ -39,6 +40,7 @@ class ArchiveToExtract(NamedTuple):
 
 
 class Report(NamedTuple):
+    """What came of an archive."""
     archive: str  # name of the file
     size: int  # bytes
     extractors: list  # names
@@ -47,10 +49,10 @@ class Report(NamedTuple):
 
 
 def extract(archive, advance):
-    """Brings the archive to its mark, from whatever state it is in; returns its Report.
+    """Extracts an archive, or goes on where an earlier run stopped; returns its Report.
 
-    `advance(bytes)` is called with what has been read of the file.  Of a damaged archive no text appears, and no mark,
-    unless `keep_damaged`: then the pages before the damage.
+    `advance(bytes)` is called with what has been read of the file.  A damaged archive gets no texts and no mark, unless
+    `keep_damaged`: then the pages before the damage count.
     """
     base = base_of(archive.output_dir, archive.path)
     with storage.only_run(base + LOCK, "leave that archive to it", archive.patience):
@@ -68,7 +70,7 @@ def extract(archive, advance):
 
 
 def finished(output_dir, path):
-    """The Report of an archive that has its mark, else None.  Raises UserError where the archive is another now."""
+    """The Report of an archive that has its mark, else None.  Raises UserError where the archive has changed since."""
     mark = base_of(output_dir, path) + DONE
     if not os.path.exists(mark):
         return None
@@ -97,16 +99,14 @@ def load(path):
 
 
 def month_folder(output_dir, path):
-    """Where the texts of an archive go."""
+    """The folder for the texts of an archive."""
     name = os.path.basename(path)
-    for suffix in sorted(warc.SUFFIXES, key=len, reverse=True):
-        if name.endswith(suffix):
-            return os.path.join(output_dir, name[:-len(suffix)])
-    return os.path.join(output_dir, archives.month_of(name))
+    match = re.fullmatch(r"(.+)\.warc(\.gz)?", name)
+    return os.path.join(output_dir, match[1] if match else archives.month_of(name))
 
 
 def base_of(output_dir, path):
-    """What the paths of an archive's state begin with."""
+    """The beginning of all paths of an archive's state."""
     return os.path.join(output_dir, STATE, os.path.basename(path))
 
 
@@ -119,7 +119,7 @@ def publishing(output_dir):
 
 
 def _extract_pages(archive, folder, advance):
-    """Extracts all pages into the new `folder`, the Report beside them."""
+    """Writes the texts of all pages and the Report into the new `folder`; returns the Report."""
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder)
     name, size = os.path.basename(archive.path), os.path.getsize(archive.path)
@@ -140,7 +140,7 @@ def _extract_pages(archive, folder, advance):
 def _pages(archive, outcomes, damages, advance):
     """Yields (stem, bytes) of the pages; damage that ends the archive early is added to `damages`.
 
-    It is no exception, which would lose the pages that are being worked on, more or less of them at each run.
+    Why it is not raised: an exception would lose the pages under way, another number of them at each run.
     """
     position = 0
 
@@ -157,7 +157,8 @@ def _pages(archive, outcomes, damages, advance):
     except UserError as error:
         damages.append(str(error))
     move_to(os.path.getsize(archive.path))
-    outcomes.update({outcome: count for outcome, count in skipped.items() if outcome != "page"})
+    skipped.pop("page", None)
+    outcomes.update(skipped)
 
 
 def _publish(archive, base):
@@ -174,10 +175,7 @@ def _publish(archive, base):
 
 
 def _move_text(staged, target):
-    """Moves a text to its place.
-
-    Two archives of a month may hold the same page, downloaded twice: the longer text stays, whoever comes first.
-    """
+    """Moves a text to its place, unless a longer one of the same page, downloaded twice, is there already."""
     if os.path.exists(target) and _rank(target) >= _rank(staged):
         os.unlink(staged)
     else:
@@ -185,6 +183,7 @@ def _move_text(staged, target):
 
 
 def _rank(path):
+    """A length and a text: the larger one stays, whichever comes first."""
     with open(path, "rb") as f:
         data = f.read()
     return len(data), data

@@ -22,6 +22,7 @@ from datasets.pages import archives
 # network.
 LEVELS = {"xz": {"preset": 1}, "bz2": {}, "gz": {"compresslevel": 6}}
 PARTIAL = ".partial-"
+NOTE = re.compile(rb"(\d{1,9}) (\w+)\n")  # of an outcome
 
 
 class Writer:
@@ -39,7 +40,7 @@ class Writer:
 
     def add(self, line, url="", page=None, meta=None, outcome="saved"):
         """Notes a line as finished; `page` (bytes, UTF-8) and `meta` (for JSON) are stored if there are any."""
-        with self._nothing_by_halves():
+        with self._all_or_nothing():
             if page is not None:
                 while len(self._parts) < 2:
                     self._parts.append(_Part(self.folder, self.compression))
@@ -51,7 +52,7 @@ class Writer:
         """Completes the archive, if it holds any page, then the state; afterwards the next one begins."""
         if not self.finished:
             return
-        with self._nothing_by_halves():
+        with self._all_or_nothing():
             if self._parts:
                 for part in self._parts:
                     part.close()
@@ -61,8 +62,7 @@ class Writer:
                     os.rename(part.path, os.path.join(self.folder, name))
                 _sync_folder(self.folder)
                 self._parts, self.number = [], self.number + 1
-            append_outcomes(self.state_path, self.finished)
-            append_state(self.state_path, [line for line, _ in self.finished])
+            note_finished(self.state_path, self.finished)
             self.finished = []
 
     def abandon(self):
@@ -72,7 +72,7 @@ class Writer:
         self._parts, self.finished = [], []
 
     @contextlib.contextmanager
-    def _nothing_by_halves(self):
+    def _all_or_nothing(self):
         try:
             yield
         except BaseException as error:
@@ -120,9 +120,7 @@ def clear(folder):
 
 def read_state(path):
     """Yields the finished lines; a last one that a kill cut short is left out."""
-    if not os.path.exists(path):
-        return
-    with open(path, "rb") as f:
+    with contextlib.suppress(FileNotFoundError), open(path, "rb") as f:
         for number, line in enumerate(f, 1):
             if not line.endswith(b"\n"):
                 return
@@ -131,14 +129,11 @@ def read_state(path):
             yield int(line)
 
 
-def append_state(path, lines):
-    """Adds finished lines, all of them or, if the disk is full, none."""
-    _append(path, b"".join(b"%d\n" % line for line in sorted(lines)))
-
-
-def append_outcomes(state_path, outcomes):
-    """Adds what became of lines, [(line, outcome)], beside their state, which gets them afterwards."""
-    _append(_outcomes_path(state_path), "".join(f"{line} {outcome}\n" for line, outcome in sorted(outcomes)).encode())
+def note_finished(state_path, finished):
+    """Adds [(line, outcome)] to the outcomes, then the lines to the state: each wholly, or not if the disk is full."""
+    finished = sorted(finished)
+    _append(_outcomes_path(state_path), "".join(f"{line} {outcome}\n" for line, outcome in finished).encode())
+    _append(state_path, b"".join(b"%d\n" % line for line, _ in finished))
 
 
 def earlier_outcomes(state_path, finished):
@@ -147,12 +142,14 @@ def earlier_outcomes(state_path, finished):
     Of a line that stands there twice, since a kill kept it from the state, the last counts.
     """
     names, codes = ["earlier"], bytearray()
-    for line, name in _read_outcomes(_outcomes_path(state_path)):
-        if line in finished:
-            if name not in names and len(names) < 256:
-                names.append(name)
-            codes.extend(bytes(max(0, line + 1 - len(codes))))
-            codes[line] = names.index(name) if name in names else 0
+    with contextlib.suppress(FileNotFoundError), open(_outcomes_path(state_path), "rb") as f:
+        for match in filter(None, map(NOTE.fullmatch, f)):  # what a kill cut short does not match
+            line, name = int(match[1]), match[2].decode()
+            if line in finished:
+                if name not in names and len(names) < 256:
+                    names.append(name)
+                codes.extend(bytes(max(0, line + 1 - len(codes))))
+                codes[line] = names.index(name) if name in names else 0
     counts = collections.Counter({names[code]: count for code, count in collections.Counter(codes).items() if code})
     return counts + collections.Counter(earlier=len(finished) - sum(counts.values()))
 
@@ -161,37 +158,23 @@ def _outcomes_path(state_path):
     return os.path.splitext(state_path)[0] + ".outcomes"
 
 
-def _read_outcomes(path):
-    """Yields (line, outcome); what a kill cut short is left out."""
-    if os.path.exists(path):
-        with open(path, encoding="utf-8", errors="replace") as f:
-            for text in f:
-                if match := re.fullmatch(r"(\d{1,9}) (\w+)\n", text):
-                    yield int(match[1]), match[2]
-
-
 def _append(path, data):
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    with open(path, "r+b" if os.path.exists(path) else "w+b", buffering=0) as f:
-        end = _whole_lines(f)
+    """Adds whole lines behind the last whole line, all of them or none."""
+    folder = os.path.dirname(path) or "."
+    os.makedirs(folder, exist_ok=True)
+    with open(path, "a+b", buffering=0) as f:
+        start = max(0, f.seek(0, os.SEEK_END) - 1024)
+        f.seek(start)
+        end = start + f.read().rfind(b"\n") + 1
         try:
             f.truncate(end)
-            f.seek(end)
             while data:
                 data = data[f.write(data):]
             os.fsync(f.fileno())
         except OSError:
             f.truncate(end)
             raise
-    _sync_folder(os.path.dirname(path) or ".")
-
-
-def _whole_lines(f):
-    """Bytes up to the last line end."""
-    size = f.seek(0, os.SEEK_END)
-    start = max(0, size - 64)
-    f.seek(start)
-    return start + f.read().rfind(b"\n") + 1 if size else 0
+    _sync_folder(folder)
 
 
 def _sync_folder(folder):

@@ -8,6 +8,7 @@ import tarfile
 import pytest
 
 from configs.errors import UserError
+from datasets.crawl import url_lists
 from datasets.pages import archive_writer, archives
 
 URLS = {3: "http://a.example/x", 7: "http://b.example/ü", 12_345_678: "https://c.example/"}
@@ -82,11 +83,11 @@ def test_what_is_abandoned_leaves_nothing(tmp_path):
 
 def test_a_state_that_a_kill_cut_short_loses_its_last_line_only(tmp_path):
     path = str(tmp_path / "state" / "m.txt")
-    archive_writer.append_state(path, [12, 5])
+    archive_writer.note_finished(path, [(12, "saved"), (5, "http_404")])
     with open(path, "a") as f:
         f.write("1234")
     assert list(archive_writer.read_state(path)) == [5, 12]
-    archive_writer.append_state(path, [1239])
+    archive_writer.note_finished(path, [(1239, "saved")])
     with open(path) as f:
         assert f.read() == "5\n12\n1239\n"
 
@@ -99,13 +100,24 @@ def test_a_state_of_something_else_is_an_error(tmp_path):
 
 def test_a_full_disk_leaves_the_state_as_it_was(tmp_path):
     path = str(tmp_path / "m.txt")
-    archive_writer.append_state(path, [1])
+    archive_writer._append(path, b"1\n")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4, before[1]))  # two bytes of the new ones still fit
     try:
         with pytest.raises(OSError, match="File too large"):
-            archive_writer.append_state(path, [23, 3])
+            archive_writer._append(path, b"3\n23\n")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     with open(path) as f:
         assert f.read() == "1\n"
+
+
+def test_outcomes_of_finished_lines_are_counted_the_last_of_each(tmp_path):
+    path = str(tmp_path / "m.txt")
+    archive_writer.note_finished(path, [(7, "saved"), (3, "http_404"), (4, "saved")])
+    archive_writer.note_finished(path, [(3, "saved"), (9, "tls")])
+    with open(tmp_path / "m.outcomes", "a") as f:
+        f.write("nonsense\n12 saved")
+    finished = url_lists.Lines([3, 4, 7, 11, 12])
+    assert archive_writer.earlier_outcomes(path, finished) == {"saved": 3, "earlier": 2}
+    assert archive_writer.earlier_outcomes(str(tmp_path / "none.txt"), finished) == {"earlier": 5}
