@@ -1,4 +1,4 @@
-"""One page -> its text: the libraries that find the article in HTML, and the judgement of what they found.
+"""Turns a page into its text: calls the libraries that find the article in HTML, and judges what they return.
 
 trafilatura: https://trafilatura.readthedocs.io; newspaper4k: https://newspaper4k.readthedocs.io, the heir of the
 original's newspaper3k; resiliparse: https://resiliparse.chatnoir.eu, about 15 times as fast as either.
@@ -13,7 +13,7 @@ from configs.errors import UserError
 
 XML_DECLARATION = re.compile(r"\A\s*<\?xml\b[^>]*>", re.I)
 UNLIMITED = 10 ** 9
-LANGUAGE_CHARACTERS = 100_000  # tell it; it takes a second for 10 million
+LANGUAGE_CHARACTERS = 100_000  # that the language is told by; 10 million would take a second
 
 
 class ExtractorOptions(NamedTuple):
@@ -27,12 +27,13 @@ def make(options):
 
     Outcomes: kept, and without a text empty, short, other_language, error.
     """
+    from resiliparse.parse import lang
     functions = [EXTRACTORS[name]() for name in options.extractors]
-    detect = _language_of() if options.language else None
 
     def judge(page):
         outcome, text = _extract(functions, page, options.minimum_characters)
-        if outcome == "kept" and detect and detect(text) != options.language:
+        if outcome == "kept" and options.language and (
+                lang.detect_fast(text[:LANGUAGE_CHARACTERS])[0] != options.language):
             return "other_language", None
         return outcome, text
     return judge
@@ -45,7 +46,7 @@ def decode(page):
 
 
 def languages():
-    """Names of those that can be told apart, sorted."""
+    """Names of the languages that resiliparse can tell, sorted."""
     from resiliparse.parse import lang
     return sorted(lang.supported_langs())
 
@@ -58,11 +59,11 @@ def versions(options):
 
 def parse_names(names):
     """"a,b" -> ("a", "b").  Raises UserError for what is no extractor."""
-    found = tuple(name.strip() for name in names.split(","))
-    for name in found:
+    parsed = tuple(name.strip() for name in names.split(","))
+    for name in parsed:
         if name not in EXTRACTORS:
             raise UserError(f"--extractor {names}: {name!r} is none of {', '.join(EXTRACTORS)}")
-    return found
+    return parsed
 
 
 def _extract(functions, page, minimum_characters):
@@ -109,14 +110,5 @@ def _resiliparse():
     return lambda html: html2text.extract_plain_text(html, main_content=True, comments=False)
 
 
-def _text():
-    return lambda text: text
-
-
-def _language_of():
-    from resiliparse.parse import lang
-    return lambda text: lang.detect_fast(text[:LANGUAGE_CHARACTERS])[0]
-
-
-EXTRACTORS = {"trafilatura": _trafilatura, "newspaper": _newspaper, "resiliparse": _resiliparse, "text": _text}
+EXTRACTORS = {"trafilatura": _trafilatura, "newspaper": _newspaper, "resiliparse": _resiliparse, "text": lambda: str}
 LIBRARIES = {"trafilatura": "trafilatura", "newspaper": "newspaper4k"}

@@ -1,4 +1,4 @@
-"""WARC files, plain or gzip -> pages, as from `archives.pages`: the responses that hold HTML.
+"""Reads the pages of WARC files, plain or gzip, as `archives.pages` does: the responses that hold HTML.
 
 The format: https://iipc.github.io/warc-specifications/specifications/warc-format/warc-1.1/
 """
@@ -82,13 +82,12 @@ def _page(record, max_bytes):
         raise
     except BaseException:  # errors of fastwarc, and a panic of fastwarc's Rust, which is no Exception
         return "bad_http", None
-    if response.http_headers is None or response.http_headers.status_code != 200:
-        return "not_html", None
-    if response.http_content_type not in HTML_TYPES:
+    if (response.http_headers is None or response.http_headers.status_code != 200
+            or response.http_content_type not in HTML_TYPES):
         return "not_html", None
     if len(page) > max_bytes:
         return "too_big", None
-    if response.http_charset:
+    if (response.http_charset or "utf-8").lower() != "utf-8":
         from datasets.crawl import charsets
         page = charsets.decode(page, response.http_charset).encode("utf-8", "replace")
     return "page", page
@@ -100,12 +99,9 @@ def _response(content, max_bytes):
     # A file of its own: an error in a record's encodings ends the reading of the file that it belongs to.
     record = next(iter(ArchiveIterator(io.BytesIO(RECORD % len(content) + content + END), parse_http=False)))
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # that is how the releases for Python 3.9 say that they leave chunks as they are
+        warnings.simplefilter("error")  # with a warning the releases for Python 3.9 leave chunks as they are
         record.parse_http(auto_decode="all")
     body = b""
-    while len(body) <= max_bytes:
-        more = record.reader.read(max_bytes + 1 - len(body))
-        if not more:
-            break
+    while len(body) <= max_bytes and (more := record.reader.read(max_bytes + 1 - len(body))):
         body += more
     return record, body
