@@ -116,7 +116,7 @@ class _Process:
 
 def _serve(connection, make, options, seconds):
     """The process: receives pages and sends results until the other end is closed."""
-    workers.enter()
+    workers.tie_to_parent()
     if sys.platform == "linux":  # the parent's death is noticed even while C code keeps all of Python's threads waiting
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
