@@ -95,10 +95,9 @@ def _decoder(encoding, start):
 
 def seconds_to_wait(retry_after):
     """Seconds of a Retry-After header, 0 where it says nothing."""
-    with contextlib.suppress(ValueError, TypeError, OverflowError):
-        return max(0.0, float(retry_after))
-    with contextlib.suppress(ValueError, TypeError, OverflowError, IndexError):
-        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
+    for read in (float, lambda date: parsedate_to_datetime(date).timestamp() - time.time()):
+        with contextlib.suppress(ValueError, TypeError, OverflowError, IndexError):
+            return max(0.0, read(retry_after))
     return 0.0
 
 

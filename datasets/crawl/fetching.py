@@ -9,6 +9,7 @@ import contextlib
 import random
 import ssl
 import time
+import types
 from typing import NamedTuple
 
 import aiohttp
@@ -159,8 +160,11 @@ class Fetcher:
         """A place among the requests to a host, then among all: who waits for a host keeps nobody else waiting."""
         host = self._hosts.get(name)
         if host is None:
-            self._forget_hosts()
-            host = self._hosts[name] = _Host(asyncio.Semaphore(self.limits.per_host))
+            if len(self._hosts) >= IDLE_HOSTS:
+                now = time.monotonic()
+                self._hosts = {name: host for name, host in self._hosts.items() if host.users or host.ready > now}
+            turns = asyncio.Semaphore(self.limits.per_host)
+            host = self._hosts[name] = types.SimpleNamespace(turns=turns, users=0, ready=0.0)
         host.users += 1
         try:
             async with host.turns:
@@ -173,16 +177,6 @@ class Fetcher:
                     yield
         finally:
             host.users -= 1
-
-    def _forget_hosts(self):
-        if len(self._hosts) >= IDLE_HOSTS:
-            now = time.monotonic()
-            self._hosts = {name: host for name, host in self._hosts.items() if host.users or host.ready > now}
-
-
-class _Host:
-    def __init__(self, turns):
-        self.turns, self.users, self.ready = turns, 0, 0.0
 
 
 class _Answer(NamedTuple):

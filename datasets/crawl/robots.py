@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import re
 
 from protego import Protego
@@ -84,21 +85,16 @@ def _choose_group(lines, product):
 
     Protego keeps each rule once for each agent it is for: thousands of both would fill the memory.
     """
-    names = []
-    for line in lines:
-        match = AGENT_LINE.fullmatch(line)
-        names.append(match and (match[1].strip().lower().rstrip("*") or "*"))
+    matches = [AGENT_LINE.fullmatch(line) for line in lines]
+    names = [match and (match[1].strip().lower().rstrip("*") or "*") for match in matches]
     ours = max((name for name in names if name and name in product), key=len, default="*")
     return [line if name is None else f"User-agent: {'*' if name == ours else 'nobody'}"
             for line, name in zip(lines, names)]
 
 
 def _is_sound(line):
-    try:
-        Protego.parse(f"User-agent: *\n{line}")
-    except ValueError:
-        return False
-    return True
+    with contextlib.suppress(ValueError):
+        return Protego.parse(f"User-agent: *\n{line}")
 
 
 class _Wildcards:
