@@ -1,7 +1,7 @@
 """Lists of URLs -> archives of pages in OpenWebText's format; to be stopped, killed and run again at will.
 
-What failed for a passing reason (time, a broken connection, an ill server) is tried again, a few times now and then at
-each later run.  Everything else is finished and stands in the state, which is written after the archive it tells of.
+A page that failed for a passing reason (time, a broken connection, a server's error) is tried again, a few times now
+and at each later run.  Everything else is finished and stands in the state, which is written after its archive.
 """
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def arguments(argv=None):
     add("--max_redirects", type=int, default=5, help="for one page")
     add("--retries", type=int, default=3, help="after failures for a passing reason, before the next run")
     add("--retry_wait", type=float, default=5, help="seconds before the first retry, doubled for each further one")
-    add("--user_agent", default=USER_AGENT, help="name and address of whoever downloads, as servers see it; the part "
-                                                 "before the slash is what robots.txt is asked for")
+    add("--user_agent", default=USER_AGENT, help="name and address of the person who downloads, as servers see them; "
+                                                 "robots.txt is asked for the part before the slash")
     add("--allow_private", action="store_true", help="also download from addresses outside the public Internet")
     add("--ignore_robots", action="store_true", help="do not ask for robots.txt")
     add("--report", help="file for the counts as JSON")

@@ -1,6 +1,6 @@
-"""One web page at a time, out of a hostile web: every wait, size and address has a limit, every end a name.
+"""Fetches one web page at a time from a hostile web: every wait, size and address has a limit, every failure a name.
 
-Politeness after RFC 9309 (https://www.rfc-editor.org/rfc/rfc9309): robots.txt, a few requests per host, a name of ours.
+It is polite as RFC 9309 asks (https://www.rfc-editor.org/rfc/rfc9309): robots.txt, few requests per host, our own name.
 """
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ IDLE_HOSTS = 10_000  # whose last visit is remembered
 
 
 class Limits(NamedTuple):
-    """What the command line says; seconds and bytes."""
+    """The limits that the command line sets, in seconds and bytes."""
     concurrency: int
     per_host: int
     connect_timeout: float
@@ -53,7 +53,7 @@ class Fetcher:
     def __init__(self, limits):
         self.limits = limits
         self._turns = asyncio.Semaphore(limits.concurrency)
-        self.open = asyncio.Event()  # whoever cannot store pages as fast as they come clears it
+        self.open = asyncio.Event()  # cleared while pages come faster than they are stored
         self.open.set()
         self._hosts = {}
         self._robots = robots.Cache(self._fetch_robots, limits.user_agent)
@@ -62,7 +62,7 @@ class Fetcher:
     async def __aenter__(self):
         limits = self.limits
         certificates = ssl.create_default_context()
-        certificates.load_verify_locations(certifi.where())  # some systems have none of their own
+        certificates.load_verify_locations(certifi.where())  # for systems without certificates
         connector = aiohttp.TCPConnector(limit=0, ssl=certificates, keepalive_timeout=2,
                                          socket_factory=None if limits.allow_private else addresses.public_socket)
         self._session = aiohttp.ClientSession(
@@ -79,12 +79,12 @@ class Fetcher:
         await self._session.close()
 
     async def page(self, url):
-        """The Page at an URL (str); raises Failure when it is clear that there is none, or after the last try."""
+        """The Page at a URL (str).  Raises Failure when there is no page for certain, or after the last try."""
         for attempt in range(self.limits.retries + 1):
             try:
                 return await self._try(url)
             except Failure as failure:
-                # Without a network no host exists; until one was found, that is no reason to give up a page for good.
+                # Without a network no host exists: until a name has been found, the page stays to be tried again.
                 failure.passing = failure.passing or failure.outcome == "no_such_host" and not self._names_work
                 if not failure.passing or attempt == self.limits.retries:
                     raise
@@ -103,7 +103,7 @@ class Fetcher:
         return Page(text.encode(), answer.seconds)
 
     async def _follow(self, url, max_bytes, *, is_page):
-        """The _Answer with status 200 at the end of the redirects, of which robots.txt allows each if it is a page."""
+        """The _Answer with status 200 at the end of the redirects; robots.txt must allow each redirect of a page."""
         seconds = 0.0
         for _ in range(self.limits.max_redirects + 1):
             if url.scheme not in ("http", "https") or not url.host:
@@ -157,7 +157,7 @@ class Fetcher:
 
     @contextlib.asynccontextmanager
     async def _turn(self, name, delay):
-        """A place among the requests to a host, then among all: who waits for a host keeps nobody else waiting."""
+        """Waits for a place among the requests to a host, then among all, so that a slow host holds up no other."""
         host = self._hosts.get(name)
         if host is None:
             if len(self._hosts) >= IDLE_HOSTS:

@@ -16,7 +16,7 @@ AGENT_LINE = re.compile(r"\s*user[- ]?agent\s*[:\s]([^#]*)(#.*)?", re.IGNORECASE
 
 
 class Cache:
-    """The rules of the hosts last seen; `fetch`: async function (URL of robots.txt) -> bytes, None for no rules."""
+    """Remembers the rules of hosts; `fetch`: async function (URL of robots.txt) -> bytes, or None for no rules."""
 
     def __init__(self, fetch, user_agent):
         self._fetch, self._product = fetch, user_agent.partition("/")[0]
@@ -35,7 +35,7 @@ class Cache:
         rules, _ = await asyncio.shield(task)  # others wait for it too
         if rules is None:
             return True, 0.0
-        delay = max(0.0, rules.crawl_delay("*") or 0.0)  # in this order a delay of `nan` is none
+        delay = max(0.0, rules.crawl_delay("*") or 0.0)  # in this order `nan` becomes 0
         return rules.can_fetch(str(url), "*"), min(delay, MAX_DELAY_SECONDS)
 
     async def close(self):
@@ -108,6 +108,6 @@ class _Wildcards:
         position = len(self._start) if path.startswith(self._start) else -1
         for part in self._parts if self._open else self._parts[:-1]:
             if position >= 0:
-                found = path.find(part, position)
-                position = found + len(part) if found >= 0 else -1
+                start = path.find(part, position)
+                position = start + len(part) if start >= 0 else -1
         return position >= 0 and (self._open or path.endswith(self._parts[-1], position))

@@ -116,14 +116,14 @@ def _lines(path):
 
 
 def _compare(path, number, url, stems):
-    # Whoever changes a list would have lines skipped as finished that never were.
+    # In a list that was changed, lines would be skipped that were never downloaded.
     if number in stems and (url is None or archives.stem_of(number, url) != stems[number]):
         raise UserError(f"{path} line {number + 1} is not the URL whose page is in the archive as {stems[number]}: "
                         f"the list has changed since; give it another name or another --output_dir")
 
 
 def _hash(url):
-    """64 bits of what a server would be asked for."""
+    """64 bits of the URL without its fragment, which servers do not see."""
     return int.from_bytes(hashlib.blake2b(url.split("#")[0].encode(), digest_size=8).digest(), "big")
 
 

@@ -153,11 +153,8 @@ def _connected(ray, address):
 def _copy_code(folder):
     """Copies the modules and nothing else: a checkout may hold an environment and data of any size."""
     for name in PACKAGES:
-        shutil.copytree(os.path.join(ROOT, name), os.path.join(folder, name), ignore=_no_module)
-
-
-def _no_module(folder, names):
-    return [name for name in names if not name.endswith(".py") and not os.path.isdir(os.path.join(folder, name))]
+        shutil.copytree(os.path.join(ROOT, name), os.path.join(folder, name),
+                        ignore=shutil.ignore_patterns("*.json", "__pycache__"))
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""One archive of pages -> text documents `{output_dir}/{month}/{stem}.txt`: all of them appear, or none.
+"""Extracts one archive of pages to texts `{output_dir}/{month}/{stem}.txt`: all of them appear, or none.
 
 Texts gather in `.extraction/{archive}.partial`, which a later run empties.  When the archive has been read to its end
 that folder becomes `{archive}.complete`: from then on nothing is extracted again, and the texts are moved to their
@@ -152,7 +152,7 @@ def _pages(archive, outcomes, damages, advance):
     skipped = {}
     try:
         for stem, page in source.pages(archive.path, archive.page_bytes, skipped, move_to):
-            outcomes["pages"] += 1  # a page in which the archive breaks off is none
+            outcomes["pages"] += 1  # without one in which the archive breaks off
             yield stem, page
     except UserError as error:
         damages.append(str(error))

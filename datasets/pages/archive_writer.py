@@ -1,7 +1,7 @@
 """Writes archives of pages (datasets/pages/archives.py) and the state that tells which lines of a list are finished.
 
-`state/{month}.txt` lists finished lines of the URL list, counted from 0, those without a page too, as get_state and
-set_state of OpenWebText's downloader have it; `{month}.outcomes` beside it, our own, says what became of each.
+`state/{month}.txt` lists finished lines of the URL list, counted from 0, also those that gave no page, in the format of
+get_state and set_state of OpenWebText's downloader.  `{month}.outcomes`, our own, says what became of each line.
 """
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ NOTE = re.compile(rb"(\d{1,9}) (\w+)\n")  # of an outcome
 class Writer:
     """One month's archives: pages are added, `close` makes the archive and then the state that tells of it.
 
-    Until then all is in files with a temporary name, so that a kill loses no more than the archive that is open.  Not
-    for several threads at a time.
+    Until then everything is in files with temporary names: a kill loses only the archive that is open.  Not for several
+    threads at a time.
     """
 
     def __init__(self, folder, state_path, month, compression="xz"):
@@ -112,7 +112,7 @@ class _Part:
 
 
 def clear(folder):
-    """Removes what killed runs left; only for who holds the folder's lock."""
+    """Removes the temporary files of killed runs; the caller holds the folder's lock."""
     for name in os.listdir(folder):
         if name.startswith(PARTIAL):
             os.unlink(os.path.join(folder, name))
@@ -178,7 +178,7 @@ def _append(path, data):
 
 
 def _sync_folder(folder):
-    """Makes renames in a folder last through a power cut."""
+    """Makes the renames in a folder survive a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

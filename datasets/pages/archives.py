@@ -31,7 +31,7 @@ DAMAGE = (tarfile.TarError, EOFError, OSError, ValueError, lzma.LZMAError, zlib.
 
 
 def month_of(path):
-    """What the archives of a URL list, or the texts of an archive, are called: `RS_2017-04`, or what names the file."""
+    """The month in a file's name, such as `RS_2017-04`, else its name: what its archives or texts are called by."""
     name = os.path.basename(path)
     match = MONTH.search(name) or ARCHIVE.fullmatch(name)
     return match[1] if match else os.path.splitext(name)[0]

@@ -1,4 +1,4 @@
-"""A run of the extraction over archives: options, restarts, progress, the table at the end and `extraction.json`."""
+"""Extracts archives of pages: checks the options, goes on after a stop, shows progress, writes `extraction.json`."""
 from __future__ import annotations
 
 import contextlib
@@ -23,7 +23,7 @@ PATIENCE = 60  # seconds; a Ray worker whose node has died ends within a few
 
 
 def add_arguments(parser):
-    """The options that both commands have."""
+    """Adds the options that both commands have."""
     add = parser.add_argument
     add("--output_dir", required=True, help="local folder for the texts, OUTPUT_DIR/MONTH/STEM.txt")
     add("--extractor", default="trafilatura",
@@ -85,7 +85,7 @@ def _archives(paths, args, options):
 
 
 def _finished(output_dir, path):
-    """Whether an archive has its mark; clears up what a kill right after it left."""
+    """Whether an archive has its mark; removes what a kill right after the mark left."""
     report, base = archive_texts.finished(output_dir, path), archive_texts.base_of(output_dir, path)
     if report and any(os.path.exists(base + suffix) for suffix in (archive_texts.LOCK, archive_texts.COMPLETE)):
         with contextlib.suppress(UserError), storage.only_run(base + archive_texts.LOCK, "let it clear up"):
@@ -114,7 +114,7 @@ def _summarise(output_dir):
 
 
 def _documents(output_dir):
-    """How many texts there are; less than all that were kept where two archives of a month share pages."""
+    """The number of texts, which is less than all that were kept where two archives of a month share pages."""
     return sum(name.endswith(".txt") for entry in os.scandir(output_dir)
                if entry.is_dir() and entry.name != archive_texts.STATE for name in os.listdir(entry.path))
 
@@ -148,7 +148,7 @@ def check(paths, args):
 
 
 def _settle_options(paths, args, options):
-    """Notes all that decides the texts.  Raises UserError where the folder holds texts made in another way."""
+    """Writes down all that decides the texts.  Raises UserError where the folder holds texts made in another way."""
     values = {**options._asdict(), "extractors": list(options.extractors), "page_seconds": args.page_seconds,
               "page_bytes": args.page_bytes, "tools": extractors.versions(options)}
     path = os.path.join(args.output_dir, archive_texts.STATE, OPTIONS)
