@@ -44,10 +44,3 @@ def packages_from(requirements):
         yield
     except ModuleNotFoundError as error:
         raise UserError(f"the package {error.name} is not installed: `pip install -r {requirements}`")
-
-
-def check_range(args, bounds, fits, *names):
-    """Raises UserError for the first of these options whose value does not fit; `bounds` says what would."""
-    for name in names:
-        if not fits(getattr(args, name)):
-            raise UserError(f"--{name} {getattr(args, name)} is out of range: give {bounds}")

@@ -35,22 +35,24 @@ def arguments(argv=None):
     """Parsed and checked.  Raises UserError."""
     parser = errors.Parser(description=__doc__.split("\n\n")[0],
                            formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    add = parser.add_argument
+    add, number = parser.add_argument, errors.at_least(1)
+    seconds = errors.checked(float, lambda value: value > 0, "more than 0")
     add("urls", nargs="+", help="lists, one URL a line; RS_2017-04 in the name, else the name, names the archives")
     add("--output_dir", required=True, help="local folder for the archives")
     add("--state_dir", help="local folder for the finished lines; OUTPUT_DIR/state without it, `state` to go on with "
                             "a run of OpenWebText's own downloader")
-    add("--urls_per_archive", type=int, default=5000, help="finished lines after which an archive is completed")
+    add("--urls_per_archive", type=number, default=5000, help="finished lines after which an archive is completed")
     add("--compression", choices=sorted(archives.COMPRESSIONS), default="xz", help="of the archives")
-    add("--concurrency", type=int, default=100, help="requests at a time")
-    add("--per_host", type=int, default=2, help="requests at a time to one host")
-    add("--connect_timeout", type=float, default=10, help="seconds")
-    add("--read_timeout", type=float, default=20, help="seconds without a byte")
-    add("--timeout", type=float, default=60, help="seconds for one answer as a whole")
-    add("--max_bytes", type=int, default=5_000_000, help="of a page, unpacked; larger ones are dropped")
-    add("--max_redirects", type=int, default=5, help="for one page")
-    add("--retries", type=int, default=3, help="after failures for a passing reason, before the next run")
-    add("--retry_wait", type=float, default=5, help="seconds before the first retry, doubled for each further one")
+    add("--concurrency", type=number, default=100, help="requests at a time")
+    add("--per_host", type=number, default=2, help="requests at a time to one host")
+    add("--connect_timeout", type=seconds, default=10, help="seconds")
+    add("--read_timeout", type=seconds, default=20, help="seconds without a byte")
+    add("--timeout", type=seconds, default=60, help="seconds for one answer as a whole")
+    add("--max_bytes", type=number, default=5_000_000, help="of a page, unpacked; larger ones are dropped")
+    add("--max_redirects", type=errors.at_least(0), default=5, help="for one page")
+    add("--retries", type=errors.at_least(0), default=3, help="after failures for a passing reason, until the next run")
+    add("--retry_wait", type=errors.at_least(0, float), default=5,
+        help="seconds before the first retry, doubled for each further one")
     add("--user_agent", default=USER_AGENT, help="name and address of the person who downloads, as servers see them; "
                                                  "robots.txt is asked for the part before the slash")
     add("--allow_private", action="store_true", help="also download from addresses outside the public Internet")
@@ -67,10 +69,6 @@ def _check(args):
         if month in months[:i]:
             raise UserError(f"{args.urls[months.index(month)]} and {args.urls[i]} would both write {month}-1_data: "
                             "rename one of them")
-    errors.check_range(args, "at least 1", lambda value: value >= 1, "urls_per_archive", "concurrency", "per_host",
-                       "max_bytes")
-    errors.check_range(args, "more than 0", lambda value: value > 0, "connect_timeout", "read_timeout", "timeout")
-    errors.check_range(args, "at least 0", lambda value: value >= 0, "max_redirects", "retries", "retry_wait")
     if not re.fullmatch(r"[\x20-\x7e]*[\x21-\x7e][\x20-\x7e]*", args.user_agent):
         raise UserError(f"--user_agent {args.user_agent!r}: use printable ASCII characters")
     for name in ("output_dir", "state_dir"):

@@ -29,14 +29,14 @@ def cores():
 
 def add_arguments(parser, promise, *names):
     """Adds --processes, also under the other `names`, and --ray_address; `promise`: what does not depend on them."""
-    parser.add_argument("--processes", *names, type=int, default=cores(), help=f"on this machine; {promise}")
+    parser.add_argument("--processes", *names, type=errors.at_least(1), default=cores(),
+                        help=f"on this machine; {promise}")
     parser.add_argument("--ray_address", metavar="ADDRESS", help="run on the Ray cluster there, a job on each of its "
                         "CPUs: `auto` (the one this machine belongs to) or HOST:PORT; all paths on shared storage")
 
 
 def check(args):
     """Raises UserError where the arguments of `add_arguments` cannot be followed."""
-    errors.check_range(args, "at least 1", lambda value: value >= 1, "processes")
     if args.ray_address:
         ray_cluster.check(args.ray_address)
 

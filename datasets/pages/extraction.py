@@ -29,10 +29,11 @@ def add_arguments(parser):
     add("--extractor", default="trafilatura",
         help=f"{', '.join(extractors.EXTRACTORS)} (text: the pages are text already), or several with commas between "
              "them: the first that yields enough counts")
-    add("--minimum_characters", type=int, default=100, help="texts below are dropped")
+    add("--minimum_characters", type=errors.at_least(1), default=100, help="texts below are dropped")
     add("--language", help="keep texts in this language only, for example en")
-    add("--page_seconds", type=float, default=10.0, help="of the processor's time that a page may take")
-    add("--page_bytes", type=int, default=archives.MAX_BYTES, help="pages above are left out")
+    add("--page_seconds", type=errors.checked(float, lambda value: 0 < value < 1e6, "more than 0, less than a million"),
+        default=10.0, help="of the processor's time that a page may take")
+    add("--page_bytes", type=errors.at_least(1), default=archives.MAX_BYTES, help="pages above are left out")
     workers.add_arguments(parser, "the texts do not depend on it", "--n_procs")
     add("--keep_damaged", action="store_true",
         help="of an archive that is cut short or damaged, keep the texts before the damage")
@@ -121,8 +122,6 @@ def _documents(output_dir):
 
 def check(paths, args):
     """The ExtractorOptions in the arguments.  Raises UserError for what cannot be done."""
-    errors.check_range(args, "at least 1", lambda value: value >= 1, "minimum_characters", "page_bytes")
-    errors.check_range(args, "more than 0 and less than a million", lambda value: 0 < value < 1e6, "page_seconds")
     if storage.is_remote(args.output_dir):
         raise UserError(f"--output_dir {args.output_dir}: write to a local folder and copy it with `gsutil -m cp`")
     workers.check(args)

@@ -380,8 +380,8 @@ def test_texts_from_elsewhere_are_not_mixed_in(folder, tmp_path):
     (["--input", ROOT], "no archive there"),
     (["--extractor", "goose"], "'goose' is none of"),
     (["--language", "english"], "--language english: not one of"),
-    (["--page_seconds", "0"], "--page_seconds 0.0 is out of range"),
-    (["--processes", "0"], "--processes 0 is out of range"),
+    (["--page_seconds", "0"], "--page_seconds: 0 is out of range"),
+    (["--processes", "0"], "--processes/--n_procs: 0 is out of range"),
     (["--output_dir", "gs://bucket/x"], "local folder"),
 ])
 def test_mistakes_are_named_and_write_nothing(folder, tmp_path, more, message):
