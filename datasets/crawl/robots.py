@@ -47,13 +47,14 @@ class Cache:
     async def _load(self, origin):
         try:
             body = await self._fetch(origin / "robots.txt")
+            rules = None if body is None else parse(body, self._product)
         except BaseException:
             del self._known[origin]  # the next page asks again
             raise
         size = HOST_BYTES + len(body or b"")
         self._bytes += size
         self._forget()
-        return (None if body is None else parse(body, self._product)), size
+        return rules, size
 
     def _forget(self):
         for origin, task in list(self._known.items()):
