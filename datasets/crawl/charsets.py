@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import re
 
 from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
@@ -30,8 +31,11 @@ def decode(page, declared=None):
     for mark, encoding in BYTE_ORDER_MARKS:
         if page.startswith(mark):
             return page[len(mark):].decode(encoding, "replace")
+    if not declared and b"\x1b" not in page:  # which ISO 2022 needs, whose bytes look like UTF-8
+        with contextlib.suppress(UnicodeDecodeError):
+            return page.decode()  # as nearly all pages are: in a tenth of the time
     encoding = _declared(page, declared)
-    if not encoding.startswith(("utf-16", "iso2022")):  # whose bytes may look like UTF-8
+    if not encoding.startswith(("utf-16", "iso2022")):  # whose bytes may be valid UTF-8
         # Whatever was declared: other text of more than a few bytes is hardly ever valid UTF-8.
         text = page.decode("utf-8", "replace")
         broken = text.count("\ufffd")

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from configs.errors import UserError
 
-XML_DECLARATION = re.compile(r"\A\s*<\?xml\b[^>]*>", re.I)
+XML_DECLARATION = re.compile(r"\s*<\?xml\b[^>]*>", re.I)
 UNLIMITED = 10 ** 9
 LANGUAGE_CHARACTERS = 100_000  # that the language is told by; 10 million would take a second
 
@@ -42,7 +42,9 @@ def make(options):
 def decode(page):
     """bytes -> str, without the declaration of XML: it is wrong by now, and lxml refuses text that has one."""
     from datasets.crawl import charsets
-    return XML_DECLARATION.sub("", charsets.decode(page), count=1)
+    text = charsets.decode(page)
+    declaration = XML_DECLARATION.match(text)
+    return text[declaration.end():] if declaration else text
 
 
 def languages():

@@ -13,7 +13,8 @@ RUSSIAN, JAPANESE, CHINESE = "Привет, мир " * 5, "こんにちは世界
     ("café – “quoted”", "cp1252", "us-ascii", None), (RUSSIAN, "cp1251", "windows-1251", None),
     (RUSSIAN, "koi8-r", None, "koi8-r"), (JAPANESE, "shift_jis", "Shift_JIS", None),
     (JAPANESE, "euc-jp", None, "euc-jp"),
-    (JAPANESE, "iso-2022-jp", "iso-2022-jp", None), (CHINESE, "gb18030", "gb2312", None),
+    (JAPANESE, "iso-2022-jp", "iso-2022-jp", None), (JAPANESE, "iso-2022-jp", None, "iso-2022-jp"),
+    (CHINESE, "gb18030", "gb2312", None),
     (CHINESE, "gbk", None, "GBK"), (CHINESE, "utf-16", "utf-16", None), (CHINESE, "utf-8-sig", "latin-1", None),
     ("Grüße ńot", "iso-8859-2", "iso-8859-2", None),
     # Said wrongly: valid UTF-8 is UTF-8, a header goes before what the page says, nonsense is nothing.
