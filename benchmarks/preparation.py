@@ -21,7 +21,7 @@ from benchmarks import machine, options, straightforward
 from configs import commands
 from configs.errors import UserError
 from datasets import building, documents, records
-from datasets.pages import extractors, killable
+from datasets.pages import extractors, page_processes
 from encoder import bpe
 
 INSTALLED = [sysconfig.get_paths()["stdlib"], sysconfig.get_paths()["purelib"], "/usr/share/doc"]
@@ -157,10 +157,10 @@ def collect_texts(sources, megabytes, folder):
 # Pages -> texts
 
 def pages(args, folder):
-    """Compares trafilatura in our killable process with the library in a plain loop."""
+    """Compares trafilatura in our process for pages with the library in a plain loop."""
     found = collect_pages(args)
     kept = {}
-    runs = {"ours": lambda: _in_killable_process(found, kept), "trafilatura": lambda: _in_a_loop(found, kept)}
+    runs = {"ours": lambda: _in_page_process(found, kept), "trafilatura": lambda: _in_a_loop(found, kept)}
     times = side_by_side("pages", runs, args.rounds, len(found), "pages")
     beside, clock = ratio(times, "ours", "trafilatura"), ratio(times, "ours", "trafilatura", 0)
     print(f"pages: ours has {beside[0]:.3f} of its speed by CPU seconds ({beside[1]:.3f} to {beside[2]:.3f}; wanted: "
@@ -170,9 +170,10 @@ def pages(args, folder):
             "extraction_speed_by_clock": clock, "texts_of_pages": kept}
 
 
-def _in_killable_process(found, kept):
+def _in_page_process(found, kept):
     tasks = itertools.chain([(-1, found[0])], enumerate(found))  # after the first the process has started
-    results = killable.results(tasks, extractors.make, extractors.Options(("trafilatura",), 1, None), 1, PAGE_SECONDS)
+    extractor = extractors.ExtractorOptions(("trafilatura",), 1, None)
+    results = page_processes.results(tasks, extractors.make, extractor, 1, PAGE_SECONDS)
     next(results)
     child, = multiprocessing.active_children()
     wall, cpu = time.monotonic(), time.process_time() + _cpu_of(child.pid)

@@ -18,7 +18,7 @@ import time
 from benchmarks import options, preparation
 from configs import commands
 from configs.errors import UserError
-from datasets.pages import archives
+from datasets.pages import archive_writer
 
 SHARDS = 24
 COMMANDS = ("create_tfrecords", "run_newspaper_extract")
@@ -94,7 +94,7 @@ def _pages(args, folder):
 
 
 def _archive(folder, number, pages):
-    writer = archives.Writer(folder, os.path.join(folder, f"state-{number}.txt"), f"RS_2017-{number + 1:02d}")
+    writer = archive_writer.Writer(folder, os.path.join(folder, f"state-{number}.txt"), f"RS_2017-{number + 1:02d}")
     for line, page in enumerate(pages):
         writer.add(line, f"http://localhost/{number}/{line}", page, {})
     writer.close()

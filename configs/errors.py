@@ -1,5 +1,6 @@
 """A user's mistake, which every command of the project shows as one clear line."""
 import argparse
+import contextlib
 import os
 
 USER_ERROR = 2  # exit status
@@ -34,3 +35,12 @@ def checked(kind, allowed, words):
 def at_least(low, kind=int):
     """`checked` for values from `low` on."""
     return checked(kind, lambda value: value >= low, f"at least {low}")
+
+
+@contextlib.contextmanager
+def packages_from(requirements):
+    """Turns the lack of a package into one line that names the file of requirements to install."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UserError(f"the package {error.name} is not installed: `pip install -r {requirements}`")

@@ -1,8 +1,8 @@
 """Lists of URLs -> verified shards and a report, by all commands of this folder in turn; to be killed and run again.
 
-In OUTPUT_DIR stand `pages` (archives), `texts`, `drop.txt`, `shards`, each made by its command, and when all is done
-`report.json` and `report.txt`.  What a command has finished it skips by itself, the download excepted: here it counts
-as finished once it came to its end, so that the pages stay the same for what is made of them.
+OUTPUT_DIR gets `pages` (archives), `texts`, `drop.txt`, `shards`, each from its command, and at the end `report.json`
+and `report.txt`.  Each command skips what it has finished.  The download alone would try failed pages again: here it is
+finished once it came to its end, so that the pages stay the same for the stages after it.
 """
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from datasets.pages import archive_texts, extraction
 
 LISTS, PAGES, TEXTS, DROP, SHARDS = "lists.json", "pages", "texts", "drop.txt", "shards"
 DOWNLOADED, VERIFIED, REPORT = "download.json", "verify.json", "report"
-OPTIONS = {"download": "download.py", "extract": "run_newspaper_extract.py", "dedup": "dedup.py",
-           "create_tfrecords": "create_tfrecords.py"}
+SCRIPTS = {"download": "download.py", "extract": "run_newspaper_extract.py", "dedup": "dedup.py",
+           "create_tfrecords": "create_tfrecords.py"}  # that take further options
 
 
 class Stage(NamedTuple):
@@ -46,7 +46,7 @@ def main(argv=None):
     _check(args, stages)
     os.makedirs(args.output_dir, exist_ok=True)
     with storage.only_run(os.path.join(args.output_dir, ".lock"), "choose another --output_dir"):
-        _settle_lists(args)
+        _note_lists(args)
         for number, stage in enumerate(stages, 1):
             print(f"[{number}/{len(stages)}] {stage.title}", flush=True)
             begun = time.monotonic()
@@ -63,7 +63,7 @@ def _stages(args):
         return os.path.join(args.output_dir, name)
     where = ["--processes", str(args.processes)]
     cluster = ["--ray_address", args.ray_address] if args.ray_address else []
-    given = {name: _split(name, getattr(args, name)) for name in OPTIONS}
+    given = {name: _split(name, getattr(args, name)) for name in SCRIPTS}
     vocabulary = ["--encoder_path", args.encoder_path] if args.encoder_path else []
     return [
         Stage("download: URLs -> pages", "download",
@@ -81,12 +81,12 @@ def _stages(args):
 
 
 def _command(stage):
-    # Not at the top of the file: nothing but this command of commands, which stands above them, may import one.
+    """The module of a stage; imported here, since only this script, which runs the others, may import them."""
     return importlib.import_module(f"datasets.{stage.command}")
 
 
 def _check(args, stages):
-    """Finds mistakes in the options of the last stage now and not after days of download.  Raises UserError."""
+    """Raises UserError for mistakes in the options of any stage: now, and not after days of download."""
     if storage.is_remote(args.output_dir):
         raise UserError(f"--output_dir {args.output_dir}: write to a local folder and copy it with `gsutil -m cp`")
     for stage in stages:
@@ -101,15 +101,15 @@ def _check(args, stages):
             raise UserError(f"--urls {path}: no such file")
 
 
-def _settle_lists(args):
-    """Notes which URLs the corpus is made of.  Raises UserError where it is made of others."""
+def _note_lists(args):
+    """Writes down the lists of URLs.  Raises UserError where the corpus is made of other lists."""
     lists = {os.path.basename(path): _sha256(path) for path in args.urls}
     note = os.path.join(args.output_dir, LISTS)
     if not os.path.exists(note):
         storage.write_whole(note, json.dumps(lists, indent=1) + "\n")
         return
-    found = reading.read_object(note)
-    changed = sorted(name for name in {*lists, *found} if lists.get(name) != found.get(name))
+    before = reading.read_object(note)
+    changed = sorted(name for name in {*lists, *before} if lists.get(name) != before.get(name))
     if changed:
         raise UserError(f"{args.output_dir} is made of other lists of URLs ({', '.join(changed)}): give the same ones, "
                         "or another --output_dir")
@@ -144,7 +144,7 @@ def _run(args, stage):
 
 
 def _report(args):
-    """Writes and prints REPORT from what the stages have left."""
+    """Writes and prints REPORT, from the reports of the stages."""
     def read(*names):
         return reading.read_object(os.path.join(args.output_dir, *names))
     downloaded, extracted, compared = read(DOWNLOADED), read(TEXTS, extraction.SUMMARY), read("drop.json")
@@ -168,12 +168,12 @@ def _report(args):
 
 
 def _losses(stages):
-    """{stage: {reason: URLs that it ended}}, from the counters of all stages."""
+    """{stage: {reason: number of URLs that were lost for it}}, from the counters of all stages."""
     extracted = stages["extract"]
     lost = {"download": {name: count for name, count in stages["download"].items() if name != "saved"},
             "extract": {name: extracted[name] for name in (*archive_texts.JUDGED, *archive_texts.SKIPPED)
                         if name != "kept"},
-            # What is empty or no text is counted where it is left out: in create_tfrecords.
+            # Documents that are empty or no text are left out, and counted, by create_tfrecords.
             "dedup": {name: stages["dedup"][name] for name in ("exact", "near", "against")},
             "create_tfrecords": {name: stages["create_tfrecords"][name]
                                  for name in ("short", "broken", "empty", "bad_lines")}}
@@ -182,7 +182,7 @@ def _losses(stages):
 
 
 def _text(content):
-    """The report for people."""
+    """The report as a table for people."""
     rows = [("URLs", content["urls"]), ("pages", content["pages"]), ("texts", content["texts"]),
             ("documents", content["documents"]), ("tokens", content["tokens"]),
             ("bytes of text", content["bytes"]["of_text"]), ("bytes of shards", content["bytes"]["of_shards"])]
@@ -207,7 +207,7 @@ def _arguments(argv):
     add("--output_dir", required=True, help="local folder, for all that is made")
     add("--name", default="corpus", help="shards are called NAME_0.tfrecords, NAME-eval_0.tfrecords and so on")
     add("--encoder_path", help="folder with encoder.json and vocab.bpe; GPT-2's vocabulary without it")
-    for name, script in OPTIONS.items():
+    for name, script in SCRIPTS.items():
         add(f"--{name}", default="", metavar="OPTIONS", help=f"further options of {script}, in one pair of quotes and "
             f"after an equals sign: --{name}='--option value'")
     workers.add_arguments(parser, "what is made does not depend on it")

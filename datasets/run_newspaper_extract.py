@@ -29,16 +29,14 @@ def main(argv=None):
 
 def _expand(pattern):
     """Paths of the archives that a file, folder or glob stands for; a meta archive has no pages."""
-    if os.path.isdir(pattern):
-        found = [os.path.join(pattern, name) for name in sorted(os.listdir(pattern)) if PAGES.fullmatch(name)]
-    elif os.path.exists(pattern):
+    if os.path.isfile(pattern):
         return [pattern]
-    else:
-        found = [path for path in sorted(glob.glob(pattern, recursive=True)) if os.path.isfile(path)
-                 and PAGES.fullmatch(os.path.basename(path))]
-    if not found:
+    inside = os.path.join(glob.escape(pattern), "*") if os.path.isdir(pattern) else pattern
+    paths = [path for path in sorted(glob.glob(inside, recursive=True)) if os.path.isfile(path)
+             and PAGES.fullmatch(os.path.basename(path))]
+    if not paths:
         raise UserError(f"--input {pattern}: no archive there, that is *_data.xz, .bz2 or .gz, *.warc or *.warc.gz")
-    return found
+    return paths
 
 
 def arguments(argv=None):

@@ -1,6 +1,6 @@
-"""Lists of URLs, one a line, read in a stream; which lines repeat a URL is known beforehand, in bounded memory.
+"""Lists of URLs, one a line, read in a stream; which lines repeat a URL is known beforehand.
 
-Two bits a line are all that is held; what finds repeated URLs is sorted in pieces on the disk.
+Memory holds two bits a line; the hashes that find repeated URLs are sorted in pieces on the disk.
 """
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Lines:
         return self._count
 
 
-class List(NamedTuple):
+class UrlList(NamedTuple):
     path: str
     month: str  # names its archives
     total: int  # lines
@@ -61,20 +61,15 @@ class List(NamedTuple):
 def read(path):
     """Yields (line number from 0, URL or None, what is wrong with it or None): "blank" or "invalid"."""
     for number, line in enumerate(_lines(path)):
-        try:
-            text = line.decode("utf-8-sig" if number == 0 else "utf-8").strip() if line is not None else None
-        except UnicodeDecodeError:
-            text = None
-        if text == "":
-            yield number, None, "blank"
-        elif text is None or not VALID.fullmatch(text):
-            yield number, None, "invalid"
-        else:
+        text = line[:MAX_LINE_BYTES].decode("utf-8-sig" if number == 0 else "utf-8", "replace").strip()
+        if len(line) <= MAX_LINE_BYTES and "\ufffd" not in text and VALID.fullmatch(text):
             yield number, text, None
+        else:
+            yield number, None, "invalid" if text else "blank"
 
 
 def survey(paths, finished, stems, folder):
-    """[List] of the files, read once; `folder` holds the temporary files.
+    """[UrlList] of the files, read once; `folder` holds the temporary files.
 
     `finished`: Lines of each.  `stems`: {line: stem of its page in an archive} for some lines of each, held against the
     lists.  Raises UserError where they differ, or where a list cannot be read.
@@ -102,40 +97,33 @@ def survey(paths, finished, stems, folder):
             i = bisect.bisect_right(starts, line) - 1
             repeated[i].add(line - starts[i])
             left[i] -= line - starts[i] not in finished[i]
-    return [List(path, archives.month_of(path), starts[i + 1] - starts[i], finished[i], repeated[i], left[i])
+    return [UrlList(path, archives.month_of(path), starts[i + 1] - starts[i], finished[i], repeated[i], left[i])
             for i, path in enumerate(paths)]
 
 
 def _lines(path):
-    """Yields each line as bytes, None for one that is too long."""
-    rest, skipping = b"", False
-    with _open(path) as f:
-        while chunk := f.read(READ_BYTES):
-            *whole, rest = (rest + chunk).split(b"\n")
-            for line in whole:
-                yield None if skipping or len(line) > MAX_LINE_BYTES else line
-                skipping = False
-            if len(rest) > MAX_LINE_BYTES:
-                rest, skipping = b"", True
-    if rest or skipping:
-        yield None if skipping else rest
-
-
-def _open(path):
+    """Yields each line as bytes; of one that is too long, a beginning that is too long as well."""
     if not storage.exists(path) or storage.is_folder(path):
         raise UserError(f"{path}: no such file")
-    return storage.open_file(path, "rb")
+    rest = b""
+    with storage.open_file(path, "rb") as f:
+        while chunk := f.read(READ_BYTES):
+            *whole, rest = (rest + chunk).split(b"\n")
+            yield from whole
+            rest = rest[:MAX_LINE_BYTES + 1]
+    if rest:
+        yield rest
 
 
 def _compare(path, number, url, stems):
-    # Whoever changes a list would have lines skipped as finished that never were.
+    # In a list that was changed, lines would be skipped that were never downloaded.
     if number in stems and (url is None or archives.stem_of(number, url) != stems[number]):
         raise UserError(f"{path} line {number + 1} is not the URL whose page is in the archive as {stems[number]}: "
                         f"the list has changed since; give it another name or another --output_dir")
 
 
 def _hash(url):
-    """64 bits of what a server would be asked for."""
+    """64 bits of the URL without its fragment, which servers do not see."""
     return int.from_bytes(hashlib.blake2b(url.split("#")[0].encode(), digest_size=8).digest(), "big")
 
 

@@ -1,15 +1,14 @@
-"""Runs jobs on the machines of a Ray cluster, each again elsewhere when its machine dies (https://docs.ray.io).
+"""Runs jobs on the machines of a Ray cluster; a job whose machine dies runs again elsewhere (https://docs.ray.io).
 
-Tasks with `max_retries`, and not `ray.util.multiprocessing.Pool`, whose interface is that of the local pool: a Pool's
-workers are actors, and what a dead one was working on comes back as an error instead of running elsewhere.
+Why tasks with `max_retries` and not `ray.util.multiprocessing.Pool`, which looks like the local pool: its workers are
+actors, and the job of a dead one comes back as an error instead of running elsewhere.
 
-What must be shared are the paths: jobs read and write files, and hand back no more than their counts.  The code travels
-with the command, so that machines need the packages of the requirements files and no checkout.
+Machines share the paths: jobs read and write files, and return only their counts.  The code travels with the command,
+so that machines need the packages of the requirements files and no checkout.
 """
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
 import secrets
 import shutil
@@ -41,7 +40,7 @@ def check(address):
         raise UserError(f"--ray_address {address}: Ray is not installed here: `pip install -r requirements-ray.txt`")
     environment = {name: value for name, value in os.environ.items() if address == "auto" or name != "RAY_ADDRESS"}
     try:
-        # In a process of its own, since an address that is none would hold up this one, and then end it.
+        # In a process of its own, since a wrong address would hold up this one, and then end it.
         probe = subprocess.run([sys.executable, "-c", PROBE, address], text=True, stdin=subprocess.DEVNULL,
                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=PROBE_SECONDS,
                                env=environment)
@@ -81,7 +80,7 @@ def each(function, jobs, address, state, advance):
         try:
             while waiting:
                 done, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=REPORT_SECONDS)
-                with contextlib.suppress(exceptions.RayActorError):  # without it the work goes on all the same
+                with contextlib.suppress(exceptions.RayActorError):  # the work goes on without progress
                     so_far = ray.get(progress.total.remote())
                     advance(so_far - shown)
                     shown = so_far
@@ -99,7 +98,7 @@ def each(function, jobs, address, state, advance):
 
 
 class _Progress:
-    """An actor on the command's own machine: how much each job has done; a job that begins again counts anew."""
+    """An actor on the command's machine that knows how much each job has done; a job that runs again counts anew."""
 
     def __init__(self):
         self.amounts = {}
@@ -112,7 +111,7 @@ class _Progress:
 
 
 def _run(function, job, number, folder, witness, progress):
-    """In a worker: (`function(job, advance)`, None), or (None, the error that is no bug)."""
+    """Runs in a worker; returns (`function(job, advance)`, None), or (None, an error that is not our bug)."""
     amount, due = 0, 0.0
 
     def advance(more):
@@ -121,7 +120,7 @@ def _run(function, job, number, folder, witness, progress):
         if time.monotonic() > due:
             due = time.monotonic() + REPORT_SECONDS
             progress.report.remote(number, amount)
-    # What this worker starts by multiprocessing would else load Ray's own main program, and Ray with it.
+    # Else the processes that this worker starts would load Ray's main program, and Ray with it.
     vars(sys.modules["__main__"]).pop("__file__", None)
     with contextlib.suppress(OSError):
         os.chdir(folder)  # relative paths mean the same as where the command runs
@@ -138,7 +137,7 @@ def _run(function, job, number, folder, witness, progress):
 
 @contextlib.contextmanager
 def _connected(ray, address):
-    """Connects to the cluster, with this project's code for its workers."""
+    """Connects to the cluster, and hands this project's code to its workers."""
     with tempfile.TemporaryDirectory() as folder:
         _copy_code(folder)
         try:
@@ -152,17 +151,15 @@ def _connected(ray, address):
 
 
 def _copy_code(folder):
-    """The modules alone: a checkout may hold an environment and data of any size."""
-    for path in (*glob.glob(os.path.join(glob.escape(ROOT), "*.py")),
-                 *(path for name in PACKAGES for path in glob.glob(os.path.join(glob.escape(ROOT), name, "*.py")))):
-        target = os.path.join(folder, os.path.relpath(path, ROOT))
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        shutil.copyfile(path, target)
+    """Copies the modules and nothing else: a checkout may hold an environment and data of any size."""
+    for name in PACKAGES:
+        shutil.copytree(os.path.join(ROOT, name), os.path.join(folder, name),
+                        ignore=shutil.ignore_patterns("*.json", "__pycache__"))
 
 
 @contextlib.contextmanager
 def _witness(state):
-    """Path of a file by whose presence a worker knows that it sees the same folder as the command."""
+    """Path of a file in `state`: a worker that finds it sees the same folder as the command."""
     path = os.path.join(os.path.abspath(state), f".partial-ray-{secrets.token_hex(8)}")
     with open(path, "w"):
         pass

@@ -1,4 +1,4 @@
-"""Runs jobs in worker processes that die with their parent and tell it how far they are, or on a Ray cluster."""
+"""Runs jobs in worker processes, which report their progress and die with their parent, or on a Ray cluster."""
 from __future__ import annotations
 
 import contextlib
@@ -12,6 +12,7 @@ import time
 from concurrent import futures
 from concurrent.futures.process import BrokenProcessPool
 
+from configs import errors
 from configs.errors import UserError
 from datasets.jobs import ray_cluster
 
@@ -22,35 +23,36 @@ COUNT = struct.Struct("<q")
 
 
 def cores():
-    """How many this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def add_arguments(parser, promise, *names):
-    """Adds --processes, also called `names`, and --ray_address; `promise` says what does not depend on them."""
-    parser.add_argument("--processes", *names, type=int, default=cores(), help=f"on this machine; {promise}")
+    """Adds --processes, also under the other `names`, and --ray_address; `promise`: what does not depend on them."""
+    parser.add_argument("--processes", *names, type=errors.at_least(1), default=cores(),
+                        help=f"on this machine; {promise}")
     parser.add_argument("--ray_address", metavar="ADDRESS", help="run on the Ray cluster there, a job on each of its "
                         "CPUs: `auto` (the one this machine belongs to) or HOST:PORT; all paths on shared storage")
 
 
 def check(args):
     """Raises UserError where the arguments of `add_arguments` cannot be followed."""
-    if args.processes < 1:
-        raise UserError(f"--processes {args.processes} is out of range: give at least 1")
     if args.ray_address:
         ray_cluster.check(args.ray_address)
 
 
 @contextlib.contextmanager
 def started(processes, prepare=None, *arguments):
-    """Processes for `each`, or None where it needs none.  With `prepare`, a function that can be imported, the first
-    EARLY of them start now, and call it while the caller does other things; the others start when there are jobs.
+    """A pool of processes for `each`, or None where one process is enough.
+
+    With `prepare`, a function that can be imported, EARLY processes start now and call it while the caller does other
+    things; the others start when there are jobs.
     """
     if processes < 2:
         yield None
         return
     # Spawned, not forked: forking a process that has threads can hang.
-    pool = futures.ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=enter)
+    pool = futures.ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=tie_to_parent)
     try:
         for _ in range(min(processes, EARLY) if prepare else 0):
             pool.submit(_call, prepare, arguments)
@@ -65,9 +67,10 @@ def started(processes, prepare=None, *arguments):
 
 
 def each(function, jobs, processes, state, advance, ray_address=None, pool=None):
-    """Yields `function(job, advance)` of each job as it is done, in any order; `advance(amount)` is called now and
-    then.  `state`: folder for the workers' notes.  `pool`: of `started`.  With one process or job nothing is started,
-    unless there is a `ray_address`: then a cluster does it all.
+    """Yields `function(job, advance)` of each job as it is done, in any order; calls `advance(amount)` now and then.
+
+    `state`: folder for the workers' notes.  `pool`: of `started`.  With one process or job nothing is started, unless
+    there is a `ray_address`: then a cluster does it all.
     """
     if ray_address:
         yield from ray_cluster.each(function, jobs, ray_address, state, advance) if jobs else ()
@@ -82,7 +85,6 @@ def each(function, jobs, processes, state, advance, ray_address=None, pool=None)
 
 
 def _in_processes(function, jobs, pool, progress, advance):
-    """The same from a pool."""
     with open(progress, "wb") as f:
         f.write(bytes(COUNT.size * len(jobs)))
     waiting = {pool.submit(_run_and_report, function, job, progress, i) for i, job in enumerate(jobs)}
@@ -98,12 +100,12 @@ def _in_processes(function, jobs, pool, progress, advance):
 
 
 def _call(function, arguments):
-    """Sends no result back: a worker that is killed while it writes a large one would leave the parent waiting."""
+    """Returns nothing: a worker that is killed while it sends a large result would leave the parent waiting."""
     function(*arguments)
 
 
 def _run_and_report(function, job, progress, number):
-    """`function` in a worker: the amount done goes to the place `number` of the file `progress`."""
+    """Calls `function` in a worker; writes the amount done to place `number` of the file `progress`."""
     amount, due = 0, 0.0
     with open(progress, "r+b", buffering=0) as f:
         def advance(more, final=False):
@@ -117,8 +119,8 @@ def _run_and_report(function, job, progress, number):
     return result
 
 
-def enter():
-    """Ctrl-C is the parent's to handle; a parent that was killed takes its workers with it."""
+def tie_to_parent():
+    """Leaves Ctrl-C to the parent, and ends this process when the parent ends, even by a kill."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 

@@ -1,4 +1,4 @@
-"""One archive of pages -> text documents `{output_dir}/{month}/{stem}.txt`: all of them appear, or none.
+"""Extracts one archive of pages to texts `{output_dir}/{month}/{stem}.txt`: all of them appear, or none.
 
 Texts gather in `.extraction/{archive}.partial`, which a later run empties.  When the archive has been read to its end
 that folder becomes `{archive}.complete`: from then on nothing is extracted again, and the texts are moved to their
@@ -16,29 +16,31 @@ from typing import NamedTuple
 
 from configs import reading, storage
 from configs.errors import UserError
-from datasets.pages import archives, extractors, killable, warc
+from datasets.pages import archives, extractors, page_processes, warc
 
 STATE = ".extraction"
 LOCK, PARTIAL, COMPLETE, DONE, STAGED, REPORT = ".lock", ".partial", ".complete", ".done.json", ".text", "report.json"
-JUDGED = ("kept", "empty", "short", "other_language", killable.TIMEOUT, killable.CRASHED, "error")
+JUDGED = ("kept", "empty", "short", "other_language", page_processes.TIMEOUT, page_processes.CRASHED, "error")
 SKIPPED = ("too_big", "repeated_name", "unsafe_name", "not_a_file", "other_suffix", "not_html", "bad_http")
-OUTCOMES = ("pages", *JUDGED, *SKIPPED)  # each of the pages is judged once, the rest was no page
+OUTCOMES = ("pages", *JUDGED, *SKIPPED)  # each page is judged once; what was skipped is no page
 # OpenWebText's release (https://skylion007.github.io/OpenWebTextCorpus/) holds the texts themselves.
 PLAIN_TEXT = re.compile(r"urlsf_subset\d+")
 
 
-class Job(NamedTuple):
-    archive: str  # path
+class ArchiveToExtract(NamedTuple):
+    """An archive and how to extract it: all that a worker needs to know."""
+    path: str
     output_dir: str
-    options: extractors.Options
+    options: extractors.ExtractorOptions
     page_seconds: float
     page_bytes: int
-    workers: int  # processes
+    processes: int
     keep_damaged: bool
     patience: float  # seconds until an earlier worker at this archive, whose machine has died, must be gone
 
 
 class Report(NamedTuple):
+    """What came of an archive."""
     archive: str  # name of the file
     size: int  # bytes
     extractors: list  # names
@@ -46,38 +48,38 @@ class Report(NamedTuple):
     damage: str | None  # what ended the reading early
 
 
-def extract(job, advance):
-    """Brings the archive to its mark, from whatever state it is in; returns its Report.
+def extract(archive, advance):
+    """Extracts an archive, or goes on where an earlier run stopped; returns its Report.
 
-    `advance(bytes)` is called with what has been read of the file.  Of a damaged archive no text appears, and no mark,
-    unless `keep_damaged`: then the pages before the damage.
+    `advance(bytes)` is called with what has been read of the file.  A damaged archive gets no texts and no mark, unless
+    `keep_damaged`: then the pages before the damage count.
     """
-    base = base_of(job.output_dir, job.archive)
-    with storage.only_run(base + LOCK, "leave that archive to it", job.patience):
-        report = finished(job.output_dir, job.archive)
+    base = base_of(archive.output_dir, archive.path)
+    with storage.only_run(base + LOCK, "leave that archive to it", archive.patience):
+        report = finished(archive.output_dir, archive.path)
         if report:
             return report
         if not os.path.isdir(base + COMPLETE):
-            report = _fill(job, base + PARTIAL, advance)
-            if report.damage and not job.keep_damaged:
+            report = _extract_pages(archive, base + PARTIAL, advance)
+            if report.damage and not archive.keep_damaged:
                 shutil.rmtree(base + PARTIAL)
                 return report
             os.sync()  # once for all, instead of an fsync for each of a hundred thousand small files
             os.rename(base + PARTIAL, base + COMPLETE)
-        return _publish(job, base)
+        return _publish(archive, base)
 
 
-def finished(output_dir, archive):
-    """The Report of an archive that has its mark, else None.  Raises UserError where the archive is another now."""
-    path = base_of(output_dir, archive) + DONE
-    if not os.path.exists(path):
+def finished(output_dir, path):
+    """The Report of an archive that has its mark, else None.  Raises UserError where the archive has changed since."""
+    mark = base_of(output_dir, path) + DONE
+    if not os.path.exists(mark):
         return None
-    report, size = load(path), os.path.getsize(archive)
+    report, size = load(mark), os.path.getsize(path)
     if report.size == size:
         return report
     if report.damage:
-        return None  # a better copy, it is hoped
-    raise UserError(f"{archive} has {size} bytes, and had {report.size} when its texts were extracted to {output_dir}: "
+        return None  # this may be a better copy
+    raise UserError(f"{path} has {size} bytes, and had {report.size} when its texts were extracted to {output_dir}: "
                     f"choose another --output_dir")
 
 
@@ -96,37 +98,36 @@ def load(path):
         raise UserError(f"{path} is no report of an extraction: delete it, and the archive is extracted again")
 
 
-def month_folder(output_dir, archive):
-    """Where the texts of an archive go."""
-    name = os.path.basename(archive)
-    for suffix in sorted(warc.SUFFIXES, key=len, reverse=True):
-        if name.endswith(suffix):
-            return os.path.join(output_dir, name[:-len(suffix)])
-    return os.path.join(output_dir, archives.month_of(name))
+def month_folder(output_dir, path):
+    """The folder for the texts of an archive."""
+    name = os.path.basename(path)
+    match = re.fullmatch(r"(.+)\.warc(\.gz)?", name)
+    return os.path.join(output_dir, match[1] if match else archives.month_of(name))
 
 
-def base_of(output_dir, archive):
-    """What the paths of an archive's state begin with."""
-    return os.path.join(output_dir, STATE, os.path.basename(archive))
+def base_of(output_dir, path):
+    """The beginning of all paths of an archive's state."""
+    return os.path.join(output_dir, STATE, os.path.basename(path))
 
 
 @contextlib.contextmanager
 def publishing(output_dir):
     """Waits for the right to move texts to their place, and holds it."""
-    with open(os.path.join(output_dir, STATE, "publish.lock"), "w") as lock:
+    with open(os.path.join(output_dir, STATE, "publish.lock"), "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _fill(job, folder, advance):
-    """Extracts all pages into the new `folder`, the Report beside them."""
+def _extract_pages(archive, folder, advance):
+    """Writes the texts of all pages and the Report into the new `folder`; returns the Report."""
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder)
-    name, size = os.path.basename(job.archive), os.path.getsize(job.archive)
-    options = job.options._replace(extractors=("text",)) if PLAIN_TEXT.match(name) else job.options
+    name, size = os.path.basename(archive.path), os.path.getsize(archive.path)
+    options = archive.options._replace(extractors=("text",)) if PLAIN_TEXT.match(name) else archive.options
     outcomes, damages = dict.fromkeys(OUTCOMES, 0), []
-    pages = _pages(job, outcomes, damages, advance)
-    for stem, (outcome, text) in killable.results(pages, extractors.make, options, job.workers, job.page_seconds):
+    pages = _pages(archive, outcomes, damages, advance)
+    for stem, (outcome, text) in page_processes.results(pages, extractors.make, options, archive.processes,
+                                                        archive.page_seconds):
         outcomes[outcome] += 1
         if text is not None:
             with open(os.path.join(folder, stem + STAGED), "wb") as f:
@@ -136,47 +137,45 @@ def _fill(job, folder, advance):
     return report
 
 
-def _pages(job, outcomes, damages, advance):
-    """Yields (stem, bytes) of the pages; what ends the archive early goes to `damages`, so that it ends nothing else.
+def _pages(archive, outcomes, damages, advance):
+    """Yields (stem, bytes) of the pages; damage that ends the archive early is added to `damages`.
 
-    An exception would lose the pages that are being worked on, more or less of them at each run.
+    Why it is not raised: an exception would lose the pages under way, another number of them at each run.
     """
     position = 0
 
-    def see(now):
+    def move_to(now):
         nonlocal position
         advance(now - position)
         position = now
-    source = warc if job.archive.endswith(warc.SUFFIXES) else archives
+    source = warc if archive.path.endswith(warc.SUFFIXES) else archives
     skipped = {}
     try:
-        for stem, page in source.pages(job.archive, job.page_bytes, skipped, see):
-            outcomes["pages"] += 1  # a page in which the archive breaks off is none
+        for stem, page in source.pages(archive.path, archive.page_bytes, skipped, move_to):
+            outcomes["pages"] += 1  # without one in which the archive breaks off
             yield stem, page
     except UserError as error:
         damages.append(str(error))
-    see(os.path.getsize(job.archive))
-    outcomes.update({outcome: count for outcome, count in skipped.items() if outcome != "page"})
+    move_to(os.path.getsize(archive.path))
+    skipped.pop("page", None)
+    outcomes.update(skipped)
 
 
-def _publish(job, base):
+def _publish(archive, base):
     """Moves the texts to their month, then sets the mark; returns the Report."""
-    folder = month_folder(job.output_dir, job.archive)
+    folder = month_folder(archive.output_dir, archive.path)
     os.makedirs(folder, exist_ok=True)
-    with publishing(job.output_dir):
+    with publishing(archive.output_dir):
         for name in sorted(os.listdir(base + COMPLETE)):
             if name != REPORT:
-                _settle(os.path.join(base + COMPLETE, name), os.path.join(folder, name[:-len(STAGED)] + ".txt"))
+                _move_text(os.path.join(base + COMPLETE, name), os.path.join(folder, name[:-len(STAGED)] + ".txt"))
     os.replace(os.path.join(base + COMPLETE, REPORT), base + DONE)
     os.rmdir(base + COMPLETE)
     return load(base + DONE)
 
 
-def _settle(staged, target):
-    """Moves a text to its place.
-
-    Two archives of a month may hold the same page, downloaded twice: the longer text stays, whoever comes first.
-    """
+def _move_text(staged, target):
+    """Moves a text to its place, unless a longer one of the same page, downloaded twice, is there already."""
     if os.path.exists(target) and _rank(target) >= _rank(staged):
         os.unlink(staged)
     else:
@@ -184,6 +183,7 @@ def _settle(staged, target):
 
 
 def _rank(path):
+    """A length and a text: the larger one stays, whichever comes first."""
     with open(path, "rb") as f:
         data = f.read()
     return len(data), data

@@ -1,4 +1,4 @@
-"""A run of the extraction over archives: options, restarts, progress, the table at the end and `extraction.json`."""
+"""Extracts archives of pages: checks the options, goes on after a stop, shows progress, writes `extraction.json`."""
 from __future__ import annotations
 
 import contextlib
@@ -8,13 +8,14 @@ import shutil
 import sys
 import tempfile
 import time
+from importlib.metadata import version
 
 from tqdm import tqdm
 
-from configs import reading, storage
+from configs import errors, reading, storage
 from configs.errors import UserError
 from datasets.jobs import workers
-from datasets.pages import archive_texts, archives, extractors
+from datasets.pages import archive_texts, archives, extractors, warc
 
 SUMMARY = "extraction.json"
 OPTIONS = "options.json"
@@ -22,16 +23,17 @@ PATIENCE = 60  # seconds; a Ray worker whose node has died ends within a few
 
 
 def add_arguments(parser):
-    """The options that both commands have."""
+    """Adds the options that both commands have."""
     add = parser.add_argument
     add("--output_dir", required=True, help="local folder for the texts, OUTPUT_DIR/MONTH/STEM.txt")
     add("--extractor", default="trafilatura",
         help=f"{', '.join(extractors.EXTRACTORS)} (text: the pages are text already), or several with commas between "
              "them: the first that yields enough counts")
-    add("--minimum_characters", type=int, default=100, help="texts below are dropped")
+    add("--minimum_characters", type=errors.at_least(1), default=100, help="texts below are dropped")
     add("--language", help="keep texts in this language only, for example en")
-    add("--page_seconds", type=float, default=10.0, help="of the processor's time that a page may take")
-    add("--page_bytes", type=int, default=archives.MAX_BYTES, help="pages above are left out")
+    add("--page_seconds", type=errors.checked(float, lambda value: 0 < value < 1e6, "more than 0, less than a million"),
+        default=10.0, help="of the processor's time that a page may take")
+    add("--page_bytes", type=errors.at_least(1), default=archives.MAX_BYTES, help="pages above are left out")
     workers.add_arguments(parser, "the texts do not depend on it", "--n_procs")
     add("--keep_damaged", action="store_true",
         help="of an archive that is cut short or damaged, keep the texts before the damage")
@@ -42,13 +44,11 @@ def run(paths, args):
     options = check(paths, args)
     os.makedirs(os.path.join(args.output_dir, archive_texts.STATE), exist_ok=True)
     _settle_options(paths, args, options)
-    missing = [path for path in paths if not _finished(args.output_dir, path)]
-    if not missing:
-        if not _summarised(args.output_dir):  # a kill came right after the last archive
-            _summarise(args.output_dir)
+    damages, missing = [], [path for path in paths if not _finished(args.output_dir, path)]
+    if missing:
+        damages = _extract(_archives(missing, args, options), sum(map(os.path.getsize, paths)), args)
+    else:
         print(f"{args.output_dir}: all of {len(paths)} archives are extracted already: nothing to do")
-        return
-    damages = _extract(_jobs(missing, args, options), sum(map(os.path.getsize, paths)), args)
     _summarise(args.output_dir)
     if damages:
         raise UserError(f"{len(damages)} of {len(paths)} archives damaged, {args.output_dir} has no text of them "
@@ -56,36 +56,37 @@ def run(paths, args):
                         + "; ".join(damages))
 
 
-def _extract(jobs, total, args):
-    """Works off the jobs; returns what is wrong with damaged archives, sorted."""
+def _extract(left, total, args):
+    """Extracts the archives that are left; returns what is wrong with damaged ones, sorted."""
     start, damages, counts = time.monotonic(), [], dict.fromkeys(archive_texts.OUTCOMES, 0)
-    ahead = sum(os.path.getsize(job.archive) for job in jobs)
+    ahead = sum(os.path.getsize(archive.path) for archive in left)
     with contextlib.nullcontext(os.path.join(args.output_dir, archive_texts.STATE)) if args.ray_address \
             else tempfile.TemporaryDirectory() as folder, \
             tqdm(total=total, initial=total - ahead, unit="B", unit_scale=True,
                  mininterval=0.5 if sys.stderr.isatty() else 30) as bar:
-        for report in workers.each(archive_texts.extract, jobs, args.processes, folder, bar.update, args.ray_address):
+        for report in workers.each(archive_texts.extract, left, args.processes, folder, bar.update, args.ray_address):
             if report.damage and not args.keep_damaged:
                 damages.append(report.damage)
                 continue
             counts = {name: counts[name] + report.outcomes[name] for name in counts}
             bar.set_postfix_str(f"{counts['pages']} pages, {counts['kept']} kept", refresh=False)
     seconds = time.monotonic() - start
-    print(f"{len(jobs) - len(damages)} archives, {counts['pages']} pages, {counts['kept']} kept "
+    print(f"{len(left) - len(damages)} archives, {counts['pages']} pages, {counts['kept']} kept "
           f"in {seconds:.1f} s: {counts['pages'] / seconds:.1f} pages/s")
     return sorted(damages)
 
 
-def _jobs(paths, args, options):
-    """One Job an archive, the largest first, so that the last hours do not belong to a single process."""
+def _archives(paths, args, options):
+    """One ArchiveToExtract for each, the largest first, so that the last hours do not belong to a single process."""
     each = 1 if args.ray_address else max(1, args.processes // len(paths))
     paths = sorted(paths, key=lambda path: (-os.path.getsize(path), path))
-    return [archive_texts.Job(path, args.output_dir, options, args.page_seconds, args.page_bytes, each,
-                              args.keep_damaged, PATIENCE if args.ray_address else 0) for path in paths]
+    return [archive_texts.ArchiveToExtract(
+        path, args.output_dir, options, args.page_seconds, args.page_bytes, each, args.keep_damaged,
+        PATIENCE if args.ray_address else 0) for path in paths]
 
 
 def _finished(output_dir, path):
-    """Whether an archive has its mark; clears up what a kill right after it left."""
+    """Whether an archive has its mark; removes what a kill right after the mark left."""
     report, base = archive_texts.finished(output_dir, path), archive_texts.base_of(output_dir, path)
     if report and any(os.path.exists(base + suffix) for suffix in (archive_texts.LOCK, archive_texts.COMPLETE)):
         with contextlib.suppress(UserError), storage.only_run(base + archive_texts.LOCK, "let it clear up"):
@@ -95,6 +96,7 @@ def _finished(output_dir, path):
 
 def _summarise(output_dir):
     """Writes SUMMARY over all archives that ever were extracted to the folder, and prints its table."""
+    path = os.path.join(output_dir, SUMMARY)
     with archive_texts.publishing(output_dir):
         reports = archive_texts.reports(output_dir)
         totals = {name: sum(report.outcomes[name] for report in reports) for name in archive_texts.OUTCOMES}
@@ -103,38 +105,25 @@ def _summarise(output_dir):
                    "damaged": [report.archive for report in reports if report.damage],
                    "options": reading.read_object(os.path.join(output_dir, archive_texts.STATE, OPTIONS)),
                    "reports": [report._asdict() for report in reports]}
-        storage.write_whole(os.path.join(output_dir, SUMMARY), json.dumps(content, indent=1) + "\n")
+        if not os.path.exists(path) or reading.read_object(path) != content:
+            storage.write_whole(path, json.dumps(content, indent=1) + "\n")
     for name, count in totals.items():
         if count or name in ("pages", "kept"):
             share = f"{count / totals['pages']:8.2%}" if name in archive_texts.JUDGED and totals["pages"] else ""
             print(f"{name:15}{count:12}{share}")
-    print(f"{'documents':15}{content['documents']:12}\n{os.path.join(output_dir, SUMMARY)}")
-
-
-def _summarised(output_dir):
-    """Whether SUMMARY is there and tells of all archives that are finished."""
-    path = os.path.join(output_dir, SUMMARY)
-    return os.path.exists(path) and reading.read_object(path).get("reports") == [
-        report._asdict() for report in archive_texts.reports(output_dir)]
+    print(f"{'documents':15}{content['documents']:12}\n{path}")
 
 
 def _documents(output_dir):
-    """How many texts there are; less than all that were kept where two archives of a month share pages."""
+    """The number of texts, which is less than all that were kept where two archives of a month share pages."""
     return sum(name.endswith(".txt") for entry in os.scandir(output_dir)
                if entry.is_dir() and entry.name != archive_texts.STATE for name in os.listdir(entry.path))
 
 
 def check(paths, args):
-    """extractors.Options.  Raises UserError."""
-    for name, right, bounds in (("minimum_characters", args.minimum_characters >= 1, "at least 1"),
-                                ("page_seconds", 0 < args.page_seconds < 1e6, "more than 0 and less than a million"),
-                                ("page_bytes", args.page_bytes >= 1, "at least 1")):
-        if not right:
-            raise UserError(f"--{name} {getattr(args, name)} is out of range: give {bounds}")
+    """The ExtractorOptions in the arguments.  Raises UserError for what cannot be done."""
     if storage.is_remote(args.output_dir):
         raise UserError(f"--output_dir {args.output_dir}: write to a local folder and copy it with `gsutil -m cp`")
-    if args.language and args.language not in extractors.languages():
-        raise UserError(f"--language {args.language}: not one of {' '.join(extractors.languages())}")
     workers.check(args)
     names = {}
     for path in paths:
@@ -146,25 +135,31 @@ def check(paths, args):
         if os.path.realpath(names.setdefault(name, path)) != os.path.realpath(path):
             raise UserError(f"{names[name]} and {path} have the same name: rename one, or extract it to a folder of "
                             "its own")
-    return extractors.Options(extractors.parse_names(args.extractor), args.minimum_characters, args.language)
+    options = extractors.ExtractorOptions(extractors.parse_names(args.extractor), args.minimum_characters,
+                                          args.language)
+    with errors.packages_from("requirements-data.txt"):
+        extractors.versions(options)
+        if any(path.endswith(warc.SUFFIXES) for path in paths):
+            version("fastwarc")
+        if args.language and args.language not in extractors.languages():
+            raise UserError(f"--language {args.language}: not one of {' '.join(extractors.languages())}")
+    return options
 
 
 def _settle_options(paths, args, options):
-    """Notes all that decides the texts.  Raises UserError where the folder holds texts made in another way."""
-    values = {**options._asdict(), "page_seconds": args.page_seconds, "page_bytes": args.page_bytes,
-              "tools": extractors.versions(options)}
-    values = json.loads(json.dumps(values))  # as they will be read back
+    """Writes down all that decides the texts.  Raises UserError where the folder holds texts made in another way."""
+    values = {**options._asdict(), "extractors": list(options.extractors), "page_seconds": args.page_seconds,
+              "page_bytes": args.page_bytes, "tools": extractors.versions(options)}
     path = os.path.join(args.output_dir, archive_texts.STATE, OPTIONS)
     if os.path.exists(path):
-        found = reading.read_object(path)
-        changed = [f"{key} was {found.get(key)!s:.60}, now {values.get(key)!s:.60}"
-                   for key in sorted({*values, *found}) if found.get(key) != values.get(key)]
+        before = reading.read_object(path)
+        changed = [f"{key} was {before.get(key)!s:.60}, now {values.get(key)!s:.60}"
+                   for key in sorted({*values, *before}) if before.get(key) != values.get(key)]
         if changed:
             raise UserError(f"{args.output_dir} already holds texts made in another way ({'; '.join(changed)}): repeat "
                             "that command, or choose another --output_dir")
         return
-    for archive in paths:
-        folder = archive_texts.month_folder(args.output_dir, archive)
+    for folder in (archive_texts.month_folder(args.output_dir, archive) for archive in paths):
         if os.path.exists(folder):
             raise UserError(f"{folder} is there already, from elsewhere: choose another --output_dir")
     storage.write_whole(path, json.dumps(values, indent=1))

@@ -1,4 +1,4 @@
-"""One page -> its text: the libraries that find the article in HTML, and the judgement of what they found.
+"""Turns a page into its text: calls the libraries that find the article in HTML, and judges what they return.
 
 trafilatura: https://trafilatura.readthedocs.io; newspaper4k: https://newspaper4k.readthedocs.io, the heir of the
 original's newspaper3k; resiliparse: https://resiliparse.chatnoir.eu, about 15 times as fast as either.
@@ -12,13 +12,11 @@ from typing import NamedTuple
 from configs.errors import UserError
 
 XML_DECLARATION = re.compile(r"\s*<\?xml\b[^>]*>", re.I)
-XML_ENCODING = re.compile(rb"""\s*<\?xml\b[^>]*\bencoding\s*=\s*["']([\w.:-]+)["']""", re.I)
-BROKEN_SHARE = 0.1  # of the characters beyond ASCII, in a text that is UTF-8 all the same
 UNLIMITED = 10 ** 9
-LANGUAGE_CHARACTERS = 100_000  # tell it; it takes a second for 10 million
+LANGUAGE_CHARACTERS = 100_000  # that the language is told by; 10 million would take a second
 
 
-class Options(NamedTuple):
+class ExtractorOptions(NamedTuple):
     extractors: tuple  # names, the first that yields enough counts
     minimum_characters: int
     language: str | None  # as resiliparse names it
@@ -29,39 +27,28 @@ def make(options):
 
     Outcomes: kept, and without a text empty, short, other_language, error.
     """
+    from resiliparse.parse import lang
     functions = [EXTRACTORS[name]() for name in options.extractors]
-    detect = _language_of() if options.language else None
 
     def judge(page):
         outcome, text = _extract(functions, page, options.minimum_characters)
-        if outcome == "kept" and detect and detect(text) != options.language:
+        if outcome == "kept" and options.language and (
+                lang.detect_fast(text[:LANGUAGE_CHARACTERS])[0] != options.language):
             return "other_language", None
         return outcome, text
     return judge
 
 
 def decode(page):
-    """bytes -> str: UTF-8 if it is that, but for a few broken bytes; else what the page declares, else a guess."""
-    text = page.decode("utf-8-sig", "replace")
-    broken = text.count("\ufffd")
-    if broken and broken > BROKEN_SHARE * (len(text) - len(text.encode("ascii", "ignore"))):
-        text = _decode_other(page)
-    # Now wrong, and lxml refuses to read text that says it.
-    return XML_DECLARATION.sub("", text, count=1) if XML_DECLARATION.match(text) else text
-
-
-def _decode_other(page):
-    from resiliparse.parse import encoding
-    declared = XML_ENCODING.match(page[:1000])
-    name = encoding.map_encoding_to_html5(declared.group(1).decode(), fallback_utf8=False) if declared else None
-    name = name or encoding.detect_encoding(page, from_html_meta=True)
-    if name in (None, "utf-8"):  # which it is not, whatever it says
-        name = encoding.detect_encoding(page) or "cp1252"
-    return encoding.bytes_to_str(page, name, errors="replace", fallback_encodings=())
+    """bytes -> str, without the declaration of XML: it is wrong by now, and lxml refuses text that has one."""
+    from datasets.crawl import charsets
+    text = charsets.decode(page)
+    declaration = XML_DECLARATION.match(text)
+    return text[declaration.end():] if declaration else text
 
 
 def languages():
-    """Names of those that can be told apart, sorted."""
+    """Names of the languages that resiliparse can tell, sorted."""
     from resiliparse.parse import lang
     return sorted(lang.supported_langs())
 
@@ -74,11 +61,11 @@ def versions(options):
 
 def parse_names(names):
     """"a,b" -> ("a", "b").  Raises UserError for what is no extractor."""
-    found = tuple(name.strip() for name in names.split(","))
-    for name in found:
+    parsed = tuple(name.strip() for name in names.split(","))
+    for name in parsed:
         if name not in EXTRACTORS:
             raise UserError(f"--extractor {names}: {name!r} is none of {', '.join(EXTRACTORS)}")
-    return found
+    return parsed
 
 
 def _extract(functions, page, minimum_characters):
@@ -125,14 +112,5 @@ def _resiliparse():
     return lambda html: html2text.extract_plain_text(html, main_content=True, comments=False)
 
 
-def _text():
-    return lambda text: text
-
-
-def _language_of():
-    from resiliparse.parse import lang
-    return lambda text: lang.detect_fast(text[:LANGUAGE_CHARACTERS])[0]
-
-
-EXTRACTORS = {"trafilatura": _trafilatura, "newspaper": _newspaper, "resiliparse": _resiliparse, "text": _text}
+EXTRACTORS = {"trafilatura": _trafilatura, "newspaper": _newspaper, "resiliparse": _resiliparse, "text": lambda: str}
 LIBRARIES = {"trafilatura": "trafilatura", "newspaper": "newspaper4k"}

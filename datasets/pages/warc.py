@@ -1,4 +1,4 @@
-"""WARC files, plain or gzip -> pages, as from `archives.pages`: the responses that hold HTML.
+"""Reads the pages of WARC files, plain or gzip, as `archives.pages` does: the responses that hold HTML.
 
 The format: https://iipc.github.io/warc-specifications/specifications/warc-format/warc-1.1/
 """
@@ -27,7 +27,7 @@ def pages(path, max_bytes=archives.MAX_BYTES, outcomes=None, position=None):
     """
     from fastwarc.warc import ArchiveIterator, WarcRecordType
     outcomes = {} if outcomes is None else outcomes
-    with _open(path) as raw:
+    with archives.open_archive(path) as raw:
         stream, problem = _Stream(raw), None
         try:
             for number, record in enumerate(ArchiveIterator(stream, WarcRecordType.response, parse_http=False)):
@@ -38,15 +38,11 @@ def pages(path, max_bytes=archives.MAX_BYTES, outcomes=None, position=None):
                 if outcome == "page":
                     url = record.headers.get("WARC-Target-URI") or ""
                     yield archives.stem_of(number, url), page
-        except Exception as error:  # _Damaged, and each release of fastwarc has exceptions of its own
+        except Exception as error:  # each release of fastwarc has exceptions of its own
             problem = error
         problem = stream.problem or problem or (None if stream.tail == END else "the last record is cut short")
         if problem:
             raise UserError(f"{path} is truncated or damaged near byte {raw.tell()} ({problem}): get or make it again")
-
-
-class _Damaged(Exception):
-    pass
 
 
 class _Stream:
@@ -72,13 +68,6 @@ class _Stream:
         """Left to who opened the file."""
 
 
-def _open(path):
-    try:
-        return open(path, "rb")
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}")
-
-
 def _page(record, max_bytes):
     """(outcome, bytes) of a response; text in a character set that only its HTTP header names becomes UTF-8."""
     length = record.content_length
@@ -86,20 +75,22 @@ def _page(record, max_bytes):
         return "too_big", None
     content = record.reader.read(length) if length else b""
     if len(content) < length:
-        raise _Damaged(f"a record of {length} bytes ends after {len(content)}")
+        raise EOFError(f"a record of {length} bytes ends after {len(content)}")
     try:
         response, page = _response(content, max_bytes)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException:  # errors of fastwarc, and a panic of fastwarc's Rust, which is no Exception
         return "bad_http", None
-    if response.http_headers is None or response.http_headers.status_code != 200:
-        return "not_html", None
-    if response.http_content_type not in HTML_TYPES:
+    if (response.http_headers is None or response.http_headers.status_code != 200
+            or response.http_content_type not in HTML_TYPES):
         return "not_html", None
     if len(page) > max_bytes:
         return "too_big", None
-    return "page", _as_utf8(page, response.http_charset)
+    if (response.http_charset or "utf-8").lower() != "utf-8":
+        from datasets.crawl import charsets
+        page = charsets.decode(page, response.http_charset).encode("utf-8", "replace")
+    return "page", page
 
 
 def _response(content, max_bytes):
@@ -108,20 +99,9 @@ def _response(content, max_bytes):
     # A file of its own: an error in a record's encodings ends the reading of the file that it belongs to.
     record = next(iter(ArchiveIterator(io.BytesIO(RECORD % len(content) + content + END), parse_http=False)))
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # that is how the releases for Python 3.9 say that they leave chunks as they are
+        warnings.simplefilter("error")  # with a warning the releases for Python 3.9 leave chunks as they are
         record.parse_http(auto_decode="all")
     body = b""
-    while len(body) <= max_bytes:
-        more = record.reader.read(max_bytes + 1 - len(body))
-        if not more:
-            break
+    while len(body) <= max_bytes and (more := record.reader.read(max_bytes + 1 - len(body))):
         body += more
     return record, body
-
-
-def _as_utf8(page, charset):
-    from resiliparse.parse import encoding
-    name = encoding.map_encoding_to_html5(charset, fallback_utf8=False) if charset else None
-    if name in (None, "utf-8"):
-        return page
-    return encoding.bytes_to_str(page, name, errors="replace").encode("utf-8", "replace")

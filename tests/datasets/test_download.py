@@ -365,9 +365,9 @@ def test_a_list_that_changed_is_an_error(server, tmp_path):
 @pytest.mark.parametrize("arguments, message", [
     (["nowhere.txt"], "nowhere.txt: no such file"), (["."], ": no such file"),
     (["a/RS_2017-04", "b/RS_2017-04.txt"], "a/RS_2017-04 and b/RS_2017-04.txt would both write RS_2017-04-1_data"),
-    (["x", "--concurrency", "0"], "--concurrency 0 is out of range: give at least 1"),
-    (["x", "--timeout", "0"], "--timeout 0.0 is out of range"), (["x", "--retries", "-1"], "--retries -1 is out of"),
-    (["x", "--timeout", "nan"], "--timeout nan is out of range"), (["x", "--user_agent", "a\nb"], "printable"),
+    (["x", "--concurrency", "0"], "--concurrency: 0 is out of range: give at least 1"),
+    (["x", "--timeout", "0"], "--timeout: 0 is out of range"), (["x", "--retries", "-1"], "--retries: -1 is out of"),
+    (["x", "--timeout", "nan"], "--timeout: nan is out of range"), (["x", "--user_agent", "a\nb"], "printable"),
     (["x", "--output_dir", "gs://b/x"], "write to a local folder"), (["x", "--per_hostt", "1"], "unrecognized")])
 def test_wrong_arguments_are_told(tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)

@@ -16,7 +16,7 @@ import pytest
 from configs import storage
 from configs.errors import UserError
 from datasets import create_tfrecords, extract_text, records, run_newspaper_extract
-from datasets.pages import archive_texts, archives
+from datasets.pages import archive_texts, archive_writer, archives
 from tests.datasets.pages import test_warc
 from tests.helpers.pages import article, paragraphs
 from tests.helpers.runs import ROOT
@@ -34,7 +34,7 @@ def stem(line):
 def write_archive(folder, pages, month=MONTH, compression="xz"):
     """An archive of {line: bytes}, as datasets/download.py writes it; its path."""
     os.makedirs(folder, exist_ok=True)
-    writer = archives.Writer(str(folder), str(folder / "state" / f"{month}.txt"), month, compression)
+    writer = archive_writer.Writer(str(folder), str(folder / "state" / f"{month}.txt"), month, compression)
     for line, page in pages.items():
         writer.add(line, f"http://example.org/{line}", page, {"url": str(line)})
     writer.close()
@@ -198,20 +198,20 @@ def test_killed_runs_leave_no_half_archive_and_continue_to_the_same_bytes(tmp_pa
 def test_a_kill_while_texts_are_moved_is_made_good(folder, tmp_path, monkeypatch, moved):
     archive, whole, output = str(folder / f"{MONTH}-1_data.xz"), tmp_path / "whole", tmp_path / "out"
     one(archive, whole)
-    settle, calls = archive_texts._settle, []
+    settle, calls = archive_texts._move_text, []
 
     def die(*arguments):
         if len(calls) == moved:
             raise KeyboardInterrupt
         calls.append(settle(*arguments))
-    monkeypatch.setattr(archive_texts, "_settle", die)
+    monkeypatch.setattr(archive_texts, "_move_text", die)
     if moved == LINES:
         monkeypatch.setattr(archive_texts, "load", die)
     with pytest.raises(KeyboardInterrupt):
         one(archive, output)
     assert len(texts(output)) == moved
     monkeypatch.undo()
-    monkeypatch.setattr(archive_texts, "_fill", None)  # nothing is extracted twice
+    monkeypatch.setattr(archive_texts, "_extract_pages", None)  # nothing is extracted twice
     one(archive, output)
     if moved < LINES:
         assert contents(output) == contents(whole)
@@ -232,14 +232,18 @@ def test_what_a_kill_right_after_the_mark_left_is_cleared_up(folder, tmp_path):
         assert os.path.exists(base + archive_texts.LOCK)
 
 
-def test_ctrl_c_stops_everything_and_says_so_in_one_line(tmp_path):
-    archive = write_archive(tmp_path, dict.fromkeys(range(9), HANGS))
-    run = start(ONE, "--archive", archive, "--output_dir", str(tmp_path / "out"), "--processes", "2")
-    wait_until(lambda: len(children(run.pid)) >= 2)
+@pytest.mark.parametrize("script, count", [(ONE, 1), (MANY, 2)])
+def test_ctrl_c_stops_everything_and_says_so_in_one_line(tmp_path, script, count):
+    pages = {0: article(0).encode(), **dict.fromkeys(range(1, 9), HANGS)}
+    paths = [write_archive(tmp_path, pages) for _ in range(count)]
+    run = start(script, "--archive" if script == ONE else "--input", *paths, "--output_dir", str(tmp_path / "out"),
+                "--processes", "2")
+    wait_until(lambda: len(list((tmp_path / "out").glob(".extraction/*.partial/*.text"))) == count, 60)
     workers = children(run.pid)
     os.killpg(run.pid, signal.SIGINT)
     _, err = run.communicate(timeout=30)
-    assert run.returncode == 130 and err.strip().endswith("interrupted") and "Traceback" not in err
+    assert run.returncode == 130 and err.splitlines()[-1] == "interrupted", err
+    assert "Traceback" not in err and "Warning" not in err
     wait_until_gone(workers)
     assert not texts(tmp_path / "out")
 
@@ -376,8 +380,8 @@ def test_texts_from_elsewhere_are_not_mixed_in(folder, tmp_path):
     (["--input", ROOT], "no archive there"),
     (["--extractor", "goose"], "'goose' is none of"),
     (["--language", "english"], "--language english: not one of"),
-    (["--page_seconds", "0"], "--page_seconds 0.0 is out of range"),
-    (["--processes", "0"], "--processes 0 is out of range"),
+    (["--page_seconds", "0"], "--page_seconds: 0 is out of range"),
+    (["--processes", "0"], "--processes/--n_procs: 0 is out of range"),
     (["--output_dir", "gs://bucket/x"], "local folder"),
 ])
 def test_mistakes_are_named_and_write_nothing(folder, tmp_path, more, message):

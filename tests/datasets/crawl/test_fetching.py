@@ -1,4 +1,4 @@
-"""datasets/fetching.py: addresses, turns, robots and odd servers, one page at a time."""
+"""datasets/crawl/fetching.py: addresses, turns, robots and odd servers, one page at a time."""
 import asyncio
 import socket
 import time
@@ -6,7 +6,7 @@ import time
 import aiohttp
 import pytest
 
-from datasets.crawl import fetching
+from datasets.crawl import addresses, fetching
 from tests.helpers import bad_server
 
 LIMITS = fetching.Limits(concurrency=20, per_host=5, connect_timeout=2, read_timeout=1, timeout=2, max_bytes=10_000,
@@ -40,19 +40,6 @@ def fetch(*urls, **changes):
 
 def outcomes(*urls, **changes):
     return [result.outcome if isinstance(result, fetching.Failure) else "saved" for result in fetch(*urls, **changes)]
-
-
-@pytest.mark.parametrize("ip, public", [
-    ("8.8.8.8", True), ("2606:4700::1111", True), ("::ffff:8.8.8.8", True), ("64:ff9b::808:808", True),
-    ("2002:808:808::", True),
-    ("127.0.0.1", False), ("127.9.9.9", False), ("0.0.0.0", False), ("10.1.2.3", False), ("172.31.0.1", False),
-    ("192.168.1.1", False), ("169.254.169.254", False), ("100.64.0.1", False), ("192.0.2.1", False),
-    ("198.18.0.1", False), ("224.0.0.1", False), ("240.0.0.1", False), ("255.255.255.255", False),
-    ("::1", False), ("::", False), ("fe80::1", False), ("fe80::1%eth0", False), ("fc00::1", False), ("ff02::1", False),
-    ("::ffff:127.0.0.1", False), ("::ffff:10.0.0.1", False), ("64:ff9b::7f00:1", False), ("2002:7f00:1::", False),
-    ("2002:c0a8:101::", False), ("::127.0.0.1", False)])
-def test_only_addresses_of_the_public_internet_are_public(ip, public):
-    assert fetching.is_public(ip) is public
 
 
 def test_the_address_that_counts_is_the_one_connected_to(server, monkeypatch):
@@ -96,7 +83,7 @@ def test_a_host_that_is_not_found_may_be_for_want_of_a_network(server, monkeypat
 def test_a_redirect_from_outside_does_not_reach_inside(server, monkeypatch):
     """Only the first address is taken for public, as if the redirecting server were out there."""
     seen = []
-    monkeypatch.setattr(fetching, "is_public", lambda ip: not seen.append(ip) and len(seen) == 1)
+    monkeypatch.setattr(addresses, "is_public", lambda ip: not seen.append(ip) and len(seen) == 1)
     assert outcomes(server.url("moved_far", 1), allow_private=False, ignore_robots=True) == ["private_address"]
     assert server.requests == {"/moved_far/1": 1} and len(seen) >= 2
 
@@ -182,9 +169,3 @@ def test_a_page_of_just_the_most_bytes_is_kept(server):
         size = len(bad_server.page(kind, 1).encode())
         assert outcomes(server.url(kind, 1), max_bytes=size) == ["saved"]
         assert outcomes(server.url(kind, 1), max_bytes=size - 1) == ["too_big"]
-
-
-@pytest.mark.parametrize("text, seconds", [("7", 7), ("0", 0), ("-3", 0), ("soon", 0), ("", 0), ("nan", 0),
-                                           ("Thu, 01 Jan 2015 00:00:00 GMT", 0)])
-def test_when_to_come_again(text, seconds):
-    assert fetching._wait(text) == seconds

@@ -83,6 +83,15 @@ def test_without_ray_the_remedy_is_named(texts, tmp_path):
     assert "pip install -r requirements-ray.txt" in result.stderr
 
 
+def test_code_that_travels_to_the_workers_holds_all_that_their_jobs_import(tmp_path):
+    ray_cluster._copy_code(str(tmp_path))
+    code = ("from datasets import building\nfrom datasets.duplicates import signing\n"
+            "from datasets.pages import archive_texts\nprint(building.__file__, archive_texts.__file__)")
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, text=True, capture_output=True, timeout=60)
+    assert result.stdout.count(str(tmp_path)) == 2, result.stderr
+    assert all(name.endswith(".py") for name in contents(tmp_path) if "__pycache__" not in name)
+
+
 def test_lock_of_a_worker_that_is_about_to_die_is_waited_for(tmp_path):
     path = str(tmp_path / "lock")
     holder = subprocess.Popen([sys.executable, "-c", f"import fcntl, time; f = open({path!r}, 'w'); "

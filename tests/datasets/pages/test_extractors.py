@@ -17,7 +17,7 @@ HEAD = '<meta charset="{}">'
 @pytest.fixture(scope="module")
 def judges():
     """{extractor: its judge}."""
-    return {name: extractors.make(extractors.Options((name,), 100, None)) for name in extractors.EXTRACTORS}
+    return {name: extractors.make(extractors.ExtractorOptions((name,), 100, None)) for name in extractors.EXTRACTORS}
 
 
 @pytest.mark.parametrize("name", HTML)
@@ -123,7 +123,7 @@ def test_of_a_list_the_first_that_yields_enough_counts():
 
 
 def test_only_the_language_that_is_asked_for_is_kept():
-    judge = extractors.make(extractors.Options(("resiliparse",), 100, "de"))
+    judge = extractors.make(extractors.ExtractorOptions(("resiliparse",), 100, "de"))
     assert judge(article(1, "de").encode())[0] == "kept"
     assert judge(article(1, "en").encode()) == ("other_language", None)
 

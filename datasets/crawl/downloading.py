@@ -1,0 +1,217 @@
+"""Downloads lists of URLs into archives of pages: what is under way, what waits to be written, what a signal stops."""
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import json
+import os
+import re
+import resource
+import signal
+import sys
+from concurrent import futures
+
+from tqdm import tqdm
+
+from configs import storage
+from datasets.crawl import fetching, url_lists
+from datasets.pages import archive_writer, archives
+
+LISTS_AT_ONCE = 4  # so that the last slow pages of one do not hold up the next
+WINDOW = 1000  # lines of a list under way or waiting for their host
+MAX_LOOKUPS = 500
+UNWRITTEN_BYTES = 1 << 26
+LINES_AT_ONCE = 1000  # that may be skipped before others get a turn
+STATE_OUTCOMES = ("saved", "blank", "invalid", "repeated", "earlier")
+
+
+def run(args):
+    """Downloads what is left of the lists; returns the exit status: 0, or 128 + the signal that ended it."""
+    archive_writer.clear(args.output_dir)
+    finished, stems = zip(*(_finished(args, archives.month_of(path)) for path in args.urls))
+    print("reading the lists", flush=True)
+    lists = url_lists.survey(args.urls, finished, stems, args.output_dir)
+    with tqdm(total=sum(urls.left for urls in lists), unit="url",
+              mininterval=0.5 if sys.stderr.isatty() else 30) as bar:
+        download = Download(args, bar)
+        ended_by = asyncio.run(download.run(lists))
+    download.report(lists, ended_by)
+    return 128 + ended_by if ended_by else 0
+
+
+def _finished(args, month):
+    """(Lines in the state of a month, {line: stem} in its last archive), after both are made to agree.
+
+    A kill between archive and state leaves an archive whose lines the state does not have.
+    """
+    state = _state_path(args, month)
+    lines = url_lists.Lines(archive_writer.read_state(state))
+    data, meta = (archives.find(args.output_dir, month, kind) for kind in ("data", "meta"))
+    if not data:
+        return lines, {}
+    last = max(data)
+    path, suffix = (meta[last], ".json") if last in meta else (data[last], ".txt")
+    matches = (re.fullmatch(r"(\d{7,9})-[0-9a-f]{32}", stem) for stem, _ in archives.pages(path, suffixes=(suffix,)))
+    stems = {int(match[1]): match[0] for match in matches if match}
+    missing = [line for line in stems if line not in lines]
+    if missing:
+        print(f"{state}: {len(missing)} lines of {path} added", flush=True)
+        archive_writer.note_finished(state, [(line, "saved") for line in missing])
+        for line in missing:
+            lines.add(line)
+    return lines, stems
+
+
+def _state_path(args, month):
+    return os.path.join(args.state_dir or os.path.join(args.output_dir, "state"), month + ".txt")
+
+
+class Download:
+    """A run over lists: what became of their lines, and the one thread that writes their archives."""
+
+    def __init__(self, args, bar):
+        self.args, self.bar = args, bar
+        self.outcomes, self.passing = collections.Counter(), collections.Counter()
+        self._writers, self._thread = {}, futures.ThreadPoolExecutor(1)
+        self._unwritten = 0  # bytes of pages
+
+    async def run(self, lists):
+        """Takes all lists to their ends; returns the signal that came before, or 0."""
+        _raise_file_limit()
+        # Names are looked up in threads.  The usual handful would be held up by the first dead name servers.
+        lookups = futures.ThreadPoolExecutor(min(self.args.concurrency, MAX_LOOKUPS))
+        asyncio.get_running_loop().set_default_executor(lookups)
+        limits = fetching.Limits(**{name: getattr(self.args, name) for name in fetching.Limits._fields})
+        async with fetching.Fetcher(limits) as self._fetcher:
+            try:
+                ended_by = await _until_signal(_side_by_side(LISTS_AT_ONCE, lists, self._one_list))
+                self._thread.shutdown()
+                for writer in self._writers.values():
+                    writer.close()
+                return ended_by
+            finally:
+                self._thread.shutdown()
+                for writer in self._writers.values():
+                    writer.abandon()
+
+    async def _one_list(self, urls):
+        """Takes the lines of a UrlList to their ends, then completes its archive."""
+        args = self.args
+        writer = archive_writer.Writer(args.output_dir, _state_path(args, urls.month), urls.month, args.compression)
+        self._writers[urls.month] = writer
+        await _side_by_side(min(WINDOW, urls.left + 1), self._lines_to_download(urls),
+                            lambda line: self._one_line(writer, *line))
+        await self._write(writer.close)
+        del self._writers[urls.month]
+
+    def _lines_to_download(self, urls):
+        """Yields (line, URL), and now and then (line, None) while lines are skipped."""
+        skipped = 0
+        for line, url, problem in url_lists.read(urls.path):
+            outcome = "earlier" if line in urls.finished else problem or ("repeated" if line in urls.repeated else None)
+            if outcome is None:
+                yield line, url
+                continue
+            self.outcomes[outcome] += 1
+            skipped += 1
+            if skipped % LINES_AT_ONCE == 0:
+                yield line, None
+
+    async def _one_line(self, writer, line, url):
+        if url is None:
+            return await asyncio.sleep(0)
+        outcome = "saved"
+        try:
+            page = await self._fetcher.page(url)
+        except fetching.Failure as failure:
+            outcome = failure.outcome
+            if failure.passing:
+                self.passing[outcome] += 1
+            else:
+                await self._write(self._add, writer, line, "", None, None, outcome)
+        else:
+            meta = {"url": url, "elapsed": round(page.seconds, 3), "scraper": "raw"}
+            self._count_unwritten(len(page.text))
+            try:
+                await self._write(self._add, writer, line, url, page.text, meta)
+            finally:
+                self._count_unwritten(-len(page.text))
+        self.outcomes[outcome] += 1
+        self.bar.set_postfix(saved=self.outcomes["saved"], refresh=False)
+        self.bar.update()
+
+    def _add(self, writer, *line):
+        """In the writing thread: adds a line and completes a full archive in one go, which no signal can interrupt."""
+        writer.add(*line)
+        if len(writer.finished) >= self.args.urls_per_archive:
+            writer.close()
+
+    def _count_unwritten(self, size):
+        """Lets no further request begin while too many bytes wait for the thread that writes."""
+        self._unwritten += size
+        (self._fetcher.open.set if self._unwritten < UNWRITTEN_BYTES else self._fetcher.open.clear)()
+
+    async def _write(self, function, *args):
+        await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+
+    def report(self, lists, ended_by):
+        """Prints the table of outcomes; for --report the same as JSON, there also over all runs."""
+        counted, total = self.outcomes, sum(urls.total for urls in lists)
+        for outcome in sorted(counted, key=lambda name: (name not in STATE_OUTCOMES, -counted[name], name)):
+            print(f"{counted[outcome]:10} {outcome}" + (" (to be tried again)" if outcome in self.passing else ""))
+        print(f"{total:10} lines")
+        left = sum(self.passing.values()) + total - sum(counted.values())
+        if left:
+            print(f"{left} lines are left: the same command goes on with them")
+        if self.args.report:
+            ever = counted - collections.Counter(earlier=counted["earlier"])
+            for urls in lists:
+                ever += archive_writer.earlier_outcomes(_state_path(self.args, urls.month), urls.finished)
+            storage.write_whole(self.args.report, json.dumps(
+                {"lines": total, "left": left, "stopped": bool(ended_by), "outcomes": dict(sorted(counted.items())),
+                 "all_runs": dict(sorted(ever.items())), "passing": dict(sorted(self.passing.items()))},
+                indent=1) + "\n")
+
+
+async def _until_signal(work):
+    """Awaits `work`, or cancels it at SIGINT or SIGTERM and returns which; a second signal kills at once."""
+    loop, task, caught = asyncio.get_running_loop(), asyncio.ensure_future(work), []
+
+    def stop(number):
+        caught.append(number)
+        task.cancel()
+        for each in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(each)
+            signal.signal(each, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop, number)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not caught:
+            raise
+    return caught[0] if caught else 0
+
+
+async def _side_by_side(count, items, work):
+    """Awaits `work(item)` for all items, `count` at a time; if one fails, or this is cancelled, so are the others."""
+    items = iter(items)
+
+    async def take():
+        for item in items:
+            await work(item)
+    tasks = [asyncio.ensure_future(take()) for _ in range(count)]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _raise_file_limit():
+    """Allows as many open connections as the system does."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -1,0 +1,186 @@
+"""Writes archives of pages (datasets/pages/archives.py) and the state that tells which lines of a list are finished.
+
+`state/{month}.txt` lists finished lines of the URL list, counted from 0, also those that gave no page, in the format of
+get_state and set_state of OpenWebText's downloader.  `{month}.outcomes`, our own, says what became of each line.
+"""
+from __future__ import annotations
+
+import collections
+import contextlib
+import functools
+import io
+import json
+import os
+import re
+import tarfile
+import tempfile
+
+from configs.errors import UserError
+from datasets.pages import archives
+
+# xz's usual 6 gives 1.3 MB of HTML a second, 1 gives 10 and half as many bytes again: the archive keeps up with the
+# network.
+LEVELS = {"xz": {"preset": 1}, "bz2": {}, "gz": {"compresslevel": 6}}
+PARTIAL = ".partial-"
+NOTE = re.compile(rb"(\d{1,9}) (\w+)\n")  # of an outcome
+
+
+class Writer:
+    """One month's archives: pages are added, `close` makes the archive and then the state that tells of it.
+
+    Until then everything is in files with temporary names: a kill loses only the archive that is open.  Not for several
+    threads at a time.
+    """
+
+    def __init__(self, folder, state_path, month, compression="xz"):
+        self.folder, self.state_path, self.month, self.compression = folder, state_path, month, compression
+        self.number = max([0, *archives.find(folder, month), *archives.find(folder, month, "meta")]) + 1
+        self.finished = []  # (line, outcome) since the last archive
+        self._parts = []
+
+    def add(self, line, url="", page=None, meta=None, outcome="saved"):
+        """Notes a line as finished; `page` (bytes, UTF-8) and `meta` (for JSON) are stored if there are any."""
+        with self._all_or_nothing():
+            if page is not None:
+                while len(self._parts) < 2:
+                    self._parts.append(_Part(self.folder, self.compression))
+                for part, data, suffix in zip(self._parts, (page, json.dumps(meta).encode()), ("txt", "json")):
+                    part.add(f"{archives.stem_of(line, url)}.{suffix}", data)
+            self.finished.append((line, outcome))
+
+    def close(self):
+        """Completes the archive, if it holds any page, then the state; afterwards the next one begins."""
+        if not self.finished:
+            return
+        with self._all_or_nothing():
+            if self._parts:
+                for part in self._parts:
+                    part.close()
+                # The meta archive first: where there is a data archive, both are complete.
+                for kind, part in (("meta", self._parts[1]), ("data", self._parts[0])):
+                    name = f"{self.month}-{self.number}_{kind}.{self.compression}"
+                    os.rename(part.path, os.path.join(self.folder, name))
+                _sync_folder(self.folder)
+                self._parts, self.number = [], self.number + 1
+            note_finished(self.state_path, self.finished)
+            self.finished = []
+
+    def abandon(self):
+        """Removes what is not complete."""
+        for part in self._parts:
+            part.abandon()
+        self._parts, self.finished = [], []
+
+    @contextlib.contextmanager
+    def _all_or_nothing(self):
+        try:
+            yield
+        except BaseException as error:
+            self.abandon()  # else a later `close` would complete an archive with half a page in it
+            if isinstance(error, OSError):
+                error.filename = error.filename or self.folder
+            raise
+
+
+class _Part:
+    """A compressed tar under a temporary name."""
+
+    def __init__(self, folder, compression):
+        handle, self.path = tempfile.mkstemp(dir=folder, prefix=PARTIAL)
+        os.fchmod(handle, 0o644)
+        self._file = os.fdopen(handle, "wb")
+        self._compressed = archives.COMPRESSIONS[compression](self._file, "wb", **LEVELS[compression])
+        self._tar = tarfile.TarFile(fileobj=self._compressed, mode="w")
+
+    def add(self, name, data):
+        member = tarfile.TarInfo(name)  # mode 0644, time 0, no owner
+        member.size = len(data)
+        self._tar.addfile(member, io.BytesIO(data))
+        self._tar.members.clear()
+
+    def close(self):
+        self._tar.close()
+        self._compressed.close()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def abandon(self):
+        for end in (functools.partial(os.unlink, self.path), self._compressed.close, self._file.close):
+            with contextlib.suppress(OSError, ValueError):  # the disk may be full, or the file complete already
+                end()
+
+
+def clear(folder):
+    """Removes the temporary files of killed runs; the caller holds the folder's lock."""
+    for name in os.listdir(folder):
+        if name.startswith(PARTIAL):
+            os.unlink(os.path.join(folder, name))
+
+
+def read_state(path):
+    """Yields the finished lines; a last one that a kill cut short is left out."""
+    with contextlib.suppress(FileNotFoundError), open(path, "rb") as f:
+        for number, line in enumerate(f, 1):
+            if not line.endswith(b"\n"):
+                return
+            if not re.fullmatch(rb"\d{1,9}", line.strip()):
+                raise UserError(f"{path} line {number}: {line[:40]!r} is no line number: mend it or delete the file")
+            yield int(line)
+
+
+def note_finished(state_path, finished):
+    """Adds [(line, outcome)] to the outcomes, then the lines to the state: each wholly, or not if the disk is full."""
+    finished = sorted(finished)
+    _append(_outcomes_path(state_path), "".join(f"{line} {outcome}\n" for line, outcome in finished).encode())
+    _append(state_path, b"".join(b"%d\n" % line for line, _ in finished))
+
+
+def earlier_outcomes(state_path, finished):
+    """Counter of what became of the lines that `finished` (url_lists.Lines) holds: `earlier` where nobody noted it.
+
+    Of a line that stands there twice, since a kill kept it from the state, the last counts.
+    """
+    names, codes = ["earlier"], bytearray()
+    with contextlib.suppress(FileNotFoundError), open(_outcomes_path(state_path), "rb") as f:
+        for match in filter(None, map(NOTE.fullmatch, f)):  # what a kill cut short does not match
+            line, name = int(match[1]), match[2].decode()
+            if line in finished:
+                if name not in names and len(names) < 256:
+                    names.append(name)
+                codes.extend(bytes(max(0, line + 1 - len(codes))))
+                codes[line] = names.index(name) if name in names else 0
+    counts = collections.Counter({names[code]: count for code, count in collections.Counter(codes).items() if code})
+    return counts + collections.Counter(earlier=len(finished) - sum(counts.values()))
+
+
+def _outcomes_path(state_path):
+    return os.path.splitext(state_path)[0] + ".outcomes"
+
+
+def _append(path, data):
+    """Adds whole lines behind the last whole line, all of them or none."""
+    folder = os.path.dirname(path) or "."
+    os.makedirs(folder, exist_ok=True)
+    with open(path, "a+b", buffering=0) as f:
+        start = max(0, f.seek(0, os.SEEK_END) - 1024)
+        f.seek(start)
+        end = start + f.read().rfind(b"\n") + 1
+        try:
+            f.truncate(end)
+            while data:
+                data = data[f.write(data):]
+            os.fsync(f.fileno())
+        except OSError:
+            f.truncate(end)
+            raise
+    _sync_folder(folder)
+
+
+def _sync_folder(folder):
+    """Makes the renames in a folder survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
