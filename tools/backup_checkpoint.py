@@ -39,14 +39,15 @@ def main(argv=None):
 
 def back_up(model_dir, backup_dir):
     """(folder of the copy, bytes that were copied).  A folder without the file `checkpoint` is no whole copy."""
-    from models.checkpoints import saved
     from models.run.estimator import DATA_FILE
-    path = saved.latest(model_dir)
+
+    from models.checkpoints import run_checkpoints
+    path = run_checkpoints.latest(model_dir)
     if path is None:
         raise UserError(f"{model_dir} holds no checkpoint; nothing is copied")
     name = os.path.basename(path)
-    folder = storage.join(backup_dir, f"{FOLDER}{saved.step_of(path)}")
-    state = storage.join(folder, saved.STATE_FILE)
+    folder = storage.join(backup_dir, f"{FOLDER}{run_checkpoints.step_of(path)}")
+    state = storage.join(folder, run_checkpoints.STATE_FILE)
     if storage.exists(state):
         return folder, 0
     storage.make_folder(folder)
@@ -64,8 +65,8 @@ def back_up(model_dir, backup_dir):
 
 def backups(backup_dir):
     """Folders of whole copies, oldest step first."""
-    from models.checkpoints import saved
-    found = storage.glob(storage.join(glob.escape(backup_dir), f"{FOLDER}*/{saved.STATE_FILE}"))
+    from models.checkpoints import run_checkpoints
+    found = storage.glob(storage.join(glob.escape(backup_dir), f"{FOLDER}*/{run_checkpoints.STATE_FILE}"))
     folders = [os.path.dirname(path) for path in found if re.search(rf"/{FOLDER}\d+/[^/]+$", path)]
     return sorted(folders, key=lambda folder: int(folder.rpartition("-")[2]))
 

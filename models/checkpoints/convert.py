@@ -61,7 +61,7 @@ def _arguments(argv):
 
 
 def _import(args):
-    from models.checkpoints import tf_format, verify, warm_start
+    from models.checkpoints import proof, tf_checkpoint, warm_start
     from models.weights import misfits
     source = warm_start.open_source(args.src)
     _expect(source, args.kind, args.src)
@@ -76,9 +76,9 @@ def _import(args):
         problem = misfits(source.shapes, config)
         if problem:
             raise UserError(f"{source.path} holds no whole GPT-2: {problem}; fetch it anew")
-        tf_format.write(storage.join(folder, WEIGHTS), source.shapes, source.read)
-        result = tf_format.open_source(storage.join(folder, WEIGHTS))
-        _write_proof(folder, *verify.prove(source, result, config), source)
+        tf_checkpoint.write(storage.join(folder, WEIGHTS), source.shapes, source.read)
+        result = tf_checkpoint.open_source(storage.join(folder, WEIGHTS))
+        _write_proof(folder, *proof.prove(source, result, config), source)
         storage.write_whole(storage.join(folder, MODEL_FILE), json.dumps(values, indent=4) + "\n")
     print(f"{destination}/{MODEL_FILE}: train with your data or generate, python3 main.py --model"
           f" {destination}/{MODEL_FILE}")
@@ -86,7 +86,7 @@ def _import(args):
 
 
 def _export(args):
-    from models.checkpoints import hugging_face, run_folder, tf_format, verify, warm_start
+    from models.checkpoints import hugging_face, proof, run_folder, tf_checkpoint, warm_start
     from models.weights import misfits
     config = schema.load(vars(args)["model.json"], notice=_note)
     encoder = bpe.load(config.encoder_path)
@@ -102,20 +102,20 @@ def _export(args):
             hugging_face.write_folder(folder, config, source.shapes, source.read, encoder.eot)
             formats.write_hugging_face(folder, data, config.n_ctx)
         else:
-            tf_format.write_folder(folder, config, source.shapes, source.read)
+            tf_checkpoint.write_folder(folder, config, source.shapes, source.read)
             formats.write(folder, data)
-        _write_proof(folder, *verify.prove(source, warm_start.open_source(folder), config), source)
+        _write_proof(folder, *proof.prove(source, warm_start.open_source(folder), config), source)
     print(f"{destination}: written from {source.path}")
     return 0
 
 
 def _inspect(args):
-    from models.checkpoints import verify, warm_start
+    from models.checkpoints import proof, warm_start
     source = warm_start.open_source(args.path)
     sizes = ", ".join(f"{name} {value}" for name, value in source.hints.items())
     print(f"{source.path}: {source.kind}, {len(source.shapes)} tensors, {_parameters(source):,} parameters\n{sizes}")
     for name, shape in source.shapes.items():
-        digest = "  " + verify.digest(source, name) if args.sha256 else ""
+        digest = "  " + proof.digest(source, name) if args.sha256 else ""
         print(f"{name:24} {source.dtypes[name]:9} {'x'.join(map(str, shape)):14}{digest}".rstrip())
     for name, shape in source.others.items():
         print(f"{name:24} not a weight {'x'.join(map(str, shape))}".rstrip())
@@ -124,8 +124,8 @@ def _inspect(args):
 
 def _expect(source, kind, path):
     """Raises UserError where the source at `path` is for the other import command."""
-    from models.checkpoints import hugging_face, tf_format
-    kinds = {tf_format.KIND: ("openai", "import-openai"), hugging_face.KIND: ("hugging_face", "import-hf")}
+    from models.checkpoints import hugging_face, tf_checkpoint
+    kinds = {tf_checkpoint.KIND: ("openai", "import-openai"), hugging_face.KIND: ("hugging_face", "import-hf")}
     right, command = kinds[source.kind]
     if kind != right:
         raise UserError(f"{path} holds weights of another format ({source.kind}); use {command}")

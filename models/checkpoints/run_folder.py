@@ -11,7 +11,7 @@ import tensorflow.compat.v1 as tf
 from configs import reading, schema, storage
 from configs.errors import UserError
 from configs.resume import CONFIG_FILE, saved_config_warnings
-from models.checkpoints import saved, warm_start
+from models.checkpoints import run_checkpoints, warm_start
 
 DATA_FILE = "data.json"
 LOCK_FILE = ".lock"
@@ -24,11 +24,11 @@ def check(config, encoder, shards=None):
     Raises UserError where the config, the vocabulary or the weights of the run in model_dir are others.
     """
     lines = []
-    path = saved.whole(config.model_dir)
+    path = run_checkpoints.whole(config.model_dir)
     if path:
-        saved.step_of(path)
+        run_checkpoints.step_of(path)
         lines = saved_config_warnings(config) + _check_data(config, encoder, shards)
-        saved.check(path, config, train=shards is not None)
+        run_checkpoints.check(path, config, train=shards is not None)
     elif config.init_checkpoint:
         warm_start.check(warm_start.open_source(config.init_checkpoint), config)
     return path, lines
@@ -105,4 +105,4 @@ def save(config, encoder, shards, path):
         for temporary in storage.glob(storage.join(glob.escape(config.model_dir), "model.ckpt-*_temp")):
             shutil.rmtree(temporary, ignore_errors=True)
     if path:
-        saved.note_newest(path)
+        run_checkpoints.note_newest(path)

@@ -6,7 +6,7 @@ import tensorflow.compat.v1 as tf
 
 from configs import storage
 from configs.errors import UserError
-from models.checkpoints import hugging_face, saved, tf_format
+from models.checkpoints import hugging_face, run_checkpoints, tf_checkpoint
 from models.weights import SCOPE, misfits
 
 AT_ONCE = 2**26  # bytes of weights after which what was read goes into the variables
@@ -20,9 +20,9 @@ def open_source(path):
     found = hugging_face.find(path)
     if found:
         return hugging_face.open_source(found)
-    found = tf_format.find(path)
+    found = tf_checkpoint.find(path)
     if found:
-        return tf_format.open_source(found)
+        return tf_checkpoint.open_source(found)
     pickle = path if path.endswith(PICKLES) and storage.exists(path) else storage.join(path, "pytorch_model.bin")
     if storage.exists(pickle) or storage.exists(pickle + ".index.json"):
         raise UserError(f"{pickle} is a Python pickle, which can run any code when it is read; fetch model.safetensors"
@@ -73,7 +73,7 @@ def starting_with(path, model_fn):
 
 def restore(path, config, variables, session):
     """Gives {name: variable} the weights of the checkpoint at `path`, or of init_checkpoint where it is None."""
-    with saved.reading(path or config.init_checkpoint):
+    with run_checkpoints.reading(path or config.init_checkpoint):
         if path:
             tf.train.Saver(list(variables.values())).restore(session, path)
             return

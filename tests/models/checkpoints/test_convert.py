@@ -19,7 +19,7 @@ from configs import schema
 from configs.errors import UserError
 from encoder import bpe, formats
 from models import initial_values
-from models.checkpoints import convert, hugging_face, run_folder, tf_format, verify, warm_start
+from models.checkpoints import convert, hugging_face, proof, run_folder, tf_checkpoint, warm_start
 from models.weights import SCOPE, weight_list
 from tests.helpers import graphs, measured, reference, weight_files
 from tests.helpers.runs import ROOT
@@ -144,7 +144,7 @@ def test_checkpoint_that_was_copied_is_found_where_it_is(tmp_path, state):
 
 
 def test_tensors_larger_than_a_group_are_written_in_several_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(tf_format, "GROUP_BYTES", 3000)
+    monkeypatch.setattr(tf_checkpoint, "GROUP_BYTES", 3000)
     call("import-openai", write_openai(tmp_path / "src"), tmp_path / "dst")
     assert len(list((tmp_path / "dst").glob("weights.ckpt.data-*"))) > 5
     assert sorted(os.listdir(tmp_path)) == ["dst", "src"]
@@ -362,11 +362,11 @@ def test_using_init_checkpoint_in_place_of_a_trained_one_is_said(tmp_path, run_c
 # The proof.
 
 def test_numpy_and_network_of_the_proof_equal_the_reference(tmp_path):
-    source, tokens = source_of(write_hf(tmp_path / "src")), verify.prompt(CONFIG)
+    source, tokens = source_of(write_hf(tmp_path / "src")), proof.prompt(CONFIG)
     assert len(tokens) == 13 and len(set(tokens)) > 10
     expected = reference.logits(WEIGHTS, tokens[None], layers=2, heads=3)[0]
-    np.testing.assert_allclose(verify.numpy_logits(source, CONFIG, tokens), expected, atol=1e-4)
-    np.testing.assert_allclose(verify.network_logits(source, CONFIG, tokens), expected, atol=1e-4)
+    np.testing.assert_allclose(proof.numpy_logits(source, CONFIG, tokens), expected, atol=1e-4)
+    np.testing.assert_allclose(proof.network_logits(source, CONFIG, tokens), expected, atol=1e-4)
 
 
 def test_proof_fails_where_a_single_bit_differs(tmp_path):
@@ -378,25 +378,25 @@ def test_proof_fails_where_a_single_bit_differs(tmp_path):
             value.view(np.uint32)[3] ^= 1
         return value
     with pytest.raises(UserError, match=r"1 tensors are not those of .*\(h1/ln_2/b\)"):
-        verify.prove(source, source._replace(read=flipped), CONFIG)
+        proof.prove(source, source._replace(read=flipped), CONFIG)
 
 
 def test_proof_fails_where_the_networks_differ(tmp_path, monkeypatch):
     source = source_of(write_openai(tmp_path / "src"))
-    report, lines = verify.prove(source, source, CONFIG)
+    report, lines = proof.prove(source, source, CONFIG)
     assert 0 < report["logits"]["NumPy and this network"] < 1e-4
     assert "largest difference" in lines[1]
-    monkeypatch.setattr(verify, "NORM_EPSILON", 0.1)
+    monkeypatch.setattr(proof, "NORM_EPSILON", 0.1)
     with pytest.raises(UserError, match="does not compute what its source does"):
-        verify.prove(source, source, CONFIG)
+        proof.prove(source, source, CONFIG)
 
 
 def test_proof_says_why_transformers_was_not_asked(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(verify, "TRANSFORMERS_BYTES", 1000)
+    monkeypatch.setattr(proof, "TRANSFORMERS_BYTES", 1000)
     call("import-hf", write_hf(tmp_path / "src"), tmp_path / "dst")
     assert "by NumPy and transformers: not compared: it would hold" in capsys.readouterr().out
-    monkeypatch.setattr(verify.importlib.util, "find_spec", lambda name: None if name == "transformers" else 1)
-    assert verify._transformers_logits(source_of(tmp_path / "src"), None) == "transformers is not installed"
+    monkeypatch.setattr(proof.importlib.util, "find_spec", lambda name: None if name == "transformers" else 1)
+    assert proof._transformers_logits(source_of(tmp_path / "src"), None) == "transformers is not installed"
 
 
 def test_inspect_lists_weights_and_what_is_none(tmp_path, capsys):

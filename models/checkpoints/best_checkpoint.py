@@ -8,7 +8,7 @@ import tensorflow.compat.v1 as tf
 
 from configs import reading, storage
 from configs.resume import CONFIG_FILE
-from models.checkpoints import saved
+from models.checkpoints import run_checkpoints
 from models.checkpoints.run_folder import DATA_FILE
 
 FOLDER = "best"
@@ -34,7 +34,7 @@ def keep(model_dir, path, result):
         _copy(source, storage.join(folder, os.path.basename(source)))
     for source in (CONFIG_FILE, DATA_FILE):
         _copy(storage.join(model_dir, source), storage.join(folder, source))
-    storage.write_whole(storage.join(folder, saved.STATE_FILE), f'model_checkpoint_path: "{name}"\n')
+    storage.write_whole(storage.join(folder, run_checkpoints.STATE_FILE), f'model_checkpoint_path: "{name}"\n')
     storage.write_whole(note, json.dumps(result) + "\n")
     for old in stale:
         if not os.path.basename(old).startswith(name + "."):

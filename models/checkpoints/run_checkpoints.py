@@ -9,7 +9,7 @@ import tensorflow.compat.v1 as tf
 
 from configs import storage
 from configs.errors import UserError
-from models.checkpoints import hugging_face, tf_format
+from models.checkpoints import hugging_face, tf_checkpoint
 from models.weights import SCOPE, is_slot, misfits
 
 STATE_FILE = "checkpoint"  # where TensorFlow notes the newest
@@ -106,7 +106,7 @@ def step_of(path):
 
 def _refuse_weights(model_dir):
     """Raises UserError for somebody's weights that were put into model_dir, where they would be overlooked."""
-    for name in (tf_format.NAME + ".index", hugging_face.SINGLE, hugging_face.INDEX, "pytorch_model.bin"):
+    for name in (tf_checkpoint.NAME + ".index", hugging_face.SINGLE, hugging_face.INDEX, "pytorch_model.bin"):
         path = storage.join(model_dir, name)
         if storage.exists(path):
             raise UserError(f'"model_dir" {model_dir} holds weights from elsewhere ({name}), and only a run\'s own'
