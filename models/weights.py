@@ -1,6 +1,6 @@
-"""The weights of GPT-2: names, shapes and starting values, which are the checkpoint format (no TensorFlow here).
+"""The checkpoint format: names and shapes of GPT-2's weights and of what optimizers keep for them (no TensorFlow here).
 
-Names and shapes are those of OpenAI's checkpoints, https://github.com/openai/gpt-2, src/model.py.
+The weights' names and shapes are those of OpenAI's checkpoints, https://github.com/openai/gpt-2, src/model.py.
 """
 import math
 import re
@@ -60,6 +60,36 @@ def _normalisation(name, width):
     return [Weight(name + "/g", (width,), mean=1.0), Weight(name + "/b", (width,))]
 
 
+def _adam_slots(shape, beta1):
+    return {"adam_m": shape, "adam_v": shape}
+
+
+def _adafactor_slots(shape, beta1):
+    second = {"adafactor_vr": shape[:-1], "adafactor_vc": shape[:-2] + shape[-1:]}  # of rows, of columns
+    return {**({"adafactor_m": shape} if beta1 else {}), **(second if len(shape) >= 2 else {"adafactor_v": shape})}
+
+
+# "opt_name" -> the function of a weight's shape and "beta1" that gives {slot: shape}, what it keeps for that weight.
+OPTIMIZERS = {"adam": _adam_slots, "adafactor": _adafactor_slots}
+
+
+def slot_shapes(config):
+    """{name: shape} of all that the config's optimizer keeps; a slot's name stands below its weight's, wte/adam_m."""
+    slots = OPTIMIZERS[config.opt_name]
+    return {f"{weight.name}/{slot}": shape for weight in weight_list(config)
+            for slot, shape in slots(weight.shape, config.beta1).items()}
+
+
+def slot_count(config):
+    """Numbers that the config's optimizer keeps."""
+    return sum(math.prod(shape) for shape in slot_shapes(config).values())
+
+
+def is_slot(name, names):
+    """Whether tensor `name` is an optimizer's: what is kept for one of the weights `names`."""
+    return name.rpartition("/")[0] in names
+
+
 def sizes(shapes):
     """{config key: size} that {name: shape} tells: all of the network's but n_head.  None where it is not GPT-2's."""
     if any(len(shapes.get(name, ())) != 2 for name in ("wte", "wpe")):
@@ -78,11 +108,6 @@ def misfits(shapes, config):
              ("extra", [f"{SCOPE}/{name}" for name in shapes if name not in wanted]),
              ("of another shape", misshapen)]
     return "; ".join(f"{len(names)} {what} ({_shorten(names)})" for what, names in kinds if names) or None
-
-
-def is_slot(name, names):
-    """Whether tensor `name` is an optimizer's: what it keeps for a weight stands below the weight's name."""
-    return name.rpartition("/")[0] in names
 
 
 def _shorten(names):

@@ -10,7 +10,7 @@ import tensorflow.compat.v1 as tf
 from configs import storage
 from configs.errors import UserError
 from models.checkpoints import hugging_face, tf_checkpoint
-from models.weights import SCOPE, is_slot, misfits
+from models.weights import SCOPE, is_slot, misfits, slot_shapes
 
 STATE_FILE = "checkpoint"  # where TensorFlow notes the newest
 REMEDY = ('move it elsewhere and set "init_checkpoint" to it, or give it to `python3 -m models.checkpoints`, which'
@@ -141,7 +141,7 @@ def check(path, config, *, train):
     if foreign:
         raise UserError(f"{path} stores {SCOPE}/{foreign[0]} as {dtypes[f'{SCOPE}/{foreign[0]}'].name}, so it is not of"
                         f" this program and cannot be used as it is; {REMEDY}")
-    slot = f"{SCOPE}/wte/" + {"adam": "adam_m", "adafactor": "adafactor_vr"}[config.opt_name]
-    if train and slot not in shapes:
-        raise UserError(f"{path} holds no {slot}, so it is not of this program or was stripped, and its training"
-                        f" cannot be continued; {REMEDY}")
+    absent = [name for name, shape in slot_shapes(config).items() if tuple(below.get(name, ())) != shape]
+    if train and absent:
+        raise UserError(f"{path} does not hold what the optimizer keeps ({SCOPE}/{absent[0]}), so it is not of this"
+                        f" program or was stripped, and its training cannot be continued; {REMEDY}")
