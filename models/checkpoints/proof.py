@@ -1,10 +1,9 @@
-"""Whether converted weights are the same and compute the same: a sha256 of every tensor, and logits of a fixed prompt.
+"""Shows that converted weights are the same and compute the same: a sha256 of every tensor, and a prompt's logits.
 
-One side runs in this project's network, the other in the NumPy below, written from the papers and sharing nothing with
-it; where transformers is installed and the model is small, it runs its own files too.  Both go layer by layer: no
-more than one layer, or the embedding, is in memory.
+One side runs in NumPy, the other in this project's network, layer by layer: no more than one layer, or the embedding,
+is in memory.  Where transformers is installed and the model is small, it runs its own files, too.
 
-T tokens, C width, H heads, D head size, V vocabulary.
+T tokens, C width, V vocabulary.
 """
 import dataclasses
 import hashlib
@@ -15,10 +14,9 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from configs import storage
-from configs.constants import NORM_EPSILON
 from configs.errors import UserError
 from models import dropout, gpt2
-from models.checkpoints import hugging_face
+from models.checkpoints import hugging_face, numpy_gpt2
 from models.weights import layer_weights, weight_list
 
 PROMPT_TOKENS = 16
@@ -42,7 +40,7 @@ def prove(source, result, config):
         raise UserError(f"{result.path}: {len(changed)} tensors are not those of {source.path} ({changed[0]}): the disk"
                         " or the memory is at fault; convert again")
     tokens = prompt(config)
-    expected = numpy_logits(source, config, tokens)
+    expected = numpy_gpt2.logits(source.read, tokens, n_layer=config.n_layer, n_head=config.n_head)
     logits = {"NumPy and this network": _difference(expected, network_logits(result, config, tokens), result)}
     for side in (source, result):
         if side.kind == hugging_face.KIND:
@@ -61,37 +59,8 @@ def digest(source, name):
     return hashlib.sha256(np.ascontiguousarray(source.read(name), "<f4").reshape(-1).view(np.uint8)).hexdigest()
 
 
-def numpy_logits(source, config, tokens):
-    """float32 [T, V] for int32 [T], by the papers: https://arxiv.org/abs/1706.03762 and GPT-2's."""
-    def w(name):
-        return source.read(name)
-
-    def norm(x, name):
-        centred = x - x.mean(-1, keepdims=True)
-        deviation = np.sqrt((centred ** 2).mean(-1, keepdims=True) + NORM_EPSILON)
-        return centred / deviation * w(name + "/g") + w(name + "/b")
-
-    def linear(x, name):
-        return x @ w(name + "/w")[0] + w(name + "/b")
-    time, heads = len(tokens), config.n_head
-    x = w("wte")[tokens] + w("wpe")[:time]  # [T, C]
-    hidden = np.triu(np.full([time, time], -np.inf, np.float32), 1)
-    for i in range(config.n_layer):
-        qkv = linear(norm(x, f"h{i}/ln_1"), f"h{i}/attn/c_attn")  # [T, 3C]
-        q, k, v = np.moveaxis(qkv.reshape(time, 3, heads, -1), [1, 2], [0, 1])  # [H, T, D] each
-        scores = q @ k.swapaxes(1, 2) / np.float32(math.sqrt(q.shape[-1])) + hidden  # [H, T, T]
-        weights = np.exp(scores - scores.max(-1, keepdims=True))
-        weights /= weights.sum(-1, keepdims=True)
-        mixed = np.moveaxis(weights @ v, 0, 1).reshape(time, -1)  # [T, C]
-        x = x + linear(mixed, f"h{i}/attn/c_proj")
-        y = linear(norm(x, f"h{i}/ln_2"), f"h{i}/mlp/c_fc")  # [T, 4C]
-        y = 0.5 * y * (1 + np.tanh(np.float32(math.sqrt(2 / math.pi)) * (y + np.float32(0.044715) * y ** 3)))
-        x = x + linear(y, f"h{i}/mlp/c_proj")
-    return norm(x, "ln_f") @ w("wte").T
-
-
 def network_logits(source, config, tokens):
-    """The same by models/gpt2.py, its functions called one after another."""
+    """float32 [T, V] for int32 [T] by models/gpt2.py, its functions called one after another."""
     config = dataclasses.replace(config, precision="float32", recompute=False)
     shapes = {weight.name: weight.shape for weight in weight_list(config)}
 

@@ -19,7 +19,7 @@ from configs import schema
 from configs.errors import UserError
 from encoder import bpe, formats
 from models import initial_values
-from models.checkpoints import convert, hugging_face, proof, run_folder, tf_checkpoint, warm_start
+from models.checkpoints import convert, hugging_face, numpy_gpt2, proof, run_folder, tf_checkpoint, warm_start
 from models.weights import SCOPE, weight_list
 from tests.helpers import graphs, measured, reference, weight_files
 from tests.helpers.runs import ROOT
@@ -361,11 +361,10 @@ def test_using_init_checkpoint_in_place_of_a_trained_one_is_said(tmp_path, run_c
 
 # The proof.
 
-def test_numpy_and_network_of_the_proof_equal_the_reference(tmp_path):
+def test_network_of_the_proof_equals_the_reference(tmp_path):
     source, tokens = source_of(write_hf(tmp_path / "src")), proof.prompt(CONFIG)
     assert len(tokens) == 13 and len(set(tokens)) > 10
     expected = reference.logits(WEIGHTS, tokens[None], layers=2, heads=3)[0]
-    np.testing.assert_allclose(proof.numpy_logits(source, CONFIG, tokens), expected, atol=1e-4)
     np.testing.assert_allclose(proof.network_logits(source, CONFIG, tokens), expected, atol=1e-4)
 
 
@@ -386,7 +385,7 @@ def test_proof_fails_where_the_networks_differ(tmp_path, monkeypatch):
     report, lines = proof.prove(source, source, CONFIG)
     assert 0 < report["logits"]["NumPy and this network"] < 1e-4
     assert "largest difference" in lines[1]
-    monkeypatch.setattr(proof, "NORM_EPSILON", 0.1)
+    monkeypatch.setattr(numpy_gpt2, "NORM_EPSILON", 0.1)
     with pytest.raises(UserError, match="does not compute what its source does"):
         proof.prove(source, source, CONFIG)
 
