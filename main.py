@@ -156,11 +156,11 @@ def train_in_folder(config, encoder, tpu, strategy, train_set, order, eval_set):
 def train_steps(estimator, config, encoder, train_set, order, step, target, stop, watch, in_step):
     """Trains from `step` to `target`, or until a signal; what was reached is saved."""
     import inputs
-    from models.checkpoints import run_checkpoints
+    from models.checkpoints import run_checkpoints, tf_checkpoint
     from models.run import damage, hooks, workarounds
     input_fn = inputs.train_input_fn(order, encoder.eot, start_step=step, stop_step=target)
     progress = hooks.Progress(config.model_dir, order, config.max_steps, watch)
-    with damage.named(config, train_set), run_checkpoints.reading(run_checkpoints.latest(config.model_dir) or "none"), \
+    with damage.named(config, train_set), tf_checkpoint.naming_damage(run_checkpoints.latest(config.model_dir)), \
             damage.named_in_training(config, order, progress, target):
         if in_step:
             in_step.train(estimator, input_fn, target, progress, last=target == config.max_steps)
@@ -177,12 +177,12 @@ def evaluate(estimator, config, encoder, eval_set, path, stop=None):
     A signal that `stop`, a StopOnSignal, sees ends it with hooks.Interrupted; None: nothing does.
     """
     import inputs
-    from models.checkpoints import run_checkpoints
+    from models.checkpoints import tf_checkpoint
     from models.run import damage, hooks, workarounds
     begun = time.monotonic()
     batches = inputs.eval_batches(eval_set, config.n_ctx, config.eval_batch_size, config.eval_steps)
     input_fn = inputs.eval_input_fn(eval_set, config.n_ctx, encoder.eot)
-    with damage.named(config, eval_set), run_checkpoints.reading(path or config.init_checkpoint):
+    with damage.named(config, eval_set), tf_checkpoint.naming_damage(path or config.init_checkpoint):
         result = estimator.evaluate(input_fn, steps=batches, checkpoint_path=path,
                                     hooks=[hooks.GiveUpOnSignal(stop)] if stop else [])
     workarounds.release_graphs()

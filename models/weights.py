@@ -60,6 +60,19 @@ def _normalisation(name, width):
     return [Weight(name + "/g", (width,), mean=1.0), Weight(name + "/b", (width,))]
 
 
+def groups(shapes, limit):
+    """The names of {name: shape} in lists, in order; the float32 numbers of a list of several take up to `limit` bytes.
+    """
+    lists, space = [], 0
+    for name, shape in shapes.items():
+        size = 4 * math.prod(shape)
+        if not lists or space + size > limit:
+            lists, space = lists + [[]], 0
+        lists[-1].append(name)
+        space += size
+    return lists
+
+
 def _adam_slots(shape, beta1):
     return {"adam_m": shape, "adam_v": shape}
 

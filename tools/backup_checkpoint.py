@@ -13,7 +13,6 @@ if __name__ == "__main__":  # run as a file: imports start at the repository
 
 from configs import commands, errors, storage
 from configs.errors import UserError
-from configs.resume import CONFIG_FILE
 
 FOLDER = "step-"
 ATTEMPTS = 3  # the run may delete a checkpoint while it is read
@@ -39,28 +38,14 @@ def main(argv=None):
 
 def back_up(model_dir, backup_dir):
     """(folder of the copy, bytes that were copied).  A folder without the file `checkpoint` is no whole copy."""
-    from models.run.estimator import DATA_FILE
-
     from models.checkpoints import run_checkpoints
     path = run_checkpoints.latest(model_dir)
     if path is None:
         raise UserError(f"{model_dir} holds no checkpoint; nothing is copied")
-    name = os.path.basename(path)
     folder = storage.join(backup_dir, f"{FOLDER}{run_checkpoints.step_of(path)}")
-    state = storage.join(folder, run_checkpoints.STATE_FILE)
-    if storage.exists(state):
+    if storage.exists(storage.join(folder, run_checkpoints.STATE_FILE)):
         return folder, 0
-    storage.make_folder(folder)
-    sources = storage.glob(glob.escape(path) + ".*")
-    sources += [beside for beside in (storage.join(model_dir, CONFIG_FILE), storage.join(model_dir, DATA_FILE))
-                if storage.exists(beside)]
-    copied = 0
-    for source in sources:
-        target = storage.join(folder, os.path.basename(source))
-        storage.copy(source, target)
-        copied += storage.size(target)
-    storage.write_whole(state, f'model_checkpoint_path: "{name}"\n')
-    return folder, copied
+    return folder, run_checkpoints.copy(path, folder)
 
 
 def backups(backup_dir):

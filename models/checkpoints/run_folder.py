@@ -11,9 +11,9 @@ import tensorflow.compat.v1 as tf
 from configs import reading, schema, storage
 from configs.errors import UserError
 from configs.resume import CONFIG_FILE, saved_config_warnings
-from models.checkpoints import run_checkpoints, warm_start
+from models.checkpoints import run_checkpoints, tf_checkpoint, warm_start
+from models.checkpoints.run_checkpoints import DATA_FILE
 
-DATA_FILE = "data.json"
 LOCK_FILE = ".lock"
 
 
@@ -24,7 +24,7 @@ def check(config, encoder, shards=None):
     Raises UserError where the config, the vocabulary or the weights of the run in model_dir are others.
     """
     lines = []
-    path = run_checkpoints.whole(config.model_dir)
+    path = run_checkpoints.newest_whole(config.model_dir)
     if path:
         run_checkpoints.step_of(path)
         lines = saved_config_warnings(config) + _check_data(config, encoder, shards)
@@ -83,7 +83,7 @@ def check_room(model_dir, path):
     """Raises UserError where the next checkpoint, as large as that at `path`, would not fit the disk of model_dir."""
     if path is None or storage.is_remote(model_dir):  # the first one is written before the first step
         return
-    needed = sum(os.path.getsize(file) for file in glob.glob(glob.escape(path) + ".*"))
+    needed = sum(os.path.getsize(file) for file in run_checkpoints.files_of(path))
     free = shutil.disk_usage(model_dir).free
     if free < needed:
         raise UserError(f'"model_dir" {model_dir}: {free / 1e9:.1f} GB are left on its disk, and the next'
@@ -105,4 +105,4 @@ def save(config, encoder, shards, path):
         for temporary in storage.glob(storage.join(glob.escape(config.model_dir), "model.ckpt-*_temp")):
             shutil.rmtree(temporary, ignore_errors=True)
     if path:
-        run_checkpoints.note_newest(path)
+        tf_checkpoint.note_newest(path)

@@ -6,13 +6,14 @@ https://github.com/openai/gpt-2, src/model.py; of the sharded format: tensorflow
 import contextlib
 import glob
 import json
+import os
 import re
 
 import tensorflow.compat.v1 as tf
 
 from configs import reading, storage
 from configs.errors import UserError
-from models.weights import SCOPE, Source, is_slot, sizes
+from models.weights import SCOPE, Source, groups, is_slot, sizes
 
 KIND = "TensorFlow checkpoint"
 HPARAMS_FILE, STATE_FILE, NAME = "hparams.json", "checkpoint", "model.ckpt"
@@ -27,55 +28,103 @@ def find(path):
             return prefix
     if not storage.is_folder(path):
         return None
-    state = storage.exists(storage.join(path, STATE_FILE)) and tf.train.get_checkpoint_state(path)
-    if state:  # not TensorFlow's latest_checkpoint: in a folder that was copied, it finds the place of the original
-        newest = storage.join(path, state.model_checkpoint_path.rpartition("/")[2])
-        if storage.exists(newest + ".index"):
-            return newest
-    found = [name[:-len(".index")] for name in storage.glob(storage.join(glob.escape(path), "*.index"))]
-    return max(found, key=_step, default=None)
+    newest = named_newest(path)
+    if newest and storage.exists(newest + ".index"):
+        return newest
+    prefixes = [name[:-len(".index")] for name in storage.glob(storage.join(glob.escape(path), "*.index"))]
+    return max(prefixes, key=step_in_name, default=None)
+
+
+def named_newest(folder):
+    """Path in `folder` of the checkpoint that its file "checkpoint" names, whether it is there or not, or None.
+
+    Not by TensorFlow's latest_checkpoint, which finds the place of the original in a folder that was copied.
+    """
+    state = storage.join(folder, STATE_FILE)
+    if not storage.exists(state):
+        return None
+    with storage.open_file(state, "rb") as f:
+        match = re.search(rb'^model_checkpoint_path: "(?:[^"]*/)?([^"/]+)"', f.read(), re.MULTILINE)
+    return storage.join(folder, os.fsdecode(match.group(1))) if match else None
+
+
+def note_newest(path):
+    """Names the checkpoint `path` in the file "checkpoint" beside it: TensorFlow restores that one."""
+    folder, _, name = path.rpartition("/")
+    storage.write_whole(storage.join(folder, STATE_FILE),
+                        f'model_checkpoint_path: "{name}"\nall_model_checkpoint_paths: "{name}"\n')
+
+
+def step_in_name(path):
+    """STEP of .../model.ckpt-STEP; -1 for another name."""
+    match = re.search(r"-(\d+)$", path)
+    return int(match.group(1)) if match else -1
+
+
+@contextlib.contextmanager
+def naming_damage(path, *, every_error=False):
+    """Turns TensorFlow's error for a damaged or missing file of the checkpoint `path` (or None) into a UserError.
+
+    A session also computes and reads data, so an error counts that names the checkpoint, or `every_error`.
+    """
+    try:
+        yield
+    except (tf.errors.OpError, ValueError, IndexError, RuntimeError) as error:  # the last two: a file that was cut off
+        if not path or refuses(path, error) or not (every_error or "RestoreV2" in str(error) or path in str(error)):
+            raise
+        raise UserError(f'{damage(path, error)}; fetch its files anew, or name an older one in "{STATE_FILE}" beside'
+                        " it")
+
+
+def damage(path, error):
+    """What TensorFlow's error says of the checkpoint `path`, in words."""
+    return f"the checkpoint {path} is damaged or incomplete ({' '.join(str(error).split())[:160]})"
+
+
+def refuses(path, error):
+    """Whether it is Google Storage that does not give the file, which may be whole."""
+    return storage.is_remote(path) and re.search("HTTP|permission|credential", str(error))
+
+
+def read_index(path):
+    """(TensorFlow's reader, {name: shape}, {name: dtype}) of all tensors.  Raises UserError where it is damaged."""
+    with naming_damage(path, every_error=True):
+        reader = tf.train.load_checkpoint(path)
+    return (reader, {name: tuple(shape) for name, shape in sorted(reader.get_variable_to_shape_map().items())},
+            {name: dtype.name for name, dtype in reader.get_variable_to_dtype_map().items()})
 
 
 def open_source(prefix):
     """The Source of the checkpoint `prefix`.  Raises UserError where it is damaged or not GPT-2's."""
-    with _naming_damage(prefix):
-        reader = tf.train.load_checkpoint(prefix)
-        shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
-    below = {name[len(SCOPE) + 1:]: tuple(shape) for name, shape in shapes.items() if name.startswith(SCOPE + "/")}
-    weights = {name: shape for name, shape in sorted(below.items()) if not is_slot(name, below)}
+    reader, shapes, dtypes = read_index(prefix)
+    below = {name[len(SCOPE) + 1:]: shape for name, shape in shapes.items() if name.startswith(SCOPE + "/")}
+    weights = {name: shape for name, shape in below.items() if not is_slot(name, below)}
     found = sizes(weights)
     if found is None:
         raise UserError(f"{prefix} holds no GPT-2: no matrices {SCOPE}/wte and {SCOPE}/wpe among its {len(shapes)}"
                         " tensors; give the checkpoint of a GPT-2")
 
     def read(name):
-        with _naming_damage(prefix):
+        with naming_damage(prefix, every_error=True):
             value = reader.get_tensor(f"{SCOPE}/{name}")
         return value.astype("float32", copy=False)  # the original stored some models in bfloat16
-    return Source(prefix, KIND, weights, {name: dtypes[f"{SCOPE}/{name}"].name for name in weights}, read,
+    return Source(prefix, KIND, weights, {name: dtypes[f"{SCOPE}/{name}"] for name in below}, read,
                   {**found, **_read_hparams(prefix, found)},
-                  {name: tuple(shape) for name, shape in sorted(shapes.items())
-                   if name[len(SCOPE) + 1:] not in weights or not name.startswith(SCOPE + "/")})
+                  {name: shape for name, shape in shapes.items()
+                   if name not in {f"{SCOPE}/{weight}" for weight in weights}})
 
 
 def write(prefix, shapes, read):
     """Writes the checkpoint `prefix` of float32 weights `read(name)` for every {name: shape}."""
-    groups, space = [], 0
-    for name, shape in shapes.items():
-        size = 4 * int(tf.TensorShape(shape).num_elements())
-        if not groups or space + size > GROUP_BYTES:
-            groups, space = groups + [[]], 0
-        groups[-1].append(name)
-        space += size
-    parts = [f"{prefix}_temp/part-{number}" for number in range(len(groups))]
-    for names, part in zip(groups, parts):
+    parts = {f"{prefix}_temp/part-{number}": names for number, names in enumerate(groups(shapes, GROUP_BYTES))}
+    for part, names in parts.items():
         with tf.Graph().as_default(), tf.Session() as session:
             tensors = [tf.placeholder(tf.float32, shapes[name]) for name in names]
             save = tf.raw_ops.SaveV2(prefix=part, tensor_names=[f"{SCOPE}/{name}" for name in names],
                                      shape_and_slices=[""] * len(names), tensors=tensors)
             session.run(save, {tensor: read(name) for tensor, name in zip(tensors, names)})
     with tf.Graph().as_default(), tf.Session() as session:  # renames the parts' data and joins their indices
-        session.run(tf.raw_ops.MergeV2Checkpoints(checkpoint_prefixes=parts, destination_prefix=prefix,
+        session.run(tf.raw_ops.MergeV2Checkpoints(checkpoint_prefixes=list(parts), destination_prefix=prefix,
                                                   delete_old_dirs=True))
 
 
@@ -85,8 +134,7 @@ def write_folder(folder, config, shapes, read):
     write(storage.join(folder, NAME), shapes, read)
     hparams = {name: getattr(config, name) for name in HPARAMS}
     storage.write_whole(storage.join(folder, HPARAMS_FILE), json.dumps(hparams, indent=2) + "\n")
-    storage.write_whole(storage.join(folder, STATE_FILE), f'model_checkpoint_path: "{NAME}"\n'
-                                                          f'all_model_checkpoint_paths: "{NAME}"\n')
+    note_newest(storage.join(folder, NAME))
 
 
 def _read_hparams(prefix, found):
@@ -101,17 +149,3 @@ def _read_hparams(prefix, found):
         raise UserError(f"{path} says {', '.join(wrong)}, and the tensors of {prefix} say otherwise"
                         f" ({json.dumps(found)}); bring the two of one model together")
     return values
-
-
-def _step(prefix):
-    found = re.search(r"-(\d+)$", prefix)
-    return int(found.group(1)) if found else -1
-
-
-@contextlib.contextmanager
-def _naming_damage(prefix):
-    try:
-        yield
-    except (tf.errors.OpError, ValueError, IndexError, RuntimeError) as error:  # the reader's words for a cut-off file
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(f"the checkpoint {prefix} is damaged or incomplete ({reason}); fetch its files anew")

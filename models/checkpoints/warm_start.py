@@ -6,7 +6,7 @@ import tensorflow.compat.v1 as tf
 
 from configs import storage
 from configs.errors import UserError
-from models.checkpoints import hugging_face, run_checkpoints, tf_checkpoint
+from models.checkpoints import hugging_face, tf_checkpoint
 from models.weights import SCOPE, misfits
 
 AT_ONCE = 2**26  # bytes of weights after which what was read goes into the variables
@@ -73,7 +73,7 @@ def starting_with(path, model_fn):
 
 def restore(path, config, variables, session):
     """Gives {name: variable} the weights of the checkpoint at `path`, or of init_checkpoint where it is None."""
-    with run_checkpoints.reading(path or config.init_checkpoint):
+    with tf_checkpoint.naming_damage(path or config.init_checkpoint):
         if path:
             tf.train.Saver(list(variables.values())).restore(session, path)
             return
