@@ -435,7 +435,7 @@ def test_hugging_face_s_files_that_are_no_gpt2_are_refused(tmp_path, tensors, co
 
 
 @pytest.mark.parametrize("size, words", [(0, "a header of 0 bytes in a file of 0"), (4, "in a file of 4"),
-                                         (200, "in a file of 200"), (-1, "bytes instead of")])
+                                         (200, "in a file of 200"), (-1, "bytes of data instead of")])
 def test_safetensors_that_are_cut_off_are_named(tmp_path, size, words):
     source = write_hf(tmp_path / "src")
     cut(tmp_path / "src" / "model.safetensors", size)
@@ -460,6 +460,24 @@ def test_missing_shard_is_named(tmp_path):
     assert f"names {second}, which is not there" in mistake("import-hf", source, tmp_path / "dst")
     index.write_text(json.dumps({"weight_map": {"a": "../../etc/passwd"}}))
     assert 'has no "weight_map"' in mistake("import-hf", source, tmp_path / "dst")
+
+
+def test_index_whose_files_do_not_agree_is_named(tmp_path):
+    names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    tensors = theirs(WEIGHTS)
+    write_hf(tmp_path / "src", tensors)
+    os.rename(tmp_path / "src" / "model.safetensors", tmp_path / "src" / names[0])
+    index = {"weight_map": {**dict.fromkeys(tensors, names[0]), "transformer.wte.weight": names[1]}}
+    (tmp_path / "src" / hugging_face.INDEX).write_text(json.dumps(index))
+    twice = {"transformer.wte.weight": WEIGHTS["wte"] + 1}
+    safetensors.numpy.save_file(twice, str(tmp_path / "src" / names[1]))
+    assert "which both hold transformer.wte.weight" in mistake("import-hf", tmp_path / "src", tmp_path / "dst")
+    safetensors.numpy.save_file(without("transformer.wte.weight"), str(tmp_path / "src" / names[0]))
+    call("import-hf", tmp_path / "src", tmp_path / "dst")
+    assert_same(weights_of(tmp_path / "dst" / "weights.ckpt"), {**WEIGHTS, "wte": WEIGHTS["wte"] + 1})
+    safetensors.numpy.save_file({"more": WEIGHTS["wte"]}, str(tmp_path / "src" / names[1]))
+    assert f"names transformer.wte.weight, which {names[1]} does not hold" in mistake(
+        "import-hf", tmp_path / "src", tmp_path / "again")
 
 
 def test_pickle_is_refused_with_reason_and_remedy(tmp_path):
