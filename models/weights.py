@@ -19,15 +19,15 @@ class Weight(NamedTuple):
     deviation: float = 0.0
 
 
-class Source(NamedTuple):
-    """Weights on disk, whatever their format; names (below SCOPE) and shapes are ours."""
+class StoredWeights(NamedTuple):
+    """Weights on disk, whatever their format, under the names (below SCOPE) and with the shapes of `weight_list`."""
     path: str  # of the files themselves, for messages
-    kind: str
-    shapes: dict  # {name: shape} of the weights
-    dtypes: dict  # {name: dtype as stored}
-    read: Callable  # name -> float32 array of its shape; one tensor is in memory at a time
-    hints: dict  # {config key: value} that the files tell
-    others: dict  # {name as stored: shape} of what is no weight: optimizer's slots, masks, the step
+    kind: str  # of the format, for messages
+    shapes: dict  # {name: shape}
+    dtypes: dict  # {name: dtype as stored}, of optimizers' slots, too
+    read: Callable  # name -> float32 array of its shape, read from the disk
+    config_values: dict  # {config key: value} that the files tell: sizes, and n_head and dropout where they do
+    not_weights: dict  # {name as stored: shape} of the rest: optimizers' slots, masks, the step
 
 
 def weight_list(config):
@@ -103,17 +103,17 @@ def is_slot(name, names):
     return name.rpartition("/")[0] in names
 
 
-def sizes(shapes):
-    """{config key: size} that {name: shape} tells: all of the network's but n_head.  None where it is not GPT-2's."""
+def network_sizes(shapes):
+    """{config key: size} of the network that {name: shape} stores, without n_head.  None where it is not GPT-2."""
     if any(len(shapes.get(name, ())) != 2 for name in ("wte", "wpe")):
         return None
-    layers = {int(found.group(1)) for found in (re.match(r"h(\d+)/", name) for name in shapes) if found}
+    layers = {int(match.group(1)) for match in (re.match(r"h(\d+)/", name) for name in shapes) if match}
     return {"n_ctx": shapes["wpe"][0], "n_vocab": shapes["wte"][0], "n_embd": shapes["wte"][1],
             "n_layer": max(layers, default=-1) + 1}
 
 
 def misfits(shapes, config):
-    """What {name: shape} lacks or has too much for the network of the config, in words; None where it fits."""
+    """How {name: shape} differs from the config's network, in words; None where it does not."""
     wanted = {weight.name: tuple(weight.shape) for weight in weight_list(config)}
     misshapen = [f"{SCOPE}/{name} is {list(shapes[name])}, not {list(shape)}" for name, shape in wanted.items()
                  if name in shapes and tuple(shapes[name]) != shape]

@@ -88,11 +88,11 @@ def _check(folder, fetched, kept):
 
     Where something is damaged, the files `fetched` are deleted.  What was `kept` may be of the user's own.
     """
-    from models.checkpoints import warm_start  # here and not above: it brings TensorFlow, and takes seconds
+    from models.checkpoints import any_format  # here and not above: it brings TensorFlow, and takes seconds
     try:
         if formats.find(folder) != bpe.read_files():
             raise UserError(f"{folder}: the vocabulary there is not GPT-2's")
-        source = warm_start.open_source(folder)
+        source = any_format.open_weights(folder)
         for name in source.shapes:
             source.read(name)
     except UserError as error:

@@ -61,9 +61,9 @@ def _arguments(argv):
 
 
 def _import(args):
-    from models.checkpoints import proof, tf_checkpoint, warm_start
+    from models.checkpoints import any_format, proof, tf_checkpoint
     from models.weights import misfits
-    source = warm_start.open_source(args.src)
+    source = any_format.open_weights(args.src)
     _expect(source, args.kind, args.src)
     destination = args.dst.rstrip("/")
     with _new_folder(destination) as folder:
@@ -77,7 +77,7 @@ def _import(args):
         if problem:
             raise UserError(f"{source.path} holds no whole GPT-2: {problem}; fetch it anew")
         tf_checkpoint.write(storage.join(folder, WEIGHTS), source.shapes, source.read)
-        result = tf_checkpoint.open_source(storage.join(folder, WEIGHTS))
+        result = tf_checkpoint.open_weights(storage.join(folder, WEIGHTS))
         _write_proof(folder, *proof.prove(source, result, config), source)
         storage.write_whole(storage.join(folder, MODEL_FILE), json.dumps(values, indent=4) + "\n")
     print(f"{destination}/{MODEL_FILE}: train with your data or generate, python3 main.py --model"
@@ -86,12 +86,12 @@ def _import(args):
 
 
 def _export(args):
-    from models.checkpoints import hugging_face, proof, run_folder, tf_checkpoint, warm_start
+    from models.checkpoints import any_format, hugging_face, proof, run_folder, tf_checkpoint
     from models.weights import misfits
     config = schema.load(vars(args)["model.json"], notice=_note)
     encoder = bpe.load(config.encoder_path)
     path = run_folder.trained(config, encoder, "export")
-    source = warm_start.open_source(path or config.init_checkpoint)
+    source = any_format.open_weights(path or config.init_checkpoint)
     problem = misfits(source.shapes, config)
     if problem:  # init_checkpoint may have more positions or tokens
         raise UserError(f"{source.path} is not the network of the config: {problem}; train first")
@@ -104,20 +104,20 @@ def _export(args):
         else:
             tf_checkpoint.write_folder(folder, config, source.shapes, source.read)
             formats.write(folder, data)
-        _write_proof(folder, *proof.prove(source, warm_start.open_source(folder), config), source)
+        _write_proof(folder, *proof.prove(source, any_format.open_weights(folder), config), source)
     print(f"{destination}: written from {source.path}")
     return 0
 
 
 def _inspect(args):
-    from models.checkpoints import proof, warm_start
-    source = warm_start.open_source(args.path)
-    sizes = ", ".join(f"{name} {value}" for name, value in source.hints.items())
+    from models.checkpoints import any_format, proof
+    source = any_format.open_weights(args.path)
+    sizes = ", ".join(f"{name} {value}" for name, value in source.config_values.items())
     print(f"{source.path}: {source.kind}, {len(source.shapes)} tensors, {_parameters(source):,} parameters\n{sizes}")
     for name, shape in source.shapes.items():
         digest = "  " + proof.digest(source, name) if args.sha256 else ""
         print(f"{name:24} {source.dtypes[name]:9} {'x'.join(map(str, shape)):14}{digest}".rstrip())
-    for name, shape in source.others.items():
+    for name, shape in source.not_weights.items():
         print(f"{name:24} not a weight {'x'.join(map(str, shape))}".rstrip())
     return 0
 
@@ -133,7 +133,7 @@ def _expect(source, kind, path):
 
 def _sizes(source, n_head):
     """Config keys that describe the network."""
-    values = dict(source.hints)
+    values = dict(source.config_values)
     told = values.get("n_head")
     if n_head is not None and told not in (None, n_head):
         raise UserError(f"--n_head is {n_head}, but the files beside {source.path} say {told}; leave --n_head out")

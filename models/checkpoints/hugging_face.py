@@ -9,7 +9,7 @@ from configs import reading, storage
 from configs.constants import NORM_EPSILON
 from configs.errors import UserError
 from models.checkpoints import safetensors_file
-from models.weights import Source, groups, sizes
+from models.weights import StoredWeights, groups, network_sizes
 
 KIND = "Hugging Face"
 CONFIG_FILE, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -30,10 +30,10 @@ DROPOUTS = {"embd_pdrop": "embed_dropout", "attn_pdrop": "attn_dropout", "resid_
 
 def our_name(name):
     """'transformer.h.0.ln_1.weight' -> 'h0/ln_1/g'; None for what is no weight of GPT-2."""
-    found = MODULE.fullmatch(name[len(PREFIX):] if name.startswith(PREFIX) else name)
-    if not found:
+    match = MODULE.fullmatch(name[len(PREFIX):] if name.startswith(PREFIX) else name)
+    if not match:
         return None
-    module, part = found.groups()
+    module, part = match.groups()
     if module in ("wte", "wpe"):
         return module if part == "weight" else None
     module = re.sub(r"^h\.(\d+)\.", r"h\1/", module).replace(".", "/")
@@ -59,8 +59,8 @@ def find(path):
     return None
 
 
-def open_source(path):
-    """The Source of a safetensors file or an index of several.  Raises UserError."""
+def open_weights(path):
+    """The StoredWeights of a safetensors file or an index of several.  Raises UserError where it is no GPT-2."""
     folder = path.rpartition("/")[0] or "."
     tensors = _read_index(path, folder) if path.endswith(".json") else safetensors_file.read_header(path)
     theirs = {}
@@ -72,10 +72,10 @@ def open_source(path):
             theirs[ours] = name
     shapes = {ours: (1, *tensors[name].shape) if ours.endswith("/w") else tensors[name].shape
               for ours, name in sorted(theirs.items())}
-    others = {name: place.shape for name, place in tensors.items() if our_name(name) is None}
-    unknown = [name for name in others if name != OUTPUT and not MASK.fullmatch(name.replace(PREFIX, "", 1))]
-    found = sizes(shapes)
-    if found is None or unknown:
+    not_weights = {name: tensor.shape for name, tensor in tensors.items() if our_name(name) is None}
+    unknown = [name for name in not_weights if name != OUTPUT and not MASK.fullmatch(name.replace(PREFIX, "", 1))]
+    sizes = network_sizes(shapes)
+    if sizes is None or unknown:
         reason = "no matrices wte.weight and wpe.weight"
         if unknown:
             reason = f"{unknown[0]} is no tensor of a GPT2LMHeadModel"
@@ -84,8 +84,8 @@ def open_source(path):
     def read(name):
         return tensors[theirs[name]].read().reshape(shapes[name])
     _check_output(path, tensors, theirs)
-    return Source(path, KIND, shapes, {ours: tensors[name].dtype for ours, name in theirs.items()}, read,
-                  {**found, **_read_config(storage.join(folder, CONFIG_FILE), found)}, others)
+    return StoredWeights(path, KIND, shapes, {ours: tensors[name].dtype for ours, name in theirs.items()}, read,
+                         {**sizes, **_read_config(storage.join(folder, CONFIG_FILE), sizes["n_embd"])}, not_weights)
 
 
 def write_folder(folder, config, shapes, read, eot):
@@ -137,7 +137,7 @@ def _check_output(path, tensors, theirs):
                         " be used here")
 
 
-def _read_config(path, found):
+def _read_config(path, n_embd):
     """{config key: value} of Hugging Face's config.json, {} without one.  Raises UserError for another network."""
     if not storage.exists(path):
         return {}
@@ -146,9 +146,9 @@ def _read_config(path, found):
         if values.get(name, allowed[0]) not in allowed:
             raise UserError(f'{path}: "{name}" is {reading.shown(values[name])}, and this network knows only'
                             f" {reading.shown(allowed[0])}; it cannot be used here")
-    if values.get("n_inner") not in (None, 4 * found["n_embd"]):
+    if values.get("n_inner") not in (None, 4 * n_embd):
         raise UserError(f'{path}: "n_inner" is {reading.shown(values["n_inner"])}, and this network\'s is 4 x "n_embd"'
-                        f' = {4 * found["n_embd"]}; it cannot be used here')
+                        f' = {4 * n_embd}; it cannot be used here')
     n_head = values.get("n_head", values.get("num_attention_heads"))
     dropouts = {ours: values[theirs] for theirs, ours in DROPOUTS.items() if theirs in values}
     return {**({} if n_head is None else {"n_head": n_head}), **dropouts}

@@ -32,7 +32,7 @@ def prompt(config):
 def prove(source, result, config):
     """{"tensors": {name: sha256}, "logits": {who ran what: difference or why not}}, and lines that say it.
 
-    `source`, `result`: weights.Source of the two sides.  Raises UserError where they differ.
+    `source`, `result`: weights.StoredWeights of the two sides.  Raises UserError where they differ.
     """
     digests = {name: digest(source, name) for name in source.shapes}
     changed = [name for name, found in digests.items() if found != digest(result, name)]

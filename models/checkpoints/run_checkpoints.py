@@ -111,7 +111,7 @@ def copy(path, folder, copy_file=storage.copy):
 
 def check(path, config, *, train):
     """Raises UserError where the run's checkpoint at `path` does not fit the network, or to `train`, the optimizer."""
-    stored = tf_checkpoint.open_source(path)
+    stored = tf_checkpoint.open_weights(path)
     problem = misfits(stored.shapes, config)
     if problem:
         raise UserError(f"{path} does not fit the config: {problem}; use the config it was trained with or another"
@@ -120,7 +120,7 @@ def check(path, config, *, train):
     if foreign:
         raise UserError(f"{path} stores {SCOPE}/{foreign[0]} as {stored.dtypes[foreign[0]]}, so it is not of this"
                         f" program and cannot be used as it is; {REMEDY}")
-    absent = [name for name, shape in slot_shapes(config).items() if stored.others.get(f"{SCOPE}/{name}") != shape]
+    absent = [name for name, shape in slot_shapes(config).items() if stored.not_weights.get(f"{SCOPE}/{name}") != shape]
     if train and absent:
         raise UserError(f"{path} does not hold what the optimizer keeps ({SCOPE}/{absent[0]}), so it is not of this"
                         f" program or was stripped, and its training cannot be continued; {REMEDY}")

@@ -11,7 +11,7 @@ import tensorflow.compat.v1 as tf
 from configs import reading, schema, storage
 from configs.errors import UserError
 from configs.resume import CONFIG_FILE, saved_config_warnings
-from models.checkpoints import run_checkpoints, tf_checkpoint, warm_start
+from models.checkpoints import any_format, run_checkpoints, tf_checkpoint, warm_start
 from models.checkpoints.run_checkpoints import DATA_FILE
 
 LOCK_FILE = ".lock"
@@ -30,7 +30,7 @@ def check(config, encoder, shards=None):
         lines = saved_config_warnings(config) + _check_data(config, encoder, shards)
         run_checkpoints.check(path, config, train=shards is not None)
     elif config.init_checkpoint:
-        warm_start.check(warm_start.open_source(config.init_checkpoint), config)
+        warm_start.check(any_format.open_weights(config.init_checkpoint), config)
     return path, lines
 
 

@@ -13,7 +13,7 @@ import tensorflow.compat.v1 as tf
 
 from configs import reading, storage
 from configs.errors import UserError
-from models.weights import SCOPE, Source, groups, is_slot, sizes
+from models.weights import SCOPE, StoredWeights, groups, is_slot, network_sizes
 
 KIND = "TensorFlow checkpoint"
 HPARAMS_FILE, STATE_FILE, NAME = "hparams.json", "checkpoint", "model.ckpt"
@@ -94,13 +94,13 @@ def read_index(path):
             {name: dtype.name for name, dtype in reader.get_variable_to_dtype_map().items()})
 
 
-def open_source(prefix):
-    """The Source of the checkpoint `prefix`.  Raises UserError where it is damaged or not GPT-2's."""
+def open_weights(prefix):
+    """The StoredWeights of the checkpoint `prefix`.  Raises UserError where it is damaged or not GPT-2's."""
     reader, shapes, dtypes = read_index(prefix)
     below = {name[len(SCOPE) + 1:]: shape for name, shape in shapes.items() if name.startswith(SCOPE + "/")}
     weights = {name: shape for name, shape in below.items() if not is_slot(name, below)}
-    found = sizes(weights)
-    if found is None:
+    sizes = network_sizes(weights)
+    if sizes is None:
         raise UserError(f"{prefix} holds no GPT-2: no matrices {SCOPE}/wte and {SCOPE}/wpe among its {len(shapes)}"
                         " tensors; give the checkpoint of a GPT-2")
 
@@ -108,10 +108,10 @@ def open_source(prefix):
         with naming_damage(prefix, every_error=True):
             value = reader.get_tensor(f"{SCOPE}/{name}")
         return value.astype("float32", copy=False)  # the original stored some models in bfloat16
-    return Source(prefix, KIND, weights, {name: dtypes[f"{SCOPE}/{name}"] for name in below}, read,
-                  {**found, **_read_hparams(prefix, found)},
-                  {name: shape for name, shape in shapes.items()
-                   if name not in {f"{SCOPE}/{weight}" for weight in weights}})
+    return StoredWeights(
+        prefix, KIND, weights, {name: dtypes[f"{SCOPE}/{name}"] for name in below}, read,
+        {**sizes, **_read_hparams(prefix, sizes)},
+        {name: shape for name, shape in shapes.items() if name not in {f"{SCOPE}/{weight}" for weight in weights}})
 
 
 def write(prefix, shapes, read):
@@ -137,15 +137,15 @@ def write_folder(folder, config, shapes, read):
     note_newest(storage.join(folder, NAME))
 
 
-def _read_hparams(prefix, found):
+def _read_hparams(prefix, sizes):
     """{config key: value} of the hparams.json beside the checkpoint, {} without one."""
     path = storage.join(prefix.rpartition("/")[0] or ".", HPARAMS_FILE)
     if not storage.exists(path):
         return {}
     values = {name: value for name, value in reading.read_object(path).items() if name in HPARAMS}
-    wrong = [f'"{name}" {reading.shown(value)}' for name, value in values.items() if found.get(name, value) != value
+    wrong = [f'"{name}" {reading.shown(value)}' for name, value in values.items() if sizes.get(name, value) != value
              or type(value) is not int]
     if wrong:
         raise UserError(f"{path} says {', '.join(wrong)}, and the tensors of {prefix} say otherwise"
-                        f" ({json.dumps(found)}); bring the two of one model together")
+                        f" ({json.dumps(sizes)}); bring the two of one model together")
     return values

@@ -19,7 +19,16 @@ from configs import schema
 from configs.errors import UserError
 from encoder import bpe, formats
 from models import initial_values
-from models.checkpoints import convert, hugging_face, numpy_gpt2, proof, run_folder, tf_checkpoint, warm_start
+from models.checkpoints import (
+    any_format,
+    convert,
+    hugging_face,
+    numpy_gpt2,
+    proof,
+    run_folder,
+    tf_checkpoint,
+    warm_start,
+)
 from models.weights import SCOPE, weight_list
 from tests.helpers import graphs, measured, reference, weight_files
 from tests.helpers.runs import ROOT
@@ -45,7 +54,7 @@ def assert_same(found, expected=None):
 
 
 def source_of(folder):
-    return warm_start.open_source(str(folder))
+    return any_format.open_weights(str(folder))
 
 
 def call(*arguments):
@@ -259,7 +268,7 @@ def test_init_checkpoint_takes_the_weights_of_every_source_and_nothing_else(tmp_
 
 
 def loaded(source, config):
-    """(the variables' values before, after) sources.load."""
+    """(the variables' values before, after) warm_start.load."""
     with graphs.session() as s:
         variables = initial_values.create_variables(config)
         s.run(tf.global_variables_initializer())
@@ -278,7 +287,7 @@ def test_smaller_n_ctx_takes_the_first_positions_and_a_larger_one_is_an_error(tm
         np.testing.assert_array_equal(value, WEIGHTS[name][:8] if name == "wpe" else WEIGHTS[name])
 
 
-@pytest.mark.parametrize("at_once, calls", [(10**6, 1), (4000, 5)])
+@pytest.mark.parametrize("at_once, calls", [(10**6, 1), (4000, 8)])
 def test_weights_are_given_to_many_variables_at_once(tmp_path, monkeypatch, at_once, calls):
     monkeypatch.setattr(warm_start, "AT_ONCE", at_once)  # bytes; the weights are 30,192
     source, run, runs = source_of(write_openai(tmp_path / "src")), tf.Session.run, []
