@@ -94,8 +94,13 @@ def slot_shapes(config):
 
 
 def slot_count(config):
-    """Numbers that the config's optimizer keeps."""
-    return sum(math.prod(shape) for shape in slot_shapes(config).values())
+    """How many numbers the config's optimizer keeps."""
+    return count(slot_shapes(config))
+
+
+def count(shapes):
+    """How many numbers the tensors {name: shape} hold."""
+    return sum(map(math.prod, shapes.values()))
 
 
 def is_slot(name, names):
@@ -107,9 +112,9 @@ def network_sizes(shapes):
     """{config key: size} of the network that {name: shape} stores, without n_head.  None where it is not GPT-2."""
     if any(len(shapes.get(name, ())) != 2 for name in ("wte", "wpe")):
         return None
-    layers = {int(match.group(1)) for match in (re.match(r"h(\d+)/", name) for name in shapes) if match}
+    layers = {match.group() for match in (re.match(r"h\d+/", name) for name in shapes) if match}
     return {"n_ctx": shapes["wpe"][0], "n_vocab": shapes["wte"][0], "n_embd": shapes["wte"][1],
-            "n_layer": max(layers, default=-1) + 1}
+            "n_layer": len(layers)}
 
 
 def misfits(shapes, config):

@@ -1,6 +1,5 @@
 """Weights as Hugging Face's GPT2LMHeadModel stores them: config.json and safetensors, one file or several."""
 import json
-import math
 import re
 
 import numpy as np
@@ -9,12 +8,12 @@ from configs import reading, storage
 from configs.constants import NORM_EPSILON
 from configs.errors import UserError
 from models.checkpoints import safetensors_file
-from models.weights import StoredWeights, groups, network_sizes
+from models.weights import StoredWeights, count, groups, network_sizes
 
 KIND = "Hugging Face"
 CONFIG_FILE, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 SHARD = "model-{:05d}-of-{:05d}.safetensors"
-SHARD_BYTES = 10**9  # of the tensors in a file, which are in memory at once while it is written
+SHARD_BYTES = 5 * 10**8  # of the tensors in a file, which are in memory at once while it is written
 PREFIX = "transformer."
 MODULE = re.compile(r"(wte|wpe|ln_f|h\.\d+\.(?:ln_1|ln_2|attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj))"
                     r"\.(weight|bias)")
@@ -98,7 +97,7 @@ def write_folder(folder, config, shapes, read, eot):
                                ((their_name(name), _without_leading_1(name, read(name))) for name in held))
     if len(files) > 1:
         places = {their_name(name): file_name for file_name, held in zip(names, files) for name in held}
-        index = {"metadata": {"total_size": sum(4 * math.prod(shape) for shape in shapes.values())},
+        index = {"metadata": {"total_size": 4 * count(shapes)},
                  "weight_map": dict(sorted(places.items()))}
         storage.write_whole(storage.join(folder, INDEX), json.dumps(index, indent=2) + "\n")
     storage.write_whole(storage.join(folder, CONFIG_FILE), json.dumps(_their_config(config, eot), indent=2) + "\n")
@@ -131,14 +130,14 @@ def _read_index(path, folder):
 
 
 def _check_output(path, tensors, theirs):
-    """Raises UserError where the output layer is not the embedding: this network has one matrix for both."""
+    """Raises UserError where the output layer is another matrix than the embedding."""
     if OUTPUT in tensors and not np.array_equal(tensors[OUTPUT].read(), tensors[theirs["wte"]].read()):
         raise UserError(f"{path}: {OUTPUT} differs from wte.weight, and this network has one matrix for both; it cannot"
                         " be used here")
 
 
 def _read_config(path, n_embd):
-    """{config key: value} of Hugging Face's config.json, {} without one.  Raises UserError for another network."""
+    """{config key: value} of n_head and dropouts in config.json, {} without one.  UserError for another network."""
     if not storage.exists(path):
         return {}
     values = reading.read_object(path)

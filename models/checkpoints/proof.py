@@ -8,7 +8,6 @@ T tokens, C width, V vocabulary.
 import dataclasses
 import hashlib
 import importlib.util
-import math
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -17,7 +16,7 @@ from configs import storage
 from configs.errors import UserError
 from models import dropout, gpt2
 from models.checkpoints import hugging_face, numpy_gpt2
-from models.weights import layer_weights, weight_list
+from models.weights import count, layer_weights, weight_list
 
 PROMPT_TOKENS = 16
 TOLERANCE = 1e-3  # of the largest logit: far above rounding, far below any mistake
@@ -46,8 +45,7 @@ def prove(source, result, config):
         if side.kind == hugging_face.KIND:
             found = _transformers_logits(side, tokens)
             logits["NumPy and transformers"] = found if isinstance(found, str) else _difference(expected, found, result)
-    parameters = sum(math.prod(shape) for shape in source.shapes.values())
-    lines = [f"{len(digests)} tensors, {parameters:,} parameters: equal to the bit"]
+    lines = [f"{len(digests)} tensors, {count(source.shapes):,} parameters: equal to the bit"]
     for who, value in logits.items():
         how = f"not compared: {value}" if isinstance(value, str) else f"largest difference {value:.1e}"
         lines.append(f"logits of {len(tokens)} tokens, up to {np.abs(expected).max():.1f}, by {who}: {how}")
@@ -99,7 +97,7 @@ def _transformers_logits(side, tokens):
     folder = side.path.rpartition("/")[0] or "."
     if storage.is_remote(folder) or not storage.exists(storage.join(folder, hugging_face.CONFIG_FILE)):
         return f"{folder} is no local folder with {hugging_face.CONFIG_FILE}"
-    size = 4 * sum(math.prod(shape) for shape in side.shapes.values())
+    size = 4 * count(side.shapes)
     if size > TRANSFORMERS_BYTES:
         return f"it would hold {size / 1e9:.1f} GB in memory"
     import torch

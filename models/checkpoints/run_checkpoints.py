@@ -54,26 +54,18 @@ def newest_whole(model_dir):
             return path
         problems.append(problem)
     reason = "; ".join(problems) or f"{state} cannot be read"
-    raise UserError(f"{reason}; no whole checkpoint is left: bring its files back, or remove {state} and the"
-                    " model.ckpt files to start anew")
-
-
-def note_newest(path):
-    """Makes `path` the checkpoint that TensorFlow restores: `newest_whole` may have passed over newer ones."""
-    if tf_checkpoint.named_newest(os.path.dirname(path)) != path:
-        tf_checkpoint.note_newest(path)
+    raise UserError(f"{reason}; no whole checkpoint is left: to start anew, remove {state} and the model.ckpt files")
 
 
 def _problem(path):
     """What keeps the checkpoint at `path` from being read, in words, or None; reads it tensor by tensor."""
     try:
-        reader = tf.train.load_checkpoint(path)
-        for name in reader.get_variable_to_shape_map():
-            reader.get_tensor(name)  # compares checksums
-    except Exception as error:  # TensorFlow's reader also raises IndexError, ValueError and RuntimeError for damage
-        if tf_checkpoint.refuses(path, error):
-            raise
-        return tf_checkpoint.damage(path, error)
+        reader, shapes, _ = tf_checkpoint.read_index(path)
+        with tf_checkpoint.naming_damage(path, every_error=True):
+            for name in shapes:
+                reader.get_tensor(name)  # compares checksums
+    except UserError as error:
+        return str(error)
     return None
 
 
@@ -98,10 +90,13 @@ def copy(path, folder, copy_file=storage.copy):
 
     Whenever the process is killed, the file "checkpoint" there names a whole checkpoint, or is not there.
     """
+    files = files_of(path)
+    if path + ".index" not in files:
+        raise tf.errors.NotFoundError(None, None, f"{path}: the run has deleted it")
     storage.make_folder(folder)
     run_files = [storage.join(os.path.dirname(path), name) for name in (CONFIG_FILE, DATA_FILE)]
     copied = 0
-    for source in files_of(path) + [source for source in run_files if storage.exists(source)]:
+    for source in files + [source for source in run_files if storage.exists(source)]:
         target = storage.join(folder, os.path.basename(source))
         copy_file(source, target)
         copied += storage.size(target)

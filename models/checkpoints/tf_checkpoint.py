@@ -1,7 +1,7 @@
 """Weights in TensorFlow's checkpoints: OpenAI's with hparams.json beside, the original's, and our own.
 
-Written tensor by tensor: a model that does not fit into memory can be converted.  Source of the names:
-https://github.com/openai/gpt-2, src/model.py; of the sharded format: tensorflow/core/util/tensor_bundle.
+A model that does not fit into memory is written part by part.  Sources: the names,
+https://github.com/openai/gpt-2, src/model.py; the format, tensorflow/core/util/tensor_bundle.
 """
 import contextlib
 import glob
@@ -18,7 +18,7 @@ from models.weights import SCOPE, StoredWeights, groups, is_slot, network_sizes
 KIND = "TensorFlow checkpoint"
 HPARAMS_FILE, STATE_FILE, NAME = "hparams.json", "checkpoint", "model.ckpt"
 HPARAMS = ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer")
-GROUP_BYTES = 2**28  # tensors that are in memory at once while writing, and the size of a data file
+GROUP_BYTES = 2**28  # of the tensors that are in memory at once while they are written, and of a data file
 
 
 def find(path):
@@ -49,10 +49,11 @@ def named_newest(folder):
 
 
 def note_newest(path):
-    """Names the checkpoint `path` in the file "checkpoint" beside it: TensorFlow restores that one."""
+    """Makes the file "checkpoint" beside the checkpoint `path` name it: TensorFlow restores that one."""
     folder, _, name = path.rpartition("/")
-    storage.write_whole(storage.join(folder, STATE_FILE),
-                        f'model_checkpoint_path: "{name}"\nall_model_checkpoint_paths: "{name}"\n')
+    if named_newest(folder) != path:
+        storage.write_whole(storage.join(folder, STATE_FILE),
+                            f'model_checkpoint_path: "{name}"\nall_model_checkpoint_paths: "{name}"\n')
 
 
 def step_in_name(path):
@@ -70,20 +71,12 @@ def naming_damage(path, *, every_error=False):
     try:
         yield
     except (tf.errors.OpError, ValueError, IndexError, RuntimeError) as error:  # the last two: a file that was cut off
-        if not path or refuses(path, error) or not (every_error or "RestoreV2" in str(error) or path in str(error)):
+        said = " ".join(str(error).split())
+        refused = path and storage.is_remote(path) and re.search("HTTP|permission|credential", said)  # it may be whole
+        if not path or refused or not (every_error or "RestoreV2" in said or path in said):
             raise
-        raise UserError(f'{damage(path, error)}; fetch its files anew, or name an older one in "{STATE_FILE}" beside'
-                        " it")
-
-
-def damage(path, error):
-    """What TensorFlow's error says of the checkpoint `path`, in words."""
-    return f"the checkpoint {path} is damaged or incomplete ({' '.join(str(error).split())[:160]})"
-
-
-def refuses(path, error):
-    """Whether it is Google Storage that does not give the file, which may be whole."""
-    return storage.is_remote(path) and re.search("HTTP|permission|credential", str(error))
+        raise UserError(f"the checkpoint {path} is damaged or incomplete ({said[:160]}); bring its files back, or use"
+                        " another checkpoint")
 
 
 def read_index(path):
@@ -107,11 +100,11 @@ def open_weights(prefix):
     def read(name):
         with naming_damage(prefix, every_error=True):
             value = reader.get_tensor(f"{SCOPE}/{name}")
-        return value.astype("float32", copy=False)  # the original stored some models in bfloat16
-    return StoredWeights(
-        prefix, KIND, weights, {name: dtypes[f"{SCOPE}/{name}"] for name in below}, read,
-        {**sizes, **_read_hparams(prefix, sizes)},
-        {name: shape for name, shape in shapes.items() if name not in {f"{SCOPE}/{weight}" for weight in weights}})
+        return value.astype("float32", copy=False)  # some models of the original are in bfloat16
+    for name in weights:
+        del shapes[f"{SCOPE}/{name}"]
+    return StoredWeights(prefix, KIND, weights, {name: dtypes[f"{SCOPE}/{name}"] for name in below}, read,
+                         {**sizes, **_read_hparams(prefix, sizes)}, not_weights=shapes)
 
 
 def write(prefix, shapes, read):

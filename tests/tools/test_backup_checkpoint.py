@@ -66,6 +66,20 @@ def test_a_folder_without_a_checkpoint_is_one_line(tmp_path):
     assert not (tmp_path / "backups").exists()
 
 
+def test_checkpoint_that_the_run_deletes_meanwhile_is_passed_over_for_its_next(tmp_path, monkeypatch):
+    run, files_of = save(tmp_path / "run", 7), run_checkpoints.files_of
+
+    def delete_first(path):
+        if path.endswith("-7"):
+            for file in run.glob("model.ckpt-7.index"):
+                file.unlink()
+            save(run, 8)
+        return files_of(path)
+    monkeypatch.setattr(run_checkpoints, "files_of", delete_first)
+    backup_checkpoint.main([str(run), str(tmp_path / "backups")])
+    assert os.listdir(tmp_path / "backups") == ["step-8"]
+
+
 @pytest.mark.slow
 def test_copies_on_google_storage_are_whole_in_spite_of_failing_requests(tmp_path):
     with FakeGCS() as server:

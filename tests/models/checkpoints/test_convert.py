@@ -25,11 +25,12 @@ from models.checkpoints import (
     hugging_face,
     numpy_gpt2,
     proof,
+    run_checkpoints,
     run_folder,
     tf_checkpoint,
     warm_start,
 )
-from models.weights import SCOPE, weight_list
+from models.weights import SCOPE, slot_shapes, weight_list
 from tests.helpers import graphs, measured, reference, weight_files
 from tests.helpers.runs import ROOT
 from tests.helpers.weight_files import CONFIG, WEIGHTS, theirs, write_hf, write_openai, write_original, write_tf
@@ -360,6 +361,20 @@ def test_checkpoint_with_a_step_but_no_optimizer_is_explained_and_still_generate
     assert main.main(["--model", run_config(**TRAINING), "--predict_text", "a", "--length", "2"]) == 0
 
 
+@pytest.mark.parametrize("opt_name, slot", [("adam", "h1/ln_2/g/adam_v"), ("adafactor", "wte/adafactor_vc")])
+def test_checkpoint_that_lacks_a_single_slot_is_refused(tmp_path, opt_name, slot):
+    config = graphs.small_config(n_vocab=300, opt_name=opt_name)
+    values = {**WEIGHTS, **{name: np.zeros(shape, np.float32) for name, shape in slot_shapes(config).items()}}
+    prefix = str(tmp_path / "model.ckpt-7")
+    write_tf(prefix, {f"{SCOPE}/{name}": value for name, value in values.items()})
+    run_checkpoints.check(prefix, config, train=True)
+    values[slot] = values[slot][1:]
+    write_tf(prefix, {f"{SCOPE}/{name}": value for name, value in values.items()})
+    run_checkpoints.check(prefix, config, train=False)
+    with pytest.raises(UserError, match=f"optimizer keeps .{SCOPE}/{slot}."):
+        run_checkpoints.check(prefix, config, train=True)
+
+
 def test_using_init_checkpoint_in_place_of_a_trained_one_is_said(tmp_path, run_config, capsys):
     source = write_openai(tmp_path / "src")
     config = schema.load(run_config(**TRAINING, init_checkpoint=source))
@@ -436,6 +451,8 @@ def without(name):
     ({**theirs(WEIGHTS), **theirs({"wpe": WEIGHTS["wpe"]}, "")}, None, "which are one tensor"),
     ({**theirs(WEIGHTS), "score.weight": WEIGHTS["wte"]}, None, "score.weight is no tensor of a GPT2LMHeadModel"),
     (without("transformer.wte.weight"), None, "no matrices wte.weight and wpe.weight"),
+    ({**theirs(WEIGHTS), "h.99999999999999999999.ln_1.bias": WEIGHTS["ln_f/b"]}, None,
+     "12 missing (model/h2/ln_1/g, model/h2/ln_1/b, model/h2/attn/c_attn/w, and 9 more); 1 extra"),
     (without("transformer.h.1.mlp.c_fc.bias"), None, "1 missing (model/h1/mlp/c_fc/b); fetch it anew")])
 def test_hugging_face_s_files_that_are_no_gpt2_are_refused(tmp_path, tensors, config, words):
     source = write_hf(tmp_path / "src", tensors, config)
