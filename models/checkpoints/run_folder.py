@@ -100,7 +100,7 @@ def check_room(model_dir, path):
 
 
 def save(config, encoder, shards, path):
-    """Writes the resolved config and the fingerprints of vocabulary and shards; TensorFlow will restore `path`, if any.
+    """Writes what the run is made of: config, fingerprints of vocabulary and shards, and `path`, its newest checkpoint.
     """
     note = {"vocabulary": encoder.fingerprint, "vocabulary_size": encoder.size, "shards": shards}
     with _naming_refusal(config.model_dir):
