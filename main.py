@@ -58,7 +58,7 @@ def build_estimator(config, tpu=None, *, strategy=None, sampler=None):
     import tensorflow.compat.v1 as tf
 
     from models import gpt2
-    from models.checkpoints import saved, warm_start
+    from models.checkpoints import run_checkpoints, warm_start
     from models.run import devices, workarounds
     distributed, rows = devices.make(strategy, config.train_batch_size)
     workarounds.compile_silently()
@@ -70,7 +70,7 @@ def build_estimator(config, tpu=None, *, strategy=None, sampler=None):
         checkpoint_save_graph_def=False,  # a quarter of the time of a save, and nothing here reads it
         tpu_config=devices.tpu_config(config.iterations, tpu, evaluates=sampler is None))
     model_fn = gpt2.make_model_fn(config, sampler)
-    if config.init_checkpoint and not saved.latest(config.model_dir):
+    if config.init_checkpoint and not run_checkpoints.latest(config.model_dir):
         model_fn = warm_start.starting_with(config.init_checkpoint, model_fn)
     if tpu:
         model_fn = workarounds.ended_by_ctrl_c(model_fn)
@@ -105,10 +105,10 @@ def train(config, encoder, tpu=None, strategy=None):
 
 def train_in_folder(config, encoder, tpu, strategy, train_set, order, eval_set):
     """`train` behind its checks of the data; `eval_set` is None where this host does not evaluate."""
-    from models.checkpoints import run_folder, saved
+    from models.checkpoints import run_checkpoints, run_folder
     from models.run import after_evaluation, devices, hooks, hosts, plan
     path, changes = run_folder.check(config, encoder, train_set.fingerprint)
-    step = saved.step_of(path)
+    step = run_checkpoints.step_of(path)
     for line in changes + plan.reading_problems(config, order):
         print(f"warning: {line}")
     if step >= config.max_steps:
@@ -131,7 +131,7 @@ def train_in_folder(config, encoder, tpu, strategy, train_set, order, eval_set):
         due = min(config.max_steps, (step // config.train_steps + 1) * config.train_steps)
         before, target = step, min(due, step + order.longest_stretch)
         train_steps(estimator, config, encoder, train_set, order, step, target, stop, watch, in_step)
-        step = saved.step_of(saved.latest(config.model_dir))
+        step = run_checkpoints.step_of(run_checkpoints.latest(config.model_dir))
         try:
             if in_step.stopped if in_step else stop.signal_number is not None:
                 raise hooks.Interrupted
@@ -143,7 +143,7 @@ def train_in_folder(config, encoder, tpu, strategy, train_set, order, eval_set):
                 # While the first of several hosts evaluates, the others wait for their next step with it.
                 with hosts.alone() if in_step else contextlib.nullcontext():
                     own = build_estimator(config) if in_step else estimator
-                    path = saved.latest(config.model_dir)
+                    path = run_checkpoints.latest(config.model_dir)
                     loss = evaluate(own, config, encoder, eval_set, path, None if in_step else stop)
                 after_evaluation.run(config, eval_set, path, loss)
         except hooks.Interrupted:
@@ -156,11 +156,11 @@ def train_in_folder(config, encoder, tpu, strategy, train_set, order, eval_set):
 def train_steps(estimator, config, encoder, train_set, order, step, target, stop, watch, in_step):
     """Trains from `step` to `target`, or until a signal; what was reached is saved."""
     import inputs
-    from models.checkpoints import saved
+    from models.checkpoints import run_checkpoints, tf_checkpoint
     from models.run import damage, hooks, workarounds
     input_fn = inputs.train_input_fn(order, encoder.eot, start_step=step, stop_step=target)
     progress = hooks.Progress(config.model_dir, order, config.max_steps, watch)
-    with damage.named(config, train_set), saved.reading(saved.latest(config.model_dir) or "none"), \
+    with damage.named(config, train_set), tf_checkpoint.naming_damage(run_checkpoints.latest(config.model_dir)), \
             damage.named_in_training(config, order, progress, target):
         if in_step:
             in_step.train(estimator, input_fn, target, progress, last=target == config.max_steps)
@@ -177,12 +177,12 @@ def evaluate(estimator, config, encoder, eval_set, path, stop=None):
     A signal that `stop`, a StopOnSignal, sees ends it with hooks.Interrupted; None: nothing does.
     """
     import inputs
-    from models.checkpoints import saved
+    from models.checkpoints import tf_checkpoint
     from models.run import damage, hooks, workarounds
     begun = time.monotonic()
     batches = inputs.eval_batches(eval_set, config.n_ctx, config.eval_batch_size, config.eval_steps)
     input_fn = inputs.eval_input_fn(eval_set, config.n_ctx, encoder.eot)
-    with damage.named(config, eval_set), saved.reading(path or config.init_checkpoint):
+    with damage.named(config, eval_set), tf_checkpoint.naming_damage(path or config.init_checkpoint):
         result = estimator.evaluate(input_fn, steps=batches, checkpoint_path=path,
                                     hooks=[hooks.GiveUpOnSignal(stop)] if stop else [])
     workarounds.release_graphs()

@@ -1,6 +1,6 @@
-"""The weights of GPT-2: names, shapes and starting values, which are the checkpoint format (no TensorFlow here).
+"""The checkpoint format: names and shapes of GPT-2's weights and of what optimizers keep for them (no TensorFlow here).
 
-Names and shapes are those of OpenAI's checkpoints, https://github.com/openai/gpt-2, src/model.py.
+The weights' names and shapes are those of OpenAI's checkpoints, https://github.com/openai/gpt-2, src/model.py.
 """
 import math
 import re
@@ -19,15 +19,15 @@ class Weight(NamedTuple):
     deviation: float = 0.0
 
 
-class Source(NamedTuple):
-    """Weights on disk, whatever their format; names (below SCOPE) and shapes are ours."""
+class StoredWeights(NamedTuple):
+    """Weights on disk, whatever their format, under the names (below SCOPE) and with the shapes of `weight_list`."""
     path: str  # of the files themselves, for messages
-    kind: str
-    shapes: dict  # {name: shape} of the weights
-    dtypes: dict  # {name: dtype as stored}
-    read: Callable  # name -> float32 array of its shape; one tensor is in memory at a time
-    hints: dict  # {config key: value} that the files tell
-    others: dict  # {name as stored: shape} of what is no weight: optimizer's slots, masks, the step
+    kind: str  # of the format, for messages
+    shapes: dict  # {name: shape}
+    dtypes: dict  # {name: dtype as stored}, of optimizers' slots, too
+    read: Callable  # name -> float32 array of its shape, read from the disk
+    config_values: dict  # {config key: value} that the files tell: sizes, and n_head and dropout where they do
+    not_weights: dict  # {name as stored: shape} of the rest: optimizers' slots, masks, the step
 
 
 def weight_list(config):
@@ -60,17 +60,65 @@ def _normalisation(name, width):
     return [Weight(name + "/g", (width,), mean=1.0), Weight(name + "/b", (width,))]
 
 
-def sizes(shapes):
-    """{config key: size} that {name: shape} tells: all of the network's but n_head.  None where it is not GPT-2's."""
+def groups(shapes, limit):
+    """The names of {name: shape} in lists, in order; the float32 numbers of a list of several take up to `limit` bytes.
+    """
+    lists, space = [], 0
+    for name, shape in shapes.items():
+        size = 4 * math.prod(shape)
+        if not lists or space + size > limit:
+            lists, space = lists + [[]], 0
+        lists[-1].append(name)
+        space += size
+    return lists
+
+
+def _adam_slots(shape, beta1):
+    return {"adam_m": shape, "adam_v": shape}
+
+
+def _adafactor_slots(shape, beta1):
+    second = {"adafactor_vr": shape[:-1], "adafactor_vc": shape[:-2] + shape[-1:]}  # of rows, of columns
+    return {**({"adafactor_m": shape} if beta1 else {}), **(second if len(shape) >= 2 else {"adafactor_v": shape})}
+
+
+# "opt_name" -> the function of a weight's shape and "beta1" that gives {slot: shape}, what it keeps for that weight.
+OPTIMIZERS = {"adam": _adam_slots, "adafactor": _adafactor_slots}
+
+
+def slot_shapes(config):
+    """{name: shape} of all that the config's optimizer keeps; a slot's name stands below its weight's, wte/adam_m."""
+    slots = OPTIMIZERS[config.opt_name]
+    return {f"{weight.name}/{slot}": shape for weight in weight_list(config)
+            for slot, shape in slots(weight.shape, config.beta1).items()}
+
+
+def slot_count(config):
+    """How many numbers the config's optimizer keeps."""
+    return count(slot_shapes(config))
+
+
+def count(shapes):
+    """How many numbers the tensors {name: shape} hold."""
+    return sum(map(math.prod, shapes.values()))
+
+
+def is_slot(name, names):
+    """Whether tensor `name` is an optimizer's: what is kept for one of the weights `names`."""
+    return name.rpartition("/")[0] in names
+
+
+def network_sizes(shapes):
+    """{config key: size} of the network that {name: shape} stores, without n_head.  None where it is not GPT-2."""
     if any(len(shapes.get(name, ())) != 2 for name in ("wte", "wpe")):
         return None
-    layers = {int(found.group(1)) for found in (re.match(r"h(\d+)/", name) for name in shapes) if found}
+    layers = {match.group() for match in (re.match(r"h\d+/", name) for name in shapes) if match}
     return {"n_ctx": shapes["wpe"][0], "n_vocab": shapes["wte"][0], "n_embd": shapes["wte"][1],
-            "n_layer": max(layers, default=-1) + 1}
+            "n_layer": len(layers)}
 
 
 def misfits(shapes, config):
-    """What {name: shape} lacks or has too much for the network of the config, in words; None where it fits."""
+    """How {name: shape} differs from the config's network, in words; None where it does not."""
     wanted = {weight.name: tuple(weight.shape) for weight in weight_list(config)}
     misshapen = [f"{SCOPE}/{name} is {list(shapes[name])}, not {list(shape)}" for name, shape in wanted.items()
                  if name in shapes and tuple(shapes[name]) != shape]
@@ -78,11 +126,6 @@ def misfits(shapes, config):
              ("extra", [f"{SCOPE}/{name}" for name in shapes if name not in wanted]),
              ("of another shape", misshapen)]
     return "; ".join(f"{len(names)} {what} ({_shorten(names)})" for what, names in kinds if names) or None
-
-
-def is_slot(name, names):
-    """Whether tensor `name` is an optimizer's: what it keeps for a weight stands below the weight's name."""
-    return name.rpartition("/")[0] in names
 
 
 def _shorten(names):

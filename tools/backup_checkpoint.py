@@ -13,7 +13,6 @@ if __name__ == "__main__":  # run as a file: imports start at the repository
 
 from configs import commands, errors, storage
 from configs.errors import UserError
-from configs.resume import CONFIG_FILE
 
 FOLDER = "step-"
 ATTEMPTS = 3  # the run may delete a checkpoint while it is read
@@ -39,33 +38,20 @@ def main(argv=None):
 
 def back_up(model_dir, backup_dir):
     """(folder of the copy, bytes that were copied).  A folder without the file `checkpoint` is no whole copy."""
-    from models.checkpoints import saved
-    from models.run.estimator import DATA_FILE
-    path = saved.latest(model_dir)
+    from models.checkpoints import run_checkpoints
+    path = run_checkpoints.latest(model_dir)
     if path is None:
         raise UserError(f"{model_dir} holds no checkpoint; nothing is copied")
-    name = os.path.basename(path)
-    folder = storage.join(backup_dir, f"{FOLDER}{saved.step_of(path)}")
-    state = storage.join(folder, saved.STATE_FILE)
-    if storage.exists(state):
+    folder = storage.join(backup_dir, f"{FOLDER}{run_checkpoints.step_of(path)}")
+    if storage.exists(storage.join(folder, run_checkpoints.STATE_FILE)):
         return folder, 0
-    storage.make_folder(folder)
-    sources = storage.glob(glob.escape(path) + ".*")
-    sources += [beside for beside in (storage.join(model_dir, CONFIG_FILE), storage.join(model_dir, DATA_FILE))
-                if storage.exists(beside)]
-    copied = 0
-    for source in sources:
-        target = storage.join(folder, os.path.basename(source))
-        storage.copy(source, target)
-        copied += storage.size(target)
-    storage.write_whole(state, f'model_checkpoint_path: "{name}"\n')
-    return folder, copied
+    return folder, run_checkpoints.copy(path, folder)
 
 
 def backups(backup_dir):
     """Folders of whole copies, oldest step first."""
-    from models.checkpoints import saved
-    found = storage.glob(storage.join(glob.escape(backup_dir), f"{FOLDER}*/{saved.STATE_FILE}"))
+    from models.checkpoints import run_checkpoints
+    found = storage.glob(storage.join(glob.escape(backup_dir), f"{FOLDER}*/{run_checkpoints.STATE_FILE}"))
     folders = [os.path.dirname(path) for path in found if re.search(rf"/{FOLDER}\d+/[^/]+$", path)]
     return sorted(folders, key=lambda folder: int(folder.rpartition("-")[2]))
 

@@ -1,19 +1,16 @@
-"""Fetches GPT-2's released weights from OpenAI or Hugging Face, or writes its vocabulary from the installed package.
+"""Downloads GPT-2's released weights from OpenAI or Hugging Face, or writes its vocabulary, which needs no network.
 
     python3 tools/download_model.py 124M                  # then: python3 -m models.checkpoints import-openai ...
     python3 tools/download_model.py 124M --source hf
-    python3 tools/download_model.py encoder               # offline
+    python3 tools/download_model.py encoder
 """
 import argparse
 import os
 import re
 import sys
-import warnings
 
-if __name__ == "__main__":  # run as a file: imports start at the repository; and none of TensorFlow's lines
+if __name__ == "__main__":  # run as a file: imports start at the repository
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    warnings.filterwarnings("ignore", category=FutureWarning)
 
 from configs import commands, errors, storage
 from configs.errors import UserError
@@ -35,18 +32,17 @@ def main(argv=None):
     args = _arguments(argv)
     if args.model == VOCABULARY:
         return _write_vocabulary(args.output_dir or "data/encoder")
-    folder = args.output_dir or f"data/gpt2/{args.model}-{args.source}"
+    folder, files = args.output_dir or f"data/gpt2/{args.model}-{args.source}", FILES[args.source]
     pinned = _pinned(args)
     storage.make_folder(folder)
     with storage.only_run(os.path.join(folder, ".lock"), "choose another --output_dir"):
-        kept = [name for name in FILES[args.source] if os.path.exists(os.path.join(folder, name))]
-        for name in FILES[args.source]:
+        kept = [name for name in files if os.path.exists(os.path.join(folder, name))]
+        for name in files:
             path = os.path.join(folder, name)
-            there = name in kept
             passed = fetch.fetch(_url(args, name), path, pinned.get(name))
             how = f"{passed.kind} as {passed.origin} says" if passed else "no checksum is published"
-            print(f"{path}: {os.path.getsize(path):,} bytes, {'already there' if there else how}")
-        _check(folder, [name for name in FILES[args.source] if name not in kept], kept)
+            print(f"{path}: {os.path.getsize(path):,} bytes, {'already there' if name in kept else how}")
+        _check(folder, [name for name in files if name not in kept], kept)
     kind = {"openai": "import-openai", "hf": "import-hf"}[args.source]
     print(f"{folder} is whole; python3 -m models.checkpoints {kind} {folder} runs/{args.model}")
     return 0
@@ -65,7 +61,7 @@ def _arguments(argv):
 
 
 def _pinned(args):
-    """{file name: Checksum} that is known before any server is asked."""
+    """{file name: Checksum} of what is known before any server is asked.  Raises UserError for a wrong --sha256."""
     known = {name: fetch.Checksum("sha256", value, "this program") for name, value in bpe.GPT2_SHA256.items()}
     for text in args.sha256:
         name, _, value = text.partition("=")
@@ -86,13 +82,15 @@ def _url(args, name):
 def _check(folder, fetched, kept):
     """Reads everything once: formats, and the checksum that TensorFlow keeps of each tensor.
 
-    Where something is damaged, the files `fetched` are deleted.  What was `kept` may be of the user's own.
+    Where something is damaged, the files `fetched` are deleted, and those that were `kept` are not: they may be of the
+    user's own.
     """
-    from models.checkpoints import warm_start  # here and not above: it brings TensorFlow, and takes seconds
+    storage.silence_tensorflow()
+    from models.checkpoints import any_format  # here and not above: it brings TensorFlow, and takes seconds
     try:
         if formats.find(folder) != bpe.read_files():
             raise UserError(f"{folder}: the vocabulary there is not GPT-2's")
-        source = warm_start.open_source(folder)
+        source = any_format.open_weights(folder)
         for name in source.shapes:
             source.read(name)
     except UserError as error:

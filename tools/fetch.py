@@ -1,4 +1,4 @@
-"""One file over HTTP: goes on where it was cut off, is checked, and gets its name only when it is whole and right.
+"""Downloads one file over HTTP: goes on where it was cut off, checks it, and names it only when it is whole and right.
 
 Checksums that servers publish: Hugging Face's X-Linked-ETag (sha256 of a large file) and ETag (git's sha1 of a small
 one), https://huggingface.co/docs/huggingface_hub; Azure's Content-MD5; Google Storage's x-goog-hash.
@@ -35,17 +35,17 @@ TEMPORARY = (408, 425, 429, 500, 502, 503, 504)  # answers that may be another o
 
 
 class Checksum(NamedTuple):
-    """`kind`: a hash of hashlib, or "git", sha1 over git's header and the file; `origin` says who vouches for it."""
-    kind: str
+    """What a file must hash to."""
+    kind: str  # a hash of hashlib, or "git": sha1 over git's header and the file
     value: str  # hex
-    origin: str
+    origin: str  # who says so
 
 
 class _Answer(NamedTuple):
-    """What a server says before the bytes; `version` is the same as long as the file is."""
-    start: int
-    total: int
-    version: str
+    """What a server says before the bytes."""
+    start: int  # of the bytes that are to come
+    total: int  # bytes of the whole file
+    version: str  # the same as long as the file is
     checksum: Checksum | None
 
 
@@ -54,14 +54,15 @@ class _Retry(Exception):
 
 
 def fetch(url, path, checksum=None):
-    """Makes local `path` the file at `url`, unless it is there; returns the Checksum it has passed, None without one.
+    """Downloads `url` to local `path`, unless that is there; returns the Checksum it has passed, None without one.
 
-    `checksum`: what it must be, whatever the server publishes.  What has come of it stays in `path`.partial until the
-    rest has come.  Raises UserError: no such file, a web page instead, wrong bytes, or a server that gives up.
+    `checksum` goes before what the server publishes.  A part of the file stays in `path`.partial until the rest has
+    come.  Raises UserError: no such file, a web page instead, wrong bytes, or a server that gives up.
     """
     if os.path.exists(path):
-        if checksum:
-            _verify(path, path, checksum, "delete it and run again")
+        wrong = _mismatch(path, checksum)
+        if wrong:
+            raise UserError(f"{path}: {wrong}; delete it and run again")
         return checksum
     partial, failures = path + ".partial", 0
     while True:
@@ -83,12 +84,10 @@ def fetch(url, path, checksum=None):
                 _forget(partial)
             raise
     checksum = checksum or answer.checksum
-    if checksum:
-        try:
-            _verify(partial, path, checksum, "it is deleted; run again, or give another --base_url")
-        except UserError:
-            _forget(partial)
-            raise
+    wrong = _mismatch(partial, checksum)
+    if wrong:
+        _forget(partial)
+        raise UserError(f"{path}: {wrong}; it is deleted; run again, or give another --base_url")
     with open(partial, "rb") as f:
         os.fsync(f.fileno())
     os.replace(partial, path)
@@ -154,7 +153,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 @contextlib.contextmanager
 def _open(request, partial):
-    """(response, headers of the redirects to it).  Raises UserError for an answer that is final, _Retry for others."""
+    """(response, headers of the redirects to it).  Raises UserError for a final refusal, _Retry for another failure."""
     redirects = _Redirects()
     try:
         response = urllib.request.build_opener(redirects).open(request, timeout=TIMEOUT)
@@ -211,10 +210,12 @@ def _first(every, name):
     return next((headers[name] for headers in every if headers.get(name)), "")
 
 
-def _verify(path, name, checksum, remedy):
-    found = digest(path, checksum.kind)
-    if found != checksum.value:
-        raise UserError(f"{name}: {checksum.kind} is {found}, but {checksum.origin} says {checksum.value}; {remedy}")
+def _mismatch(path, checksum):
+    """How the file at `path` differs from the checksum (or None), in words; None where it does not."""
+    value = checksum and digest(path, checksum.kind)
+    if checksum and value != checksum.value:
+        return f"{checksum.kind} is {value}, but {checksum.origin} says {checksum.value}"
+    return None
 
 
 def digest(path, kind):
@@ -233,7 +234,7 @@ def _note_of(partial):
 
 
 def _noted(partial):
-    """The _Answer that `partial` was begun with; None where it is not known."""
+    """The _Answer that `partial` began with; None where it is not known."""
     try:
         with open(_note_of(partial), encoding="utf-8") as f:
             values = json.load(f)

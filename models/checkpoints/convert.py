@@ -1,4 +1,4 @@
-"""Weights in and out: OpenAI's, Hugging Face's and the original's <-> ours, each conversion with its proof.
+"""Converts weights between the formats of OpenAI, Hugging Face and the original and ours, and proves each result.
 
     python3 -m models.checkpoints import-openai SRC DST     # then: python3 main.py --model DST/model.json
     python3 -m models.checkpoints import-hf SRC DST
@@ -9,7 +9,6 @@
 import contextlib
 import json
 import logging
-import math
 import os
 import shutil
 import sys
@@ -17,12 +16,14 @@ import sys
 from configs import errors, schema, storage
 from configs.errors import UserError
 from encoder import bpe, formats
+from models.weights import count, misfits
 
+FROM_OPENAI, FROM_HF, TO_HF, TO_OPENAI = "import-openai", "import-hf", "export-hf", "export-openai"
 MODEL_FILE, PROOF_FILE, WEIGHTS, VOCABULARY = "model.json", "conversion.json", "weights.ckpt", "encoder"
-# What model.json says beside the sizes: careful fine-tuning on what README's create_tfrecords.py line makes.
+# What model.json says besides the sizes: careful fine-tuning, on the data set that the docs make first.
 FINE_TUNING = {"lr": 5e-5, "warmup_steps": 100, "lr_min": 0.1, "weight_decay": 0.1, "train_batch_size": 8,
                "train_steps": 500, "max_steps": 2000, "save_checkpoints_steps": 500, "data_path": "data/openwebtext"}
-LARGE = 5 * 10**8  # parameters from which on activations are saved at
+LARGE = 5 * 10**8  # parameters; such a model starts with the keys of LEAN, so that it fits more machines
 LEAN = {"micro_batch_size": 1, "recompute": True}
 
 
@@ -42,43 +43,41 @@ def _arguments(argv):
         command = commands.add_parser(name, help=meaning, description=meaning)
         for argument, what in ((first, first), *more):
             command.add_argument(argument.lower(), metavar=argument, help=what)
-        command.set_defaults(run=run)
+        command.set_defaults(run=run, command=name)
         return command
     destination = ("DST", "new folder for the result")
-    for name, kind, what in (("import-openai", "openai", "OpenAI's or the original's TensorFlow checkpoint"),
-                             ("import-hf", "hugging_face", "Hugging Face's safetensors and config.json")):
+    for name, what in ((FROM_OPENAI, "OpenAI's or the original's TensorFlow checkpoint"),
+                       (FROM_HF, "Hugging Face's safetensors and config.json")):
         command = add(name, _import, f"{what} -> a checkpoint and a {MODEL_FILE} for main.py", "SRC", destination)
-        command.set_defaults(kind=kind)
         command.add_argument("--n_head", type=int, help="attention heads, where no file beside the weights tells them"
                              " (default: n_embd / 64)")
-    for name, kind, what in (("export-hf", "hugging_face", "files that transformers loads"),
-                             ("export-openai", "openai", "files that OpenAI's programs load")):
-        command = add(name, _export, f"the newest checkpoint of a config -> {what}", "MODEL.json", destination)
-        command.set_defaults(kind=kind)
+    for name, what in ((TO_HF, "files that transformers loads"), (TO_OPENAI, "files that OpenAI's programs load")):
+        add(name, _export, f"the newest checkpoint of a config -> {what}", "MODEL.json", destination)
     command = add("inspect", _inspect, "what weights, whatever their format, hold", "PATH")
     command.add_argument("--sha256", action="store_true", help="read every tensor and print its sha256")
     return parser.parse_args(argv)
 
 
 def _import(args):
-    from models.checkpoints import tf_format, verify, warm_start
-    from models.weights import misfits
-    source = warm_start.open_source(args.src)
-    _expect(source, args.kind, args.src)
+    from models.checkpoints import any_format, proof, tf_checkpoint
+    source = any_format.open_weights(args.src)
+    right = FROM_OPENAI if source.kind == tf_checkpoint.KIND else FROM_HF
+    if args.command != right:
+        raise UserError(f"{args.src} holds weights of another format ({source.kind}); use {right}")
     destination = args.dst.rstrip("/")
     with _new_folder(destination) as folder:
         values = _sizes(source, args.n_head)
         data = formats.find(source.path.rpartition("/")[0] or ".")
         values.update(_take_vocabulary(data, folder, destination, values["n_vocab"]))
-        values.update({**FINE_TUNING, **(LEAN if _parameters(source) >= LARGE else {}), "model_dir": destination,
+        values.update({**FINE_TUNING, **(LEAN if count(source.shapes) >= LARGE else {}), "model_dir": destination,
                        "init_checkpoint": storage.join(destination, WEIGHTS)})
         config = schema.from_dict(values, source.path)
         problem = misfits(source.shapes, config)
         if problem:
             raise UserError(f"{source.path} holds no whole GPT-2: {problem}; fetch it anew")
-        tf_format.write(storage.join(folder, WEIGHTS), source.shapes, source.read)
-        result = tf_format.open_source(storage.join(folder, WEIGHTS))
-        _write_proof(folder, *verify.prove(source, result, config), source)
+        tf_checkpoint.write(storage.join(folder, WEIGHTS), source.shapes, source.read)
+        result = tf_checkpoint.open_weights(storage.join(folder, WEIGHTS))
+        _write_proof(folder, *proof.prove(source, result, config), source)
         storage.write_whole(storage.join(folder, MODEL_FILE), json.dumps(values, indent=4) + "\n")
     print(f"{destination}/{MODEL_FILE}: train with your data or generate, python3 main.py --model"
           f" {destination}/{MODEL_FILE}")
@@ -86,54 +85,44 @@ def _import(args):
 
 
 def _export(args):
-    from models.checkpoints import hugging_face, run_folder, tf_format, verify, warm_start
-    from models.weights import misfits
+    from models.checkpoints import any_format, hugging_face, proof, run_folder, tf_checkpoint
     config = schema.load(vars(args)["model.json"], notice=_note)
     encoder = bpe.load(config.encoder_path)
     path = run_folder.trained(config, encoder, "export")
-    source = warm_start.open_source(path or config.init_checkpoint)
+    source = any_format.open_weights(path or config.init_checkpoint)
     problem = misfits(source.shapes, config)
     if problem:  # init_checkpoint may have more positions or tokens
         raise UserError(f"{source.path} is not the network of the config: {problem}; train first")
     data = bpe.read_files(config.encoder_path)
     destination = args.dst.rstrip("/")
     with _new_folder(destination) as folder:
-        if args.kind == "hugging_face":
+        if args.command == TO_HF:
             hugging_face.write_folder(folder, config, source.shapes, source.read, encoder.eot)
             formats.write_hugging_face(folder, data, config.n_ctx)
         else:
-            tf_format.write_folder(folder, config, source.shapes, source.read)
+            tf_checkpoint.write_folder(folder, config, source.shapes, source.read)
             formats.write(folder, data)
-        _write_proof(folder, *verify.prove(source, warm_start.open_source(folder), config), source)
+        _write_proof(folder, *proof.prove(source, any_format.open_weights(folder), config), source)
     print(f"{destination}: written from {source.path}")
     return 0
 
 
 def _inspect(args):
-    from models.checkpoints import verify, warm_start
-    source = warm_start.open_source(args.path)
-    sizes = ", ".join(f"{name} {value}" for name, value in source.hints.items())
-    print(f"{source.path}: {source.kind}, {len(source.shapes)} tensors, {_parameters(source):,} parameters\n{sizes}")
+    from models.checkpoints import any_format, proof
+    source = any_format.open_weights(args.path)
+    sizes = ", ".join(f"{name} {value}" for name, value in source.config_values.items())
+    print(f"{source.path}: {source.kind}, {len(source.shapes)} tensors, {count(source.shapes):,} parameters\n{sizes}")
     for name, shape in source.shapes.items():
-        digest = "  " + verify.digest(source, name) if args.sha256 else ""
+        digest = "  " + proof.digest(source, name) if args.sha256 else ""
         print(f"{name:24} {source.dtypes[name]:9} {'x'.join(map(str, shape)):14}{digest}".rstrip())
-    for name, shape in source.others.items():
+    for name, shape in source.not_weights.items():
         print(f"{name:24} not a weight {'x'.join(map(str, shape))}".rstrip())
     return 0
 
 
-def _expect(source, kind, path):
-    """Raises UserError where the source at `path` is for the other import command."""
-    from models.checkpoints import hugging_face, tf_format
-    kinds = {tf_format.KIND: ("openai", "import-openai"), hugging_face.KIND: ("hugging_face", "import-hf")}
-    right, command = kinds[source.kind]
-    if kind != right:
-        raise UserError(f"{path} holds weights of another format ({source.kind}); use {command}")
-
-
 def _sizes(source, n_head):
-    """Config keys that describe the network."""
-    values = dict(source.hints)
+    """{config key: value} of the network's sizes.  Raises UserError where the attention heads are not clear."""
+    values = dict(source.config_values)
     told = values.get("n_head")
     if n_head is not None and told not in (None, n_head):
         raise UserError(f"--n_head is {n_head}, but the files beside {source.path} say {told}; leave --n_head out")
@@ -148,7 +137,7 @@ def _sizes(source, n_head):
 
 
 def _take_vocabulary(data, folder, destination, n_vocab):
-    """Writes the vocabulary found beside the weights, unless it is GPT-2's; config keys that say where."""
+    """Writes the vocabulary `data` of the weights, unless it is GPT-2's; returns the config keys that say where."""
     known = bpe.load()
     if data is None and n_vocab < known.size:
         _note(f'no vocabulary lies beside the weights, and GPT-2\'s {known.size} ids are not their {n_vocab}: set'
@@ -172,8 +161,8 @@ def _write_proof(folder, report, lines, source):
 
 @contextlib.contextmanager
 def _new_folder(destination):
-    """A folder that becomes `destination` when all went well, and is gone when not."""
-    if storage.is_remote(destination):  # has no folders to rename; the file that main.py needs is written last
+    """A folder to write to: renamed to `destination` when all went well, deleted when not."""
+    if storage.is_remote(destination):  # it cannot be renamed there; the file that main.py needs is written last
         if storage.glob(storage.join(destination, "*")):
             raise UserError(f"{destination} is not empty; give a new folder")
         yield destination
@@ -188,10 +177,6 @@ def _new_folder(destination):
         os.replace(partial, destination)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def _parameters(source):
-    return sum(math.prod(shape) for shape in source.shapes.values())
 
 
 def _note(line):

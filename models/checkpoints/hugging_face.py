@@ -1,12 +1,5 @@
-"""Weights as Hugging Face's GPT2LMHeadModel stores them: config.json and safetensors, one file or several.
-
-The format, https://huggingface.co/docs/safetensors: 8 bytes with the length of a JSON header, the header with
-dtype, shape and place of each tensor, the data.  Read and written here and not by the library: its reader maps whole
-files into memory and knows no bfloat16 in NumPy, its writer wants all tensors at once, and neither knows gs://.
-"""
-import contextlib
+"""Weights as Hugging Face's GPT2LMHeadModel stores them: config.json and safetensors, one file or several."""
 import json
-import math
 import re
 
 import numpy as np
@@ -14,15 +7,13 @@ import numpy as np
 from configs import reading, storage
 from configs.constants import NORM_EPSILON
 from configs.errors import UserError
-from models.weights import Source, sizes
+from models.checkpoints import safetensors_file
+from models.weights import StoredWeights, count, groups, network_sizes
 
 KIND = "Hugging Face"
 CONFIG_FILE, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 SHARD = "model-{:05d}-of-{:05d}.safetensors"
-SHARD_BYTES = 5 * 10**9  # a file's largest size, as transformers has it
-CHUNK = 2**22  # numbers written at once
-LONGEST_HEADER = 10**8  # bytes, the library's limit
-DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+SHARD_BYTES = 5 * 10**8  # of the tensors in a file, which are in memory at once while it is written
 PREFIX = "transformer."
 MODULE = re.compile(r"(wte|wpe|ln_f|h\.\d+\.(?:ln_1|ln_2|attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj))"
                     r"\.(weight|bias)")
@@ -38,10 +29,10 @@ DROPOUTS = {"embd_pdrop": "embed_dropout", "attn_pdrop": "attn_dropout", "resid_
 
 def our_name(name):
     """'transformer.h.0.ln_1.weight' -> 'h0/ln_1/g'; None for what is no weight of GPT-2."""
-    found = MODULE.fullmatch(name[len(PREFIX):] if name.startswith(PREFIX) else name)
-    if not found:
+    match = MODULE.fullmatch(name[len(PREFIX):] if name.startswith(PREFIX) else name)
+    if not match:
         return None
-    module, part = found.groups()
+    module, part = match.groups()
     if module in ("wte", "wpe"):
         return module if part == "weight" else None
     module = re.sub(r"^h\.(\d+)\.", r"h\1/", module).replace(".", "/")
@@ -67,10 +58,10 @@ def find(path):
     return None
 
 
-def open_source(path):
-    """The Source of a safetensors file or an index of several.  Raises UserError."""
+def open_weights(path):
+    """The StoredWeights of a safetensors file or an index of several.  Raises UserError where it is no GPT-2."""
     folder = path.rpartition("/")[0] or "."
-    tensors = _read_index(path, folder) if path.endswith(".json") else _read_header(path)
+    tensors = _read_index(path, folder) if path.endswith(".json") else safetensors_file.read_header(path)
     theirs = {}
     for name in tensors:
         ours = our_name(name)
@@ -80,10 +71,10 @@ def open_source(path):
             theirs[ours] = name
     shapes = {ours: (1, *tensors[name].shape) if ours.endswith("/w") else tensors[name].shape
               for ours, name in sorted(theirs.items())}
-    others = {name: place.shape for name, place in tensors.items() if our_name(name) is None}
-    unknown = [name for name in others if name != OUTPUT and not MASK.fullmatch(name.replace(PREFIX, "", 1))]
-    found = sizes(shapes)
-    if found is None or unknown:
+    not_weights = {name: tensor.shape for name, tensor in tensors.items() if our_name(name) is None}
+    unknown = [name for name in not_weights if name != OUTPUT and not MASK.fullmatch(name.replace(PREFIX, "", 1))]
+    sizes = network_sizes(shapes)
+    if sizes is None or unknown:
         reason = "no matrices wte.weight and wpe.weight"
         if unknown:
             reason = f"{unknown[0]} is no tensor of a GPT2LMHeadModel"
@@ -92,102 +83,61 @@ def open_source(path):
     def read(name):
         return tensors[theirs[name]].read().reshape(shapes[name])
     _check_output(path, tensors, theirs)
-    return Source(path, KIND, shapes, {ours: tensors[name].dtype for ours, name in theirs.items()}, read,
-                  {**found, **_read_config(storage.join(folder, CONFIG_FILE), found)}, others)
+    return StoredWeights(path, KIND, shapes, {ours: tensors[name].dtype for ours, name in theirs.items()}, read,
+                         {**sizes, **_read_config(storage.join(folder, CONFIG_FILE), sizes["n_embd"])}, not_weights)
 
 
 def write_folder(folder, config, shapes, read, eot):
     """A folder that transformers loads, but for the vocabulary: safetensors and config.json; `eot` ends a text."""
     storage.make_folder(folder)
-    files, space = [], 0
-    for name, shape in shapes.items():
-        size = 4 * math.prod(shape)
-        if not files or space + size > SHARD_BYTES:
-            files, space = files + [{}], 0
-        files[-1][name] = shape[1:] if name.endswith("/w") else shape
-        space += size
+    files = groups(shapes, SHARD_BYTES)
     names = [SINGLE] if len(files) == 1 else [SHARD.format(i + 1, len(files)) for i in range(len(files))]
     for file_name, held in zip(names, files):
-        _write_file(storage.join(folder, file_name), held, read)
+        safetensors_file.write(storage.join(folder, file_name),
+                               ((their_name(name), _without_leading_1(name, read(name))) for name in held))
     if len(files) > 1:
         places = {their_name(name): file_name for file_name, held in zip(names, files) for name in held}
-        index = {"metadata": {"total_size": sum(4 * math.prod(shape) for shape in shapes.values())},
+        index = {"metadata": {"total_size": 4 * count(shapes)},
                  "weight_map": dict(sorted(places.items()))}
         storage.write_whole(storage.join(folder, INDEX), json.dumps(index, indent=2) + "\n")
     storage.write_whole(storage.join(folder, CONFIG_FILE), json.dumps(_their_config(config, eot), indent=2) + "\n")
 
 
-class _Place:
-    """Where a tensor stands in a file: dtype (of DTYPES), shape, first byte."""
-
-    def __init__(self, path, dtype, shape, start):
-        self.path, self.dtype, self.shape, self._start = path, dtype, tuple(shape), start
-
-    def read(self):
-        """float32 array."""
-        if self.dtype not in DTYPES:
-            raise UserError(f"{self.path} stores a weight as {self.dtype}, which cannot be read; give the file in"
-                            f" {', '.join(DTYPES)}")
-        dtype = np.dtype(DTYPES[self.dtype])
-        with storage.open_file(self.path, "rb") as f:
-            f.seek(self._start)
-            value = np.frombuffer(f.read(dtype.itemsize * math.prod(self.shape)), dtype)
-        if self.dtype == "BF16":  # the upper half of a float32
-            value = (value.astype("<u4") << 16).view("<f4")
-        return value.astype(np.float32, copy=False).reshape(self.shape)
-
-
-def _read_header(path):
-    """{name: _Place} of one file.  Raises UserError where it is cut off or something else."""
-    size = storage.size(path)
-    try:
-        with storage.open_file(path, "rb") as f:
-            length = int.from_bytes(f.read(8), "little")
-            if not 2 <= length <= min(LONGEST_HEADER, size - 8):
-                raise ValueError(f"a header of {length} bytes in a file of {size}")
-            header = json.loads(f.read(length).decode())
-        header.pop("__metadata__", None)
-        places, end = {}, 0
-        for name, entry in header.items():
-            start, stop = entry["data_offsets"]
-            places[name] = _Place(path, entry["dtype"], entry["shape"], 8 + length + start)
-            item = np.dtype(DTYPES.get(entry["dtype"], "V0")).itemsize
-            if item and stop - start != item * math.prod(entry["shape"]):
-                raise ValueError(f"{name} has {stop - start} bytes")
-            end = max(end, stop)
-        if 8 + length + end != size:
-            raise ValueError(f"{size} bytes instead of {8 + length + end}")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged, cut off or no safetensors file ({error}); fetch it anew")
-    return places
+def _without_leading_1(name, value):
+    return value[0] if name.endswith("/w") else value
 
 
 def _read_index(path, folder):
-    """{name: _Place} of all files of an index."""
-    places = reading.read_object(path).get("weight_map")
-    if not isinstance(places, dict) or not all(isinstance(name, str) and "/" not in name for name in places.values()):
+    """{name: safetensors_file.Tensor} of all files of an index.  Raises UserError where they are not what it says."""
+    files = reading.read_object(path).get("weight_map")
+    if not isinstance(files, dict) or not all(isinstance(file, str) and re.fullmatch(r"[^/]+\.safetensors", file)
+                                              for file in files.values()):
         raise UserError(f'{path} has no "weight_map" of tensors to files beside it; fetch it anew')
     tensors = {}
-    for name in sorted(set(places.values())):
-        file = storage.join(folder, name)
-        if not storage.exists(file):
-            raise UserError(f"{path} names {name}, which is not there; fetch it too")
-        tensors.update(_read_header(file))
-    absent = sorted(set(places) - set(tensors))
+    for file in sorted(set(files.values())):
+        if not storage.exists(storage.join(folder, file)):
+            raise UserError(f"{path} names {file}, which is not there; fetch it too")
+        held = safetensors_file.read_header(storage.join(folder, file))
+        twice = sorted(set(held) & set(tensors))
+        if twice:
+            raise UserError(f"{path} names {file} and {tensors[twice[0]].path}, which both hold {twice[0]}; fetch them"
+                            " anew")
+        tensors.update(held)
+    absent = sorted(set(files) - set(tensors))
     if absent:
-        raise UserError(f"{path} names {absent[0]}, which {places[absent[0]]} does not hold; fetch both anew")
+        raise UserError(f"{path} names {absent[0]}, which {files[absent[0]]} does not hold; fetch both anew")
     return tensors
 
 
 def _check_output(path, tensors, theirs):
-    """Raises UserError where the output layer is not the embedding: this network has one matrix for both."""
+    """Raises UserError where the output layer is another matrix than the embedding."""
     if OUTPUT in tensors and not np.array_equal(tensors[OUTPUT].read(), tensors[theirs["wte"]].read()):
         raise UserError(f"{path}: {OUTPUT} differs from wte.weight, and this network has one matrix for both; it cannot"
                         " be used here")
 
 
-def _read_config(path, found):
-    """{config key: value} of Hugging Face's config.json, {} without one.  Raises UserError for another network."""
+def _read_config(path, n_embd):
+    """{config key: value} of n_head and dropouts in config.json, {} without one.  UserError for another network."""
     if not storage.exists(path):
         return {}
     values = reading.read_object(path)
@@ -195,9 +145,9 @@ def _read_config(path, found):
         if values.get(name, allowed[0]) not in allowed:
             raise UserError(f'{path}: "{name}" is {reading.shown(values[name])}, and this network knows only'
                             f" {reading.shown(allowed[0])}; it cannot be used here")
-    if values.get("n_inner") not in (None, 4 * found["n_embd"]):
+    if values.get("n_inner") not in (None, 4 * n_embd):
         raise UserError(f'{path}: "n_inner" is {reading.shown(values["n_inner"])}, and this network\'s is 4 x "n_embd"'
-                        f' = {4 * found["n_embd"]}; it cannot be used here')
+                        f' = {4 * n_embd}; it cannot be used here')
     n_head = values.get("n_head", values.get("num_attention_heads"))
     dropouts = {ours: values[theirs] for theirs, ours in DROPOUTS.items() if theirs in values}
     return {**({} if n_head is None else {"n_head": n_head}), **dropouts}
@@ -209,20 +159,3 @@ def _their_config(config, eot):
             "n_layer": config.n_layer, "n_head": config.n_head, "layer_norm_epsilon": NORM_EPSILON,
             "bos_token_id": eot, "eos_token_id": eot, "tie_word_embeddings": True, "torch_dtype": "float32",
             **{theirs: getattr(config, ours) for theirs, ours in DROPOUTS.items()}}
-
-
-def _write_file(path, shapes, read):
-    """One safetensors file of {our name: their shape}."""
-    header, start = {"__metadata__": {"format": "pt"}}, 0  # transformers demands the format's name
-    for name, shape in shapes.items():
-        stop = start + 4 * math.prod(shape)
-        header[their_name(name)] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, stop]}
-        start = stop
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the data begins at a multiple of 8
-    with contextlib.closing(storage.open_file(path, "wb")) as f:
-        f.write(len(text).to_bytes(8, "little") + text)
-        for name in shapes:
-            data = np.ascontiguousarray(read(name), "<f4").reshape(-1)
-            for first in range(0, data.size, CHUNK):
-                f.write(data[first:first + CHUNK].tobytes())

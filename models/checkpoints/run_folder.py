@@ -1,4 +1,5 @@
-"""The folder of a run: does it fit the config and the vocabulary, and what stands there beside the checkpoints."""
+"""The folder of a run: whether it fits config, vocabulary and disk, and the notes beside the checkpoints."""
+import contextlib
 import errno
 import glob
 import json
@@ -11,33 +12,33 @@ import tensorflow.compat.v1 as tf
 from configs import reading, schema, storage
 from configs.errors import UserError
 from configs.resume import CONFIG_FILE, saved_config_warnings
-from models.checkpoints import saved, warm_start
+from models.checkpoints import any_format, run_checkpoints, tf_checkpoint, warm_start
+from models.checkpoints.run_checkpoints import DATA_FILE
 
-DATA_FILE = "data.json"
 LOCK_FILE = ".lock"
 
 
 def check(config, encoder, shards=None):
-    """(path of the newest checkpoint or None, warning lines), when model_dir fits this config and vocabulary.
+    """(path of the newest checkpoint or None, warning lines).
 
     `shards` is the fingerprint of the training data; None: nothing is to be trained.
-    Raises UserError where the config, the vocabulary or the weights of the run in model_dir are others.
+    Raises UserError where the vocabulary, the network or the optimizer of the run in model_dir are others.
     """
     lines = []
-    path = saved.whole(config.model_dir)
+    path = run_checkpoints.newest_whole(config.model_dir)
     if path:
-        saved.step_of(path)
+        run_checkpoints.step_of(path)
         lines = saved_config_warnings(config) + _check_data(config, encoder, shards)
-        saved.check(path, config, train=shards is not None)
+        run_checkpoints.check(path, config, train=shards is not None)
     elif config.init_checkpoint:
-        warm_start.check(warm_start.open_source(config.init_checkpoint), config)
+        warm_start.check(any_format.open_weights(config.init_checkpoint), config)
     return path, lines
 
 
 def trained(config, encoder, purpose):
     """Path of the newest checkpoint, checked, or None where the weights of init_checkpoint are to be used.
 
-    Raises UserError where there is neither; `purpose` says what for.
+    Raises UserError, which names the `purpose`, where there is neither.
     """
     path, _ = check(config, encoder)
     if path is None and not config.init_checkpoint:
@@ -50,28 +51,36 @@ def trained(config, encoder, purpose):
 
 
 def _check_data(config, encoder, shards):
-    """Warning lines for other data than the run's; UserError for another vocabulary."""
-    noted = storage.join(config.model_dir, DATA_FILE)
-    if not storage.exists(noted):
+    """Warning lines for other shards than the run's.  Raises UserError for another vocabulary."""
+    path = storage.join(config.model_dir, DATA_FILE)
+    if not storage.exists(path):
         return []
-    found = reading.read_object(noted)
-    if found.get("vocabulary") != encoder.fingerprint:
-        raise UserError(f"{config.model_dir} was trained with another vocabulary ({found.get('vocabulary')!s:.12}) than"
+    noted = reading.read_object(path)
+    if noted.get("vocabulary") != encoder.fingerprint:
+        raise UserError(f"{config.model_dir} was trained with another vocabulary ({noted.get('vocabulary')!s:.12}) than"
                         f" that in {config.encoder_path or 'the package of GPT-2'} ({encoder.fingerprint:.12}); set"
                         ' "encoder_path" to that one or choose another "model_dir"')
-    if shards is None or found.get("shards") == shards:
+    if shards is None or noted.get("shards") == shards:
         return []
-    return [f"{noted}: the training shards are not those the run began with: the data order changes"]
+    return [f"{path}: the training shards are not those the run began with: the data order changes"]
 
 
 def make(model_dir):
-    """Creates model_dir.  Raises UserError where that cannot be."""
-    try:
+    """Creates the folder.  Raises UserError where that cannot be."""
+    with _naming_refusal(model_dir):
         storage.make_folder(model_dir)
         if not storage.is_remote(model_dir) and not os.access(model_dir, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    except OSError as error:
-        raise UserError(f'"model_dir" {model_dir} cannot be written: {error.strerror}; set it to a folder that can')
+
+
+@contextlib.contextmanager
+def _naming_refusal(model_dir):
+    """Turns an error of the disk or of Google Storage into a UserError."""
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        reason = getattr(error, "strerror", None) or storage.blame(error) or str(error).splitlines()[0]
+        raise UserError(f'"model_dir" {model_dir} cannot be written: {reason}; set it to a folder that can')
 
 
 def locked(model_dir):
@@ -83,7 +92,7 @@ def check_room(model_dir, path):
     """Raises UserError where the next checkpoint, as large as that at `path`, would not fit the disk of model_dir."""
     if path is None or storage.is_remote(model_dir):  # the first one is written before the first step
         return
-    needed = sum(os.path.getsize(file) for file in glob.glob(glob.escape(path) + ".*"))
+    needed = sum(os.path.getsize(file) for file in run_checkpoints.files_of(path))
     free = shutil.disk_usage(model_dir).free
     if free < needed:
         raise UserError(f'"model_dir" {model_dir}: {free / 1e9:.1f} GB are left on its disk, and the next'
@@ -91,18 +100,14 @@ def check_room(model_dir, path):
 
 
 def save(config, encoder, shards, path):
-    """Writes the resolved config and the fingerprints of vocabulary and shards, and notes `path` as the newest
-    checkpoint, if there is one.
+    """Writes what the run is made of: config, fingerprints of vocabulary and shards, and `path`, its newest checkpoint.
     """
-    try:
+    note = {"vocabulary": encoder.fingerprint, "vocabulary_size": encoder.size, "shards": shards}
+    with _naming_refusal(config.model_dir):
         schema.save(config, storage.join(config.model_dir, CONFIG_FILE))
-        note = {"vocabulary": encoder.fingerprint, "vocabulary_size": encoder.size, "shards": shards}
         storage.write_whole(storage.join(config.model_dir, DATA_FILE), json.dumps(note) + "\n")
-    except (OSError, tf.errors.OpError) as error:
-        reason = getattr(error, "strerror", None) or storage.blame(error) or str(error).splitlines()[0]
-        raise UserError(f'"model_dir" {config.model_dir} cannot be written: {reason}; set it to a folder that can')
     if not storage.is_remote(config.model_dir):  # what a checkpoint that was cut short left behind
         for temporary in storage.glob(storage.join(glob.escape(config.model_dir), "model.ckpt-*_temp")):
             shutil.rmtree(temporary, ignore_errors=True)
-    if path:
-        saved.note_newest(path)
+    if path:  # newer ones may be damaged
+        tf_checkpoint.note_newest(path)

@@ -7,7 +7,7 @@ import inputs
 from configs import storage
 from configs.errors import UserError
 from datasets import framing, integrity, repair, shard_sets
-from models.checkpoints import saved
+from models.checkpoints import run_checkpoints
 
 SHOWN = 5  # documents named in a message
 OF_A_TPU = "Gradient for"  # TPUEstimator's message for weights that are not finite; a TPU itself checks nothing
@@ -68,5 +68,5 @@ def _not_finite(config, order, what, step):
 
 def _way_on(config):
     """What to do about a loss that is not finite."""
-    return (f"the last checkpoint is {saved.latest(config.model_dir) or 'none'}; lower \"lr\" or raise"
+    return (f"the last checkpoint is {run_checkpoints.latest(config.model_dir) or 'none'}; lower \"lr\" or raise"
             ' "warmup_steps" and run again, from an older checkpoint if it fails at once')

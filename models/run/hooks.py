@@ -10,7 +10,7 @@ import time
 import tensorflow.compat.v1 as tf
 
 from models import metrics
-from models.checkpoints import saved
+from models.checkpoints import run_checkpoints
 from models.run import workarounds
 
 LINE_SECONDS = 5  # between progress lines
@@ -151,7 +151,7 @@ class Saver(tf.train.CheckpointSaverHook):
 
     def after_create_session(self, session, coord):
         step = session.run(self._global_step_tensor)
-        if not saved.is_at(self._checkpoint_dir, step):
+        if not run_checkpoints.is_at(self._checkpoint_dir, step):
             self._save(session, step)
         self._timer.update_last_triggered_step(step)
 

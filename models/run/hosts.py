@@ -14,7 +14,7 @@ import time
 import tensorflow.compat.v1 as tf
 
 from models import metrics
-from models.checkpoints import saved
+from models.checkpoints import run_checkpoints
 from models.run import devices, hooks
 
 LOOK_SECONDS = 1.0
@@ -55,7 +55,7 @@ class HostsInStep(tf.train.SessionRunHook):
             self._watch.end()  # the others may leave
 
     def _is_saved(self):
-        return saved.is_at(self._model_dir, self._step)
+        return run_checkpoints.is_at(self._model_dir, self._step)
 
     def _may_leave(self):
         """Whether the others may be gone: who is done leaves, while this host may still be closing its session."""

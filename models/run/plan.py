@@ -131,8 +131,8 @@ def _check_start(config):
     if config.init_checkpoint and not storage.exists(storage.join(config.model_dir, "checkpoint")):
         storage.silence_tensorflow()
         # TensorFlow reads its own checkpoints: only who starts from weights waits for it.
-        from models.checkpoints import warm_start
-        warm_start.check(warm_start.open_source(config.init_checkpoint), config)
+        from models.checkpoints import any_format, warm_start
+        warm_start.check(any_format.open_weights(config.init_checkpoint), config)
 
 
 def report(config, data, others=(), replicas=1):

@@ -16,7 +16,7 @@ from datasets import shard_sets
 from datasets.jobs import workers
 from encoder import stop_texts
 from models import decoding, sampling
-from models.checkpoints import run_folder, saved
+from models.checkpoints import run_folder, tf_checkpoint
 
 THREADS = "TF_NUM_INTRAOP_THREADS"
 RULE = "=" * 40
@@ -53,7 +53,7 @@ def run(config, encoder, prompts, tpu, build_estimator, *, as_json):
         config = dataclasses.replace(config, predict_batch_size=min(config.predict_batch_size, len(rows)))
     input_fn = _input_fn(rows, first_states, encoder.eot)
     threads = threads_for(config, config.predict_batch_size, max(len(row.tokens) for row in rows), limits.length)
-    with saved.reading(path or config.init_checkpoint), threads:
+    with tf_checkpoint.naming_damage(path or config.init_checkpoint), threads:
         samples = draw(config, tpu, path, input_fn, limits, build_estimator)
         for number, (row, drawn) in enumerate(zip(rows, samples)):
             count = drawn["count"]

@@ -1,5 +1,7 @@
-"""GPT-2 and its optimizers once more, in NumPy float64, straight from the papers: what ours are held against."""
+"""Random weights, and what ours is held against in NumPy float64: GPT-2, and its optimizers by the papers."""
 import numpy as np
+
+from models.checkpoints import numpy_gpt2
 
 
 def random_weights(shapes, seed=0, scale=0.2):
@@ -9,41 +11,12 @@ def random_weights(shapes, seed=0, scale=0.2):
             for name, shape in shapes.items()}
 
 
-def layer_norm(x, g, b):
-    mean = x.mean(-1, keepdims=True)
-    variance = ((x - mean) ** 2).mean(-1, keepdims=True)
-    return (x - mean) / np.sqrt(variance + 1e-5) * g + b
-
-
-def gelu(x):
-    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x ** 3)))
-
-
-def softmax(x):
-    e = np.exp(x - x.max(-1, keepdims=True))
-    return e / e.sum(-1, keepdims=True)
+gelu, layer_norm, softmax = numpy_gpt2.gelu, numpy_gpt2.layer_norm, numpy_gpt2.softmax
 
 
 def logits(weights, tokens, *, layers, heads):
-    """tokens [B, T] -> [B, T, V], position by position and head by head."""
-    w = {name: value.astype(np.float64) for name, value in weights.items()}
-    batch, time = tokens.shape
-    x = w["wte"][tokens] + w["wpe"][:time]
-    for i in range(layers):
-        p = "h%d/" % i
-        y = layer_norm(x, w[p + "ln_1/g"], w[p + "ln_1/b"]) @ w[p + "attn/c_attn/w"][0] + w[p + "attn/c_attn/b"]
-        out = np.zeros_like(x)
-        size = x.shape[-1] // heads
-        for b in range(batch):
-            for head in range(heads):
-                q, k, v = (y[b, :, part * x.shape[-1] + head * size:][:, :size] for part in range(3))
-                for t in range(time):
-                    a = softmax(q[t] @ k[:t + 1].T / np.sqrt(size))
-                    out[b, t, head * size:(head + 1) * size] = a @ v[:t + 1]
-        x = x + out @ w[p + "attn/c_proj/w"][0] + w[p + "attn/c_proj/b"]
-        y = gelu(layer_norm(x, w[p + "ln_2/g"], w[p + "ln_2/b"]) @ w[p + "mlp/c_fc/w"][0] + w[p + "mlp/c_fc/b"])
-        x = x + y @ w[p + "mlp/c_proj/w"][0] + w[p + "mlp/c_proj/b"]
-    return layer_norm(x, w["ln_f/g"], w["ln_f/b"]) @ w["wte"].T
+    """tokens [B, T] -> [B, T, V] in float64."""
+    return numpy_gpt2.logits(lambda name: weights[name].astype(np.float64), tokens, n_layer=layers, n_head=heads)
 
 
 def adamw(weight, grads, *, rate, decay, beta1, beta2, epsilon):

@@ -8,7 +8,7 @@ import safetensors.numpy
 import tensorflow.compat.v1 as tf
 
 from models.weights import SCOPE
-from tests.helpers import graphs
+from tests.helpers import graphs, hugging_face
 
 CONFIG = graphs.small_config(n_vocab=300)
 WEIGHTS = graphs.random_weights(CONFIG)
@@ -17,19 +17,13 @@ HPARAMS = {"n_vocab": 300, "n_ctx": 13, "n_embd": 12, "n_head": 3, "n_layer": 2}
 
 
 def theirs(weights, prefix="transformer."):
-    """The weights under Hugging Face's names, spelt out here once more."""
-    parts = {"ln_1/g": "ln_1.weight", "ln_1/b": "ln_1.bias", "ln_2/g": "ln_2.weight", "ln_2/b": "ln_2.bias",
-             "attn/c_attn/w": "attn.c_attn.weight", "attn/c_attn/b": "attn.c_attn.bias",
-             "attn/c_proj/w": "attn.c_proj.weight", "attn/c_proj/b": "attn.c_proj.bias",
-             "mlp/c_fc/w": "mlp.c_fc.weight", "mlp/c_fc/b": "mlp.c_fc.bias", "mlp/c_proj/w": "mlp.c_proj.weight",
-             "mlp/c_proj/b": "mlp.c_proj.bias"}
-    names = {"wte": "wte.weight", "wpe": "wpe.weight", "ln_f/g": "ln_f.weight", "ln_f/b": "ln_f.bias"}
-    names.update({f"h{i}/{ours}": f"h.{i}.{other}" for i in range(CONFIG.n_layer) for ours, other in parts.items()})
-    return {prefix + names[name]: value[0] if name.endswith("/w") else value for name, value in weights.items()}
+    """The weights under Hugging Face's names and with its shapes."""
+    return {hugging_face.their_name(name).replace("transformer.", prefix): value[0] if name.endswith("/w") else value
+            for name, value in weights.items()}
 
 
 def write_hf(folder, tensors=None, config=None, vocabulary=None):
-    """A folder as Hugging Face has them, by its own library."""
+    """A folder as Hugging Face has it, by its own library."""
     os.makedirs(folder)
     safetensors.numpy.save_file(theirs(WEIGHTS) if tensors is None else tensors, str(folder / "model.safetensors"),
                                 metadata={"format": "pt"})
@@ -51,6 +45,7 @@ def write_tf(prefix, values):
 
 
 def write_openai(folder, vocabulary=None):
+    """A folder as OpenAI has it."""
     write_tf(str(folder / "model.ckpt"), {f"{SCOPE}/{name}": value for name, value in WEIGHTS.items()})
     (folder / "hparams.json").write_text(json.dumps(HPARAMS))
     if vocabulary:
@@ -59,7 +54,7 @@ def write_openai(folder, vocabulary=None):
 
 
 def write_original(folder):
-    """As the original saved them: bfloat16 weights, the optimizer's slots, a step in the name."""
+    """A folder as the original wrote it: bfloat16 weights, the optimizer's slots, a step in the name."""
     values = {}
     for name, value in WEIGHTS.items():
         values[f"{SCOPE}/{name}"] = value.astype(tf.bfloat16.as_numpy_dtype)

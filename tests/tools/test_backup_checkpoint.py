@@ -8,7 +8,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from configs.errors import UserError
-from models.checkpoints import saved
+from models.checkpoints import run_checkpoints
 from tests.helpers.fake_gcs import FakeGCS
 from tests.helpers.runs import ROOT
 from tools import backup_checkpoint
@@ -32,9 +32,9 @@ def test_a_copy_is_a_model_dir_by_itself(tmp_path, capsys):
     assert backup_checkpoint.main([str(source), str(tmp_path / "backups")]) == 0
     copy = tmp_path / "backups" / "step-7"
     for child in (source, copy):
-        path = saved.latest(str(child))
+        path = run_checkpoints.latest(str(child))
         assert tf.train.load_checkpoint(path).get_tensor("model/wte").tolist() == [[7, 7]] * 3
-    assert path == str(copy / "model.ckpt-7") and saved.step_of(path) == 7
+    assert path == str(copy / "model.ckpt-7") and run_checkpoints.step_of(path) == 7
     assert (copy / "config.json").read_text() == '{"model_dir": "here"}'
     for file in copy.iterdir():
         assert file.stat().st_nlink == 1  # a link would be no copy
@@ -57,13 +57,27 @@ def test_a_copy_that_was_cut_short_is_made_again(tmp_path):
     copy.mkdir(parents=True)
     (copy / "model.ckpt-7.index").write_bytes(b"half")
     backup_checkpoint.main([str(source), str(tmp_path / "backups")])
-    assert tf.train.load_checkpoint(saved.latest(str(copy))).has_tensor("model/wte")
+    assert tf.train.load_checkpoint(run_checkpoints.latest(str(copy))).has_tensor("model/wte")
 
 
 def test_a_folder_without_a_checkpoint_is_one_line(tmp_path):
     with pytest.raises(UserError, match="holds no checkpoint; nothing is copied"):
         backup_checkpoint.main([str(tmp_path), str(tmp_path / "backups")])
     assert not (tmp_path / "backups").exists()
+
+
+def test_checkpoint_that_the_run_deletes_meanwhile_is_passed_over_for_its_next(tmp_path, monkeypatch):
+    run, files_of = save(tmp_path / "run", 7), run_checkpoints.files_of
+
+    def delete_first(path):
+        if path.endswith("-7"):
+            for file in run.glob("model.ckpt-7.index"):
+                file.unlink()
+            save(run, 8)
+        return files_of(path)
+    monkeypatch.setattr(run_checkpoints, "files_of", delete_first)
+    backup_checkpoint.main([str(run), str(tmp_path / "backups")])
+    assert os.listdir(tmp_path / "backups") == ["step-8"]
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ import pytest
 
 from configs.errors import UserError
 from encoder import bpe
-from models.checkpoints import convert, verify
+from models.checkpoints import convert, proof
 from tests.helpers.runs import ROOT
 from tests.helpers.weight_files import write_hf, write_openai
 from tools import download_model, fetch
@@ -138,7 +138,7 @@ def content(folder):
 @pytest.mark.parametrize("source", ["openai", "hf"])
 def test_model_arrives_over_connections_that_break_and_can_be_imported(mirror, models, tmp_path, source, capsys,
                                                                        monkeypatch):
-    monkeypatch.setattr(verify, "TRANSFORMERS_BYTES", 0)  # it takes seconds to import
+    monkeypatch.setattr(proof, "TRANSFORMERS_BYTES", 0)  # it takes seconds to import
     offer(mirror, models, source)
     mirror.cut, mirror.failures = 400_000 if source == "openai" else 7_001, 3
     assert call(mirror, tmp_path / "got", "--source", source) == 0

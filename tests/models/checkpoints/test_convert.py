@@ -19,8 +19,18 @@ from configs import schema
 from configs.errors import UserError
 from encoder import bpe, formats
 from models import initial_values
-from models.checkpoints import convert, hugging_face, run_folder, tf_format, verify, warm_start
-from models.weights import SCOPE, weight_list
+from models.checkpoints import (
+    any_format,
+    convert,
+    hugging_face,
+    numpy_gpt2,
+    proof,
+    run_checkpoints,
+    run_folder,
+    tf_checkpoint,
+    warm_start,
+)
+from models.weights import SCOPE, slot_shapes, weight_list
 from tests.helpers import graphs, measured, reference, weight_files
 from tests.helpers.runs import ROOT
 from tests.helpers.weight_files import CONFIG, WEIGHTS, theirs, write_hf, write_openai, write_original, write_tf
@@ -45,7 +55,7 @@ def assert_same(found, expected=None):
 
 
 def source_of(folder):
-    return warm_start.open_source(str(folder))
+    return any_format.open_weights(str(folder))
 
 
 def call(*arguments):
@@ -144,7 +154,7 @@ def test_checkpoint_that_was_copied_is_found_where_it_is(tmp_path, state):
 
 
 def test_tensors_larger_than_a_group_are_written_in_several_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(tf_format, "GROUP_BYTES", 3000)
+    monkeypatch.setattr(tf_checkpoint, "GROUP_BYTES", 3000)
     call("import-openai", write_openai(tmp_path / "src"), tmp_path / "dst")
     assert len(list((tmp_path / "dst").glob("weights.ckpt.data-*"))) > 5
     assert sorted(os.listdir(tmp_path)) == ["dst", "src"]
@@ -259,7 +269,7 @@ def test_init_checkpoint_takes_the_weights_of_every_source_and_nothing_else(tmp_
 
 
 def loaded(source, config):
-    """(the variables' values before, after) sources.load."""
+    """(the variables' values before, after) warm_start.load."""
     with graphs.session() as s:
         variables = initial_values.create_variables(config)
         s.run(tf.global_variables_initializer())
@@ -278,7 +288,7 @@ def test_smaller_n_ctx_takes_the_first_positions_and_a_larger_one_is_an_error(tm
         np.testing.assert_array_equal(value, WEIGHTS[name][:8] if name == "wpe" else WEIGHTS[name])
 
 
-@pytest.mark.parametrize("at_once, calls", [(10**6, 1), (4000, 5)])
+@pytest.mark.parametrize("at_once, calls", [(10**6, 1), (4000, 8)])
 def test_weights_are_given_to_many_variables_at_once(tmp_path, monkeypatch, at_once, calls):
     monkeypatch.setattr(warm_start, "AT_ONCE", at_once)  # bytes; the weights are 30,192
     source, run, runs = source_of(write_openai(tmp_path / "src")), tf.Session.run, []
@@ -346,9 +356,23 @@ def test_files_dropped_into_model_dir_are_explained(tmp_path, run_config, kind, 
 def test_checkpoint_with_a_step_but_no_optimizer_is_explained_and_still_generates(tmp_path, run_config, capsys):
     write_tf(str(tmp_path / "run" / "model.ckpt-7"),
              {**{f"{SCOPE}/{name}": value for name, value in WEIGHTS.items()}, "global_step": np.int64(7)})
-    with pytest.raises(UserError, match='holds no model/wte/adam_m, .* set "init_checkpoint" to it'):
+    with pytest.raises(UserError, match='optimizer keeps .model/wpe/adam_m., .* set "init_checkpoint" to it'):
         main.main(["--model", run_config(**{**TRAINING, "max_steps": 9})])
     assert main.main(["--model", run_config(**TRAINING), "--predict_text", "a", "--length", "2"]) == 0
+
+
+@pytest.mark.parametrize("opt_name, slot", [("adam", "h1/ln_2/g/adam_v"), ("adafactor", "wte/adafactor_vc")])
+def test_checkpoint_that_lacks_a_single_slot_is_refused(tmp_path, opt_name, slot):
+    config = graphs.small_config(n_vocab=300, opt_name=opt_name)
+    values = {**WEIGHTS, **{name: np.zeros(shape, np.float32) for name, shape in slot_shapes(config).items()}}
+    prefix = str(tmp_path / "model.ckpt-7")
+    write_tf(prefix, {f"{SCOPE}/{name}": value for name, value in values.items()})
+    run_checkpoints.check(prefix, config, train=True)
+    values[slot] = values[slot][1:]
+    write_tf(prefix, {f"{SCOPE}/{name}": value for name, value in values.items()})
+    run_checkpoints.check(prefix, config, train=False)
+    with pytest.raises(UserError, match=f"optimizer keeps .{SCOPE}/{slot}."):
+        run_checkpoints.check(prefix, config, train=True)
 
 
 def test_using_init_checkpoint_in_place_of_a_trained_one_is_said(tmp_path, run_config, capsys):
@@ -361,12 +385,11 @@ def test_using_init_checkpoint_in_place_of_a_trained_one_is_said(tmp_path, run_c
 
 # The proof.
 
-def test_numpy_and_network_of_the_proof_equal_the_reference(tmp_path):
-    source, tokens = source_of(write_hf(tmp_path / "src")), verify.prompt(CONFIG)
+def test_network_of_the_proof_equals_the_reference(tmp_path):
+    source, tokens = source_of(write_hf(tmp_path / "src")), proof.prompt(CONFIG)
     assert len(tokens) == 13 and len(set(tokens)) > 10
     expected = reference.logits(WEIGHTS, tokens[None], layers=2, heads=3)[0]
-    np.testing.assert_allclose(verify.numpy_logits(source, CONFIG, tokens), expected, atol=1e-4)
-    np.testing.assert_allclose(verify.network_logits(source, CONFIG, tokens), expected, atol=1e-4)
+    np.testing.assert_allclose(proof.network_logits(source, CONFIG, tokens), expected, atol=1e-4)
 
 
 def test_proof_fails_where_a_single_bit_differs(tmp_path):
@@ -378,25 +401,25 @@ def test_proof_fails_where_a_single_bit_differs(tmp_path):
             value.view(np.uint32)[3] ^= 1
         return value
     with pytest.raises(UserError, match=r"1 tensors are not those of .*\(h1/ln_2/b\)"):
-        verify.prove(source, source._replace(read=flipped), CONFIG)
+        proof.prove(source, source._replace(read=flipped), CONFIG)
 
 
 def test_proof_fails_where_the_networks_differ(tmp_path, monkeypatch):
     source = source_of(write_openai(tmp_path / "src"))
-    report, lines = verify.prove(source, source, CONFIG)
+    report, lines = proof.prove(source, source, CONFIG)
     assert 0 < report["logits"]["NumPy and this network"] < 1e-4
     assert "largest difference" in lines[1]
-    monkeypatch.setattr(verify, "NORM_EPSILON", 0.1)
+    monkeypatch.setattr(numpy_gpt2, "NORM_EPSILON", 0.1)
     with pytest.raises(UserError, match="does not compute what its source does"):
-        verify.prove(source, source, CONFIG)
+        proof.prove(source, source, CONFIG)
 
 
 def test_proof_says_why_transformers_was_not_asked(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(verify, "TRANSFORMERS_BYTES", 1000)
+    monkeypatch.setattr(proof, "TRANSFORMERS_BYTES", 1000)
     call("import-hf", write_hf(tmp_path / "src"), tmp_path / "dst")
     assert "by NumPy and transformers: not compared: it would hold" in capsys.readouterr().out
-    monkeypatch.setattr(verify.importlib.util, "find_spec", lambda name: None if name == "transformers" else 1)
-    assert verify._transformers_logits(source_of(tmp_path / "src"), None) == "transformers is not installed"
+    monkeypatch.setattr(proof.importlib.util, "find_spec", lambda name: None if name == "transformers" else 1)
+    assert proof._transformers_logits(source_of(tmp_path / "src"), None) == "transformers is not installed"
 
 
 def test_inspect_lists_weights_and_what_is_none(tmp_path, capsys):
@@ -428,6 +451,8 @@ def without(name):
     ({**theirs(WEIGHTS), **theirs({"wpe": WEIGHTS["wpe"]}, "")}, None, "which are one tensor"),
     ({**theirs(WEIGHTS), "score.weight": WEIGHTS["wte"]}, None, "score.weight is no tensor of a GPT2LMHeadModel"),
     (without("transformer.wte.weight"), None, "no matrices wte.weight and wpe.weight"),
+    ({**theirs(WEIGHTS), "h.99999999999999999999.ln_1.bias": WEIGHTS["ln_f/b"]}, None,
+     "12 missing (model/h2/ln_1/g, model/h2/ln_1/b, model/h2/attn/c_attn/w, and 9 more); 1 extra"),
     (without("transformer.h.1.mlp.c_fc.bias"), None, "1 missing (model/h1/mlp/c_fc/b); fetch it anew")])
 def test_hugging_face_s_files_that_are_no_gpt2_are_refused(tmp_path, tensors, config, words):
     source = write_hf(tmp_path / "src", tensors, config)
@@ -436,7 +461,7 @@ def test_hugging_face_s_files_that_are_no_gpt2_are_refused(tmp_path, tensors, co
 
 
 @pytest.mark.parametrize("size, words", [(0, "a header of 0 bytes in a file of 0"), (4, "in a file of 4"),
-                                         (200, "in a file of 200"), (-1, "bytes instead of")])
+                                         (200, "in a file of 200"), (-1, "bytes of data instead of")])
 def test_safetensors_that_are_cut_off_are_named(tmp_path, size, words):
     source = write_hf(tmp_path / "src")
     cut(tmp_path / "src" / "model.safetensors", size)
@@ -461,6 +486,24 @@ def test_missing_shard_is_named(tmp_path):
     assert f"names {second}, which is not there" in mistake("import-hf", source, tmp_path / "dst")
     index.write_text(json.dumps({"weight_map": {"a": "../../etc/passwd"}}))
     assert 'has no "weight_map"' in mistake("import-hf", source, tmp_path / "dst")
+
+
+def test_index_whose_files_do_not_agree_is_named(tmp_path):
+    names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    tensors = theirs(WEIGHTS)
+    write_hf(tmp_path / "src", tensors)
+    os.rename(tmp_path / "src" / "model.safetensors", tmp_path / "src" / names[0])
+    index = {"weight_map": {**dict.fromkeys(tensors, names[0]), "transformer.wte.weight": names[1]}}
+    (tmp_path / "src" / hugging_face.INDEX).write_text(json.dumps(index))
+    twice = {"transformer.wte.weight": WEIGHTS["wte"] + 1}
+    safetensors.numpy.save_file(twice, str(tmp_path / "src" / names[1]))
+    assert "which both hold transformer.wte.weight" in mistake("import-hf", tmp_path / "src", tmp_path / "dst")
+    safetensors.numpy.save_file(without("transformer.wte.weight"), str(tmp_path / "src" / names[0]))
+    call("import-hf", tmp_path / "src", tmp_path / "dst")
+    assert_same(weights_of(tmp_path / "dst" / "weights.ckpt"), {**WEIGHTS, "wte": WEIGHTS["wte"] + 1})
+    safetensors.numpy.save_file({"more": WEIGHTS["wte"]}, str(tmp_path / "src" / names[1]))
+    assert f"names transformer.wte.weight, which {names[1]} does not hold" in mistake(
+        "import-hf", tmp_path / "src", tmp_path / "again")
 
 
 def test_pickle_is_refused_with_reason_and_remedy(tmp_path):

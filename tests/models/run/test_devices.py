@@ -8,7 +8,7 @@ import tensorflow.compat.v1 as tf
 import main
 from configs import schema
 from encoder import bpe
-from models.checkpoints import saved
+from models.checkpoints import run_checkpoints
 from models.cpu import compiled
 from models.run import devices, workarounds
 from tests.helpers import graphs
@@ -17,7 +17,7 @@ DROPOUT = {"embed_dropout": 0.1, "attn_dropout": 0.1, "res_dropout": 0.1}
 
 
 def weights_of(config):
-    reader = tf.train.load_checkpoint(saved.latest(config.model_dir))
+    reader = tf.train.load_checkpoint(run_checkpoints.latest(config.model_dir))
     assert reader.get_tensor("global_step") == config.max_steps
     return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 

@@ -4,12 +4,8 @@ import glob
 import json
 import os
 
-import tensorflow.compat.v1 as tf
-
 from configs import reading, storage
-from configs.resume import CONFIG_FILE
-from models.checkpoints import saved
-from models.checkpoints.run_folder import DATA_FILE
+from models.checkpoints import run_checkpoints
 
 FOLDER = "best"
 RESULT_FILE = "evaluation.json"
@@ -27,27 +23,21 @@ def keep(model_dir, path, result):
     comparable = all(before.get(key) == result[key] for key in ("eval_set", "windows"))
     if comparable and before["loss"] <= result["loss"]:
         return False
-    storage.make_folder(folder)
     stale = storage.glob(storage.join(glob.escape(folder), "model.ckpt-*"))
-    name = os.path.basename(path)
-    for source in storage.glob(glob.escape(path) + ".*"):
-        _copy(source, storage.join(folder, os.path.basename(source)))
-    for source in (CONFIG_FILE, DATA_FILE):
-        _copy(storage.join(model_dir, source), storage.join(folder, source))
-    storage.write_whole(storage.join(folder, saved.STATE_FILE), f'model_checkpoint_path: "{name}"\n')
+    run_checkpoints.copy(path, folder, _link)
     storage.write_whole(note, json.dumps(result) + "\n")
     for old in stale:
-        if not os.path.basename(old).startswith(name + "."):
-            tf.io.gfile.remove(old)
+        if not os.path.basename(old).startswith(os.path.basename(path) + "."):
+            storage.remove(old)
     return True
 
 
-def _copy(source, target):
-    """A link where the file system can, which takes no room: files of a checkpoint are never written to again."""
+def _link(source, target):
+    """Links the file where the file system can, which takes no room: a checkpoint's files never change."""
     if not storage.is_remote(source):
         with contextlib.suppress(OSError):
             if os.path.exists(target):
                 os.unlink(target)
             os.link(source, target)
             return
-    tf.io.gfile.copy(source, target, overwrite=True)
+    storage.copy(source, target)

@@ -1,25 +1,22 @@
-"""Whether converted weights are the same and compute the same: a sha256 of every tensor, and logits of a fixed prompt.
+"""Shows that converted weights are the same and compute the same: a sha256 of every tensor, and a prompt's logits.
 
-One side runs in this project's network, the other in the NumPy below, written from the papers and sharing nothing with
-it; where transformers is installed and the model is small, it runs its own files too.  Both go layer by layer: no
-more than one layer, or the embedding, is in memory.
+One side runs in NumPy, the other in this project's network, layer by layer: no more than one layer, or the embedding,
+is in memory.  Where transformers is installed and the model is small, it runs its own files, too.
 
-T tokens, C width, H heads, D head size, V vocabulary.
+T tokens, C width, V vocabulary.
 """
 import dataclasses
 import hashlib
 import importlib.util
-import math
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
 from configs import storage
-from configs.constants import NORM_EPSILON
 from configs.errors import UserError
 from models import dropout, gpt2
-from models.checkpoints import hugging_face
-from models.weights import layer_weights, weight_list
+from models.checkpoints import hugging_face, numpy_gpt2
+from models.weights import count, layer_weights, weight_list
 
 PROMPT_TOKENS = 16
 TOLERANCE = 1e-3  # of the largest logit: far above rounding, far below any mistake
@@ -34,7 +31,7 @@ def prompt(config):
 def prove(source, result, config):
     """{"tensors": {name: sha256}, "logits": {who ran what: difference or why not}}, and lines that say it.
 
-    `source`, `result`: weights.Source of the two sides.  Raises UserError where they differ.
+    `source`, `result`: weights.StoredWeights of the two sides.  Raises UserError where they differ.
     """
     digests = {name: digest(source, name) for name in source.shapes}
     changed = [name for name, found in digests.items() if found != digest(result, name)]
@@ -42,14 +39,13 @@ def prove(source, result, config):
         raise UserError(f"{result.path}: {len(changed)} tensors are not those of {source.path} ({changed[0]}): the disk"
                         " or the memory is at fault; convert again")
     tokens = prompt(config)
-    expected = numpy_logits(source, config, tokens)
+    expected = numpy_gpt2.logits(source.read, tokens, n_layer=config.n_layer, n_head=config.n_head)
     logits = {"NumPy and this network": _difference(expected, network_logits(result, config, tokens), result)}
     for side in (source, result):
         if side.kind == hugging_face.KIND:
             found = _transformers_logits(side, tokens)
             logits["NumPy and transformers"] = found if isinstance(found, str) else _difference(expected, found, result)
-    parameters = sum(math.prod(shape) for shape in source.shapes.values())
-    lines = [f"{len(digests)} tensors, {parameters:,} parameters: equal to the bit"]
+    lines = [f"{len(digests)} tensors, {count(source.shapes):,} parameters: equal to the bit"]
     for who, value in logits.items():
         how = f"not compared: {value}" if isinstance(value, str) else f"largest difference {value:.1e}"
         lines.append(f"logits of {len(tokens)} tokens, up to {np.abs(expected).max():.1f}, by {who}: {how}")
@@ -61,37 +57,8 @@ def digest(source, name):
     return hashlib.sha256(np.ascontiguousarray(source.read(name), "<f4").reshape(-1).view(np.uint8)).hexdigest()
 
 
-def numpy_logits(source, config, tokens):
-    """float32 [T, V] for int32 [T], by the papers: https://arxiv.org/abs/1706.03762 and GPT-2's."""
-    def w(name):
-        return source.read(name)
-
-    def norm(x, name):
-        centred = x - x.mean(-1, keepdims=True)
-        deviation = np.sqrt((centred ** 2).mean(-1, keepdims=True) + NORM_EPSILON)
-        return centred / deviation * w(name + "/g") + w(name + "/b")
-
-    def linear(x, name):
-        return x @ w(name + "/w")[0] + w(name + "/b")
-    time, heads = len(tokens), config.n_head
-    x = w("wte")[tokens] + w("wpe")[:time]  # [T, C]
-    hidden = np.triu(np.full([time, time], -np.inf, np.float32), 1)
-    for i in range(config.n_layer):
-        qkv = linear(norm(x, f"h{i}/ln_1"), f"h{i}/attn/c_attn")  # [T, 3C]
-        q, k, v = np.moveaxis(qkv.reshape(time, 3, heads, -1), [1, 2], [0, 1])  # [H, T, D] each
-        scores = q @ k.swapaxes(1, 2) / np.float32(math.sqrt(q.shape[-1])) + hidden  # [H, T, T]
-        weights = np.exp(scores - scores.max(-1, keepdims=True))
-        weights /= weights.sum(-1, keepdims=True)
-        mixed = np.moveaxis(weights @ v, 0, 1).reshape(time, -1)  # [T, C]
-        x = x + linear(mixed, f"h{i}/attn/c_proj")
-        y = linear(norm(x, f"h{i}/ln_2"), f"h{i}/mlp/c_fc")  # [T, 4C]
-        y = 0.5 * y * (1 + np.tanh(np.float32(math.sqrt(2 / math.pi)) * (y + np.float32(0.044715) * y ** 3)))
-        x = x + linear(y, f"h{i}/mlp/c_proj")
-    return norm(x, "ln_f") @ w("wte").T
-
-
 def network_logits(source, config, tokens):
-    """The same by models/gpt2.py, its functions called one after another."""
+    """float32 [T, V] for int32 [T] by models/gpt2.py, its functions called one after another."""
     config = dataclasses.replace(config, precision="float32", recompute=False)
     shapes = {weight.name: weight.shape for weight in weight_list(config)}
 
@@ -130,7 +97,7 @@ def _transformers_logits(side, tokens):
     folder = side.path.rpartition("/")[0] or "."
     if storage.is_remote(folder) or not storage.exists(storage.join(folder, hugging_face.CONFIG_FILE)):
         return f"{folder} is no local folder with {hugging_face.CONFIG_FILE}"
-    size = 4 * sum(math.prod(shape) for shape in side.shapes.values())
+    size = 4 * count(side.shapes)
     if size > TRANSFORMERS_BYTES:
         return f"it would hold {size / 1e9:.1f} GB in memory"
     import torch

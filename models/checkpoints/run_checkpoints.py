@@ -1,0 +1,130 @@
+"""The checkpoints of a run: which is the newest, its step, its copies, and whether it fits the network of a config."""
+import glob
+import os
+import sys
+
+import tensorflow.compat.v1 as tf
+
+from configs import storage
+from configs.errors import UserError
+from configs.resume import CONFIG_FILE
+from models.checkpoints import hugging_face, tf_checkpoint
+from models.checkpoints.tf_checkpoint import STATE_FILE, step_in_name
+from models.weights import SCOPE, misfits, slot_shapes
+
+DATA_FILE = "data.json"  # fingerprints of the run's vocabulary and shards, in model_dir
+REMEDY = ('move it elsewhere and set "init_checkpoint" to it, or give it to `python3 -m models.checkpoints`, which'
+          ' imports it')
+
+
+def latest(model_dir):
+    """Path of the checkpoint that TensorFlow noted as the newest, or None where there never was one."""
+    if not storage.exists(storage.join(model_dir, STATE_FILE)):
+        return None  # storage raises where Google Storage refuses; TensorFlow would say none, and we start over
+    return tf.train.latest_checkpoint(model_dir)
+
+
+def is_at(model_dir, step):
+    """Whether the newest checkpoint is that of `step`."""
+    return step_in_name(latest(model_dir) or "") == step
+
+
+def newest_whole(model_dir):
+    """Path of the newest checkpoint whose every byte can be read, or None where there never was one.
+
+    Names on stderr what it passes over.  Raises UserError where none is left, or where it is unclear.
+    """
+    state, named = storage.join(model_dir, STATE_FILE), tf_checkpoint.named_newest(model_dir)
+    paths = sorted((path[:-len(".index")] for path in storage.glob(
+        storage.join(glob.escape(model_dir), "model.ckpt-*.index"))), key=step_in_name, reverse=True)
+    if not storage.exists(state):
+        if paths:
+            raise UserError(f'{model_dir} holds checkpoints, but not the file "{STATE_FILE}" that names the'
+                            ' newest; write it (one line, model_checkpoint_path: "model.ckpt-STEP") or remove them')
+        _refuse_weights(model_dir)
+        return None
+    if named:  # what is newer was not yet noted when the process died
+        paths = [named] + [path for path in paths if step_in_name(path) < step_in_name(named)]
+    problems = []
+    for path in paths:
+        problem = _problem(path)
+        if problem is None:
+            for line in problems:
+                print(f"warning: {line}; going on from {path}", file=sys.stderr)
+            return path
+        problems.append(problem)
+    reason = "; ".join(problems) or f"{state} cannot be read"
+    raise UserError(f"{reason}; no whole checkpoint is left: to start anew, remove {state} and the model.ckpt files")
+
+
+def _problem(path):
+    """What keeps the checkpoint at `path` from being read, in words, or None; reads it tensor by tensor."""
+    try:
+        reader, shapes, _ = tf_checkpoint.read_index(path)
+        with tf_checkpoint.naming_damage(path, every_error=True):
+            for name in shapes:
+                reader.get_tensor(name)  # compares checksums
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def step_of(path):
+    """The global step of the checkpoint at `path` (None: 0).  UserError where it holds weights only."""
+    if path is None:
+        return 0
+    reader, shapes, _ = tf_checkpoint.read_index(path)
+    if tf.GraphKeys.GLOBAL_STEP not in shapes:
+        raise UserError(f"{path} holds weights but no step of training, so it cannot be continued; {REMEDY}")
+    with tf_checkpoint.naming_damage(path, every_error=True):
+        return int(reader.get_tensor(tf.GraphKeys.GLOBAL_STEP))
+
+
+def files_of(path):
+    """Paths of the files of the checkpoint `path`."""
+    return storage.glob(glob.escape(path) + ".*")
+
+
+def copy(path, folder, copy_file=storage.copy):
+    """Makes `folder` a model_dir whose newest checkpoint is a copy of `path`, a run's; returns the bytes copied.
+
+    Whenever the process is killed, the file "checkpoint" there names a whole checkpoint, or is not there.
+    """
+    files = files_of(path)
+    if path + ".index" not in files:
+        raise tf.errors.NotFoundError(None, None, f"{path}: the run has deleted it")
+    storage.make_folder(folder)
+    run_files = [storage.join(os.path.dirname(path), name) for name in (CONFIG_FILE, DATA_FILE)]
+    copied = 0
+    for source in files + [source for source in run_files if storage.exists(source)]:
+        target = storage.join(folder, os.path.basename(source))
+        copy_file(source, target)
+        copied += storage.size(target)
+    tf_checkpoint.note_newest(storage.join(folder, os.path.basename(path)))
+    return copied
+
+
+def check(path, config, *, train):
+    """Raises UserError where the run's checkpoint at `path` does not fit the network, or to `train`, the optimizer."""
+    stored = tf_checkpoint.open_weights(path)
+    problem = misfits(stored.shapes, config)
+    if problem:
+        raise UserError(f"{path} does not fit the config: {problem}; use the config it was trained with or another"
+                        ' "model_dir"')
+    foreign = [name for name, dtype in stored.dtypes.items() if dtype != "float32"]
+    if foreign:
+        raise UserError(f"{path} stores {SCOPE}/{foreign[0]} as {stored.dtypes[foreign[0]]}, so it is not of this"
+                        f" program and cannot be used as it is; {REMEDY}")
+    absent = [name for name, shape in slot_shapes(config).items() if stored.not_weights.get(f"{SCOPE}/{name}") != shape]
+    if train and absent:
+        raise UserError(f"{path} does not hold what the optimizer keeps ({SCOPE}/{absent[0]}), so it is not of this"
+                        f" program or was stripped, and its training cannot be continued; {REMEDY}")
+
+
+def _refuse_weights(model_dir):
+    """Raises UserError for somebody's weights that were put into model_dir, where they would be overlooked."""
+    for name in (tf_checkpoint.NAME + ".index", hugging_face.SINGLE, hugging_face.INDEX, "pytorch_model.bin"):
+        path = storage.join(model_dir, name)
+        if storage.exists(path):
+            raise UserError(f'"model_dir" {model_dir} holds weights from elsewhere ({name}), and only a run\'s own'
+                            f" checkpoints are continued there; {REMEDY}")
