@@ -138,6 +138,29 @@ def test_tensorflow_does_not_come_in_by_a_library_either():
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
+def private_touches(module):
+    """What the module uses of TensorFlow's that is not public."""
+    """Around a run, all in workarounds.py; of the network, where it is used, with the reason beside it."""
+    names = {alias.asname or alias.name.split(".")[0] for node in ast.walk(SOURCES[module])
+             if isinstance(node, (ast.Import, ast.ImportFrom)) for alias in node.names
+             if "tensorflow" in (getattr(node, "module", None) or alias.name)}
+    for node in ast.walk(SOURCES[module]):
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
+            root = node.value
+            while isinstance(root, ast.Attribute):
+                root = root.value
+            if isinstance(root, ast.Name) and root.id in names and root.id != "NamedTuple":
+                found.add(f"{root.id}...{node.attr}")
+    return found
+
+
+@pytest.mark.parametrize("module", sorted(SOURCES))
+def test_private_parts_of_tensorflow_are_touched_in_few_places(module):
+    """All around a run in workarounds.py; of the network where it is used, with the reason beside it."""
+    if module not in ("models.run.workarounds", "models.replicas", "models.cpu.compiled", "models.cpu.packed"):
+        assert not private_touches(module)
+
+
 def test_nobody_imports_a_script_or_the_tools():
     for module in SOURCES:
         assert not imports_of(module) & set(SCRIPTS) or module.startswith("models.checkpoints"), module

@@ -17,7 +17,7 @@ from configs import arguments, resume, schedule, storage
 from configs.errors import UserError
 from datasets import shard_sets
 from datasets.window_order import WindowOrder
-from models.weights import weight_list
+from models.weights import slot_count, weight_list
 
 FLOAT32 = 4
 ACTIVATION_BYTES = {"float32": 4, "bfloat16": 2}
@@ -45,16 +45,6 @@ class Memory(NamedTuple):
 
 def parameter_count(config):
     return sum(math.prod(weight.shape) for weight in weight_list(config))
-
-
-def slot_count(config):
-    """Numbers that the optimizer keeps."""
-    if config.opt_name == "adam":
-        return 2 * parameter_count(config)
-    shapes = [weight.shape for weight in weight_list(config)]
-    factored = sum(math.prod(shape[:-1]) + math.prod(shape[:-2]) * shape[-1] if len(shape) > 1 else shape[0]
-                   for shape in shapes)
-    return factored + (parameter_count(config) if config.beta1 else 0)
 
 
 def checkpoint_bytes(config):

@@ -1,11 +1,13 @@
 """Schedules, AdamW, Adafactor, clipping and accumulation against NumPy."""
+import re
+
 import numpy as np
 import pytest
 import tensorflow as tf2
 import tensorflow.compat.v1 as tf
 
-from configs import schedule
-from models import initial_values, optimizers
+from configs import schedule, schema
+from models import initial_values, optimizers, weights
 from models.cpu import compiled
 from tests.helpers import graphs, reference
 
@@ -162,3 +164,22 @@ def test_accumulated_gradients_equal_those_of_the_whole_batch(slices):
     np.testing.assert_allclose(found_loss, loss, rtol=1e-6)
     for one, other in zip(grads, found):
         np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-7)
+
+
+def test_schema_slots_and_classes_name_the_same_optimizers():
+    names = set(re.findall(r'"(\w+)"', schema.FIELDS["opt_name"].metadata["kind"].allowed))
+    assert names == set(weights.OPTIMIZERS) == set(optimizers.CLASSES)
+
+
+@pytest.mark.parametrize("beta1", [0.0, 0.9])
+@pytest.mark.parametrize("opt_name", optimizers.CLASSES)
+def test_an_optimizer_keeps_the_slots_that_the_checkpoint_format_says(opt_name, beta1):
+    config = graphs.small_config(opt_name=opt_name, beta1=beta1)
+    with graphs.session():
+        tf.train.create_global_step()
+        variables = list(initial_values.create_variables(config).values())
+        optimizers.train_op([tf.zeros(variable.shape) for variable in variables], variables, config)
+        listed = [weight.name for weight in weights.weight_list(config)]
+        found = {v.op.name[len("model/"):]: tuple(v.shape.as_list()) for v in tf.global_variables()
+                 if v.op.name.startswith("model/") and v.op.name[len("model/"):] not in listed}
+    assert found == weights.slot_shapes(config)
