@@ -140,7 +140,8 @@ def test_tensorflow_does_not_come_in_by_a_library_either():
 
 def private_touches(module):
     """What the module uses of TensorFlow that is not public."""
-    found = {name for name in imports_of(module) if re.match(r"tensorflow\.(python|core|compiler)|tensorflow_est", name)}
+    private = re.compile(r"tensorflow\.(python|core|compiler)|tensorflow_estimator")
+    found = set(filter(private.match, imports_of(module)))
     names = {alias.asname or alias.name.split(".")[0] for node in ast.walk(SOURCES[module])
              if isinstance(node, (ast.Import, ast.ImportFrom)) for alias in node.names
              if "tensorflow" in (getattr(node, "module", None) or alias.name)}
