@@ -14,11 +14,13 @@ from tensorflow.core.framework import attr_value_pb2
 from tensorflow.python.framework import op_def_library
 
 from configs.constants import NORM_EPSILON
+from models.cpu import processor
 
 # Grappler turns products into this operation, too.  But it marks only constants as constant, and weights read in a loop
 # are not constants to it.
 OP, KERNEL = "_MklNativeFusedMatMul", attr_value_pb2.AttrValue(s=b"MklNameChangeOp")
 SWITCH = "TF_ENABLE_ONEDNN_OPTS"  # TensorFlow's own
+FOR_BFLOAT16 = "avx512bw"  # the instruction set that oneDNN wants for it
 LIKELIEST = 128  # logits of a row that generation in bfloat16 computes in float32
 
 
@@ -94,6 +96,8 @@ def supported(dtype):
     """Whether TensorFlow has `linear` for `dtype` on this machine's processor, and no GPU does the work."""
     if tf.config.list_physical_devices("GPU") or os.environ.get(SWITCH, "").lower() in ("0", "false"):
         return False
+    if dtype == tf.bfloat16 and FOR_BFLOAT16 not in processor.features():
+        return False  # oneDNN has no such product there, and ends the process where it is asked for one
     with tf.Graph().as_default(), tf.Session() as session:
         x = tf.placeholder(dtype, [1, 1])
         packed = PackedMatrix(x)

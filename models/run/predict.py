@@ -17,6 +17,7 @@ from datasets.jobs import workers
 from encoder import stop_texts
 from models import decoding, sampling
 from models.checkpoints import run_folder, tf_checkpoint
+from models.cpu import processor
 
 THREADS = "TF_NUM_INTRAOP_THREADS"
 RULE = "=" * 40
@@ -71,7 +72,7 @@ def threads_for(config, rows, prompt=1, length=1):
     of what follows, float32 and several samples have work for both; more cores were not at hand.
     """
     if rows > 1 or prompt > 4 * length or config.precision == "float32" or workers.cores() != 2 \
-            or not multiplies_bfloat16() or THREADS in os.environ:
+            or not processor.multiplies_bfloat16() or THREADS in os.environ:
         yield
         return
     # All sessions share the threads of the first one, whatever their own configs say: none may be opened before.
@@ -80,15 +81,6 @@ def threads_for(config, rows, prompt=1, length=1):
         yield
     finally:
         os.environ.pop(THREADS, None)
-
-
-def multiplies_bfloat16():
-    """Whether the processor does, as Linux tells it."""
-    try:
-        with open("/proc/cpuinfo") as f:
-            return bool(re.search("avx512_bf16|amx_bf16", f.read()))
-    except OSError:
-        return False
 
 
 def weights_path(config, encoder):

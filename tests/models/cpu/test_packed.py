@@ -44,6 +44,13 @@ def test_a_machine_without_them_is_noticed(monkeypatch):
     assert not packed.supported.__wrapped__(tf.float32)
 
 
+def test_a_processor_without_avx_512_gets_no_products_in_bfloat16(monkeypatch):
+    """There oneDNN ends the process: nothing may ask it."""
+    monkeypatch.setattr(packed.processor, "features", lambda: frozenset(["avx", "avx2"]))
+    monkeypatch.setattr(packed, "linear", None)
+    assert not packed.supported.__wrapped__(tf.bfloat16)
+
+
 def test_logits_of_the_packed_table_are_a_hundred_times_nearer_to_float32_than_products_in_bfloat16():
     """Likely tokens as in float32; Kullback-Leibler divergence, and the mean logit, which a penalty depends on."""
     if not packed.supported(tf.bfloat16):
