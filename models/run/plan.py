@@ -125,26 +125,17 @@ def _check_start(config):
         warm_start.check(any_format.open_weights(config.init_checkpoint), config)
 
 
-def report(config, data, others=(), replicas=1):
-    """The plan as text.
-
-    Args:
-      data: Data, or a str that says why there is none.
-      others: lines on problems found elsewhere.
-      replicas: devices or TPU cores that share each batch.
-    """
-    if isinstance(data, str):
-        data = Data(data, "not looked for")
+def report(config, data, others=()):
+    """The plan as text; `others` are lines on problems found elsewhere."""
     rows = _network(config) + _volume(config) + _data(config, data) + _cost(config) + _schedule(config)
     lines = [f"{name:<24}{value}" for name, value in rows]
-    wrong = [*problems(config, data, replicas), *others]
+    wrong = [*problems(config, data), *others]
     return "\n".join(lines + (["problems:", *(f"  - {line}" for line in wrong)] if wrong else ["no problems found"]))
 
 
-def problems(config, data, replicas=1):
+def problems(config, data):
     """Everything that would stop or spoil the run, one line each."""
-    return (_data_problems(config, data) + _batch_problems(config, replicas)
-            + _schedule_problems(config) + _folder_problems(config.model_dir))
+    return _data_problems(config, data) + _schedule_problems(config) + _folder_problems(config.model_dir)
 
 
 def _network(config):
@@ -238,12 +229,6 @@ def reading_problems(config, order):
         lines.append(f'"max_steps" {config.max_steps:,} reads the training data {count:,.1f} times; beyond'
                      f" {MOST_EPOCHS} epochs a network learns less and less from it")
     return lines
-
-
-def _batch_problems(config, replicas):
-    return [f'"{name}" {size:,} cannot be shared by {replicas:,} devices; use a multiple of {replicas:,}'
-            for name, size in (("train_batch_size", config.train_batch_size),
-                               ("eval_batch_size", config.eval_batch_size)) if size % replicas]
 
 
 def _schedule_problems(config):

@@ -129,8 +129,8 @@ def test_report_without_problems_says_everything(tmp_path):
     assert not (tmp_path / "not").exists()
 
 
-def problems_of(tmp_path, data=ENOUGH, replicas=1, **values):
-    return plan.problems(config_with(**{"model_dir": str(tmp_path), **values}), data, replicas)
+def problems_of(tmp_path, data=ENOUGH, **values):
+    return plan.problems(config_with(**{"model_dir": str(tmp_path), **values}), data)
 
 
 @pytest.mark.parametrize("values, words", [
@@ -159,19 +159,6 @@ def test_missing_or_empty_data_is_a_problem_and_the_report_survives_it(train, he
 
 def test_missing_eval_data_is_no_problem_when_nothing_is_evaluated(tmp_path):
     assert problems_of(tmp_path, plan.Data(ENOUGH.train, "none"), max_steps=10, eval_steps=0) == []
-
-
-def test_corpus_may_be_one_problem_for_both_sets(tmp_path):
-    text = plan.report(config_with(model_dir=str(tmp_path)), "the folder data is missing")
-    assert "train data              the folder data is missing" in text
-    assert "  - no training data: the folder data is missing" in text
-
-
-def test_batch_that_the_devices_cannot_share_is_a_problem(tmp_path):
-    assert problems_of(tmp_path, replicas=8, max_steps=10) == []
-    assert len(problems_of(tmp_path, replicas=8, max_steps=10, train_batch_size=12)) == 1
-    lines = problems_of(tmp_path, replicas=8, max_steps=10, train_batch_size=16, micro_batch_size=4, eval_batch_size=7)
-    assert lines == ['"eval_batch_size" 7 cannot be shared by 8 devices; use a multiple of 8']
 
 
 def test_model_dir_that_cannot_be_made_is_a_problem(tmp_path):
