@@ -127,10 +127,10 @@ def test_gradients_are_clipped_by_their_global_norm(least, monkeypatch):
         np.testing.assert_allclose(found[name], expected, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
+@pytest.mark.parametrize("shape", ["cosine", "linear", "constant"])
 @pytest.mark.parametrize("warmup", [0, 7])
-def test_schedule_of_the_graph_is_that_of_the_plan(schedule, warmup):
-    config = graphs.small_config(lr_schedule=schedule, warmup_steps=warmup, lr_min=0.1, max_steps=40)
+def test_schedule_of_the_graph_is_that_of_the_plan(shape, warmup):
+    config = graphs.small_config(lr_schedule=shape, warmup_steps=warmup, lr_min=0.1, max_steps=40)
     steps = np.arange(45)
     with graphs.session() as s:
         step = tf.placeholder(tf.int64, [])
