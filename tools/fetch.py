@@ -112,7 +112,7 @@ def _attempt(url, partial, name):
 
 
 def _request(url, partial, have):
-    """The response with the bytes from `have` on.  Raises UserError for a final refusal, RequestException for others."""
+    """The response with the bytes from `have` on.  Raises as `_attempt`, UserError for a refusal."""
     wanted = {"Range": f"bytes={have}-"} if have else {}
     try:
         response = requests.get(url, headers={**HEADERS, **wanted}, stream=True, timeout=TIMEOUT)
