@@ -122,25 +122,25 @@ def only_run(path, remedy, seconds=0):
         yield
         return
     end = time.monotonic() + seconds
-    while not (lock := _locked(path)):
+    while not (held := lock(path)):
         if time.monotonic() >= end:
             raise UserError(f"another run holds {path}; wait for it, or {remedy}")
         time.sleep(0.1)
-    with lock:
+    with held:
         try:
             yield
         finally:
             os.unlink(path)
 
 
-def _locked(path):
-    """The lock file, locked, or None."""
-    lock = open(path, "w")  # noqa: SIM115 (the caller closes it)
+def lock(path):
+    """The local file `path`, open and locked until it is closed; None where another process holds the lock."""
+    file = open(path, "w")  # noqa: SIM115 (the caller closes it)
     with contextlib.suppress(BlockingIOError, FileNotFoundError):
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when we are killed
-        if os.path.samestat(os.fstat(lock.fileno()), os.stat(path)):  # not one that its holder has just deleted
-            return lock
-    lock.close()
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when we are killed
+        if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):  # not one that its holder has just deleted
+            return file
+    file.close()
     return None
 
 
