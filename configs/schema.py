@@ -166,7 +166,7 @@ class Config:
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 
 
-def load(path, overrides=(), notice=None):
+def load(path, overrides=(), notice=lambda line: None):
     """The Config in a JSON file.
 
     Args:
@@ -175,20 +175,19 @@ def load(path, overrides=(), notice=None):
       notice: called with one line for each key of the original that has another name now.
     Raises: UserError, one line that names file, key, value and remedy.
     """
-    notice = notice or _ignore
     values = aliases.resolve(reading.read_object(path), path, notice)
     where = dict.fromkeys(values, path)
     for text in overrides:
         option = f"--set {text}"
         new = aliases.resolve(reading.parse_override(text), option, notice, earlier=values)
-        values = {**values, **new}
-        where = {**where, **dict.fromkeys(new, option)}
+        values.update(new)
+        where.update(dict.fromkeys(new, option))
     return _build(values, where, " --set ".join([path, *overrides]))
 
 
-def from_dict(values, where, notice=None):
+def from_dict(values, where):
     """The Config of a dict with any of the keys; `where` names its source in errors (UserError)."""
-    values = aliases.resolve(values, where, notice or _ignore)
+    values = aliases.resolve(values, where, lambda line: None)
     return _build(values, dict.fromkeys(values, where), where)
 
 
@@ -214,10 +213,6 @@ def markdown():
     return "\n".join(rows) + "\n"
 
 
-def _ignore(line):
-    pass
-
-
 def _build(values, where, everywhere):
     """Checks each value, then resolves the defaults that depend on other keys, then checks that all fit together.
 
@@ -230,8 +225,10 @@ def _build(values, where, everywhere):
         if name not in values:
             raise UserError(f'{everywhere}: "{name}" is missing; set it to the {FIELDS[name].metadata["meaning"]}')
     config = Config(**{name: _accept(name, value, where[name]) for name, value in values.items()})
-    config = _resolve_defaults(config, everywhere)
-    problem = _contradiction(config)
+    config = dataclasses.replace(
+        config, n_head=config.n_embd // DEFAULT_HEAD_SIZE if config.n_head is None else config.n_head,
+        beta1=DEFAULT_BETA1[config.opt_name] if config.beta1 is None else config.beta1)
+    problem = _contradiction(config, values)
     if problem:
         raise UserError(f"{everywhere}: {problem}")
     return config
@@ -247,20 +244,11 @@ def _accept(name, value, where):
         raise UserError(f'{where}: "{name}" is {reading.shown(value)}, but must be {kind.allowed}{default}') from None
 
 
-def _resolve_defaults(config, where):
-    n_head, beta1 = config.n_head, config.beta1
-    if n_head is None:
-        if config.n_embd % DEFAULT_HEAD_SIZE:
-            raise UserError(f'{where}: "n_embd" {config.n_embd} is not a multiple of {DEFAULT_HEAD_SIZE}, so "n_head"'
-                            f' has no default; set "n_head" to a divisor of {config.n_embd}')
-        n_head = config.n_embd // DEFAULT_HEAD_SIZE
-    if beta1 is None:
-        beta1 = DEFAULT_BETA1[config.opt_name]
-    return dataclasses.replace(config, n_head=n_head, beta1=beta1)
-
-
-def _contradiction(c):
-    """What does not fit together, as one line, or None."""
+def _contradiction(c, stated):
+    """What does not fit together in the Config, as one line, or None.  `stated` holds what the user has set."""
+    if stated.get("n_head") is None and c.n_embd % DEFAULT_HEAD_SIZE:
+        return (f'"n_embd" {c.n_embd} is not a multiple of {DEFAULT_HEAD_SIZE}, so "n_head" has no default; set'
+                f' "n_head" to a divisor of {c.n_embd}')
     if c.n_embd % c.n_head:
         return f'"n_embd" {c.n_embd} cannot be split into "n_head" {c.n_head} equal heads; change one of them'
     if c.warmup_steps > c.max_steps:
@@ -269,12 +257,8 @@ def _contradiction(c):
     if c.micro_batch_size and c.train_batch_size % c.micro_batch_size:
         return (f'"micro_batch_size" {c.micro_batch_size} does not divide "train_batch_size" {c.train_batch_size};'
                 ' use a divisor')
-    return _misplaced_files(c)
-
-
-def _misplaced_files(c):
+    given = [name for name in ("train_files", "eval_files") if getattr(c, name) is not None]
     if c.input != FILES_INPUT:
-        given = [name for name in ("train_files", "eval_files") if getattr(c, name) is not None]
         return given and (f'"{given[0]}" is given, but "input" "{c.input}" has its own files; set "input" to'
                           f' "{FILES_INPUT}" or leave "{given[0]}" out')
     if c.train_files is None:

@@ -4,7 +4,7 @@ import fcntl
 import glob as local_glob
 import os
 import re
-import tempfile
+import secrets
 import time
 import warnings
 
@@ -86,16 +86,16 @@ def write_whole(path, text):
         return
     folder = os.path.dirname(path) or "."
     os.makedirs(folder, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".partial-")
+    temporary = os.path.join(folder, f".partial-{secrets.token_hex(8)}")
     try:
-        with os.fdopen(handle, "wb") as f:
+        with open(temporary, "xb") as f:
             f.write(data)
             f.flush()
             os.fsync(f.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException as error:
-        os.unlink(temporary)
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
         if isinstance(error, OSError):
             error.filename = error.filename or path  # a failed write does not say of which file
         raise
@@ -146,23 +146,18 @@ def lock(path):
 
 def blame(error):
     """What is wrong with a path, in a few words, from an error of TensorFlow; None where it is about something else."""
+    text = str(error)
     if not type(error).__module__.startswith("tensorflow"):
         return None
-    text = str(error)
-    path = re.search(r"gs://[^\s'\",;]*", text)
     if any(words in text for words in FULL):
         return "no space left on the disk"
+    path = re.search(r"gs://[^\s'\",;]*", text)
     answer = re.search(r"HTTP response code (\d+)", text)
-    if path and answer:
-        meaning = ANSWERS.get(answer.group(1), "again and again")
-        return f"{path.group()}: Google Storage answers {answer.group(1)}, {meaning}"
     broken = re.search(r"libcurl code \d+ meaning '([^']*)'", text)
-    if path and broken:
-        return f"{path.group()}: Google Storage cannot be reached, {broken.group(1)}"
-    return f"{path.group()}: {text.splitlines()[0]}" if path else None
-
-
-def _umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    if not path:
+        return None
+    if answer:
+        what = f"Google Storage answers {answer.group(1)}, {ANSWERS.get(answer.group(1), 'again and again')}"
+    else:
+        what = f"Google Storage cannot be reached, {broken.group(1)}" if broken else text.splitlines()[0]
+    return f"{path.group()}: {what}"

@@ -1,4 +1,4 @@
-"""Copies the newest checkpoint of a run to BACKUP_DIR/step-N, which is a model_dir by itself; both may be gs://.
+"""Copies the newest checkpoint of a run to BACKUP_DIR/step-N, which can be used as a model_dir; both may be gs://.
 
     python3 tools/backup_checkpoint.py gs://bucket/runs/345M gs://other-bucket/backups --keep 7
 """
@@ -60,11 +60,8 @@ def _arguments(argv):
     parser = errors.Parser(description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("model_dir", help="of the run")
     parser.add_argument("backup_dir", help="gets a folder for each copy")
-    parser.add_argument("--keep", type=int, default=7, help="newest copies that are kept")
-    args = parser.parse_args(argv)
-    if args.keep < 1:
-        raise UserError(f"--keep is {args.keep}, but must be at least 1")
-    return args
+    parser.add_argument("--keep", type=errors.at_least(1), default=7, help="newest copies that are kept")
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ class _Run:
         self.starts = []
 
     def attempt(self, chance):
-        """Starts or goes on, to the end or until a kill at a moment that `chance`, a random.Random, decides (None: no kill).
+        """Trains to the end, or until a kill at a moment that `chance`, a random.Random, decides (None: no kill).
 
         Returns (exit status, when it was killed, in words, or None), and appends the step it started at to `starts`.
         """
