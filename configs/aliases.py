@@ -1,4 +1,4 @@
-"""The keys of the original's published JSON files that have another name now, so that those files load unchanged.
+"""Translates the original's keys that have another name now, so that its published JSON files load unchanged.
 
 Source: every *.json in the history of https://github.com/ConnorJL/GPT2.
 """

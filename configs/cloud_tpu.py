@@ -138,24 +138,6 @@ def describe(credentials, seconds):
                         f" ({_first_line(error)}); check TPU_API_DISCOVERY_URL")
 
 
-def call(request, seconds):
-    """Sends a request of googleapiclient and returns the answer, a dict.  Raises ApiError."""
-    import httplib2
-    from google.auth.exceptions import GoogleAuthError, RefreshError
-    from googleapiclient.errors import HttpError
-    try:
-        answer = within(seconds, request.execute)
-        if not isinstance(answer, dict):
-            raise ApiError("the answer is no JSON object")
-        return answer
-    except HttpError as error:
-        raise ApiError(error.reason or f"HTTP status {error.status_code}", error.status_code)
-    except RefreshError as error:
-        raise ApiError(f"the Google credentials are refused: {error.args[0]}", 401)
-    except (OSError, ValueError, http.client.HTTPException, httplib2.HttpLib2Error, GoogleAuthError) as error:
-        raise ApiError(_first_line(error))
-
-
 def _first_line(error):
     return (str(error) or type(error).__name__).splitlines()[0]
 
@@ -172,32 +154,40 @@ class Nodes:
     def get(self, name):
         """The node as the API describes it, or None where there is none.  Raises ApiError."""
         try:
-            return call(self._methods.get(name=self._path(name)), self._seconds)
+            return self.send(self._methods.get(name=self._path(name)))
         except ApiError as error:
             if error.status != 404:
                 raise
             return None
 
-    def create(self, name, node):
-        """Asks for a node; minutes later `get` says READY, or None if that failed."""
-        return call(self.creation(name, node), self._seconds)
-
     def creation(self, name, node):
-        """The request that `create` sends."""
+        """The request for a node.  When it was sent, `get` says READY minutes later, or None if that failed."""
         return self._methods.create(parent=self._parent, nodeId=name, body=node)
 
-    def delete(self, name):
-        """Asks for the end of a node; a minute later `get` says None."""
-        return call(self.deletion(name), self._seconds)
-
     def deletion(self, name):
-        """The request that `delete` sends."""
+        """The request for the end of a node.  When it was sent, `get` says None a minute later."""
         return self._methods.delete(name=self._path(name))
+
+    def send(self, request):
+        """Sends a request of googleapiclient and returns the answer, a dict.  Raises ApiError."""
+        import httplib2
+        from google.auth.exceptions import GoogleAuthError, RefreshError
+        from googleapiclient.errors import HttpError
+        try:
+            answer = within(self._seconds, request.execute)
+        except HttpError as error:
+            raise ApiError(error.reason or f"HTTP status {error.status_code}", error.status_code)
+        except RefreshError as error:
+            raise ApiError(f"the Google credentials are refused: {error.args[0]}", 401)
+        except (OSError, ValueError, http.client.HTTPException, httplib2.HttpLib2Error, GoogleAuthError) as error:
+            raise ApiError(_first_line(error))
+        if not isinstance(answer, dict):
+            raise ApiError("the answer is no JSON object")
+        return answer
 
     def failure(self, operation):
         """What went wrong in the operation of this name; "" where nothing did."""
-        answer = call(self._operations.get(name=operation), self._seconds)
-        return answer.get("error", {}).get("message", "")
+        return self.send(self._operations.get(name=operation)).get("error", {}).get("message", "")
 
     def _path(self, name):
         return f"{self._parent}/nodes/{name}"

@@ -38,24 +38,17 @@ def key(group, default, kind, on_resume, meaning):
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Make one with `load` or `from_dict`; the constructor itself checks nothing."""
-    model: str = key(MODEL, "GPT2", one_of("GPT2"), NETWORK,
-        "the network; there is one")
-    n_ctx: int = key(MODEL, 1024, integer(1, 2**20), NETWORK,
-        "tokens that the network sees at once")
+    model: str = key(MODEL, "GPT2", one_of("GPT2"), NETWORK, "the network; there is one")
+    n_ctx: int = key(MODEL, 1024, integer(1, 2**20), NETWORK, "tokens that the network sees at once")
     n_vocab: int = key(MODEL, 50257, integer(1, 2**24), NETWORK,
         "size of the vocabulary in `encoder_path`, `<|endoftext|>` included")
-    n_embd: int = key(MODEL, 768, integer(1, 2**16), NETWORK,
-        "width: numbers per token between layers")
-    n_layer: int = key(MODEL, 12, integer(1, 1000), NETWORK,
-        "layers")
+    n_embd: int = key(MODEL, 768, integer(1, 2**16), NETWORK, "width: numbers per token between layers")
+    n_layer: int = key(MODEL, 12, integer(1, 1000), NETWORK, "layers")
     n_head: int | None = key(MODEL, None, optional(integer(1)), NETWORK,
         "attention heads; must divide `n_embd`; null = `n_embd` / 64")
-    embed_dropout: float = key(MODEL, 0.0, PROBABILITY, UPDATE,
-        "share of the embeddings' sum dropped in training")
-    attn_dropout: float = key(MODEL, 0.0, PROBABILITY, UPDATE,
-        "share of the attention weights dropped in training")
-    res_dropout: float = key(MODEL, 0.0, PROBABILITY, UPDATE,
-        "share of each layer's two outputs dropped in training")
+    embed_dropout: float = key(MODEL, 0.0, PROBABILITY, UPDATE, "share of the embeddings' sum dropped in training")
+    attn_dropout: float = key(MODEL, 0.0, PROBABILITY, UPDATE, "share of the attention weights dropped in training")
+    res_dropout: float = key(MODEL, 0.0, PROBABILITY, UPDATE, "share of each layer's two outputs dropped in training")
     initializer_range: float = key(MODEL, 0.02, number(above=0, high=1), START,
         "standard deviation of the starting weights. GPT-2's 0.02 suits widths from about 768 on; a narrow network"
         " learns much faster from about 0.5 / sqrt(`n_embd`)")
@@ -95,36 +88,26 @@ class Config:
     beta2: float = key(OPTIMIZER, 0.95, PROBABILITY, UPDATE,
         "decay of the squared gradients, for adam and for adafactor's `decay_type` \"adam\"; GPT-3's value (the"
         " original's files say 0.98)")
-    epsilon: float = key(OPTIMIZER, 1e-8, number(above=0), UPDATE,
-        "adam's guard against division by zero")
+    epsilon: float = key(OPTIMIZER, 1e-8, number(above=0), UPDATE, "adam's guard against division by zero")
     decay_type: str = key(OPTIMIZER, "pow", one_of("pow", "adam"), UPDATE,
         "adafactor's decay of squared gradients: \"pow\" = 1 - step^-`decay_exponent`, \"adam\" = `beta2` with bias"
         " correction")
-    decay_exponent: float = key(OPTIMIZER, 0.8, number(above=0, high=1), UPDATE,
-        'for `decay_type` "pow"')
+    decay_exponent: float = key(OPTIMIZER, 0.8, number(above=0, high=1), UPDATE, 'for `decay_type` "pow"')
     grad_clip: float = key(OPTIMIZER, 1.0, number(low=0), UPDATE,
         "longest gradient, as the norm over all weights; 0 = no limit (the original's)")
 
     train_batch_size: int = key(RUN, 8, integer(1, 2**20), ORDER,
         "sequences of `n_ctx` tokens per step, over all devices together")
-    eval_batch_size: int = key(RUN, 8, integer(1, 2**20), FREE,
-        "sequences per evaluation batch")
-    predict_batch_size: int = key(RUN, 1, integer(1, 2**20), FREE,
-        "texts generated at once")
-    train_steps: int = key(RUN, 1000, integer(1), FREE,
-        "steps between evaluations")
+    eval_batch_size: int = key(RUN, 8, integer(1, 2**20), FREE, "sequences per evaluation batch")
+    predict_batch_size: int = key(RUN, 1, integer(1, 2**20), FREE, "texts generated at once")
+    train_steps: int = key(RUN, 1000, integer(1), FREE, "steps between evaluations")
     eval_steps: int = key(RUN, 10, integer(-1), FREE,
         "batches per evaluation; 0 = no evaluation, -1 = the whole eval set")
-    max_steps: int = key(RUN, 100000, integer(1), SCHEDULE,
-        "training stops exactly here, and lr reaches its end here")
-    iterations: int = key(RUN, 100, integer(1), FREE,
-        "steps that a TPU makes between two visits of the host")
-    save_checkpoints_steps: int = key(RUN, 1000, integer(1), FREE,
-        "steps between checkpoints")
-    keep_checkpoint_max: int = key(RUN, 5, integer(0), FREE,
-        "newest checkpoints that are kept; 0 = all")
-    seed: int = key(RUN, 1, integer(0, 2**31 - 1), ORDER,
-        "starting weights, data order and dropout")
+    max_steps: int = key(RUN, 100000, integer(1), SCHEDULE, "training stops exactly here, and lr reaches its end here")
+    iterations: int = key(RUN, 100, integer(1), FREE, "steps that a TPU makes between two visits of the host")
+    save_checkpoints_steps: int = key(RUN, 1000, integer(1), FREE, "steps between checkpoints")
+    keep_checkpoint_max: int = key(RUN, 5, integer(0), FREE, "newest checkpoints that are kept; 0 = all")
+    seed: int = key(RUN, 1, integer(0, 2**31 - 1), ORDER, "starting weights, data order and dropout")
     init_checkpoint: str | None = key(RUN, None, optional(PATH), START,
         "start a new run from these weights (not their optimizer or step): a folder or checkpoint of OpenAI's, Hugging"
         " Face's, the original's or ours; a smaller `n_ctx` takes the first positions; null = from scratch")
@@ -136,8 +119,7 @@ class Config:
     tpu_zone: str | None = key(RUN, None, optional(PATH), FREE,
         "its zone; null = `$CLOUDSDK_COMPUTE_ZONE`, or that of the VM")
 
-    data_path: str = key(DATA, "", TEXT, ORDER,
-        "folder of the .tfrecords files; empty = the current folder")
+    data_path: str = key(DATA, "", TEXT, ORDER, "folder of the .tfrecords files; empty = the current folder")
     input: str = key(DATA, "openwebtext", one_of(*INPUTS), ORDER,
         "what to read: the original's OpenWebText shards (all; only long documents; more long ones), or"
         " \"tfrecords\", the files named below")
@@ -153,8 +135,7 @@ class Config:
     encoder_path: str | None = key(DATA, None, optional(PATH), FREE,
         "folder with encoder.json and vocab.bpe; null = GPT-2's own vocabulary")
 
-    model_dir: str = key(OUTPUT, None, PATH, FREE,
-        "folder of the checkpoints, logs and resolved config; must be given")
+    model_dir: str = key(OUTPUT, None, PATH, FREE, "folder of the checkpoints, logs and resolved config; must be given")
     predict_path: str | None = key(OUTPUT, None, optional(PATH), FREE,
         "file that generated texts are appended to; null = they are only printed")
 

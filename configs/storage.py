@@ -115,8 +115,9 @@ def remove(path):
 
 @contextlib.contextmanager
 def only_run(path, remedy, seconds=0):
-    """Holds the lock file `path` (on gs:// nothing is held); raises UserError where another process has it, and keeps
-    it for so many seconds.
+    """Holds the lock file `path`; on gs:// there is no lock.
+
+    Raises UserError if another process still holds it after so many seconds.
     """
     if is_remote(path):
         yield

@@ -1,10 +1,12 @@
-"""From `--tpu` to a TPU that is there, ready and of TensorFlow's version, or one line that says what is wrong with it.
+"""Finds the TPU that `--tpu` names and checks that it is ready for our TensorFlow; one line says what is wrong with it.
 
 TensorFlow alone waits for ever for a silent metadata server, and a day for a TPU that does not answer.
 """
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
+import functools
 import importlib.metadata
 import json
 import re
@@ -154,18 +156,18 @@ def _workers(node):
 
 def _reach(tpu):
     """Connects to all workers at the same time.  Raises UserError for the first that does not answer."""
-    def attempt(worker):
+    def failure(worker):
         host, _, port = worker.rpartition(":")
-        seconds = CONNECT_SECONDS
+        connect = functools.partial(socket.create_connection, (host, int(port)), CONNECT_SECONDS)
         try:
-            cloud_tpu.within(seconds, lambda: socket.create_connection((host, int(port)), seconds)).close()
+            cloud_tpu.within(CONNECT_SECONDS, connect).close()
         except (OSError, OverflowError) as error:
-            return worker, getattr(error, "strerror", None) or error
+            return f"its worker {worker} does not answer ({getattr(error, 'strerror', None) or error})"
     with concurrent.futures.ThreadPoolExecutor(len(tpu.workers)) as pool:
-        failed = next(filter(None, pool.map(attempt, tpu.workers)), None)
+        failed = next(filter(None, pool.map(failure, tpu.workers)), None)
     if failed:
-        raise UserError(f"--tpu {tpu}: its worker {failed[0]} does not answer ({failed[1]}); run on a VM in the TPU's"
-                        " network and zone, and allow this port in its firewall")
+        raise UserError(f"--tpu {tpu}: {failed}; run on a VM in the TPU's network and zone, and allow this port in its"
+                        " firewall")
 
 
 def _ask_version(worker):
@@ -177,18 +179,19 @@ def _ask_version(worker):
         return None
 
 
-def _our_version():
-    """The version of TensorFlow here, if possible without importing it."""
-    try:
+def our_version():
+    """The version of TensorFlow here, if possible without importing it; None without one."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         return importlib.metadata.version("tensorflow")
-    except importlib.metadata.PackageNotFoundError:  # tensorflow-cpu and others
-        import tensorflow
+    with contextlib.suppress(ImportError):
+        import tensorflow  # from tensorflow-cpu and others
         return tensorflow.__version__
+    return None
 
 
 def _check_version(tpu):
     """Raises UserError for a node of another release, which drops or misreads the graph with ever new errors."""
-    ours = _our_version()
+    ours = our_version()
     if tpu.version is None or tpu.version.split(".")[:2] == ours.split(".")[:2]:
         return
     delete = f"run `gcloud compute tpus delete {tpu} --zone {tpu.zone} --project {tpu.project}` and create it again"

@@ -174,21 +174,17 @@ def _cause(error):
 
 def _mismatch(path, checksum):
     """How the file at `path` differs from the checksum (or None), in words; None where it does not."""
-    value = checksum and digest(path, checksum.kind)
-    if checksum and value != checksum.value:
-        return f"{checksum.kind} is {value}, but {checksum.origin} says {checksum.value}"
-    return None
-
-
-def digest(path, kind):
-    """Hex digest of a file; `kind` as in Checksum."""
-    state = hashlib.new("sha1" if kind == "git" else kind)
-    if kind == "git":
+    if not checksum:
+        return None
+    state = hashlib.new("sha1" if checksum.kind == "git" else checksum.kind)
+    if checksum.kind == "git":
         state.update(b"blob %d\0" % _size(path))
     with open(path, "rb") as f:
         for data in iter(lambda: f.read(CHUNK), b""):
             state.update(data)
-    return state.hexdigest()
+    if state.hexdigest() == checksum.value:
+        return None
+    return f"{checksum.kind} is {state.hexdigest()}, but {checksum.origin} says {checksum.value}"
 
 
 def _note_of(partial):

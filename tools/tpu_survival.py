@@ -12,7 +12,6 @@ reached; 130 and 143 stopped by a signal.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import os
 import re
 import shlex
@@ -21,7 +20,7 @@ import sys
 if __name__ == "__main__":  # run as a file: imports start at the repository
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-from configs import cloud_tpu, commands, errors, storage
+from configs import cloud_tpu, commands, errors, storage, tpu_names
 from configs.errors import UserError
 from tools.survival import keeper, lifecycle
 
@@ -70,7 +69,7 @@ def _arguments(argv):
     add("--max_hours", required=True, type=positive, help="most hours that nodes may exist, all together")
     add("--tpu_project", metavar="PROJECT", help="of Google (without it $GOOGLE_CLOUD_PROJECT, or that of this VM)")
     add("--on_demand", action="store_true", help="ask for a node that is not preemptible")
-    add("--software", default=_tensorflow_version(), help="version of TensorFlow on the node")
+    add("--software", default=tpu_names.our_version(), help="version of TensorFlow on the node")
     add("--network", help="of Compute Engine, that the node joins (without it the project's default)")
     add("--hang_minutes", type=positive, default=30.0,
         help="without a step, then the node is replaced; more than the longest evaluation takes")
@@ -122,13 +121,6 @@ def _check(args):
         raise UserError(f"--step_pattern {args.step_pattern} is no regex: {error}")
     if groups != 1:
         raise UserError(f"--step_pattern {args.step_pattern} must have one group, the step")
-
-
-def _tensorflow_version():
-    try:
-        return importlib.metadata.version("tensorflow")
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ import random
 import re
 import runpy
 import shutil
-import statistics
 import subprocess
 import tempfile
 import time
@@ -127,18 +126,20 @@ class _Run:
 
     def _kill(self, process, chance):
         """Sends SIGKILL after a random step, or in a checkpoint that is written after it; says when, in words."""
-        first, last = len(self.notes()), self._config.max_steps - 1
+        last, noted = self._config.max_steps - 1, len(self.notes())
         target = chance.randint(min(last, max(self.step(), self._config.save_checkpoints_steps) + 1), last)
-        in_save, times = chance.random() < 0.5, []
-        while process.poll() is None and (not times or self.step() < target):
-            if len(self.notes()) > first + len(times):
-                times.append(time.monotonic())
-            time.sleep(POLL_SECONDS)
-        seconds = statistics.median([b - a for a, b in zip(times, times[1:])] or [SAVE_SECONDS])
+        in_save = chance.random() < 0.5
+
+        def wait_for(happened):
+            while process.poll() is None and not happened():
+                time.sleep(POLL_SECONDS)
+        wait_for(lambda: len(self.notes()) > noted)
+        begun, first = time.monotonic(), self.step()
+        wait_for(lambda: self.step() >= target)
+        seconds = max((time.monotonic() - begun) / max(self.step() - first, 1), SAVE_SECONDS)  # about a step
         if in_save:
             before = self._files()
-            while process.poll() is None and self._files() <= before:
-                time.sleep(POLL_SECONDS)
+            wait_for(lambda: self._files() - before)
             seconds = SAVE_SECONDS
         time.sleep(chance.uniform(0, seconds))
         temporary = any("_temp" in path for path in self._files())

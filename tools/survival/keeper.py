@@ -131,7 +131,7 @@ class Keeper:
             if zone != self._state.zone and self._node_state(zone) not in NOTHING_TO_DELETE:
                 self._say(f"zone {zone}: deleting a node of this run that was left there")
                 with contextlib.suppress(cloud_tpu.ApiError):
-                    self._nodes(zone).delete(self._args.name)
+                    self._delete(zone)
 
     def _act(self, action):
         state = self._state
@@ -139,7 +139,7 @@ class Keeper:
             self._create()
         elif action == lifecycle.DELETE:
             try:
-                self._nodes(state.zone).delete(self._args.name)
+                self._delete(state.zone)
             except cloud_tpu.ApiError as error:
                 if error.status != 404:
                     self._say(f"{state.name} in {state.zone} cannot be deleted yet ({error}); asking again")
@@ -151,8 +151,9 @@ class Keeper:
 
     def _create(self):
         before = self._state
+        nodes = self._nodes(before.zone)
         try:
-            answer = self._nodes(before.zone).create(self._args.name, node_of(self._args, before.label))
+            answer = nodes.send(nodes.creation(self._args.name, node_of(self._args, before.label)))
         except cloud_tpu.ApiError as error:
             if error.status == 409 or error.temporary and error.status != 429:
                 self._say(f"zone {before.zone}: the request for a node was not answered ({error})")
@@ -161,18 +162,21 @@ class Keeper:
             return
         self._save(before._replace(operation=answer.get("name") or lifecycle.HEARD))
 
+    def _delete(self, zone):
+        nodes = self._nodes(zone)
+        nodes.send(nodes.deletion(self._args.name))
+
     def _report(self, before):
         """Prints what has changed since the state `before`."""
-        state = self._state
+        state, pause = self._state, f"{self._args.retry_minutes:g} minutes"
+        changed = state.phase != before.phase
         if state.failures > before.failures and state.phase == lifecycle.RUN:
-            self._say(f"the run failed at step {state.step}; starting it again in {self._args.retry_minutes:g} minutes")
-        if state.phase == before.phase:
-            return
-        if state.phase == lifecycle.ASKED:
+            self._say(f"the run failed at step {state.step}; starting it again in {pause}")
+        if changed and state.phase == lifecycle.ASKED:
             self._say(f"zone {state.zone}: asked for {self._args.accelerator} as {state.name}")
-        elif state.phase in (lifecycle.CLEAN, lifecycle.END):
-            pause = f"; no zone has one, asking again in {self._args.retry_minutes:g} minutes"
-            self._say(state.reason + (pause if state.wait_until > state.since else ""))
+        if changed and state.phase in (lifecycle.CLEAN, lifecycle.END):
+            waits = state.wait_until > state.since
+            self._say(state.reason + (f"; no zone has one, asking again in {pause}" if waits else ""))
 
     # Backups run in a process of their own: copying takes minutes, and TensorFlow takes memory.
 
@@ -254,7 +258,7 @@ class Keeper:
             if node in NOTHING_TO_DELETE and node != lifecycle.UNKNOWN:
                 return
             with contextlib.suppress(cloud_tpu.ApiError):
-                self._nodes(state.zone).delete(state.name)
+                self._delete(state.zone)
             time.sleep(attempt * TICK_SECONDS)
         self._say(f"the node may be left; run `gcloud compute tpus delete {state.name} --zone {state.zone}"
                   f" --project {state.project}`")

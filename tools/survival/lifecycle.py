@@ -1,4 +1,4 @@
-"""Decides what to do next for a run on TPUs that vanish: a pure function of what was done and what is observed.
+"""Decides what to do next for a run on TPUs that vanish; `decide` depends only on what was done and what is observed.
 
     WANT -> ASKED -> RUN -> END -> DONE        the phases of a run that nothing disturbs
               \\______\\__> CLEAN -> WANT         a node did not come or was preempted, or the run on it hangs
@@ -96,11 +96,11 @@ def _want(state, seen, rules):
                        " run; choose another --name"), None
     if seen.node == UNKNOWN or seen.now < state.wait_until:
         return state, None
+    paid_since = seen.now if state.paid_since is None else state.paid_since
+    asked = state._replace(phase=ASKED, since=seen.now, operation=None, paid_since=paid_since)
     if seen.node == ABSENT:
-        since = state.paid_since if state.paid_since is not None else seen.now
-        return state._replace(phase=ASKED, since=seen.now, operation=None, paid_since=since), CREATE
-    # The API got an earlier request for this node; only its answer was lost.
-    return state._replace(phase=ASKED, since=seen.now, operation=HEARD, paid_since=state.paid_since or seen.now), None
+        return asked, CREATE
+    return asked._replace(operation=HEARD), None  # the API got an earlier request, and only its answer was lost
 
 
 def _asked(state, seen, rules):

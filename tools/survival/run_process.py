@@ -1,4 +1,4 @@
-"""The process of a run, which outlives the process that supervises it: started once, watched by files, ended in time.
+"""Starts, watches and ends the process of a run, which goes on when the process that supervises it dies.
 
 The run inherits a file lock, by which any process can tell whether the run is still there.  Its output goes to a file,
 so the run goes on when nobody reads it.
