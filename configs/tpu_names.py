@@ -105,11 +105,11 @@ def _look_up(name, project, zone):
         project, zone = cloud_tpu.place(project, zone)
         nodes = cloud_tpu.Nodes(cloud_tpu.connect(ANSWER_SECONDS), project, zone, ANSWER_SECONDS)
         node = cloud_tpu.within(max(until - time.monotonic(), 1), lambda: nodes.get(name))
+        problem = _problem(name, node, project, zone)
     except UserError as error:
-        raise UserError(f"--tpu {name}: {error}")
+        problem = error
     except (TimeoutError, cloud_tpu.ApiError) as error:
-        raise UserError(f"--tpu {name}: {_refusal(error, project)}")
-    problem = _problem(name, node, project, zone)
+        problem = _refusal(error, project)
     if problem:
         raise UserError(f"--tpu {name}: {problem}")
     return Tpu(name, project, zone, _workers(node), node.get("tensorflowVersion"), nodes)

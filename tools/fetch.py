@@ -35,8 +35,8 @@ class Checksum(NamedTuple):
     origin: str  # who says so
 
 
-class _Promise(NamedTuple):
-    """What the server says about the whole file."""
+class _RemoteFile(NamedTuple):
+    """What the server says about the file as a whole."""
     total: int  # bytes
     version: str  # the same as long as the file is
     checksum: Checksum | None
@@ -57,7 +57,7 @@ def fetch(url, path, checksum=None):
     while True:
         before = _size(partial)
         try:
-            promise = _attempt(url, partial, os.path.basename(path))
+            remote = _attempt(url, partial, os.path.basename(path))
             break
         except requests.RequestException as error:
             failures = 0 if _size(partial) > before else failures + 1
@@ -69,7 +69,7 @@ def fetch(url, path, checksum=None):
             if not _size(partial):
                 _forget(partial)
             raise
-    checksum = checksum or promise.checksum
+    checksum = checksum or remote.checksum
     wrong = _mismatch(partial, checksum)
     if wrong:
         _forget(partial)
@@ -82,14 +82,14 @@ def fetch(url, path, checksum=None):
 
 
 def _attempt(url, partial, name):
-    """Appends to `partial` until it is whole; returns the _Promise.  Raises RequestException if a retry may help."""
-    promise = _noted(partial)
-    have = _size(partial) if promise else 0
-    if promise and have == promise.total:
-        return promise
+    """Appends to `partial` until it is whole; returns the _RemoteFile.  Raises RequestException if a retry may help."""
+    remote = _noted(partial)
+    have = _size(partial) if remote else 0
+    if remote and have == remote.total:
+        return remote
     with _request(url, partial, have) as response:
         start, current = _read_headers(url, response)
-        if start and (promise is None or (start, *current[:2]) != (have, *promise[:2])):
+        if start and (remote is None or (start, *current[:2]) != (have, *remote[:2])):
             _forget(partial)
             raise requests.ConnectionError("the file has changed on the server")
         free = shutil.disk_usage(os.path.dirname(partial) or ".").free
@@ -97,18 +97,18 @@ def _attempt(url, partial, name):
             raise UserError(f"{url}: {current.total - start:,} bytes are to come, and the disk has {free:,} left;"
                             " make room")
         if not start:  # only an answer with the whole file publishes the checksum of the whole
-            promise = current
-            storage.write_whole(_note_of(partial), json.dumps(promise._asdict()))
+            remote = current
+            storage.write_whole(_note_of(partial), json.dumps(remote._asdict()))
         with open(partial, "ab" if start else "wb") as f, \
-                progress.bar(promise.total, name, "B", start, unit_scale=True, unit_divisor=1000) as bar:
+                progress.bar(remote.total, name, "B", start, unit_scale=True, unit_divisor=1000) as bar:
             for data in response.iter_content(CHUNK):
                 if f.tell() == 0 and re.match(rb"\s*<(!doctype|html|\?xml|error)", data[:100], re.I):
                     raise UserError(f"{url} answers with a page of text instead of the file; give another --base_url")
                 f.write(data)
                 bar.update(len(data))
-    if _size(partial) < promise.total:
-        raise requests.ConnectionError(f"the connection was cut at {_size(partial):,} of {promise.total:,} bytes")
-    return promise
+    if _size(partial) < remote.total:
+        raise requests.ConnectionError(f"the connection was cut at {_size(partial):,} of {remote.total:,} bytes")
+    return remote
 
 
 def _request(url, partial, have):
@@ -131,7 +131,7 @@ def _request(url, partial, have):
 
 
 def _read_headers(url, response):
-    """(first byte that is to come, the _Promise).  Raises UserError for a web page and for a file of unknown size."""
+    """(first byte to come, the _RemoteFile).  Raises UserError for a web page and for a file of unknown size."""
     headers = response.headers
     if headers.get("Content-Type", "").startswith("text/html"):
         raise UserError(f"{url} answers with a web page instead of the file; give another --base_url")
@@ -147,7 +147,7 @@ def _read_headers(url, response):
     for answer in (*response.history, response):  # Hugging Face's checksums stand in the redirects
         headers.update(answer.headers)
     version = headers.get("X-Linked-ETag") or headers.get("ETag") or headers.get("Last-Modified") or ""
-    return int(start), _Promise(int(total), version, _published(headers))
+    return int(start), _RemoteFile(int(total), version, _published(headers))
 
 
 def _published(headers):
@@ -192,12 +192,12 @@ def _note_of(partial):
 
 
 def _noted(partial):
-    """The _Promise that `partial` began with; None where it is not known."""
+    """The _RemoteFile that `partial` began with; None where it is not known."""
     try:
         with open(_note_of(partial), encoding="utf-8") as f:
             values = json.load(f)
         checksum = values["checksum"]
-        return _Promise(values["total"], values["version"], checksum and Checksum(*checksum))
+        return _RemoteFile(values["total"], values["version"], checksum and Checksum(*checksum))
     except (OSError, ValueError, TypeError, KeyError):
         return None
 

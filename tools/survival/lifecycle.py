@@ -106,9 +106,9 @@ def _want(state, seen, rules):
 def _asked(state, seen, rules):
     if seen.node == READY:
         return state._replace(phase=RUN, since=seen.now, refused=()), None if seen.running else START
-    if seen.node == ABSENT and state.operation is None:  # the API never got the request
-        return state._replace(phase=WANT), None
     if seen.node == ABSENT:
+        if state.operation is None:  # the API never got the request
+            return state._replace(phase=WANT), None
         return refuse(state, seen.now, seen.node_error or "the node vanished while it was made", False, rules), None
     if seen.node in LOST:
         return _give_up(state, seen, f"is {seen.node} before it was READY", rules), None
@@ -163,31 +163,27 @@ def _run(state, seen, rules):
 
 
 def _give_up(state, seen, what, rules):
-    """Another node is asked for, first in the preferred zone."""
+    """The SurvivalState that leads to another node, asked for in the preferred zone first."""
     return state._replace(phase=CLEAN, since=seen.now, next_zone=rules.zones[0],
                           reason=f"{state.name} in {state.zone} {what}")
 
 
 def _clean(state, seen, rules):
-    state, action, gone = _remove(state, seen)
-    if gone:
-        state = state._replace(phase=WANT, since=seen.now, zone=state.next_zone or rules.zones[0], operation=None)
-    return state, action
-
-
-def _end(state, seen):
-    state, action, gone = _remove(state, seen)
-    return state._replace(phase=DONE) if gone else state, action
+    return _remove(state, seen, phase=WANT, since=seen.now, zone=state.next_zone or rules.zones[0], operation=None)
 
 
 def _ending(state, seen, status, reason):
     return state._replace(phase=END, since=seen.now, status=status, reason=reason)
 
 
-def _remove(state, seen):
-    """Ends the run, then the node, then counts its cost.  Returns (state, action, whether all is gone)."""
+def _end(state, seen):
+    return _remove(state, seen, phase=DONE)
+
+
+def _remove(state, seen, **then):
+    """Ends the run, then the node; when both are gone, counts the node's cost and makes the changes `then`."""
     if seen.running:
-        return state, STOP, False
+        return state, STOP
     if seen.node in (ABSENT, FOREIGN):
-        return state._replace(paid=cost(state, seen.now), paid_since=None), None, True
-    return state, None if seen.node in (UNKNOWN, "DELETING") else DELETE, False
+        return state._replace(paid=cost(state, seen.now), paid_since=None, **then), None
+    return state, None if seen.node in (UNKNOWN, "DELETING") else DELETE
