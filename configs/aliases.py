@@ -1,4 +1,4 @@
-"""The keys of the original's published JSON files that have another name now, so that those files load unchanged.
+"""Translates the original's keys that have another name now, so that its published JSON files load unchanged.
 
 Source: every *.json in the history of https://github.com/ConnorJL/GPT2.
 """
@@ -21,7 +21,7 @@ LARGE = 1e9  # beyond every sensible value, and far below where an int no longer
 
 
 def resolve(values, where, notice, *, earlier=None):
-    """The same settings under current keys; what is no alias passes through, unknown keys too.
+    """The same settings under current keys; all other keys, also unknown ones, stay as they are.
 
     Args:
       values: dict as written by the user.
@@ -77,18 +77,13 @@ def _depth_scale(scale, n_layer, where):
                         ' integer >= 1, or leave "scale" out')
     original = 1 / math.sqrt(n_layer)
     now = f'"scale_by_depth": true (1/sqrt(2 n_layer) = {original / math.sqrt(2):.4g})'
-    if _close(scale, original):
-        return f'"scale" is now {now}'
-    source = COPIED_SCALE.get(n_layer)
-    if source and _close(scale, 1 / math.sqrt(source)):
-        return f'"scale" {scale:.4g} is that of {source} layers; used now: {now}'
+    for source in (n_layer, COPIED_SCALE.get(n_layer)):
+        if source and _is_number(scale) and math.isclose(scale, 1 / math.sqrt(source), rel_tol=1e-3):
+            return (f'"scale" is now {now}' if source == n_layer else
+                    f'"scale" {scale:.4g} is that of {source} layers; used now: {now}')
     raise UserError(f'{where}: "scale" is {shown(scale)}, but only 1/sqrt(n_layer) = {original:.6g} is known; leave it'
                     ' out and set "scale_by_depth" to true for 1/sqrt(2 n_layer), to false for 1')
 
 
-def _close(scale, target):
-    return _is_number(scale) and math.isclose(scale, target, rel_tol=1e-3)
-
-
 def _is_number(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < LARGE
+    return type(value) in (int, float) and abs(value) < LARGE

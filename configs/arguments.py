@@ -33,9 +33,9 @@ def parse(argv):
     _add_options(parser.add_argument_group("generation"))
     args = parser.parse_args(argv)
     _check(args)
-    args.mode = next((mode for name, mode in IN_PLACE.items() if _is_given(args, name)), TRAIN)
+    args.mode = next(map(IN_PLACE.get, _given(args, IN_PLACE)), TRAIN)
     args.generation = {name: generation.check(name, getattr(args, name), f"--{name}")
-                       for name in (*generation.OPTIONS, "stop") if _is_given(args, name)}
+                       for name in _given(args, [*generation.OPTIONS, "stop"])}
     return args
 
 
@@ -43,7 +43,7 @@ def _add_modes(group):
     add = group.add_argument
     add("--eval", action="store_true", help="evaluate the newest checkpoint on the whole eval set")
     add("--plan", action="store_true", help="say what this run would do; writes nothing")
-    add("--which_data", type=int, metavar="STEP",
+    add("--which_data", type=errors.at_least(1), metavar="STEP",
         help="list the `hash`es of the documents in the batch of this step (1 is the first)")
     add("--predict_text", metavar="TEXT", help="continue this text")
     add("--predict_file", metavar="FILE", help="continue the text in this file; a .jsonl has many: a line"
@@ -65,26 +65,25 @@ def _add_options(group):
                        " with --interactive interrupted)")
 
 
-def _is_given(args, name):
-    value = getattr(args, name)
-    return value is not None and value is not False
+def _given(args, names):
+    """Those of the names whose options are given."""
+    values = {name: getattr(args, name) for name in names}
+    return [name for name, value in values.items() if value is not None and value is not False]  # 0 is a value
 
 
 def _check(args):
     """Raises UserError where arguments exclude or need each other."""
-    modes = [name for name in IN_PLACE if _is_given(args, name)]
+    modes = _given(args, IN_PLACE)
     if len(modes) > 1:
         raise UserError(f"--{modes[0]} and --{modes[1]} exclude each other; give one")
     if args.strategy and (modes or args.tpu):
         raise UserError(f"--strategy is for training on GPUs and hosts; leave it out with --{(modes or ['tpu'])[0]}")
-    place = [name for name in ("tpu_project", "tpu_zone") if _is_given(args, name)]
+    place = _given(args, ["tpu_project", "tpu_zone"])
     if place and args.tpu is None:
         raise UserError(f"--{place[0]} says where a TPU is; give --tpu NAME, too")
-    if args.which_data is not None and args.which_data < 1:
-        raise UserError(f"--which_data is {args.which_data}, but steps are counted from 1")
-    given = [name for name in (*generation.OPTIONS, "stop", "json") if _is_given(args, name)]
-    if given and not (modes and modes[0].startswith(("predict", "interactive"))):
-        raise UserError(f"--{given[0]} needs a text to continue; give --predict_text TEXT, --predict_file FILE or"
+    options = _given(args, [*generation.OPTIONS, "stop", "json"])
+    if options and not (modes and modes[0].startswith(("predict", "interactive"))):
+        raise UserError(f"--{options[0]} needs a text to continue; give --predict_text TEXT, --predict_file FILE or"
                         " --interactive")
 
 

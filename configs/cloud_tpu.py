@@ -5,10 +5,10 @@ carries a description of this API; TPU_API_DISCOVERY_URL (which TensorFlow reads
 """
 from __future__ import annotations
 
+import concurrent.futures
 import http.client
 import logging
 import os
-import queue
 import re
 import threading
 import urllib.request
@@ -19,6 +19,7 @@ from configs.errors import UserError
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 PROJECT_VARIABLES = ("GOOGLE_CLOUD_PROJECT", "CLOUDSDK_CORE_PROJECT")
 ZONE_VARIABLES = ("CLOUDSDK_COMPUTE_ZONE",)
+NODE_NAME = r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?"  # regex
 GONE = ("PREEMPTED", "TERMINATED", "STOPPED", "STOPPING", "DELETING", "HIDING", "HIDDEN")  # states of nodes
 METADATA_SECONDS = 3.0
 CREDENTIALS_SECONDS = 5.0
@@ -44,50 +45,46 @@ def within(seconds, function):
 
     It also ends the look-up of a host's name, which no timeout of a socket does.
     """
-    outcome = queue.Queue()
+    outcome = concurrent.futures.Future()
 
     def run():
         try:
-            outcome.put((function(), None))
+            outcome.set_result(function())
         except BaseException as error:
-            outcome.put((None, error))
+            outcome.set_exception(error)
     threading.Thread(target=run, daemon=True).start()
-    try:
-        result, error = outcome.get(timeout=seconds)
-    except queue.Empty:
+    if not concurrent.futures.wait([outcome], seconds).done:
         raise TimeoutError(f"no answer within {seconds:g} seconds")
-    if error:
-        raise error
-    return result
+    return outcome.result()
+
+
+def get_directly(url, seconds, headers=None):
+    """The text at `url`, asked for without a proxy, which would answer for another machine.  Raises OSError."""
+    request = urllib.request.Request(url, headers=headers or {})
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    return within(seconds, lambda: opener.open(request, timeout=seconds).read().decode())
 
 
 def place(project, zone):
     """(project, zone): as given, else of the environment, else of the Google Cloud VM here.  Raises UserError."""
-    project = project or _from_environment(PROJECT_VARIABLES)
-    zone = zone or _from_environment(ZONE_VARIABLES)
-    try:
-        project = project or _metadata("project/project-id")
-        zone = zone or _metadata("instance/zone").rpartition("/")[2]  # projects/NUMBER/zones/ZONE
-    except (OSError, ValueError) as error:
-        missing, variables = ("zone", ZONE_VARIABLES) if project else ("project", PROJECT_VARIABLES)
-        reason = getattr(error, "reason", None) or error
-        raise UserError(f"the {missing} of the TPU is not known, and this is no Google Cloud VM, which would know it"
-                        f" (metadata server: {reason}); give --tpu_{missing}, or set {variables[0]}")
-    for what, text in (("project", project), ("zone", zone)):
-        if not re.fullmatch(r"[\w.:-]+", text):
-            raise UserError(f"{text!r} is no name of a {what}; check --tpu_{what}")
-    return project, zone
+    return (_settle("project", project, PROJECT_VARIABLES, "project/project-id"),
+            _settle("zone", zone, ZONE_VARIABLES, "instance/zone"))
 
 
-def _from_environment(names):
-    return next((os.environ[name] for name in names if os.environ.get(name)), None)
-
-
-def _metadata(path):
+def _settle(what, given, variables, path):
+    """The project or zone: `given`, or from the variables of the environment, or at `path` of the metadata server."""
+    text = next(filter(None, [given, *map(os.environ.get, variables)]), None)
     host = os.environ.get("GCE_METADATA_HOST") or os.environ.get("GCE_METADATA_IP") or "metadata.google.internal"
-    request = urllib.request.Request(f"http://{host}/computeMetadata/v1/{path}", headers={"Metadata-Flavor": "Google"})
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy would answer for another machine
-    return within(METADATA_SECONDS, lambda: direct.open(request, timeout=METADATA_SECONDS).read().decode()).strip()
+    try:
+        text = text or get_directly(f"http://{host}/computeMetadata/v1/{path}", METADATA_SECONDS,
+                                    {"Metadata-Flavor": "Google"}).strip().rpartition("/")[2]  # of zones/ZONE
+    except (OSError, ValueError) as error:
+        raise UserError(f"the {what} of the TPU is not known, and this is no Google Cloud VM, which would know it"
+                        f" (metadata server: {getattr(error, 'reason', None) or error}); give --tpu_{what}, or set"
+                        f" {variables[0]}")
+    if not re.fullmatch(r"[\w.:-]+", text):
+        raise UserError(f"{text!r} is no name of a {what}; check --tpu_{what}")
+    return text
 
 
 def connect(seconds):
@@ -128,11 +125,9 @@ def describe(credentials, seconds):
     import httplib2
     from googleapiclient import discovery, http
 
-    def connection():
-        return google_auth_httplib2.AuthorizedHttp(credentials, http=httplib2.Http(timeout=seconds))
-
-    def request(_, *arguments, **named):
-        return http.HttpRequest(connection(), *arguments, **named)  # httplib2 must not be shared by threads
+    def request(_, *arguments, **named):  # with a connection of its own: threads must not share httplib2's
+        connection = google_auth_httplib2.AuthorizedHttp(credentials, http=httplib2.Http(timeout=seconds))
+        return http.HttpRequest(connection, *arguments, **named)
     other = os.environ.get("TPU_API_DISCOVERY_URL")
     try:
         return within(seconds, lambda: discovery.build(
@@ -141,24 +136,6 @@ def describe(credentials, seconds):
     except Exception as error:
         raise UserError(f"the description of the Cloud TPU API cannot be read from {other or 'its package'}"
                         f" ({_first_line(error)}); check TPU_API_DISCOVERY_URL")
-
-
-def call(request, seconds):
-    """Sends a request of googleapiclient and returns the answer, a dict.  Raises ApiError."""
-    import httplib2
-    from google.auth.exceptions import GoogleAuthError, RefreshError
-    from googleapiclient.errors import HttpError
-    try:
-        answer = within(seconds, request.execute)
-        if not isinstance(answer, dict):
-            raise ApiError("the answer is no JSON object")
-        return answer
-    except HttpError as error:
-        raise ApiError(error.reason or f"HTTP status {error.status_code}", error.status_code)
-    except RefreshError as error:
-        raise ApiError(f"the Google credentials are refused: {error.args[0]}", 401)
-    except (OSError, ValueError, http.client.HTTPException, httplib2.HttpLib2Error, GoogleAuthError) as error:
-        raise ApiError(_first_line(error))
 
 
 def _first_line(error):
@@ -177,32 +154,40 @@ class Nodes:
     def get(self, name):
         """The node as the API describes it, or None where there is none.  Raises ApiError."""
         try:
-            return call(self._methods.get(name=self._path(name)), self._seconds)
+            return self.send(self._methods.get(name=self._path(name)))
         except ApiError as error:
             if error.status != 404:
                 raise
             return None
 
-    def create(self, name, node):
-        """Asks for a node; minutes later `get` says READY, or None if that failed."""
-        return call(self.creation(name, node), self._seconds)
-
     def creation(self, name, node):
-        """The request that `create` sends."""
+        """The request for a node.  When it was sent, `get` says READY minutes later, or None if that failed."""
         return self._methods.create(parent=self._parent, nodeId=name, body=node)
 
-    def delete(self, name):
-        """Asks for the end of a node; a minute later `get` says None."""
-        return call(self.deletion(name), self._seconds)
-
     def deletion(self, name):
-        """The request that `delete` sends."""
+        """The request for the end of a node.  When it was sent, `get` says None a minute later."""
         return self._methods.delete(name=self._path(name))
+
+    def send(self, request):
+        """Sends a request of googleapiclient and returns the answer, a dict.  Raises ApiError."""
+        import httplib2
+        from google.auth.exceptions import GoogleAuthError, RefreshError
+        from googleapiclient.errors import HttpError
+        try:
+            answer = within(self._seconds, request.execute)
+        except HttpError as error:
+            raise ApiError(error.reason or f"HTTP status {error.status_code}", error.status_code)
+        except RefreshError as error:
+            raise ApiError(f"the Google credentials are refused: {error.args[0]}", 401)
+        except (OSError, ValueError, http.client.HTTPException, httplib2.HttpLib2Error, GoogleAuthError) as error:
+            raise ApiError(_first_line(error))
+        if not isinstance(answer, dict):
+            raise ApiError("the answer is no JSON object")
+        return answer
 
     def failure(self, operation):
         """What went wrong in the operation of this name; "" where nothing did."""
-        answer = call(self._operations.get(name=operation), self._seconds)
-        return answer.get("error", {}).get("message", "")
+        return self.send(self._operations.get(name=operation)).get("error", {}).get("message", "")
 
     def _path(self, name):
         return f"{self._parent}/nodes/{name}"

@@ -1,4 +1,4 @@
-"""Numbers that both sides of a fence must know: the network, the data, the weights' formats."""
+"""Constants on which the network, the data and the weights' formats must agree."""
 
 IGNORED = -1  # a label that does not count: it fills up the last window and the last batch of an evaluation
 NORM_EPSILON = 1e-5  # of every LayerNorm

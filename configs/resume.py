@@ -1,4 +1,4 @@
-"""What it means to continue a run with another config than the one it was started with."""
+"""Says what changes when a run goes on with another config than the one it was started with."""
 from configs import reading, schema, storage
 from configs.errors import UserError
 
@@ -8,8 +8,6 @@ EFFECT = {
     schema.SCHEDULE: "the learning rate follows the new schedule from here on",
     schema.UPDATE: "the weights are updated differently from here on",
 }
-
-
 CONFIG_FILE = "config.json"  # the resolved config, in model_dir
 
 
@@ -17,18 +15,6 @@ def saved_config_warnings(config):
     """The lines of `check_resume` against the config saved in model_dir; none where no config is saved."""
     saved = storage.join(config.model_dir, CONFIG_FILE)
     return check_resume(schema.load(saved), config, saved) if storage.exists(saved) else []
-
-
-def compare(saved, new):
-    """([(key, old, new)] that change the network or its optimizer's state, [(key, old, new)] that change the training).
-
-    Keys that change neither (where and how often to save, how much memory to use) are in no list.
-    """
-    changes = [(name, getattr(saved, name), getattr(new, name)) for name in schema.FIELDS
-               if getattr(saved, name) != getattr(new, name)]
-    network = [change for change in changes if _effect(change[0]) == schema.NETWORK or _changes_slots(change, new)]
-    training = [change for change in changes if change not in network and _effect(change[0]) in EFFECT]
-    return network, training
 
 
 def check_resume(saved, new, where):
@@ -45,14 +31,22 @@ def check_resume(saved, new, where):
     return [f"{where}: {_words(change)}: {EFFECT[_effect(change[0])]}" for change in training]
 
 
+def compare(saved, new):
+    """([(key, old, new)] that change the network or its optimizer's state, [(key, old, new)] that change the training).
+
+    Keys that change neither (where and how often to save, how much memory to use) are in no list.
+    """
+    changes = [(name, getattr(saved, name), getattr(new, name)) for name in schema.FIELDS
+               if getattr(saved, name) != getattr(new, name)]
+    # Adafactor keeps a momentum for every weight only where beta1 is not zero.
+    changes_slots = new.opt_name == "adafactor" and bool(saved.beta1) != bool(new.beta1)
+    network = [change for change in changes
+               if _effect(change[0]) == schema.NETWORK or change[0] == "beta1" and changes_slots]
+    return network, [change for change in changes if change not in network and _effect(change[0]) in EFFECT]
+
+
 def _effect(name):
     return schema.FIELDS[name].metadata["on_resume"]
-
-
-def _changes_slots(change, new):
-    """Adafactor keeps a momentum for every weight only where beta1 is not zero."""
-    name, old_value, new_value = change
-    return name == "beta1" and new.opt_name == "adafactor" and bool(old_value) != bool(new_value)
 
 
 def _words(change):

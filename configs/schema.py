@@ -38,24 +38,17 @@ def key(group, default, kind, on_resume, meaning):
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Make one with `load` or `from_dict`; the constructor itself checks nothing."""
-    model: str = key(MODEL, "GPT2", one_of("GPT2"), NETWORK,
-        "the network; there is one")
-    n_ctx: int = key(MODEL, 1024, integer(1, 2**20), NETWORK,
-        "tokens that the network sees at once")
+    model: str = key(MODEL, "GPT2", one_of("GPT2"), NETWORK, "the network; there is one")
+    n_ctx: int = key(MODEL, 1024, integer(1, 2**20), NETWORK, "tokens that the network sees at once")
     n_vocab: int = key(MODEL, 50257, integer(1, 2**24), NETWORK,
         "size of the vocabulary in `encoder_path`, `<|endoftext|>` included")
-    n_embd: int = key(MODEL, 768, integer(1, 2**16), NETWORK,
-        "width: numbers per token between layers")
-    n_layer: int = key(MODEL, 12, integer(1, 1000), NETWORK,
-        "layers")
+    n_embd: int = key(MODEL, 768, integer(1, 2**16), NETWORK, "width: numbers per token between layers")
+    n_layer: int = key(MODEL, 12, integer(1, 1000), NETWORK, "layers")
     n_head: int | None = key(MODEL, None, optional(integer(1)), NETWORK,
         "attention heads; must divide `n_embd`; null = `n_embd` / 64")
-    embed_dropout: float = key(MODEL, 0.0, PROBABILITY, UPDATE,
-        "share of the embeddings' sum dropped in training")
-    attn_dropout: float = key(MODEL, 0.0, PROBABILITY, UPDATE,
-        "share of the attention weights dropped in training")
-    res_dropout: float = key(MODEL, 0.0, PROBABILITY, UPDATE,
-        "share of each layer's two outputs dropped in training")
+    embed_dropout: float = key(MODEL, 0.0, PROBABILITY, UPDATE, "share of the embeddings' sum dropped in training")
+    attn_dropout: float = key(MODEL, 0.0, PROBABILITY, UPDATE, "share of the attention weights dropped in training")
+    res_dropout: float = key(MODEL, 0.0, PROBABILITY, UPDATE, "share of each layer's two outputs dropped in training")
     initializer_range: float = key(MODEL, 0.02, number(above=0, high=1), START,
         "standard deviation of the starting weights. GPT-2's 0.02 suits widths from about 768 on; a narrow network"
         " learns much faster from about 0.5 / sqrt(`n_embd`)")
@@ -95,36 +88,26 @@ class Config:
     beta2: float = key(OPTIMIZER, 0.95, PROBABILITY, UPDATE,
         "decay of the squared gradients, for adam and for adafactor's `decay_type` \"adam\"; GPT-3's value (the"
         " original's files say 0.98)")
-    epsilon: float = key(OPTIMIZER, 1e-8, number(above=0), UPDATE,
-        "adam's guard against division by zero")
+    epsilon: float = key(OPTIMIZER, 1e-8, number(above=0), UPDATE, "adam's guard against division by zero")
     decay_type: str = key(OPTIMIZER, "pow", one_of("pow", "adam"), UPDATE,
         "adafactor's decay of squared gradients: \"pow\" = 1 - step^-`decay_exponent`, \"adam\" = `beta2` with bias"
         " correction")
-    decay_exponent: float = key(OPTIMIZER, 0.8, number(above=0, high=1), UPDATE,
-        'for `decay_type` "pow"')
+    decay_exponent: float = key(OPTIMIZER, 0.8, number(above=0, high=1), UPDATE, 'for `decay_type` "pow"')
     grad_clip: float = key(OPTIMIZER, 1.0, number(low=0), UPDATE,
         "longest gradient, as the norm over all weights; 0 = no limit (the original's)")
 
     train_batch_size: int = key(RUN, 8, integer(1, 2**20), ORDER,
         "sequences of `n_ctx` tokens per step, over all devices together")
-    eval_batch_size: int = key(RUN, 8, integer(1, 2**20), FREE,
-        "sequences per evaluation batch")
-    predict_batch_size: int = key(RUN, 1, integer(1, 2**20), FREE,
-        "texts generated at once")
-    train_steps: int = key(RUN, 1000, integer(1), FREE,
-        "steps between evaluations")
+    eval_batch_size: int = key(RUN, 8, integer(1, 2**20), FREE, "sequences per evaluation batch")
+    predict_batch_size: int = key(RUN, 1, integer(1, 2**20), FREE, "texts generated at once")
+    train_steps: int = key(RUN, 1000, integer(1), FREE, "steps between evaluations")
     eval_steps: int = key(RUN, 10, integer(-1), FREE,
         "batches per evaluation; 0 = no evaluation, -1 = the whole eval set")
-    max_steps: int = key(RUN, 100000, integer(1), SCHEDULE,
-        "training stops exactly here, and lr reaches its end here")
-    iterations: int = key(RUN, 100, integer(1), FREE,
-        "steps that a TPU makes between two visits of the host")
-    save_checkpoints_steps: int = key(RUN, 1000, integer(1), FREE,
-        "steps between checkpoints")
-    keep_checkpoint_max: int = key(RUN, 5, integer(0), FREE,
-        "newest checkpoints that are kept; 0 = all")
-    seed: int = key(RUN, 1, integer(0, 2**31 - 1), ORDER,
-        "starting weights, data order and dropout")
+    max_steps: int = key(RUN, 100000, integer(1), SCHEDULE, "training stops exactly here, and lr reaches its end here")
+    iterations: int = key(RUN, 100, integer(1), FREE, "steps that a TPU makes between two visits of the host")
+    save_checkpoints_steps: int = key(RUN, 1000, integer(1), FREE, "steps between checkpoints")
+    keep_checkpoint_max: int = key(RUN, 5, integer(0), FREE, "newest checkpoints that are kept; 0 = all")
+    seed: int = key(RUN, 1, integer(0, 2**31 - 1), ORDER, "starting weights, data order and dropout")
     init_checkpoint: str | None = key(RUN, None, optional(PATH), START,
         "start a new run from these weights (not their optimizer or step): a folder or checkpoint of OpenAI's, Hugging"
         " Face's, the original's or ours; a smaller `n_ctx` takes the first positions; null = from scratch")
@@ -136,8 +119,7 @@ class Config:
     tpu_zone: str | None = key(RUN, None, optional(PATH), FREE,
         "its zone; null = `$CLOUDSDK_COMPUTE_ZONE`, or that of the VM")
 
-    data_path: str = key(DATA, "", TEXT, ORDER,
-        "folder of the .tfrecords files; empty = the current folder")
+    data_path: str = key(DATA, "", TEXT, ORDER, "folder of the .tfrecords files; empty = the current folder")
     input: str = key(DATA, "openwebtext", one_of(*INPUTS), ORDER,
         "what to read: the original's OpenWebText shards (all; only long documents; more long ones), or"
         " \"tfrecords\", the files named below")
@@ -153,8 +135,7 @@ class Config:
     encoder_path: str | None = key(DATA, None, optional(PATH), FREE,
         "folder with encoder.json and vocab.bpe; null = GPT-2's own vocabulary")
 
-    model_dir: str = key(OUTPUT, None, PATH, FREE,
-        "folder of the checkpoints, logs and resolved config; must be given")
+    model_dir: str = key(OUTPUT, None, PATH, FREE, "folder of the checkpoints, logs and resolved config; must be given")
     predict_path: str | None = key(OUTPUT, None, optional(PATH), FREE,
         "file that generated texts are appended to; null = they are only printed")
 
@@ -166,7 +147,7 @@ class Config:
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 
 
-def load(path, overrides=(), notice=None):
+def load(path, overrides=(), notice=lambda line: None):
     """The Config in a JSON file.
 
     Args:
@@ -175,20 +156,19 @@ def load(path, overrides=(), notice=None):
       notice: called with one line for each key of the original that has another name now.
     Raises: UserError, one line that names file, key, value and remedy.
     """
-    notice = notice or _ignore
     values = aliases.resolve(reading.read_object(path), path, notice)
     where = dict.fromkeys(values, path)
     for text in overrides:
         option = f"--set {text}"
         new = aliases.resolve(reading.parse_override(text), option, notice, earlier=values)
-        values = {**values, **new}
-        where = {**where, **dict.fromkeys(new, option)}
+        values.update(new)
+        where.update(dict.fromkeys(new, option))
     return _build(values, where, " --set ".join([path, *overrides]))
 
 
-def from_dict(values, where, notice=None):
+def from_dict(values, where):
     """The Config of a dict with any of the keys; `where` names its source in errors (UserError)."""
-    values = aliases.resolve(values, where, notice or _ignore)
+    values = aliases.resolve(values, where, lambda line: None)
     return _build(values, dict.fromkeys(values, where), where)
 
 
@@ -214,10 +194,6 @@ def markdown():
     return "\n".join(rows) + "\n"
 
 
-def _ignore(line):
-    pass
-
-
 def _build(values, where, everywhere):
     """Checks each value, then resolves the defaults that depend on other keys, then checks that all fit together.
 
@@ -230,8 +206,10 @@ def _build(values, where, everywhere):
         if name not in values:
             raise UserError(f'{everywhere}: "{name}" is missing; set it to the {FIELDS[name].metadata["meaning"]}')
     config = Config(**{name: _accept(name, value, where[name]) for name, value in values.items()})
-    config = _resolve_defaults(config, everywhere)
-    problem = _contradiction(config)
+    config = dataclasses.replace(
+        config, n_head=config.n_embd // DEFAULT_HEAD_SIZE if config.n_head is None else config.n_head,
+        beta1=DEFAULT_BETA1[config.opt_name] if config.beta1 is None else config.beta1)
+    problem = _contradiction(config, values)
     if problem:
         raise UserError(f"{everywhere}: {problem}")
     return config
@@ -247,20 +225,11 @@ def _accept(name, value, where):
         raise UserError(f'{where}: "{name}" is {reading.shown(value)}, but must be {kind.allowed}{default}') from None
 
 
-def _resolve_defaults(config, where):
-    n_head, beta1 = config.n_head, config.beta1
-    if n_head is None:
-        if config.n_embd % DEFAULT_HEAD_SIZE:
-            raise UserError(f'{where}: "n_embd" {config.n_embd} is not a multiple of {DEFAULT_HEAD_SIZE}, so "n_head"'
-                            f' has no default; set "n_head" to a divisor of {config.n_embd}')
-        n_head = config.n_embd // DEFAULT_HEAD_SIZE
-    if beta1 is None:
-        beta1 = DEFAULT_BETA1[config.opt_name]
-    return dataclasses.replace(config, n_head=n_head, beta1=beta1)
-
-
-def _contradiction(c):
-    """What does not fit together, as one line, or None."""
+def _contradiction(c, stated):
+    """What does not fit together in the Config, as one line, or None.  `stated` holds what the user has set."""
+    if stated.get("n_head") is None and c.n_embd % DEFAULT_HEAD_SIZE:
+        return (f'"n_embd" {c.n_embd} is not a multiple of {DEFAULT_HEAD_SIZE}, so "n_head" has no default; set'
+                f' "n_head" to a divisor of {c.n_embd}')
     if c.n_embd % c.n_head:
         return f'"n_embd" {c.n_embd} cannot be split into "n_head" {c.n_head} equal heads; change one of them'
     if c.warmup_steps > c.max_steps:
@@ -269,12 +238,8 @@ def _contradiction(c):
     if c.micro_batch_size and c.train_batch_size % c.micro_batch_size:
         return (f'"micro_batch_size" {c.micro_batch_size} does not divide "train_batch_size" {c.train_batch_size};'
                 ' use a divisor')
-    return _misplaced_files(c)
-
-
-def _misplaced_files(c):
+    given = [name for name in ("train_files", "eval_files") if getattr(c, name) is not None]
     if c.input != FILES_INPUT:
-        given = [name for name in ("train_files", "eval_files") if getattr(c, name) is not None]
         return given and (f'"{given[0]}" is given, but "input" "{c.input}" has its own files; set "input" to'
                           f' "{FILES_INPUT}" or leave "{given[0]}" out')
     if c.train_files is None:

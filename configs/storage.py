@@ -4,7 +4,7 @@ import fcntl
 import glob as local_glob
 import os
 import re
-import tempfile
+import secrets
 import time
 import warnings
 
@@ -86,16 +86,16 @@ def write_whole(path, text):
         return
     folder = os.path.dirname(path) or "."
     os.makedirs(folder, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".partial-")
+    temporary = os.path.join(folder, f".partial-{secrets.token_hex(8)}")
     try:
-        with os.fdopen(handle, "wb") as f:
+        with open(temporary, "xb") as f:
             f.write(data)
             f.flush()
             os.fsync(f.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException as error:
-        os.unlink(temporary)
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
         if isinstance(error, OSError):
             error.filename = error.filename or path  # a failed write does not say of which file
         raise
@@ -115,54 +115,50 @@ def remove(path):
 
 @contextlib.contextmanager
 def only_run(path, remedy, seconds=0):
-    """Holds the lock file `path` (on gs:// nothing is held); raises UserError where another process has it, and keeps
-    it for so many seconds.
+    """Holds the lock file `path`; on gs:// there is no lock.
+
+    Raises UserError if another process still holds it after so many seconds.
     """
     if is_remote(path):
         yield
         return
     end = time.monotonic() + seconds
-    while not (lock := _locked(path)):
+    while not (held := lock(path)):
         if time.monotonic() >= end:
             raise UserError(f"another run holds {path}; wait for it, or {remedy}")
         time.sleep(0.1)
-    with lock:
+    with held:
         try:
             yield
         finally:
             os.unlink(path)
 
 
-def _locked(path):
-    """The lock file, locked, or None."""
-    lock = open(path, "w")  # noqa: SIM115 (the caller closes it)
+def lock(path):
+    """The local file `path`, open and locked until it is closed; None where another process holds the lock."""
+    file = open(path, "w")  # noqa: SIM115 (the caller closes it)
     with contextlib.suppress(BlockingIOError, FileNotFoundError):
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when we are killed
-        if os.path.samestat(os.fstat(lock.fileno()), os.stat(path)):  # not one that its holder has just deleted
-            return lock
-    lock.close()
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when we are killed
+        if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):  # not one that its holder has just deleted
+            return file
+    file.close()
     return None
 
 
 def blame(error):
     """What is wrong with a path, in a few words, from an error of TensorFlow; None where it is about something else."""
+    text = str(error)
     if not type(error).__module__.startswith("tensorflow"):
         return None
-    text = str(error)
-    path = re.search(r"gs://[^\s'\",;]*", text)
     if any(words in text for words in FULL):
         return "no space left on the disk"
+    path = re.search(r"gs://[^\s'\",;]*", text)
     answer = re.search(r"HTTP response code (\d+)", text)
-    if path and answer:
-        meaning = ANSWERS.get(answer.group(1), "again and again")
-        return f"{path.group()}: Google Storage answers {answer.group(1)}, {meaning}"
     broken = re.search(r"libcurl code \d+ meaning '([^']*)'", text)
-    if path and broken:
-        return f"{path.group()}: Google Storage cannot be reached, {broken.group(1)}"
-    return f"{path.group()}: {text.splitlines()[0]}" if path else None
-
-
-def _umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    if not path:
+        return None
+    if answer:
+        what = f"Google Storage answers {answer.group(1)}, {ANSWERS.get(answer.group(1), 'again and again')}"
+    else:
+        what = f"Google Storage cannot be reached, {broken.group(1)}" if broken else text.splitlines()[0]
+    return f"{path.group()}: {what}"

@@ -1,16 +1,17 @@
-"""From `--tpu` to a TPU that is there, ready and of TensorFlow's version, or one line that says what is wrong with it.
+"""Finds the TPU that `--tpu` names and checks that it is ready for our TensorFlow; one line says what is wrong with it.
 
 TensorFlow alone waits for ever for a silent metadata server, and a day for a TPU that does not answer.
 """
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
+import functools
 import importlib.metadata
 import json
 import re
 import socket
 import time
-import urllib.request
 from typing import NamedTuple
 
 from configs import cloud_tpu, schema, storage
@@ -48,11 +49,11 @@ def find(name, project=None, zone=None):
     if name == LOCAL:
         return Tpu(name, None, None, (), None)
     tpu = _of_addresses(name) if name.startswith(GRPC) else _look_up(name, project, zone)
-    _check_version(tpu, _our_version())
+    _check_version(tpu)
     _reach(tpu)
     if tpu.version is None:
         tpu = tpu._replace(version=_ask_version(tpu.workers[0]))
-        _check_version(tpu, _our_version())
+        _check_version(tpu)
     return tpu
 
 
@@ -61,17 +62,16 @@ def check_paths(config, name, *, train, evaluate):
 
     A node reads data and checkpoints itself, and sees no disk but its own.  A TPU VM is one machine with its TPU.
     """
-    if name == LOCAL:
-        return
     paths = [("model_dir", config.model_dir)]
-    for needed, key in ((train, "train_files"), (evaluate, "eval_files")):
-        if needed:
-            paths += _data_paths(config, key)
-    for key, path in paths:
-        if not storage.is_remote(path):
-            raise UserError(f'--tpu {name} is another machine, which cannot read "{key}" {path} here; copy it with'
-                            f' `gsutil -m cp -r` and set "{key}" to gs://BUCKET/..., or run on a TPU VM with --tpu'
-                            " local")
+    if train:
+        paths += _data_paths(config, "train_files")
+    if evaluate:
+        paths += _data_paths(config, "eval_files")
+    local = [(key, path) for key, path in paths if not storage.is_remote(path)]
+    if local and name != LOCAL:
+        key, path = local[0]
+        raise UserError(f'--tpu {name} is another machine, which cannot read "{key}" {path} here; copy it with'
+                        f' `gsutil -m cp -r` and set "{key}" to gs://BUCKET/..., or run on a TPU VM with --tpu local')
 
 
 def _data_paths(config, key):
@@ -97,7 +97,7 @@ def _of_addresses(name):
 
 def _look_up(name, project, zone):
     """The Tpu of this name, from Google's API."""
-    if not re.fullmatch(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?", name):
+    if not re.fullmatch(cloud_tpu.NODE_NAME, name):
         raise UserError(f"--tpu {name} is no name of a TPU (small letters, digits and -); give one, {GRPC}HOST:{PORT},"
                         f" or {LOCAL} on a TPU VM")
     until = time.monotonic() + LOOK_UP_SECONDS
@@ -105,27 +105,25 @@ def _look_up(name, project, zone):
         project, zone = cloud_tpu.place(project, zone)
         nodes = cloud_tpu.Nodes(cloud_tpu.connect(ANSWER_SECONDS), project, zone, ANSWER_SECONDS)
         node = cloud_tpu.within(max(until - time.monotonic(), 1), lambda: nodes.get(name))
+        problem = _problem(name, node, project, zone)
     except UserError as error:
-        raise UserError(f"--tpu {name}: {error}")
-    except TimeoutError as error:
-        raise UserError(f"--tpu {name}: {_refusal(cloud_tpu.ApiError(error), project)}")
-    except cloud_tpu.ApiError as error:
-        raise UserError(f"--tpu {name}: {_refusal(error, project)}")
-    problem = _problem(name, node, project, zone)
+        problem = error
+    except (TimeoutError, cloud_tpu.ApiError) as error:
+        problem = _refusal(error, project)
     if problem:
         raise UserError(f"--tpu {name}: {problem}")
     return Tpu(name, project, zone, _workers(node), node.get("tensorflowVersion"), nodes)
 
 
 def _refusal(error, project):
-    """What an ApiError means and what to do."""
+    """What an ApiError or a TimeoutError means and what to do."""
+    if isinstance(error, TimeoutError) or error.temporary:
+        return f"Google's TPU API does not answer ({error}); check the network and run again, or give {GRPC}HOST:{PORT}"
     if error.status == 401:
         return f"{error}; {cloud_tpu.LOG_IN}"
     if error.status == 403:
         return (f"these Google credentials may not see the TPUs of project {project} ({error}); ask for the role"
                 f" roles/tpu.viewer there, or run `gcloud services enable tpu.googleapis.com --project {project}`")
-    if error.temporary:
-        return f"Google's TPU API does not answer ({error}); check the network and run again, or give {GRPC}HOST:{PORT}"
     return f"Google's TPU API answers {error.status} ({error}); check --tpu_project {project} and --tpu_zone"
 
 
@@ -158,48 +156,47 @@ def _workers(node):
 
 def _reach(tpu):
     """Connects to all workers at the same time.  Raises UserError for the first that does not answer."""
-    def attempt(worker):
+    def failure(worker):
         host, _, port = worker.rpartition(":")
-        seconds = CONNECT_SECONDS
+        connect = functools.partial(socket.create_connection, (host, int(port)), CONNECT_SECONDS)
         try:
-            cloud_tpu.within(seconds, lambda: socket.create_connection((host, int(port)), seconds)).close()
+            cloud_tpu.within(CONNECT_SECONDS, connect).close()
         except (OSError, OverflowError) as error:
-            return worker, getattr(error, "strerror", None) or error
+            return f"its worker {worker} does not answer ({getattr(error, 'strerror', None) or error})"
     with concurrent.futures.ThreadPoolExecutor(len(tpu.workers)) as pool:
-        failed = next(filter(None, pool.map(attempt, tpu.workers)), None)
+        failed = next(filter(None, pool.map(failure, tpu.workers)), None)
     if failed:
-        raise UserError(f"--tpu {tpu}: its worker {failed[0]} does not answer ({failed[1]}); run on a VM in the TPU's"
-                        " network and zone, and allow this port in its firewall")
+        raise UserError(f"--tpu {tpu}: {failed}; run on a VM in the TPU's network and zone, and allow this port in its"
+                        " firewall")
 
 
 def _ask_version(worker):
     """The version of a node's TensorFlow, as the node itself tells it; None where it tells nothing."""
     url = f"http://{worker.rpartition(':')[0]}:{VERSION_PORT}/requestversion"
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        return json.loads(cloud_tpu.within(1, lambda: direct.open(url, timeout=1).read())).get("currentVersion")
+        return json.loads(cloud_tpu.get_directly(url, 1)).get("currentVersion")
     except (OSError, ValueError, AttributeError):
         return None
 
 
-def _our_version():
-    """The version of TensorFlow here, if possible without importing it."""
-    try:
+def our_version():
+    """The version of TensorFlow here, if possible without importing it; None without one."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         return importlib.metadata.version("tensorflow")
-    except importlib.metadata.PackageNotFoundError:  # tensorflow-cpu and others
-        import tensorflow
+    with contextlib.suppress(ImportError):
+        import tensorflow  # from tensorflow-cpu and others
         return tensorflow.__version__
+    return None
 
 
-def _check_version(tpu, ours):
+def _check_version(tpu):
     """Raises UserError for a node of another release, which drops or misreads the graph with ever new errors."""
+    ours = our_version()
     if tpu.version is None or tpu.version.split(".")[:2] == ours.split(".")[:2]:
         return
-    remedy = f"create a TPU with --version={ours}"
-    if tpu.project:
-        remedy = (f"run `gcloud compute tpus delete {tpu} --zone {tpu.zone} --project {tpu.project}` and create it"
-                  f" again with --version={ours}")
-    raise UserError(f"--tpu {tpu} runs the software {tpu.version}, but TensorFlow here is {ours}; {remedy}")
+    delete = f"run `gcloud compute tpus delete {tpu} --zone {tpu.zone} --project {tpu.project}` and create it again"
+    raise UserError(f"--tpu {tpu} runs the software {tpu.version}, but TensorFlow here is {ours};"
+                    f" {delete if tpu.project else 'create a TPU'} with --version={ours}")
 
 
 def resolver(tpu):

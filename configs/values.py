@@ -1,5 +1,6 @@
 """Checks one config value: what is allowed, in words, and the value as the Config stores it."""
-import math
+import operator
+import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -16,29 +17,26 @@ def integer(low, high=None):
     def accept(value):
         if isinstance(value, float) and value.is_integer():
             value = int(value)
-        _require(isinstance(value, int) and not isinstance(value, bool))
-        _require(low <= value <= (MOST if high is None else high))
-        return value
+        return _checked(value, type(value) is int and low <= value <= (MOST if high is None else high))
     return Kind(f"an integer >= {low}" if high is None else f"an integer from {low} to {high}", accept)
 
 
 def number(*, above=None, low=None, below=None, high=None):
     """A finite float within the bounds given: `above` and `below` are outside the range, `low` and `high` inside."""
+    bounds = [(sign, holds, bound) for sign, holds, bound in (
+        (">", operator.gt, above), (">=", operator.ge, low), ("<", operator.lt, below), ("<=", operator.le, high))
+        if bound is not None]
+
     def accept(value):
-        _require(isinstance(value, (int, float)) and not isinstance(value, bool))
-        value = _finite(value)
-        _require((above is None or value > above) and (low is None or value >= low))
-        _require((below is None or value < below) and (high is None or value <= high))
-        return value
-    bounds = [(">", above), (">=", low), ("<", below), ("<=", high)]
-    return Kind("a number " + " and ".join(f"{sign} {bound:g}" for sign, bound in bounds if bound is not None), accept)
+        finite = type(value) in (int, float) and abs(value) <= sys.float_info.max
+        return float(_checked(value, finite and all(holds(value, bound) for _, holds, bound in bounds)))
+    return Kind("a number " + " and ".join(f"{sign} {bound:g}" for sign, _, bound in bounds), accept)
 
 
 def one_of(*choices):
-    def accept(value):
-        _require(isinstance(value, str) and value in choices)
-        return value
-    return Kind(" or ".join(f'"{choice}"' for choice in choices), accept)
+    """One of these texts."""
+    return Kind(" or ".join(f'"{choice}"' for choice in choices),
+                lambda value: _checked(value, isinstance(value, str) and value in choices))
 
 
 def optional(kind):
@@ -46,19 +44,12 @@ def optional(kind):
     return Kind(kind.allowed + " or null", lambda value: None if value is None else kind.accept(value))
 
 
-def _boolean(value):
-    _require(isinstance(value, bool))
-    return value
-
-
 def _text(value):
-    _require(isinstance(value, str) and "\0" not in value)
-    return value
+    return _checked(value, isinstance(value, str) and "\0" not in value)
 
 
 def _path(value):
-    _require(_text(value).strip())
-    return value
+    return _checked(value, _text(value).strip())
 
 
 def _files(value):
@@ -68,30 +59,21 @@ def _files(value):
     """
     if isinstance(value, str):
         return _path(value)
-    _require(isinstance(value, (list, tuple)) and value)
-    weighted = [isinstance(entry, (list, tuple)) for entry in value]
+    entries = _checked(value, isinstance(value, (list, tuple)) and value)
+    weighted = [isinstance(entry, (list, tuple)) for entry in entries]
     if not any(weighted):
-        return tuple(_path(entry) for entry in value)
-    _require(all(weighted) and all(len(entry) == 2 for entry in value))
-    weight = number(above=0)
-    return tuple((_path(pattern), weight.accept(share)) for pattern, share in value)
+        return tuple(_path(entry) for entry in entries)
+    _checked(entries, all(weighted) and all(len(entry) == 2 for entry in entries))
+    return tuple((_path(pattern), number(above=0).accept(share)) for pattern, share in entries)
 
 
-def _finite(value):
-    try:
-        value = float(value)
-    except OverflowError:
-        raise ValueError from None
-    _require(math.isfinite(value))
+def _checked(value, allowed):
+    if not allowed:
+        raise ValueError
     return value
 
 
-def _require(fact):
-    if not fact:
-        raise ValueError
-
-
-BOOLEAN = Kind("true or false", _boolean)
+BOOLEAN = Kind("true or false", lambda value: _checked(value, isinstance(value, bool)))
 TEXT = Kind("a string", _text)
 PATH = Kind("a string that is not empty", _path)
 FILES = Kind("a glob, a list of globs, or a list of [glob, weight > 0]", _files)

@@ -1,4 +1,4 @@
-"""Copies the newest checkpoint of a run to BACKUP_DIR/step-N, which is a model_dir by itself; both may be gs://.
+"""Copies the newest checkpoint of a run to BACKUP_DIR/step-N, which can be used as a model_dir; both may be gs://.
 
     python3 tools/backup_checkpoint.py gs://bucket/runs/345M gs://other-bucket/backups --keep 7
 """
@@ -15,25 +15,33 @@ from configs import commands, errors, storage
 from configs.errors import UserError
 
 FOLDER = "step-"
-ATTEMPTS = 3  # the run may delete a checkpoint while it is read
+ATTEMPTS = 3
 
 
 def main(argv=None):
     args = _arguments(argv)
     storage.silence_tensorflow()
-    import tensorflow.compat.v1 as tf  # here and not above: it takes seconds, which --help need not cost
+    import tensorflow as tf  # here and not above: it takes seconds, which --help need not cost
+    folder, size = _persist(back_up, args.model_dir, args.backup_dir)
+    print(f"{folder}: {f'{size:,} bytes copied' if size else 'is there already'}")
+    for old in backups(args.backup_dir)[:-args.keep]:
+        _persist(tf.io.gfile.rmtree, old)
+        print(f"{old}: deleted, {args.keep} newer ones are kept")
+    return 0
+
+
+def _persist(function, *arguments):
+    """The function's result; it is called again when it misses a file.
+
+    The run may delete a checkpoint while it is read, and for TensorFlow a folder is missing when Google Storage fails.
+    """
+    import tensorflow as tf
     for left in reversed(range(ATTEMPTS)):
         try:
-            folder, size = back_up(args.model_dir, args.backup_dir)
-            break
+            return function(*arguments)
         except tf.errors.NotFoundError:
             if not left:
                 raise
-    print(f"{folder}: {f'{size:,} bytes copied' if size else 'is there already'}")
-    for old in backups(args.backup_dir)[:-args.keep]:
-        tf.io.gfile.rmtree(old)
-        print(f"{old}: deleted, {args.keep} newer ones are kept")
-    return 0
 
 
 def back_up(model_dir, backup_dir):
@@ -60,11 +68,8 @@ def _arguments(argv):
     parser = errors.Parser(description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("model_dir", help="of the run")
     parser.add_argument("backup_dir", help="gets a folder for each copy")
-    parser.add_argument("--keep", type=int, default=7, help="newest copies that are kept")
-    args = parser.parse_args(argv)
-    if args.keep < 1:
-        raise UserError(f"--keep is {args.keep}, but must be at least 1")
-    return args
+    parser.add_argument("--keep", type=errors.at_least(1), default=7, help="newest copies that are kept")
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,10 @@ VOCABULARY = "encoder"
 def main(argv=None):
     args = _arguments(argv)
     if args.model == VOCABULARY:
-        return _write_vocabulary(args.output_dir or "data/encoder")
+        folder = args.output_dir or "data/encoder"
+        encoder = formats.write(folder, bpe.read_files())
+        print(f"{folder}: {encoder.size} tokens, fingerprint {encoder.fingerprint}")
+        return 0
     folder, files = args.output_dir or f"data/gpt2/{args.model}-{args.source}", FILES[args.source]
     pinned = _pinned(args)
     storage.make_folder(folder)
@@ -43,8 +46,7 @@ def main(argv=None):
             how = f"{passed.kind} as {passed.origin} says" if passed else "no checksum is published"
             print(f"{path}: {os.path.getsize(path):,} bytes, {'already there' if name in kept else how}")
         _check(folder, [name for name in files if name not in kept], kept)
-    kind = {"openai": "import-openai", "hf": "import-hf"}[args.source]
-    print(f"{folder} is whole; python3 -m models.checkpoints {kind} {folder} runs/{args.model}")
+    print(f"{folder} is whole; python3 -m models.checkpoints import-{args.source} {folder} runs/{args.model}")
     return 0
 
 
@@ -82,8 +84,7 @@ def _url(args, name):
 def _check(folder, fetched, kept):
     """Reads everything once: formats, and the checksum that TensorFlow keeps of each tensor.
 
-    Where something is damaged, the files `fetched` are deleted, and those that were `kept` are not: they may be of the
-    user's own.
+    Where something is damaged, the files `fetched` are deleted.  Those `kept` stay: they may be the user's own.
     """
     storage.silence_tensorflow()
     from models.checkpoints import any_format  # here and not above: it brings TensorFlow, and takes seconds
@@ -97,16 +98,11 @@ def _check(folder, fetched, kept):
         for name in fetched:
             os.unlink(os.path.join(folder, name))
         deleted = "; what was fetched is deleted" if fetched else ""
+        remedy = ": run again, or give another --base_url"
         if kept:
-            raise UserError(f"{error}{deleted}; {', '.join(kept)} lay there before: remove them if they are an earlier"
-                            " download's and run again, or give another --output_dir")
-        raise UserError(f"{error}{deleted}: run again, or give another --base_url")
-
-
-def _write_vocabulary(folder):
-    encoder = formats.write(folder, bpe.read_files())
-    print(f"{folder}: {encoder.size} tokens, fingerprint {encoder.fingerprint}")
-    return 0
+            remedy = (f"; {', '.join(kept)} lay there before: remove them if they are an earlier download's and run"
+                      " again, or give another --output_dir")
+        raise UserError(f"{error}{deleted}{remedy}")
 
 
 if __name__ == "__main__":

@@ -7,31 +7,25 @@ from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
-import errno
 import hashlib
-import http.client
 import json
 import os
 import re
 import shutil
-import sys
 import time
-import urllib.error
-import urllib.request
 from typing import NamedTuple
 
-from tqdm import tqdm
+import requests
 
-from configs import storage
+from configs import progress, storage
 from configs.errors import UserError
 
 ATTEMPTS = 5  # in a row that bring nothing
 PAUSE = 1.0  # seconds before the second attempt, doubled before each further one
 TIMEOUT = 60  # seconds without a byte
 CHUNK = 2**20
-OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
-TEMPORARY = (408, 425, 429, 500, 502, 503, 504)  # answers that may be another one soon
+TEMPORARY = (408, 425, 429, 500, 502, 503, 504)  # statuses after which the same request may succeed
+HEADERS = {"Accept-Encoding": "identity", "User-Agent": "gpt2-download"}
 
 
 class Checksum(NamedTuple):
@@ -41,16 +35,11 @@ class Checksum(NamedTuple):
     origin: str  # who says so
 
 
-class _Answer(NamedTuple):
-    """What a server says before the bytes."""
-    start: int  # of the bytes that are to come
-    total: int  # bytes of the whole file
+class _RemoteFile(NamedTuple):
+    """What the server says about the file as a whole."""
+    total: int  # bytes
     version: str  # the same as long as the file is
     checksum: Checksum | None
-
-
-class _Retry(Exception):
-    """The attempt failed, the next may not."""
 
 
 def fetch(url, path, checksum=None):
@@ -68,22 +57,19 @@ def fetch(url, path, checksum=None):
     while True:
         before = _size(partial)
         try:
-            answer = _attempt(url, partial, os.path.basename(path))
+            remote = _attempt(url, partial, os.path.basename(path))
             break
-        except (_Retry, OSError, http.client.HTTPException) as error:
-            if getattr(error, "filename", None) or getattr(error, "errno", None) in OF_THE_DISK:
-                raise
+        except requests.RequestException as error:
             failures = 0 if _size(partial) > before else failures + 1
             if failures == ATTEMPTS:
-                reason = getattr(error, "reason", None) or str(error) or type(error).__name__
-                raise UserError(f"{url}: no more comes after {ATTEMPTS} attempts ({reason}); run the same command"
-                                " later, and it goes on from there, or give another --base_url")
+                raise UserError(f"{url}: no more comes after {ATTEMPTS} attempts ({_cause(error)}); run the same"
+                                " command later, and it goes on from there, or give another --base_url")
             time.sleep(PAUSE * 2 ** max(failures - 1, 0))
         except UserError:
             if not _size(partial):
                 _forget(partial)
             raise
-    checksum = checksum or answer.checksum
+    checksum = checksum or remote.checksum
     wrong = _mismatch(partial, checksum)
     if wrong:
         _forget(partial)
@@ -96,137 +82,109 @@ def fetch(url, path, checksum=None):
 
 
 def _attempt(url, partial, name):
-    """Appends to `partial` until it is whole; returns the _Answer.  Raises _Retry where it is not whole yet."""
-    noted = _noted(partial)
-    have = _size(partial) if noted else 0
-    if noted and have == noted.total:
-        return noted
+    """Appends to `partial` until it is whole; returns the _RemoteFile.  Raises RequestException if a retry may help."""
+    remote = _noted(partial)
+    have = _size(partial) if remote else 0
+    if remote and have == remote.total:
+        return remote
+    with _request(url, partial, have) as response:
+        start, current = _read_headers(url, response)
+        if start and (remote is None or (start, *current[:2]) != (have, *remote[:2])):
+            _forget(partial)
+            raise requests.ConnectionError("the file has changed on the server")
+        free = shutil.disk_usage(os.path.dirname(partial) or ".").free
+        if current.total - start > free:
+            raise UserError(f"{url}: {current.total - start:,} bytes are to come, and the disk has {free:,} left;"
+                            " make room")
+        if not start:  # only an answer with the whole file publishes the checksum of the whole
+            remote = current
+            storage.write_whole(_note_of(partial), json.dumps(remote._asdict()))
+        with open(partial, "ab" if start else "wb") as f, \
+                progress.bar(remote.total, name, "B", start, unit_scale=True, unit_divisor=1000) as bar:
+            for data in response.iter_content(CHUNK):
+                if f.tell() == 0 and re.match(rb"\s*<(!doctype|html|\?xml|error)", data[:100], re.I):
+                    raise UserError(f"{url} answers with a page of text instead of the file; give another --base_url")
+                f.write(data)
+                bar.update(len(data))
+    if _size(partial) < remote.total:
+        raise requests.ConnectionError(f"the connection was cut at {_size(partial):,} of {remote.total:,} bytes")
+    return remote
+
+
+def _request(url, partial, have):
+    """The response with the bytes from `have` on.  Raises as `_attempt`, UserError for a refusal."""
+    wanted = {"Range": f"bytes={have}-"} if have else {}
     try:
-        request = urllib.request.Request(url, headers={"Accept-Encoding": "identity", "User-Agent": "gpt2-download"})
+        response = requests.get(url, headers={**HEADERS, **wanted}, stream=True, timeout=TIMEOUT)
     except ValueError:
         raise UserError(f"{url} is no address; give --base_url as https://HOST/PATH")
-    if have:
-        request.add_header("Range", f"bytes={have}-")
-    with _open(request, partial) as (response, redirects):
-        answer = _read_headers(url, response, redirects)
-        if answer.start and (noted is None or (answer.start, answer.total, answer.version)
-                             != (have, noted.total, noted.version)):
-            _forget(partial)
-            raise _Retry("the file has changed on the server")
-        free = shutil.disk_usage(os.path.dirname(partial) or ".").free
-        if answer.total - answer.start > free:
-            raise UserError(f"{url}: {answer.total - answer.start:,} bytes are to come, and the disk has {free:,} left;"
-                            " make room")
-        if not answer.start:
-            storage.write_whole(_note_of(partial), json.dumps({**answer._asdict(), "start": 0}))
-        with open(partial, "r+b" if answer.start else "wb") as f, \
-                tqdm(total=answer.total, initial=answer.start, unit="B", unit_scale=True, unit_divisor=1000, desc=name,
-                     mininterval=0.5 if sys.stderr.isatty() else 30) as bar:
-            f.seek(answer.start)
-            _copy(url, response, f, bar)
-    if _size(partial) < answer.total:
-        raise _Retry(f"the connection was cut at {_size(partial):,} of {answer.total:,} bytes")
-    return noted if answer.start else answer  # the first answer's checksum is that of the whole
+    if response.status_code in (200, 206):
+        response.raw.enforce_content_length = False  # else the last bytes before a cut would be lost
+        return response
+    response.close()
+    answer = f"the server answers {response.status_code} {response.reason}"
+    if response.status_code == 416:  # the file is shorter than what we have
+        _forget(partial)
+    elif response.status_code not in TEMPORARY:
+        raise UserError(f"{url}: {answer}; give another --base_url")
+    raise requests.ConnectionError(answer)
 
 
-def _copy(url, response, f, bar):
-    while True:
-        data = response.read(CHUNK)
-        if not data:
-            return
-        if f.tell() == 0 and re.match(rb"\s*<(!doctype|html|\?xml|error)", data[:100], re.I):
-            raise UserError(f"{url} answers with a page of text instead of the file; give another --base_url")
-        f.write(data)
-        bar.update(len(data))
-
-
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Keeps the headers of the answers that send elsewhere: Hugging Face's checksums stand there."""
-
-    def __init__(self):
-        self.headers = []
-
-    def redirect_request(self, req, fp, code, msg, headers, newurl):
-        self.headers.append(headers)
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-@contextlib.contextmanager
-def _open(request, partial):
-    """(response, headers of the redirects to it).  Raises UserError for a final refusal, _Retry for another failure."""
-    redirects = _Redirects()
-    try:
-        response = urllib.request.build_opener(redirects).open(request, timeout=TIMEOUT)
-    except urllib.error.HTTPError as error:
-        if error.code == 416:  # the file is shorter than what we have
-            _forget(partial)
-        elif error.code not in TEMPORARY:
-            raise UserError(f"{request.full_url}: the server answers {error.code} {error.reason}; give another"
-                            " --base_url")
-        raise _Retry(f"the server answers {error.code} {error.reason}")
-    with contextlib.closing(response):
-        yield response, redirects.headers
-
-
-def _read_headers(url, response, redirects):
-    """The _Answer.  Raises UserError for a web page and for a file of unknown size."""
+def _read_headers(url, response):
+    """(first byte to come, the _RemoteFile).  Raises UserError for a web page and for a file of unknown size."""
     headers = response.headers
-    if headers.get_content_type() == "text/html":
+    if headers.get("Content-Type", "").startswith("text/html"):
         raise UserError(f"{url} answers with a web page instead of the file; give another --base_url")
     start, total = 0, headers.get("Content-Length")
-    if response.status == 206:
+    if response.status_code == 206:
         found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", headers.get("Content-Range", ""))
         if not found:
-            raise _Retry("the server does not say which part it sends")
+            raise requests.ConnectionError("the server does not say which part it sends")
         start, total = found.groups()
     if total is None:
         raise UserError(f"{url}: the server does not say how long the file is; give another --base_url")
-    every = [headers, *redirects]
-    version = _first(every[::-1], "X-Linked-ETag") or headers.get("ETag") or headers.get("Last-Modified") or ""
-    return _Answer(int(start), int(total), version, _published(every))
+    headers = requests.structures.CaseInsensitiveDict()
+    for answer in (*response.history, response):  # Hugging Face's checksums stand in the redirects
+        headers.update(answer.headers)
+    version = headers.get("X-Linked-ETag") or headers.get("ETag") or headers.get("Last-Modified") or ""
+    return int(start), _RemoteFile(int(total), version, _published(headers))
 
 
-def _published(every):
-    """The Checksum in the headers of all answers on the way, or None."""
-    linked, git = _first(every, "X-Linked-ETag"), _first(every, "ETag")
-    if re.fullmatch(r'"?[0-9a-f]{64}"?', linked):
-        return Checksum("sha256", linked.strip('"'), "the server")
-    if _first(every, "X-Repo-Commit") and re.fullmatch(r'(W/)?"?[0-9a-f]{40}"?', git):
-        return Checksum("git", git.replace("W/", "").strip('"'), "the server")
-    goog = re.search(r"md5=([\w+/=]+)", ",".join(value for headers in every
-                                                 for value in headers.get_all("x-goog-hash", [])))
-    # Content-MD5 of an answer with a part is that of the part.
-    whole = next((headers.get("Content-MD5") for headers in every if not headers.get("Content-Range")), None)
-    md5 = _first(every, "x-ms-blob-content-md5") or whole or (goog and goog.group(1))
-    if md5:
-        try:
-            return Checksum("md5", base64.b64decode(md5, validate=True).hex(), "the server")
-        except binascii.Error:
-            return None
-    return None
+def _published(headers):
+    """The Checksum in the headers of the answer and of the redirects to it, or None."""
+    linked, git = (headers.get(name, "").replace("W/", "").strip('"') for name in ("X-Linked-ETag", "ETag"))
+    if re.fullmatch(r"[0-9a-f]{64}", linked):
+        return Checksum("sha256", linked, "the server")
+    if headers.get("X-Repo-Commit") and re.fullmatch(r"[0-9a-f]{40}", git):
+        return Checksum("git", git, "the server")
+    google = re.search(r"md5=([\w+/=]+)", headers.get("x-goog-hash", ""))
+    md5 = headers.get("x-ms-blob-content-md5") or headers.get("Content-MD5") or (google and google.group(1))
+    try:
+        return Checksum("md5", base64.b64decode(md5, validate=True).hex(), "the server") if md5 else None
+    except binascii.Error:
+        return None
 
 
-def _first(every, name):
-    return next((headers[name] for headers in every if headers.get(name)), "")
+def _cause(error):
+    """The error at the bottom, which says most plainly what went wrong; the libraries wrap it again and again."""
+    while error.__context__:
+        error = error.__context__
+    return str(error) or type(error).__name__
 
 
 def _mismatch(path, checksum):
     """How the file at `path` differs from the checksum (or None), in words; None where it does not."""
-    value = checksum and digest(path, checksum.kind)
-    if checksum and value != checksum.value:
-        return f"{checksum.kind} is {value}, but {checksum.origin} says {checksum.value}"
-    return None
-
-
-def digest(path, kind):
-    """Hex digest of a file; `kind` as in Checksum."""
-    state = hashlib.new("sha1" if kind == "git" else kind)
-    if kind == "git":
+    if not checksum:
+        return None
+    state = hashlib.new("sha1" if checksum.kind == "git" else checksum.kind)
+    if checksum.kind == "git":
         state.update(b"blob %d\0" % _size(path))
     with open(path, "rb") as f:
         for data in iter(lambda: f.read(CHUNK), b""):
             state.update(data)
-    return state.hexdigest()
+    if state.hexdigest() == checksum.value:
+        return None
+    return f"{checksum.kind} is {state.hexdigest()}, but {checksum.origin} says {checksum.value}"
 
 
 def _note_of(partial):
@@ -234,12 +192,12 @@ def _note_of(partial):
 
 
 def _noted(partial):
-    """The _Answer that `partial` began with; None where it is not known."""
+    """The _RemoteFile that `partial` began with; None where it is not known."""
     try:
         with open(_note_of(partial), encoding="utf-8") as f:
             values = json.load(f)
-        checksum = values.pop("checksum")
-        return _Answer(**values, checksum=checksum and Checksum(*checksum))
+        checksum = values["checksum"]
+        return _RemoteFile(values["total"], values["version"], checksum and Checksum(*checksum))
     except (OSError, ValueError, TypeError, KeyError):
         return None
 

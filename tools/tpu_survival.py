@@ -12,7 +12,6 @@ reached; 130 and 143 stopped by a signal.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import os
 import re
 import shlex
@@ -21,7 +20,7 @@ import sys
 if __name__ == "__main__":  # run as a file: imports start at the repository
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-from configs import cloud_tpu, commands, errors, storage
+from configs import cloud_tpu, commands, errors, storage, tpu_names
 from configs.errors import UserError
 from tools.survival import keeper, lifecycle
 
@@ -61,33 +60,34 @@ def _arguments(argv):
     parser = errors.Parser(description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter,
                            usage="%(prog)s --name NAME --zones ZONES --accelerator TYPE --max_hours HOURS [options] --"
                            " python3 main.py --model CONFIG.json", allow_abbrev=False)
-    add = parser.add_argument
+    add, count = parser.add_argument, errors.at_least(1)
+    positive = errors.checked(float, lambda value: value > 0, "more than 0")
     add("--name", required=True, help="of the node")
     add("--zones", required=True, type=lambda text: [zone for zone in text.split(",") if zone],
         help="where to ask for it, in this order, with commas between")
     add("--accelerator", required=True, metavar="TYPE", help="v2-8, v3-8, v3-32 ...")
-    add("--max_hours", required=True, type=float, help="most hours that nodes may exist, all together")
-    add("--tpu_project", metavar="PROJECT", help="Google Cloud project (without it $GOOGLE_CLOUD_PROJECT, or that"
-        " of this VM)")
+    add("--max_hours", required=True, type=positive, help="most hours that nodes may exist, all together")
+    add("--tpu_project", metavar="PROJECT", help="of Google (without it $GOOGLE_CLOUD_PROJECT, or that of this VM)")
     add("--on_demand", action="store_true", help="ask for a node that is not preemptible")
-    add("--software", default=_tensorflow_version(), help="version of TensorFlow on the node")
+    add("--software", default=tpu_names.our_version(), help="version of TensorFlow on the node")
     add("--network", help="of Compute Engine, that the node joins (without it the project's default)")
-    add("--hang_minutes", type=float, default=30.0, help="without a step, after which the node is replaced; more than"
-        " the longest evaluation takes")
-    add("--create_minutes", type=float, default=30.0, help="for a node to become READY, then the next zone is asked")
-    add("--retry_minutes", type=float, default=5.0, help="before the run is started again when it failed, or the first"
-        " zone asked again when none had room")
-    add("--max_failures", type=int, default=3, help="of the run in a row without a new step, then it is given up")
-    add("--grace_seconds", type=float, default=180.0, help="for the run to save and end, then it is killed")
+    add("--hang_minutes", type=positive, default=30.0,
+        help="without a step, then the node is replaced; more than the longest evaluation takes")
+    add("--create_minutes", type=positive, default=30.0,
+        help="for a node to become READY, then the next zone is asked")
+    add("--retry_minutes", type=positive, default=5.0,
+        help="until a run that failed is started again, or until the first zone is asked again when none had room")
+    add("--max_failures", type=count, default=3, help="of the run in a row without a new step, then it is given up")
+    add("--grace_seconds", type=positive, default=180.0, help="for the run to save and end, then it is killed")
     add("--model_dir", help="of the run, for backups")
     add("--backup_dir", help="gets a copy of the newest checkpoint every --backup_hours and at the end; may be gs://")
-    add("--backup_hours", type=float, default=24.0, help="between backups")
-    add("--keep_backups", type=int, default=7, help="newest backups that are kept")
+    add("--backup_hours", type=positive, default=24.0, help="between backups")
+    add("--keep_backups", type=count, default=7, help="newest backups that are kept")
     add("--state_dir", help="local folder for state and output (without it runs/survival-NAME)")
-    add("--step_pattern", default=r"^step +(\d+)/", help="regex of the lines that show that the run goes on; its group:"
-        " the step")
-    add("--poll_seconds", type=float, default=30.0, help="between questions for the node")
-    add("--answer_seconds", type=float, default=30.0, help="that the API has for an answer")
+    add("--step_pattern", default=r"^step +(\d+)/",
+        help="regex of the output's lines that show progress; its group is the step")
+    add("--poll_seconds", type=positive, default=30.0, help="between questions for the node")
+    add("--answer_seconds", type=positive, default=30.0, help="that the API has for an answer")
     add("--dry_run", action="store_true", help="print the calls and do nothing")
     add("command", nargs="*", help="behind --: the run, as one would start it here")
     args = parser.parse_args(argv)
@@ -101,39 +101,26 @@ def _check(args):
         raise UserError("no command is given; put it behind --, for example -- python3 main.py --model gs://b/x.json")
     if any(re.match(r"--tpu(_|=|$)", word) for word in args.command):
         raise UserError("the command names a TPU by itself; leave --tpu out, it is added")
-    if not re.fullmatch(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?", args.name):
+    if not re.fullmatch(cloud_tpu.NODE_NAME, args.name):
         raise UserError(f"--name {args.name}: must be small letters, digits and -, and begin with a letter")
-    for zone in args.zones:
-        if not re.fullmatch(r"[a-z0-9-]+", zone):
-            raise UserError(f"--zones: {zone} is no name of a zone, such as us-central1-b")
-    if not args.zones or len(set(args.zones)) < len(args.zones):
-        raise UserError("--zones must name at least one zone, and each once")
+    zones = set(args.zones)
+    if not zones or len(zones) < len(args.zones) or not all(re.fullmatch(r"[a-z0-9-]+", zone) for zone in zones):
+        raise UserError(f"--zones must name zones, such as us-central1-b, each once, but is {','.join(args.zones)!r}")
     if not args.software:
         raise UserError("TensorFlow is not installed here; give --software, the version for the node")
     if args.state_dir and storage.is_remote(args.state_dir):
         raise UserError(f"--state_dir {args.state_dir}: must be a local folder")
     if bool(args.backup_dir) != bool(args.model_dir):
         raise UserError("--backup_dir and --model_dir need each other; give both or none")
-    for name in ("max_hours", "hang_minutes", "create_minutes", "retry_minutes", "grace_seconds", "backup_hours",
-                 "keep_backups", "poll_seconds", "answer_seconds", "max_failures"):
-        if not getattr(args, name) > 0:
-            raise UserError(f"--{name} is {getattr(args, name):g}, but must be above 0")
     if args.max_hours * 3600 <= args.grace_seconds:
         raise UserError(f"--max_hours {args.max_hours:g} is less than the {args.grace_seconds:g} seconds of"
                         " --grace_seconds; raise the first")
     try:
-        re.compile(args.step_pattern)
+        groups = re.compile(args.step_pattern).groups
     except re.error as error:
         raise UserError(f"--step_pattern {args.step_pattern} is no regex: {error}")
-    if re.compile(args.step_pattern).groups != 1:
+    if groups != 1:
         raise UserError(f"--step_pattern {args.step_pattern} must have one group, the step")
-
-
-def _tensorflow_version():
-    try:
-        return importlib.metadata.version("tensorflow")
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 if __name__ == "__main__":

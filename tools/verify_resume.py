@@ -1,9 +1,9 @@
-"""Shows that a run of yours survives kill -9: trains it twice, once through and once killed and resumed, and compares.
+"""Shows that a run survives kill -9: trains it twice, once without a stop and once killed and resumed, and compares.
 
     python3 tools/verify_resume.py --model configs/quickstart.json --steps 40 --kills 3
 
-Both runs are `main.py` with a hook that notes the loss and a hash of the batch of every step.  Compared to the bit are
-these, and the last checkpoints: weights, optimizer and step.  The exit status is 0 when all is equal and 1 when not.
+Both runs are `main.py` with a hook that notes the loss and a hash of the batch of every step.  The notes and the last
+checkpoints (weights, optimizer, step) must be equal to the bit: then the exit status is 0, otherwise 1.
 The runs live in a temporary folder (where TMPDIR says); the config's `model_dir` is not touched.
 """
 import os
@@ -14,12 +14,12 @@ if __name__ == "__main__":  # run as a file: imports start at the repository
 
 import argparse
 import dataclasses
+import glob
 import hashlib
 import random
 import re
 import runpy
 import shutil
-import statistics
 import subprocess
 import tempfile
 import time
@@ -29,11 +29,11 @@ from configs import commands, errors, schema, storage
 from configs.errors import UserError
 
 MAIN = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "main.py")
-SAVES = 5  # checkpoints of a run at least
+SAVES = 5  # fewest checkpoints of a run
 POLL_SECONDS = 0.001
-SAVE_SECONDS = 0.03  # about what writing a small checkpoint takes
+SAVE_SECONDS = 0.03  # writing a small checkpoint takes about as long
 SHOWN = 3
-DIFFERENT = 1
+DIFFERENT = 1  # exit status
 
 
 class Note(NamedTuple):
@@ -43,16 +43,8 @@ class Note(NamedTuple):
     batch: str
 
 
-class Attempt(NamedTuple):
-    """One process: the step it started at, the last it noted, its exit status, and where it was killed (or None)."""
-    start: int
-    last: int
-    status: int
-    killed: str
-
-
 def main(argv=None):
-    """Arguments -> two runs and the verdict; returns the exit status."""
+    """Trains, compares and prints the verdict; returns the exit status."""
     args = _arguments(argv)
     storage.silence_tensorflow()
     if args.record:
@@ -72,24 +64,19 @@ def _verify(args, folder):
     print(f"{args.steps} steps, a checkpoint every {config.save_checkpoints_steps}, seed {args.seed}: the run without a"
           " kill", flush=True)
     whole, parts = (_Run(config, os.path.join(folder, name)) for name in ("whole", "parts"))
-    status = whole.attempt(None).status
+    status, _ = whole.attempt(None)
     if status:
         return status  # its own message is on stderr
-    chance = random.Random(args.seed)
-    for number in range(args.kills + 1):
-        attempt = parts.attempt(chance if number < args.kills else None)
-        if attempt.killed:
-            print(f"started at step {attempt.start}, killed {attempt.killed}", flush=True)
-            continue
-        print(f"started at step {attempt.start}, ended at step {attempt.last}", flush=True)
-        break
-    if attempt.status:
-        print(f"DIFFERENT: after the kill the run ended with status {attempt.status}")
-        return DIFFERENT
+    chance, killed = random.Random(args.seed), True
+    while killed:
+        status, killed = parts.attempt(chance if len(parts.starts) < args.kills else None)
+        end = f"killed {killed}" if killed else f"ended at step {parts.step()}"
+        print(f"started at step {parts.starts[-1]}, {end}", flush=True)
     starts = [start for start in parts.starts[1:] if start]
-    if not starts:
+    if not status and not starts:
         raise UserError(f"--steps {args.steps} were over before a kill came; give more")
-    problem = _difference(whole, parts, args.steps)
+    ended_badly = status and f"after the kill the run ended with status {status}"
+    problem = ended_badly or _difference(whole, parts, args.steps)
     if problem:
         print(f"DIFFERENT: {problem}")
         return DIFFERENT
@@ -107,7 +94,7 @@ def _config(config, steps):
 
 
 class _Run:
-    """A model_dir of its own, the processes that train in it one after the other, and what they noted."""
+    """One training in a model_dir of its own, by one process after the other, and what they noted."""
 
     def __init__(self, config, folder):
         os.makedirs(folder)
@@ -118,7 +105,10 @@ class _Run:
         self.starts = []
 
     def attempt(self, chance):
-        """Starts or goes on, to the end or until the kill that `chance`, a random.Random, decides; the Attempt."""
+        """Trains to the end, or until a kill at a moment that `chance`, a random.Random, decides (None: no kill).
+
+        Returns (exit status, when it was killed, in words, or None), and appends the step it started at to `starts`.
+        """
         command = [sys.executable, "-u", os.path.abspath(__file__), "--model", self._path, "--record", self._record]
         with open(self._output, "ab") as f:
             begun = f.tell()
@@ -132,34 +122,34 @@ class _Run:
             f.seek(begun)
             found = re.search(r"^(?:(?:starting|continuing) .* at|.* is done:) step (\d+) of", f.read(), re.MULTILINE)
         self.starts.append(int(found.group(1)) if found else 0)
-        return Attempt(self.starts[-1], self.step(), status, killed if status < 0 else None)
+        return status, killed if status < 0 else None
 
     def _kill(self, process, chance):
         """Sends SIGKILL after a random step, or in a checkpoint that is written after it; says when, in words."""
-        first, last = len(self.notes()), self._config.max_steps - 1
+        last, noted = self._config.max_steps - 1, len(self.notes())
         target = chance.randint(min(last, max(self.step(), self._config.save_checkpoints_steps) + 1), last)
-        in_save, times = chance.random() < 0.5, []
-        while process.poll() is None and (not times or self.step() < target):
-            if len(self.notes()) > first + len(times):
-                times.append(time.monotonic())
-            time.sleep(POLL_SECONDS)
-        seconds = statistics.median([b - a for a, b in zip(times, times[1:])] or [SAVE_SECONDS])
+        in_save = chance.random() < 0.5
+
+        def wait_for(happened):
+            while process.poll() is None and not happened():
+                time.sleep(POLL_SECONDS)
+        wait_for(lambda: len(self.notes()) > noted)
+        begun, first = time.monotonic(), self.step()
+        wait_for(lambda: self.step() >= target)
+        seconds = max((time.monotonic() - begun) / max(self.step() - first, 1), SAVE_SECONDS)  # about a step
         if in_save:
             before = self._files()
-            while process.poll() is None and self._files() <= before:
-                time.sleep(POLL_SECONDS)
+            wait_for(lambda: self._files() - before)
             seconds = SAVE_SECONDS
         time.sleep(chance.uniform(0, seconds))
-        temporary = any("_temp" in name for name in self._files())
+        temporary = any("_temp" in path for path in self._files())
         process.kill()
         process.wait()
         return f"after step {self.step()}" + (" while it wrote a checkpoint" if temporary else "")
 
     def _files(self):
-        """Names of the files of checkpoints, those in the making included."""
-        folder = self._config.model_dir
-        names = os.listdir(folder) if os.path.isdir(folder) else []
-        return {name for name in names if name.startswith("model.ckpt")}
+        """Paths of the files of checkpoints, also of those that are being written."""
+        return set(glob.glob(os.path.join(glob.escape(self._config.model_dir), "model.ckpt*")))
 
     def notes(self):
         """All Notes in the order in which they were written: steps that a resumed run made again stand there twice."""
@@ -170,9 +160,8 @@ class _Run:
         return [Note(int(step), loss, batch) for step, loss, batch in lines]
 
     def step(self):
-        """The last noted step."""
-        notes = self.notes()
-        return notes[-1].step if notes else 0
+        """The last noted step, 0 before the first."""
+        return next((note.step for note in reversed(self.notes())), 0)
 
     def tensors(self, step):
         """{name: NumPy value} of the checkpoint of a step."""
@@ -182,7 +171,7 @@ class _Run:
 
 
 def _difference(whole, parts, steps):
-    """The first thing in which the resumed run differs from the one without a kill, in words, or None."""
+    """The first difference between the resumed run and the one without a kill, in words, or None."""
     expected = {note.step: note for note in whole.notes()}
     notes = parts.notes()
     # A kill between the checkpoint of a step and its note: the weights alone tell that it was right.
@@ -256,17 +245,14 @@ def _arguments(argv):
                            allow_abbrev=False)
     add = parser.add_argument
     add("--model", required=True, metavar="CONFIG.json", help="the run's config")
-    add("--steps", type=int, default=20, help="length of both runs")
-    add("--kills", type=int, default=1, help="times that the second run is killed")
+    add("--steps", type=errors.at_least(3), default=20, help="length of both runs")
+    add("--kills", type=errors.at_least(1), default=1, help="times that the second run is killed")
     add("--seed", type=int, default=None, help="of the random moments of the kills (another each time if left out)")
     add("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
         help="override a key of the config, as for main.py; may be repeated")
     add("--keep", action="store_true", help="do not remove the temporary folder")
     add("--record", help=argparse.SUPPRESS)  # how this program starts itself to train
     args = parser.parse_args(argv)
-    for name, low in (("steps", 3), ("kills", 1)):
-        if getattr(args, name) < low:
-            raise UserError(f"--{name} is {getattr(args, name)}, but must be at least {low}")
     if args.seed is None:
         args.seed = random.randrange(2**31)
     return args

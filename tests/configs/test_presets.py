@@ -2,11 +2,12 @@
 import json
 import pathlib
 
+import numpy as np
 import pytest
 
 import main
 from benchmarks import shakespeare
-from configs import schema
+from configs import schedule, schema
 from models.run import plan
 
 FOLDER = pathlib.Path(schema.__file__).parent
@@ -77,7 +78,7 @@ def test_nanogpt_preset_is_the_published_run():
 def test_shakespeare_preset_is_the_small_cpu_run():
     config = load("shakespeare-char")
     assert (config.n_layer, config.n_head, config.n_embd, config.n_ctx, config.n_vocab) == (4, 4, 128, 64, 66)
-    assert plan.learning_rate(config, config.max_steps) == pytest.approx(1e-4)
+    assert schedule.learning_rate(config.max_steps, config, np) == pytest.approx(1e-4)
 
 
 def test_shakespeare_gpu_preset_is_the_published_run():
@@ -86,7 +87,7 @@ def test_shakespeare_gpu_preset_is_the_published_run():
     assert {config.embed_dropout, config.attn_dropout, config.res_dropout} == {0.2}
     assert (config.train_batch_size, config.max_steps, config.warmup_steps) == (64, 5000, 100)
     assert (config.beta1, config.beta2, config.weight_decay, config.grad_clip) == (0.9, 0.99, 0.1, 1.0)
-    assert [plan.learning_rate(config, step) for step in (100, 5000)] == pytest.approx([1e-3, 1e-4])
+    assert [schedule.learning_rate(step, config, np) for step in (100, 5000)] == pytest.approx([1e-3, 1e-4])
 
 
 def test_shakespeare_presets_read_the_same_shards():

@@ -332,7 +332,8 @@ def test_addresses_are_those_that_the_sources_publish(monkeypatch, tmp_path):
 
 def test_server_that_is_not_there_and_an_address_that_is_none_are_one_line(mirror, tmp_path):
     mirror.__exit__()
-    assert "no more comes after 5 attempts" in mistake(fetch.fetch, mirror.url + "/x", str(tmp_path / "x"))
+    message = mistake(fetch.fetch, mirror.url + "/x", str(tmp_path / "x"))
+    assert "no more comes after 5 attempts ([Errno 111] Connection refused); run" in message
     assert "is no address" in mistake(fetch.fetch, "somewhere/x", str(tmp_path / "x"))
     mirror.__enter__()
 

@@ -294,7 +294,9 @@ def test_a_dry_run_needs_neither_network_nor_credentials(case, monkeypatch, caps
 
 @pytest.mark.parametrize("more, words", [
     (["--name", "My TPU"], "--name My TPU: must be"), (["--zones", "a,a"], "--zones must name"),
-    (["--max_hours", "0"], "--max_hours is 0"), (["--max_hours", "0.0001"], "is less than the 1 seconds"),
+    (["--zones", ","], "--zones must name"), (["--zones", "a,B"], "--zones must name"),
+    (["--max_hours", "0"], "--max_hours: 0 is out of range: give more than 0"),
+    (["--max_hours", "0.0001"], "is less than the 1 seconds"),
     (["--backup_dir", "x"], "--backup_dir and --model_dir need each other"),
     (["--state_dir", "gs://b/state"], "must be a local folder"),
     (["--step_pattern", "("], "is no regex"), (["--step_pattern", "step"], "must have one group")])

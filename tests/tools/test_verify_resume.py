@@ -99,8 +99,8 @@ def test_runs_with_equal_steps_and_other_weights_differ():
     assert found.startswith("b: ")
 
 
-@pytest.mark.parametrize("arguments, words", [(["--steps", "2"], "--steps is 2, but must be at least 3"),
-                                              (["--kills", "0"], "--kills is 0, but must be at least 1"),
+@pytest.mark.parametrize("arguments, words", [(["--steps", "2"], "--steps: 2 is out of range: give at least 3"),
+                                              (["--kills", "0"], "--kills: 0 is out of range: give at least 1"),
                                               (["--set", "n_embed=3"], 'did you mean "n_embd"?')])
 def test_mistakes_of_the_command_are_named(run_config, arguments, words):
     with pytest.raises(UserError, match=words.replace("?", r"\?")):

@@ -1,4 +1,4 @@
-"""Observes a TPU node and the run on it, decides by `lifecycle`, saves the SurvivalState, acts, and begins anew."""
+"""Keeps a TPU node and its run alive: observes both, lets `lifecycle` decide, saves the decision, acts, repeats."""
 from __future__ import annotations
 
 import contextlib
@@ -48,7 +48,7 @@ class Keeper:
         self._path = os.path.join(args.state_dir, STATE_FILE)
         self._run = run_process.RunProcess(args.state_dir, args.step_pattern)
         self._signal, self._woken = None, threading.Event()
-        self._outage, self._backup, self._backup_due = None, None, 0.0
+        self._api_answers, self._backup, self._backup_due = True, None, 0.0
         self._state = self._load()
 
     def keep(self):
@@ -86,16 +86,14 @@ class Keeper:
         self._run.read_output()
         before = self._state
         node = self._node_state(before.zone)
-        vanished = before.phase == lifecycle.ASKED and node == lifecycle.ABSENT and before.operation
         seen = lifecycle.Observation(
-            now=time.time(), node=node, node_error=self._creation_error(before) if vanished else "", running=running,
+            now=time.time(), node=node, node_error=self._creation_error(node), running=running,
             exit_status=self._run.exit_status, step=self._run.step,
             quiet_seconds=time.monotonic() - self._run.step_time, signal=self._signal)
         state, action = lifecycle.decide(before, seen, self._rules)
         if state != before:
             self._save(state)
             self._run.exit_status = None  # the SurvivalState counts it now
-            self._report(before)
         self._act(action)
         self._watch_backup()
         return self._state.phase != before.phase and action != lifecycle.CREATE
@@ -108,19 +106,21 @@ class Keeper:
             if not error.temporary and not os.path.exists(self._path):
                 raise UserError(f"Google's TPU API refuses project {self._args.project}, zone {zone}: {error};"
                                 f" {cloud_tpu.LOG_IN if error.status == 401 else 'check --tpu_project and --zones'}")
-            if self._outage is None:
+            if self._api_answers:
                 self._say(f"Google's TPU API does not answer ({error}); asking again, and leaving all as it is")
-            self._outage = error
+            self._api_answers = False
             return lifecycle.UNKNOWN
-        self._outage = None
+        self._api_answers = True
         if node is None:
             return lifecycle.ABSENT
         ours = node.get("labels", {}).get(LABEL) == self._state.label
         return node.get("state", lifecycle.UNKNOWN) if ours else lifecycle.FOREIGN
 
-    def _creation_error(self, state):
-        """What the API says of a node that did not come."""
-        if state.operation != lifecycle.HEARD:
+    def _creation_error(self, node):
+        """What the API says about a node that did not come; "" where the node's state says nothing of that kind."""
+        state = self._state
+        vanished = state.phase == lifecycle.ASKED and node == lifecycle.ABSENT
+        if vanished and state.operation not in (None, lifecycle.HEARD):
             with contextlib.suppress(cloud_tpu.ApiError):
                 return self._nodes(state.zone).failure(state.operation)
         return ""
@@ -131,7 +131,7 @@ class Keeper:
             if zone != self._state.zone and self._node_state(zone) not in NOTHING_TO_DELETE:
                 self._say(f"zone {zone}: deleting a node of this run that was left there")
                 with contextlib.suppress(cloud_tpu.ApiError):
-                    self._nodes(zone).delete(self._args.name)
+                    self._delete(zone)
 
     def _act(self, action):
         state = self._state
@@ -139,7 +139,7 @@ class Keeper:
             self._create()
         elif action == lifecycle.DELETE:
             try:
-                self._nodes(state.zone).delete(self._args.name)
+                self._delete(state.zone)
             except cloud_tpu.ApiError as error:
                 if error.status != 404:
                     self._say(f"{state.name} in {state.zone} cannot be deleted yet ({error}); asking again")
@@ -151,43 +151,42 @@ class Keeper:
 
     def _create(self):
         before = self._state
+        nodes = self._nodes(before.zone)
         try:
-            answer = self._nodes(before.zone).create(self._args.name, node_of(self._args, before.label))
+            answer = nodes.send(nodes.creation(self._args.name, node_of(self._args, before.label)))
         except cloud_tpu.ApiError as error:
             if error.status == 409 or error.temporary and error.status != 429:
                 self._say(f"zone {before.zone}: the request for a node was not answered ({error})")
                 return  # the next observation tells whether the API got it
             self._save(lifecycle.refuse(before, time.time(), str(error), error.status in FOR_GOOD, self._rules))
-            self._report(before)
             return
         self._save(before._replace(operation=answer.get("name") or lifecycle.HEARD))
 
+    def _delete(self, zone):
+        nodes = self._nodes(zone)
+        nodes.send(nodes.deletion(self._args.name))
+
     def _report(self, before):
         """Prints what has changed since the state `before`."""
-        state = self._state
+        state, pause = self._state, f"{self._args.retry_minutes:g} minutes"
+        changed = state.phase != before.phase
         if state.failures > before.failures and state.phase == lifecycle.RUN:
-            self._say(f"the run failed at step {state.step}; starting it again in {self._args.retry_minutes:g} minutes")
-        if state.phase == before.phase:
-            return
-        if state.phase == lifecycle.ASKED:
+            self._say(f"the run failed at step {state.step}; starting it again in {pause}")
+        if changed and state.phase == lifecycle.ASKED:
             self._say(f"zone {state.zone}: asked for {self._args.accelerator} as {state.name}")
-        elif state.phase in (lifecycle.CLEAN, lifecycle.END):
-            pause = f"; no zone has one, asking again in {self._args.retry_minutes:g} minutes"
-            self._say(state.reason + (pause if state.wait_until > state.since else ""))
+        if changed and state.phase in (lifecycle.CLEAN, lifecycle.END):
+            waits = state.wait_until > state.since
+            self._say(state.reason + (f"; no zone has one, asking again in {pause}" if waits else ""))
 
     # Backups run in a process of their own: copying takes minutes, and TensorFlow takes memory.
 
     def _watch_backup(self):
         if self._backup and self._backup.poll() is not None:
-            if self._backup.returncode == 0:
-                self._save(self._state._replace(backed_up=time.time()))
-            else:
-                self._say(f"the backup failed, see {self._run.output}; trying again in an hour")
-                self._backup_due = time.monotonic() + BACKUP_RETRY_SECONDS
-            self._backup = None
-        due = time.time() - self._state.backed_up >= self._args.backup_hours * 3600
-        if self._args.backup_dir and self._state.step and due and not self._backup \
-                and time.monotonic() >= self._backup_due and self._state.phase == lifecycle.RUN:
+            self._end_backup()
+        due = (time.time() - self._state.backed_up >= self._args.backup_hours * 3600
+               and time.monotonic() >= self._backup_due)
+        if due and self._args.backup_dir and self._state.step and not self._backup \
+                and self._state.phase == lifecycle.RUN:
             self._start_backup()
 
     def _start_backup(self):
@@ -197,16 +196,24 @@ class Keeper:
             self._backup = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=f, stderr=f,
                                             start_new_session=True)
 
+    def _end_backup(self):
+        """Notes whether the backup, whose process has ended, succeeded."""
+        if self._backup.returncode == 0:
+            self._save(self._state._replace(backed_up=time.time()))
+        else:
+            again = "; trying again in an hour" if self._state.phase != lifecycle.DONE else ""
+            self._say(f"the backup failed, see {self._run.output}{again}")
+            self._backup_due = time.monotonic() + BACKUP_RETRY_SECONDS
+        self._backup = None
+
     def _back_up(self, seconds):
         """Backs up the last checkpoint and waits for that."""
         try:
             if self._backup:
                 self._backup.wait(seconds)
             self._start_backup()
-            if self._backup.wait(seconds):
-                self._say(f"the last backup failed, see {self._run.output}")
-            else:
-                self._save(self._state._replace(backed_up=time.time()))
+            self._backup.wait(seconds)
+            self._end_backup()
         except subprocess.TimeoutExpired:
             self._backup.kill()
             self._say(f"the last backup took more than {seconds / 3600:g} hours and was given up")
@@ -229,8 +236,10 @@ class Keeper:
         return state._replace(refused=tuple(map(tuple, state.refused)))
 
     def _save(self, state):
+        """Makes `state` the current one, on disk first, and prints what has changed."""
         storage.write_whole(self._path, json.dumps(state._asdict()) + "\n")
-        self._state = state
+        before, self._state = self._state, state
+        self._report(before)
 
     def _nodes(self, zone):
         return cloud_tpu.Nodes(self._service, self._args.project, zone, self._args.answer_seconds)
@@ -249,7 +258,7 @@ class Keeper:
             if node in NOTHING_TO_DELETE and node != lifecycle.UNKNOWN:
                 return
             with contextlib.suppress(cloud_tpu.ApiError):
-                self._nodes(state.zone).delete(state.name)
+                self._delete(state.zone)
             time.sleep(attempt * TICK_SECONDS)
         self._say(f"the node may be left; run `gcloud compute tpus delete {state.name} --zone {state.zone}"
                   f" --project {state.project}`")

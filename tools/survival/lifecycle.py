@@ -1,4 +1,4 @@
-"""Decides what to do next for a run on TPUs that vanish: a pure function of what was done and what is observed.
+"""Decides what to do next for a run on TPUs that vanish; `decide` depends only on what was done and what is observed.
 
     WANT -> ASKED -> RUN -> END -> DONE        the phases of a run that nothing disturbs
               \\______\\__> CLEAN -> WANT         a node did not come or was preempted, or the run on it hangs
@@ -96,19 +96,19 @@ def _want(state, seen, rules):
                        " run; choose another --name"), None
     if seen.node == UNKNOWN or seen.now < state.wait_until:
         return state, None
+    paid_since = seen.now if state.paid_since is None else state.paid_since
+    asked = state._replace(phase=ASKED, since=seen.now, operation=None, paid_since=paid_since)
     if seen.node == ABSENT:
-        since = state.paid_since if state.paid_since is not None else seen.now
-        return state._replace(phase=ASKED, since=seen.now, operation=None, paid_since=since), CREATE
-    # The API got an earlier request for this node; only its answer was lost.
-    return state._replace(phase=ASKED, since=seen.now, operation=HEARD, paid_since=state.paid_since or seen.now), None
+        return asked, CREATE
+    return asked._replace(operation=HEARD), None  # the API got an earlier request, and only its answer was lost
 
 
 def _asked(state, seen, rules):
     if seen.node == READY:
         return state._replace(phase=RUN, since=seen.now, refused=()), None if seen.running else START
-    if seen.node == ABSENT and state.operation is None:  # the API never got the request
-        return state._replace(phase=WANT), None
     if seen.node == ABSENT:
+        if state.operation is None:  # the API never got the request
+            return state._replace(phase=WANT), None
         return refuse(state, seen.now, seen.node_error or "the node vanished while it was made", False, rules), None
     if seen.node in LOST:
         return _give_up(state, seen, f"is {seen.node} before it was READY", rules), None
@@ -163,31 +163,27 @@ def _run(state, seen, rules):
 
 
 def _give_up(state, seen, what, rules):
-    """Another node is asked for, first in the preferred zone."""
+    """The SurvivalState that leads to another node, asked for in the preferred zone first."""
     return state._replace(phase=CLEAN, since=seen.now, next_zone=rules.zones[0],
                           reason=f"{state.name} in {state.zone} {what}")
 
 
 def _clean(state, seen, rules):
-    state, action, gone = _remove(state, seen)
-    if gone:
-        state = state._replace(phase=WANT, since=seen.now, zone=state.next_zone or rules.zones[0], operation=None)
-    return state, action
-
-
-def _end(state, seen):
-    state, action, gone = _remove(state, seen)
-    return state._replace(phase=DONE) if gone else state, action
+    return _remove(state, seen, phase=WANT, since=seen.now, zone=state.next_zone or rules.zones[0], operation=None)
 
 
 def _ending(state, seen, status, reason):
     return state._replace(phase=END, since=seen.now, status=status, reason=reason)
 
 
-def _remove(state, seen):
-    """Ends the run, then the node, then counts its cost.  Returns (state, action, whether all is gone)."""
+def _end(state, seen):
+    return _remove(state, seen, phase=DONE)
+
+
+def _remove(state, seen, **then):
+    """Ends the run, then the node; when both are gone, counts the node's cost and makes the changes `then`."""
     if seen.running:
-        return state, STOP, False
+        return state, STOP
     if seen.node in (ABSENT, FOREIGN):
-        return state._replace(paid=cost(state, seen.now), paid_since=None), None, True
-    return state, None if seen.node in (UNKNOWN, "DELETING") else DELETE, False
+        return state._replace(paid=cost(state, seen.now), paid_since=None, **then), None
+    return state, None if seen.node in (UNKNOWN, "DELETING") else DELETE

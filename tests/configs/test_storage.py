@@ -1,0 +1,45 @@
+"""Local files: written whole or not at all, and locked for one process at a time."""
+import os
+import stat
+
+import pytest
+
+from configs import storage
+from configs.errors import UserError
+
+
+@pytest.mark.parametrize("mask, mode", [(0o022, 0o644), (0o077, 0o600)])
+def test_file_gets_the_rights_that_the_user_gives_to_new_files(tmp_path, mask, mode):
+    before = os.umask(mask)
+    try:
+        storage.write_whole(str(tmp_path / "new" / "file"), "ü")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "new" / "file").stat().st_mode) == mode
+    assert (tmp_path / "new" / "file").read_bytes() == "ü".encode()
+
+
+def test_write_that_fails_leaves_what_was_there_and_names_the_file(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    storage.write_whole(str(path), b"old")
+
+    def full(handle):
+        raise OSError(28, "No space left on device")
+    monkeypatch.setattr(storage.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        storage.write_whole(str(path), b"new")
+    assert caught.value.filename == str(path)
+    assert os.listdir(tmp_path) == ["file"] and path.read_bytes() == b"old"
+
+
+def test_lock_is_held_by_one_at_a_time_and_its_file_goes_with_it(tmp_path):
+    path = str(tmp_path / "lock")
+    with storage.only_run(path, "wait"):
+        assert storage.lock(path) is None
+        with pytest.raises(UserError, match="another run holds .*lock; wait for it, or choose another"), \
+                storage.only_run(path, "choose another"):
+            pass
+    assert os.listdir(tmp_path) == []
+    with storage.lock(path) as file:
+        assert file and storage.lock(path) is None
+    assert storage.lock(path)
