@@ -1,6 +1,4 @@
-"""Which addresses are of the public Internet; connections to all others are refused."""
-from __future__ import annotations
-
+"""Tells which addresses are of the public Internet; connections to all others are refused."""
 import contextlib
 import ipaddress
 import socket
@@ -37,10 +35,8 @@ def is_public(ip):
     """Whether an IP address, as text, is of the public Internet; what IPv6 addresses carry inside is checked too."""
     address = ipaddress.ip_address(ip.partition("%")[0])
     if address.version == 6:
-        inner = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-        if address in NAT64:
-            inner.append(ipaddress.IPv4Address(int(address) & 0xffffffff))
-        inner = [ip for ip in inner if ip is not None]
+        nat64 = ipaddress.IPv4Address(int(address) & 0xffffffff) if address in NAT64 else None
+        inner = list(filter(None, [nat64, address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]))
         if inner:
             return all(is_public(str(ip)) for ip in inner)
     return address.is_global and not address.is_multicast and not address.is_reserved

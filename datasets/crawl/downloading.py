@@ -1,6 +1,4 @@
-"""Downloads lists of URLs into archives of pages: what is under way, what waits to be written, what a signal stops."""
-from __future__ import annotations
-
+"""Downloads lists of URLs into archives of pages, until they are finished or a signal comes."""
 import asyncio
 import collections
 import contextlib
@@ -23,7 +21,8 @@ WINDOW = 1000  # lines of a list under way or waiting for their host
 MAX_LOOKUPS = 500
 UNWRITTEN_BYTES = 1 << 26
 LINES_AT_ONCE = 1000  # that may be skipped before others get a turn
-STATE_OUTCOMES = ("saved", "blank", "invalid", "repeated", "earlier")
+SHOWN_FIRST = ("saved", "blank", "invalid", "repeated", "earlier")
+STEM = re.compile(r"\d{7,9}-[0-9a-f]{32}")
 
 
 def run(args):
@@ -41,9 +40,9 @@ def run(args):
 
 
 def _finished(args, month):
-    """(Lines in the state of a month, {line: stem} in its last archive), after both are made to agree.
+    """(Lines in the state of a month, {line: stem} in its last archive).
 
-    A kill between archive and state leaves an archive whose lines the state does not have.
+    First adds to the state what it lacks of that archive, since a kill came between the two.
     """
     state = _state_path(args, month)
     lines = url_lists.Lines(archive_writer.read_state(state))
@@ -52,8 +51,8 @@ def _finished(args, month):
         return lines, {}
     last = max(data)
     path, suffix = (meta[last], ".json") if last in meta else (data[last], ".txt")
-    matches = (re.fullmatch(r"(\d{7,9})-[0-9a-f]{32}", stem) for stem, _ in archives.pages(path, suffixes=(suffix,)))
-    stems = {int(match[1]): match[0] for match in matches if match}
+    stems = {int(stem.partition("-")[0]): stem for stem, _, reason, _ in archives.members(path, suffixes=(suffix,))
+             if not reason and STEM.fullmatch(stem)}
     missing = [line for line in stems if line not in lines]
     if missing:
         print(f"{state}: {len(missing)} lines of {path} added", flush=True)
@@ -68,7 +67,7 @@ def _state_path(args, month):
 
 
 class Download:
-    """A run over lists: what became of their lines, and the one thread that writes their archives."""
+    """A run over lists: counts what becomes of their lines, and has the one thread that writes their archives."""
 
     def __init__(self, args, bar):
         self.args, self.bar = args, bar
@@ -82,8 +81,7 @@ class Download:
         # Names are looked up in threads.  The usual handful would be held up by the first dead name servers.
         lookups = futures.ThreadPoolExecutor(min(self.args.concurrency, MAX_LOOKUPS))
         asyncio.get_running_loop().set_default_executor(lookups)
-        limits = fetching.Limits(**{name: getattr(self.args, name) for name in fetching.Limits._fields})
-        async with fetching.Fetcher(limits) as self._fetcher:
+        async with fetching.Fetcher(self.args) as self._fetcher:
             try:
                 ended_by = await _until_signal(_side_by_side(LISTS_AT_ONCE, lists, self._one_list))
                 self._thread.shutdown()
@@ -98,8 +96,8 @@ class Download:
     async def _one_list(self, urls):
         """Takes the lines of a UrlList to their ends, then completes its archive."""
         args = self.args
-        writer = archive_writer.Writer(args.output_dir, _state_path(args, urls.month), urls.month, args.compression)
-        self._writers[urls.month] = writer
+        writer = self._writers[urls.month] = archive_writer.Writer(
+            args.output_dir, _state_path(args, urls.month), urls.month, args.compression)
         await _side_by_side(min(WINDOW, urls.left + 1), self._lines_to_download(urls),
                             lambda line: self._one_line(writer, *line))
         await self._write(writer.close)
@@ -158,7 +156,7 @@ class Download:
     def report(self, lists, ended_by):
         """Prints the table of outcomes; for --report the same as JSON, there also over all runs."""
         counted, total = self.outcomes, sum(urls.total for urls in lists)
-        for outcome in sorted(counted, key=lambda name: (name not in STATE_OUTCOMES, -counted[name], name)):
+        for outcome in sorted(counted, key=lambda name: (name not in SHOWN_FIRST, -counted[name], name)):
             print(f"{counted[outcome]:10} {outcome}" + (" (to be tried again)" if outcome in self.passing else ""))
         print(f"{total:10} lines")
         left = sum(self.passing.values()) + total - sum(counted.values())
@@ -182,7 +180,6 @@ async def _until_signal(work):
         caught.append(number)
         task.cancel()
         for each in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(each)
             signal.signal(each, signal.SIG_DFL)
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop, number)

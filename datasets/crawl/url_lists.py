@@ -1,9 +1,7 @@
-"""Lists of URLs, one a line, read in a stream; which lines repeat a URL is known beforehand.
+"""Reads lists of URLs, one a line, and finds the lines that repeat a URL.
 
 Memory holds two bits a line; the hashes that find repeated URLs are sorted in pieces on the disk.
 """
-from __future__ import annotations
-
 import array
 import bisect
 import contextlib
@@ -35,11 +33,11 @@ class Lines:
             self.add(number)
 
     def add(self, number):
-        byte, bit = number >> 3, 1 << (number & 7)
+        byte = number >> 3
         if byte >= len(self._bits):
             self._bits.extend(bytes(byte + 1 - len(self._bits) + len(self._bits) // 8))
-        self._count += not self._bits[byte] & bit
-        self._bits[byte] |= bit
+        self._count += number not in self
+        self._bits[byte] |= 1 << (number & 7)
 
     def __contains__(self, number):
         byte = number >> 3
@@ -71,8 +69,8 @@ def read(path):
 def survey(paths, finished, stems, folder):
     """[UrlList] of the files, read once; `folder` holds the temporary files.
 
-    `finished`: Lines of each.  `stems`: {line: stem of its page in an archive} for some lines of each, held against the
-    lists.  Raises UserError where they differ, or where a list cannot be read.
+    `finished`: Lines of each.  `stems`: {line: stem of its page in an archive} for some lines of each; raises UserError
+    where a list holds other URLs there, or cannot be read.
     """
     starts, left = [0], [0] * len(paths)
     with contextlib.ExitStack() as stack:
@@ -81,11 +79,15 @@ def survey(paths, finished, stems, folder):
         for i, path in enumerate(paths):
             number = -1
             for number, url, problem in read(path):
-                _compare(path, number, url, stems[i])
+                stem = stems[i].get(number)
+                if stem and (problem or archives.stem_of(number, url) != stem):  # it would leave out pages unread
+                    raise UserError(f"{path} line {number + 1} is not the URL whose page is in the archive as {stem}: "
+                                    "the list has changed since; give it another name or another --output_dir")
                 if problem:
                     continue
                 left[i] += number not in finished[i]
-                hashes.append(_hash(url))
+                fetched = url.split("#")[0].encode()  # servers do not see the fragment
+                hashes.append(int.from_bytes(hashlib.blake2b(fetched, digest_size=8).digest(), "big"))
                 lines.append(starts[-1] + number)
                 if len(hashes) == BLOCK:
                     _spill(hashes, lines, files)
@@ -115,26 +117,13 @@ def _lines(path):
         yield rest
 
 
-def _compare(path, number, url, stems):
-    # In a list that was changed, lines would be skipped that were never downloaded.
-    if number in stems and (url is None or archives.stem_of(number, url) != stems[number]):
-        raise UserError(f"{path} line {number + 1} is not the URL whose page is in the archive as {stems[number]}: "
-                        f"the list has changed since; give it another name or another --output_dir")
-
-
-def _hash(url):
-    """64 bits of the URL without its fragment, which servers do not see."""
-    return int.from_bytes(hashlib.blake2b(url.split("#")[0].encode(), digest_size=8).digest(), "big")
-
-
 def _spill(hashes, lines, files):
+    """Adds the hashes to the files of their buckets."""
     records = np.empty(len(hashes), HASH)
     records["hash"], records["line"] = hashes, lines
-    bucket = records["hash"] // np.uint64(2 ** 64 // BUCKETS)
-    order = np.argsort(bucket, kind="stable")
-    ends = np.cumsum(np.bincount(bucket.astype(np.int64), minlength=BUCKETS))
-    for i, f in enumerate(files):
-        f.write(records[order[ends[i - 1] if i else 0:ends[i]]].tobytes())
+    buckets = records["hash"] // np.uint64(2 ** 64 // BUCKETS)
+    for bucket, f in enumerate(files):
+        f.write(records[buckets == bucket].tobytes())
 
 
 def _repeated(files):

@@ -7,8 +7,6 @@ Bands of rows as in Lee et al. (https://arxiv.org/abs/2107.06499) and in datatro
 (https://github.com/huggingface/datatrove, https://github.com/Cerebras/modelzoo): texts that agree in all `ROWS`
 entries of a band are candidates, which 14 bands of 8 make of half the pairs of similarity (1/14)^(1/8) = 0.72.
 """
-from __future__ import annotations
-
 import functools
 import hashlib
 import unicodedata

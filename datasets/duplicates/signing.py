@@ -4,8 +4,6 @@ The file of a chunk of n documents has no header, only: `COLUMNS` keys, uint64 [
 the exact text); low bytes of the signatures, uint8 [n, PERMUTATIONS]; facts, uint8 [n, 2] (the kind of document,
 whether it is invalid UTF-8); for `--against` the hits, int32 [hits, 2] (document of the chunk, n-gram that it shares).
 """
-from __future__ import annotations
-
 import functools
 import os
 from typing import NamedTuple

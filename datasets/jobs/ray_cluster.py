@@ -6,9 +6,8 @@ actors, and the job of a dead one comes back as an error instead of running else
 Machines share the paths: jobs read and write files, and return only their counts.  The code travels with the command,
 so that machines need the packages of the requirements files and no checkout.
 """
-from __future__ import annotations
-
 import contextlib
+import functools
 import os
 import secrets
 import shutil
@@ -16,7 +15,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 
 from configs.errors import UserError
 
@@ -66,7 +64,10 @@ def _connect(address):
 
 
 def each(function, jobs, address, state, advance):
-    """workers.each on a cluster: one CPU a job.  `state` and all paths in the jobs are on shared storage."""
+    """Yields `function(job, report)` of each job, on one CPU, as it is done; `report(amount so far)` is for progress.
+
+    `state` and all paths in the jobs are on shared storage.
+    """
     import ray
     from ray import exceptions
     with _connected(ray, address), _witness(state) as witness:
@@ -111,15 +112,7 @@ class _Progress:
 
 
 def _run(function, job, number, folder, witness, progress):
-    """Runs in a worker; returns (`function(job, advance)`, None), or (None, an error that is not our bug)."""
-    amount, due = 0, 0.0
-
-    def advance(more):
-        nonlocal amount, due
-        amount += more
-        if time.monotonic() > due:
-            due = time.monotonic() + REPORT_SECONDS
-            progress.report.remote(number, amount)
+    """Runs in a worker; returns (`function(job, report)`, None), or (None, an error that is not our bug)."""
     # Else the processes that this worker starts would load Ray's main program, and Ray with it.
     vars(sys.modules["__main__"]).pop("__file__", None)
     with contextlib.suppress(OSError):
@@ -128,11 +121,9 @@ def _run(function, job, number, folder, witness, progress):
         if not os.path.exists(witness):
             raise UserError(f"{socket.gethostname()}: {os.path.dirname(witness)} is not there, or not the folder that "
                             "the command sees: with --ray_address all paths must be on storage that the machines share")
-        result = function(job, advance)
+        return function(job, functools.partial(progress.report.remote, number)), None
     except (UserError, OSError) as error:
         return None, error
-    progress.report.remote(number, amount)
-    return result, None
 
 
 @contextlib.contextmanager

@@ -7,8 +7,6 @@ system itself ends the process (ITIMER_PROF, setitimer(2)).  The clock ends one 
 Why not Pebble's ProcessPool (5.2.1): a worker that dies between two pages breaks the pool; the semaphores of a command
 that is stopped are left behind, with a warning; and it takes half as much processor time again for each small page.
 """
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import logging
