@@ -1,10 +1,8 @@
 """Reads lists of URLs, one a line, and finds the lines that repeat a URL.
 
-Memory holds two bits a line; the hashes that find repeated URLs are sorted in pieces on the disk.
+Memory holds two bits a line; the hashes that find repeated URLs lie on the disk and are sorted in parts.
 """
-import array
 import bisect
-import contextlib
 import hashlib
 import re
 import tempfile
@@ -18,9 +16,8 @@ from datasets.pages import archives
 
 READ_BYTES = 1 << 20
 MAX_LINE_BYTES = 8192  # longer ones are no URLs that servers take
-BUCKETS = 64  # of hashes; one at a time is sorted in memory
-BLOCK = 1 << 16  # hashes between two writes to the buckets
-HASH = np.dtype([("hash", np.uint64), ("line", np.uint64)])
+PART_BITS = 6  # the first ones of a hash: those of one part at a time are sorted in memory
+BLOCK = 1 << 16  # hashes read at once
 VALID = re.compile(r"https?://[^\s/?#]+([/?#][^\x00-\x1f\x7f]*)?", re.IGNORECASE)
 
 
@@ -67,40 +64,44 @@ def read(path):
 
 
 def survey(paths, finished, stems, folder):
-    """[UrlList] of the files, read once; `folder` holds the temporary files.
+    """[UrlList] of the files, read once; `folder` holds the temporary file.
 
     `finished`: Lines of each.  `stems`: {line: stem of its page in an archive} for some lines of each; raises UserError
     where a list holds other URLs there, or cannot be read.
     """
     starts, left = [0], [0] * len(paths)
-    with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(tempfile.TemporaryFile(dir=folder)) for _ in range(BUCKETS)]
-        hashes, lines = array.array("Q"), array.array("Q")
+    repeated = [Lines() for _ in paths]
+    with tempfile.TemporaryFile(dir=folder) as f:
         for i, path in enumerate(paths):
             number = -1
             for number, url, problem in read(path):
                 stem = stems[i].get(number)
-                if stem and (problem or archives.stem_of(number, url) != stem):  # it would leave out pages unread
+                if stem and (problem or archives.stem_of(number, url) != stem):  # lines would be left out unread
                     raise UserError(f"{path} line {number + 1} is not the URL whose page is in the archive as {stem}: "
                                     "the list has changed since; give it another name or another --output_dir")
-                if problem:
-                    continue
-                left[i] += number not in finished[i]
-                fetched = url.split("#")[0].encode()  # servers do not see the fragment
-                hashes.append(int.from_bytes(hashlib.blake2b(fetched, digest_size=8).digest(), "big"))
-                lines.append(starts[-1] + number)
-                if len(hashes) == BLOCK:
-                    _spill(hashes, lines, files)
-                    del hashes[:], lines[:]
+                left[i] += not problem and number not in finished[i]
+                # Servers do not see the fragment.  What is no URL is hashed as its number, which no other line is.
+                name = f"{starts[-1] + number}" if problem else url.partition("#")[0]
+                f.write(hashlib.blake2b(name.encode(), digest_size=8).digest())
             starts.append(starts[-1] + number + 1)
-        _spill(hashes, lines, files)
-        repeated = [Lines() for _ in paths]
-        for line in _repeated(files):
+        f.flush()
+        for line in _repeated(np.memmap(f, np.uint64, "r")) if starts[-1] else ():
             i = bisect.bisect_right(starts, line) - 1
             repeated[i].add(line - starts[i])
             left[i] -= line - starts[i] not in finished[i]
     return [UrlList(path, archives.month_of(path), starts[i + 1] - starts[i], finished[i], repeated[i], left[i])
             for i, path in enumerate(paths)]
+
+
+def _repeated(hashes):
+    """Yields the lines, counted through all lists, of all but the first of each hash."""
+    for part in range(1 << PART_BITS):
+        lines = np.concatenate([np.flatnonzero(hashes[start:start + BLOCK] >> np.uint64(64 - PART_BITS) == part) + start
+                                for start in range(0, len(hashes), BLOCK)])
+        some = hashes[lines]
+        order = np.argsort(some, kind="stable")
+        some, lines = some[order], lines[order]
+        yield from lines[1:][some[1:] == some[:-1]].tolist()
 
 
 def _lines(path):
@@ -115,20 +116,3 @@ def _lines(path):
             rest = rest[:MAX_LINE_BYTES + 1]
     if rest:
         yield rest
-
-
-def _spill(hashes, lines, files):
-    """Adds the hashes to the files of their buckets."""
-    records = np.empty(len(hashes), HASH)
-    records["hash"], records["line"] = hashes, lines
-    buckets = records["hash"] // np.uint64(2 ** 64 // BUCKETS)
-    for bucket, f in enumerate(files):
-        f.write(records[buckets == bucket].tobytes())
-
-
-def _repeated(files):
-    """Yields the lines, counted through all lists, of all but the first of each hash."""
-    for f in files:
-        f.seek(0)
-        records = np.sort(np.frombuffer(f.read(), HASH), order=("hash", "line"))
-        yield from records["line"][1:][records["hash"][1:] == records["hash"][:-1]].tolist()

@@ -6,6 +6,7 @@ import multiprocessing.connection
 import os
 import signal
 import struct
+import tempfile
 import threading
 import time
 from concurrent import futures
@@ -15,9 +16,8 @@ from configs import errors
 from configs.errors import UserError
 from datasets.jobs import ray_cluster
 
-PROGRESS = "progress"
 EARLY = 4  # not all of a large machine for what may be a small job
-COUNT = struct.Struct("<q")
+AMOUNT = struct.Struct("<q")  # that a job has done
 
 
 def cores():
@@ -67,18 +67,16 @@ def started(processes, prepare=None, *arguments):
 def each(function, jobs, processes, state, advance, ray_address=None, pool=None):
     """Yields `function(job, advance)` of each job as it is done, in any order; calls `advance(amount)` now and then.
 
-    `state`: folder for the workers' notes.  `pool`: of `started`.  A cluster does all jobs if there is a `ray_address`,
-    and this process does them if it is the only one, or there is only one job.
+    With a `ray_address` a cluster does the jobs, all machines of which see the folder `state`.  Else they are done by
+    the processes of `pool`, from `started`, or of a new one; here where one process is enough.
     """
-    if not jobs:
-        return
     processes = min(processes, len(jobs))
     counted = functools.partial(_run_and_report, function)
-    if ray_address:
+    if ray_address and jobs:
         yield from ray_cluster.each(counted, jobs, ray_address, state, advance)
     elif processes > 1:
         with contextlib.nullcontext(pool) if pool else started(processes) as pool:
-            yield from _in_processes(counted, jobs, pool, os.path.join(state, PROGRESS), advance)
+            yield from _in_processes(counted, jobs, pool, advance)
     else:
         yield from (function(job, advance) for job in jobs)
 
@@ -98,25 +96,24 @@ def _run_and_report(function, job, report):
     return result
 
 
-def _in_processes(function, jobs, pool, progress, advance):
-    """ray_cluster.each in processes of `pool`; each job has a place in the file `progress` for the amount done."""
-    with open(progress, "wb") as f:
-        f.write(bytes(COUNT.size * len(jobs)))
-    waiting = {pool.submit(_report_to_file, function, job, progress, number) for number, job in enumerate(jobs)}
-    shown = 0
-    while waiting:
-        done, waiting = futures.wait(waiting, ray_cluster.REPORT_SECONDS, futures.FIRST_COMPLETED)
-        with open(progress, "rb") as f:
-            so_far = sum(count for count, in COUNT.iter_unpack(f.read()))
-        advance(so_far - shown)
-        shown = so_far
-        for future in done:
-            yield future.result()
+def _in_processes(function, jobs, pool, advance):
+    """As ray_cluster.each; jobs write the amounts that they have done to their places in a file."""
+    with tempfile.NamedTemporaryFile(buffering=0) as f:
+        f.write(bytes(AMOUNT.size * len(jobs)))
+        waiting = {pool.submit(_report_to_file, function, job, f.name, number) for number, job in enumerate(jobs)}
+        shown = 0
+        while waiting:
+            done, waiting = futures.wait(waiting, ray_cluster.REPORT_SECONDS, futures.FIRST_COMPLETED)
+            f.seek(0)
+            so_far = sum(amount for amount, in AMOUNT.iter_unpack(f.read()))
+            advance(so_far - shown)
+            shown = so_far
+            yield from (future.result() for future in done)
 
 
-def _report_to_file(function, job, progress, number):
-    with open(progress, "r+b", buffering=0) as f:
-        return function(job, lambda amount: os.pwrite(f.fileno(), COUNT.pack(amount), COUNT.size * number))
+def _report_to_file(function, job, path, number):
+    with open(path, "r+b", buffering=0) as f:
+        return function(job, lambda amount: os.pwrite(f.fileno(), AMOUNT.pack(amount), AMOUNT.size * number))
 
 
 def _call(function, arguments):

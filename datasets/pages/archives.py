@@ -68,9 +68,8 @@ def members(path, max_bytes=MAX_BYTES, suffixes=PAGE_SUFFIXES):
                 for _ in range(MAX_DRAINED_BYTES >> 20):  # checksums of the compression follow the end of the tar
                     stream.read(1 << 20)
         except DAMAGE as error:
-            size = os.fstat(raw.fileno()).st_size
-            raise UserError(f"{path} is truncated or damaged near byte {raw.tell()} of {size}, after {len(stems)} pages "
-                            f"({error}): get or make it again")
+            raise UserError(f"{path} is truncated or damaged near byte {raw.tell()} of {os.path.getsize(path)}, after "
+                            f"{len(stems)} pages ({error}): get or make it again")
 
 
 def open_archive(path):

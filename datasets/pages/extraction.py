@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 import time
 from importlib.metadata import version
 
@@ -61,12 +60,10 @@ def _extract(paths, total, args, options):
     each = 1 if args.ray_address else max(1, args.processes // len(paths))
     archives_left = [archive_texts.ArchiveToExtract(path, args, options, each)  # the largest first, not last and alone
                      for path in sorted(paths, key=lambda path: (-sizes[path], path))]
-    with contextlib.nullcontext(os.path.join(args.output_dir, archive_texts.STATE)) if args.ray_address \
-            else tempfile.TemporaryDirectory() as folder, \
-            tqdm(total=total, initial=total - sum(sizes.values()), unit="B", unit_scale=True,
-                 mininterval=0.5 if sys.stderr.isatty() else 30) as bar:
-        for report in workers.each(archive_texts.extract, archives_left, args.processes, folder, bar.update,
-                                   args.ray_address):
+    with tqdm(total=total, initial=total - sum(sizes.values()), unit="B", unit_scale=True,
+              mininterval=0.5 if sys.stderr.isatty() else 30) as bar:
+        for report in workers.each(archive_texts.extract, archives_left, args.processes,
+                                   os.path.join(args.output_dir, archive_texts.STATE), bar.update, args.ray_address):
             if report.damage and not args.keep_damaged:
                 damages.append(report.damage)
                 continue
