@@ -20,7 +20,7 @@ LISTS_AT_ONCE = 4  # so that the last slow pages of one do not hold up the next
 WINDOW = 1000  # lines of a list under way or waiting for their host
 MAX_LOOKUPS = 500
 UNWRITTEN_BYTES = 1 << 26
-LINES_AT_ONCE = 1000  # that may be skipped before others get a turn
+LINES_AT_ONCE = 1000  # that may be skipped, or nearly twice as many, before others get a turn
 SHOWN_FIRST = ("saved", "blank", "invalid", "repeated", "earlier")
 STEM = re.compile(r"\d{7,9}-[0-9a-f]{32}")
 
@@ -77,7 +77,9 @@ class Download:
 
     async def run(self, lists):
         """Takes all lists to their ends; returns the signal that came before, or 0."""
-        _raise_file_limit()
+        with contextlib.suppress(ValueError, OSError):  # as many open connections as the system allows
+            _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         # Names are looked up in threads.  The usual handful would be held up by the first dead name servers.
         lookups = futures.ThreadPoolExecutor(min(self.args.concurrency, MAX_LOOKUPS))
         asyncio.get_running_loop().set_default_executor(lookups)
@@ -105,15 +107,13 @@ class Download:
 
     def _lines_to_download(self, urls):
         """Yields (line, URL), and now and then (line, None) while lines are skipped."""
-        skipped = 0
         for line, url, problem in url_lists.read(urls.path):
             outcome = "earlier" if line in urls.finished else problem or ("repeated" if line in urls.repeated else None)
             if outcome is None:
                 yield line, url
                 continue
             self.outcomes[outcome] += 1
-            skipped += 1
-            if skipped % LINES_AT_ONCE == 0:
+            if line % LINES_AT_ONCE == 0:
                 yield line, None
 
     async def _one_line(self, writer, line, url):
@@ -140,7 +140,7 @@ class Download:
         self.bar.update()
 
     def _add(self, writer, *line):
-        """In the writing thread: adds a line and completes a full archive in one go, which no signal can interrupt."""
+        """In the writing thread: adds a line and completes a full archive, which no signal can interrupt."""
         writer.add(*line)
         if len(writer.finished) >= self.args.urls_per_archive:
             writer.close()
@@ -157,15 +157,14 @@ class Download:
         """Prints the table of outcomes; for --report the same as JSON, there also over all runs."""
         counted, total = self.outcomes, sum(urls.total for urls in lists)
         for outcome in sorted(counted, key=lambda name: (name not in SHOWN_FIRST, -counted[name], name)):
-            print(f"{counted[outcome]:10} {outcome}" + (" (to be tried again)" if outcome in self.passing else ""))
+            print(f"{counted[outcome]:10} {outcome}{' (to be tried again)' if outcome in self.passing else ''}")
         print(f"{total:10} lines")
         left = sum(self.passing.values()) + total - sum(counted.values())
         if left:
             print(f"{left} lines are left: the same command goes on with them")
         if self.args.report:
-            ever = counted - collections.Counter(earlier=counted["earlier"])
-            for urls in lists:
-                ever += archive_writer.earlier_outcomes(_state_path(self.args, urls.month), urls.finished)
+            ever = sum((archive_writer.earlier_outcomes(_state_path(self.args, urls.month), urls.finished)
+                        for urls in lists), counted - collections.Counter(earlier=counted["earlier"]))
             storage.write_whole(self.args.report, json.dumps(
                 {"lines": total, "left": left, "stopped": bool(ended_by), "outcomes": dict(sorted(counted.items())),
                  "all_runs": dict(sorted(ever.items())), "passing": dict(sorted(self.passing.items()))},
@@ -205,10 +204,3 @@ async def _side_by_side(count, items, work):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _raise_file_limit():
-    """Allows as many open connections as the system does."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -69,7 +69,7 @@ def parse(body, product):
 
 
 def _choose_group(lines, product):
-    """The lines, of which those that name agents name "*" where our rules follow, else "nobody".
+    """The lines, where agents are called "*" if our rules follow, else "nobody".
 
     Protego keeps each rule once for each agent it is for: thousands of both would fill the memory.
     """

@@ -8,9 +8,11 @@ import contextlib
 import functools
 import os
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 
 from configs.errors import UserError
 
@@ -20,7 +22,7 @@ CONNECT_SECONDS = 5
 PROBE_SECONDS = 20  # Ray tries for two minutes by itself, then ends the process
 PROBE = "import ray, sys; ray.init(sys.argv[1], logging_level='ERROR', log_to_driver=False)"
 HOW_TO_START = "`ray start --head --port 6379` on one machine, `ray start --address HOST:6379` on the others"
-PACKAGES, EXCLUDED = ("configs", "datasets", "encoder"), ["*.json", "__pycache__"]  # a checkout may hold data, too
+PACKAGES = ("configs", "datasets", "encoder")
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
@@ -125,15 +127,23 @@ def _run(function, job, number, folder, witness, progress):
 @contextlib.contextmanager
 def _connected(ray, address):
     """Connects to the cluster, and hands this project's code to its workers."""
-    code = {"py_modules": [os.path.join(ROOT, name) for name in PACKAGES], "excludes": EXCLUDED}
-    try:
-        ray.init(address, runtime_env=code, logging_level="ERROR")
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise UserError(f"--ray_address {address}: {error}")
-    try:
-        yield
-    finally:
-        ray.shutdown()  # ends what still runs of this command
+    with tempfile.TemporaryDirectory() as folder:
+        _copy_code(folder)
+        try:
+            ray.init(address, runtime_env={"working_dir": folder}, logging_level="ERROR")
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise UserError(f"--ray_address {address}: {error}")
+        try:
+            yield
+        finally:
+            ray.shutdown()  # ends what still runs of this command
+
+
+def _copy_code(folder):
+    """Copies the modules and nothing else: a checkout may hold an environment and data of any size."""
+    for name in PACKAGES:
+        shutil.copytree(os.path.join(ROOT, name), os.path.join(folder, name),
+                        ignore=shutil.ignore_patterns("*.json", "__pycache__"))
 
 
 @contextlib.contextmanager

@@ -1,16 +1,14 @@
 """Jobs for the tests of datasets/ray_cluster.py, which its workers import."""
 import multiprocessing
 import os
-import pathlib
 import signal
 import sys
 
-import configs
 from configs.errors import UserError
 
 
 def look_around(job, advance):
-    """(heavy modules loaded here, those in a process started here, the folder, endings of the code's files)."""
+    """(heavy modules loaded here, those in a process started here, is the folder that of the command?)."""
     advance(job)
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -18,8 +16,7 @@ def look_around(job, advance):
     process.start()
     found = ours.recv()
     process.join()
-    code = [path for path in pathlib.Path(configs.__path__[0]).rglob("*") if path.is_file()]
-    return _heavy(), found, os.getcwd(), sorted({path.suffix for path in code} - {".pyc"})
+    return _heavy(), found, os.getcwd()
 
 
 def _heavy():
