@@ -1,5 +1,4 @@
 """Tells which addresses are of the public Internet; connections to all others are refused."""
-import contextlib
 import ipaddress
 import socket
 
@@ -23,12 +22,6 @@ def public_socket(address):
     if not is_public(ip):
         raise PrivateAddress
     return socket.socket(family, kind, protocol)
-
-
-def is_ip(host):
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host) is not None
-    return False
 
 
 def is_public(ip):

@@ -20,7 +20,7 @@ LISTS_AT_ONCE = 4  # so that the last slow pages of one do not hold up the next
 WINDOW = 1000  # lines of a list under way or waiting for their host
 MAX_LOOKUPS = 500
 UNWRITTEN_BYTES = 1 << 26
-LINES_AT_ONCE = 1000  # that may be skipped, or nearly twice as many, before others get a turn
+LINES_AT_ONCE = 1000  # that may be skipped before others get a turn
 SHOWN_FIRST = ("saved", "blank", "invalid", "repeated", "earlier")
 STEM = re.compile(r"\d{7,9}-[0-9a-f]{32}")
 
@@ -85,13 +85,12 @@ class Download:
         asyncio.get_running_loop().set_default_executor(lookups)
         async with fetching.Fetcher(self.args) as self._fetcher:
             try:
-                ended_by = await _until_signal(_side_by_side(LISTS_AT_ONCE, lists, self._one_list))
-                self._thread.shutdown()
+                with self._thread:
+                    ended_by = await _until_signal(_side_by_side(LISTS_AT_ONCE, lists, self._one_list))
                 for writer in self._writers.values():
                     writer.close()
                 return ended_by
             finally:
-                self._thread.shutdown()
                 for writer in self._writers.values():
                     writer.abandon()
 
@@ -121,7 +120,7 @@ class Download:
             return await asyncio.sleep(0)
         outcome = "saved"
         try:
-            page = await self._fetcher.page(url)
+            page, seconds = await self._fetcher.page(url)
         except fetching.Failure as failure:
             outcome = failure.outcome
             if failure.passing:
@@ -129,12 +128,12 @@ class Download:
             else:
                 await self._write(self._add, writer, line, "", None, None, outcome)
         else:
-            meta = {"url": url, "elapsed": round(page.seconds, 3), "scraper": "raw"}
-            self._count_unwritten(len(page.text))
+            meta = {"url": url, "elapsed": round(seconds, 3), "scraper": "raw"}
+            self._count_unwritten(len(page))
             try:
-                await self._write(self._add, writer, line, url, page.text, meta)
+                await self._write(self._add, writer, line, url, page, meta)
             finally:
-                self._count_unwritten(-len(page.text))
+                self._count_unwritten(-len(page))
         self.outcomes[outcome] += 1
         self.bar.set_postfix(saved=self.outcomes["saved"], refresh=False)
         self.bar.update()

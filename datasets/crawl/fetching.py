@@ -8,10 +8,10 @@ import random
 import ssl
 import time
 import types
-from typing import NamedTuple
 
 import aiohttp
 import certifi
+from aiohttp import helpers
 from yarl import URL
 
 from datasets.crawl import addresses, answers, charsets, robots
@@ -23,11 +23,6 @@ MAX_WAIT_SECONDS = 120  # before a page is tried again, whatever the server wish
 REDIRECTS = (301, 302, 303, 307, 308)
 PASSING_STATUSES = (408, 425, 429)  # and all from 500 on
 IDLE_HOSTS = 10_000  # whose last visit is remembered
-
-
-class Page(NamedTuple):
-    text: bytes  # UTF-8
-    seconds: float  # that requests took, without the waiting for a turn
 
 
 class Fetcher:
@@ -63,7 +58,10 @@ class Fetcher:
         await self._session.close()
 
     async def page(self, url):
-        """The Page at a URL (str).  Raises Failure when there is no page for certain, or after the last try."""
+        """(text in UTF-8, seconds without the waiting for turns) of a URL, a str.
+
+        Raises Failure when there is no page for certain, or after the last try.
+        """
         for attempt in range(self.limits.retries + 1):
             try:
                 return await self._try(url)
@@ -82,7 +80,7 @@ class Fetcher:
             raise Failure("binary")
         if not text.strip():
             raise Failure("empty")
-        return Page(text.encode(), seconds)
+        return text.encode(), seconds
 
     async def _follow(self, url, max_bytes, *, is_page):
         """(Content-Type, body, seconds) at the end of the redirects; robots.txt must allow each redirect of a page."""
@@ -110,7 +108,7 @@ class Fetcher:
         """(Location or None, Content-Type, body); a page must be a text and not too long, other files are cut off."""
         async with self._session.get(url, allow_redirects=False) as response:
             status, headers = response.status, response.headers
-            self._names_work = self._names_work or not addresses.is_ip(url.host)
+            self._names_work = self._names_work or not helpers.is_ip_address(url.host)
             if status in REDIRECTS and headers.get("Location"):
                 return headers["Location"], "", b""
             if status != 200:

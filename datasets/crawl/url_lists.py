@@ -25,7 +25,7 @@ class Lines:
     """A set of line numbers, a bit each."""
 
     def __init__(self, numbers=()):
-        self._bits, self._count = bytearray(), 0
+        self._bits = bytearray()
         for number in numbers:
             self.add(number)
 
@@ -33,7 +33,6 @@ class Lines:
         byte = number >> 3
         if byte >= len(self._bits):
             self._bits.extend(bytes(byte + 1 - len(self._bits) + len(self._bits) // 8))
-        self._count += number not in self
         self._bits[byte] |= 1 << (number & 7)
 
     def __contains__(self, number):
@@ -41,7 +40,7 @@ class Lines:
         return byte < len(self._bits) and bool(self._bits[byte] & 1 << (number & 7))
 
     def __len__(self):
-        return self._count
+        return bin(int.from_bytes(self._bits, "big")).count("1")
 
 
 class UrlList(NamedTuple):
@@ -76,7 +75,8 @@ def survey(paths, finished, stems, folder):
             number = -1
             for number, url, problem in read(path):
                 stem = stems[i].get(number)
-                if stem and (problem or archives.stem_of(number, url) != stem):  # lines would be left out unread
+                # In a list that was changed, lines would be skipped that were never downloaded.
+                if stem and (problem or archives.stem_of(number, url) != stem):
                     raise UserError(f"{path} line {number + 1} is not the URL whose page is in the archive as {stem}: "
                                     "the list has changed since; give it another name or another --output_dir")
                 left[i] += not problem and number not in finished[i]

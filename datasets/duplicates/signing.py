@@ -34,7 +34,6 @@ class Chunk(NamedTuple):
         return os.path.join(self.state, f"signatures-{self.number:06}")
 
     def column(self, number):
-        """uint64 [count]: a key of each document."""
         return np.fromfile(self.path, "<u8", self.count, offset=8 * self.count * number)
 
     def rows(self, numbers):

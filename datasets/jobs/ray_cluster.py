@@ -5,14 +5,13 @@ command: machines need the packages of the requirements files and no checkout.  
 `ray.util.multiprocessing.Pool` returns an error for the job of a machine that dies.
 """
 import contextlib
-import functools
 import os
-import secrets
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 
 from configs.errors import UserError
 
@@ -62,10 +61,7 @@ def _connect(address):
 
 
 def each(function, jobs, address, state, advance):
-    """Yields `function(job, report)` of each job, on one CPU, as it is done; `report(amount so far)` is for progress.
-
-    `state` and all paths in the jobs are on shared storage.
-    """
+    """workers.each on a cluster: one CPU a job.  `state` and all paths in the jobs are on shared storage."""
     import ray
     from ray import exceptions
     with _connected(ray, address), _witness(state) as witness:
@@ -73,7 +69,7 @@ def each(function, jobs, address, state, advance):
                                                                              soft=False)
         progress = ray.remote(_Progress).options(num_cpus=0, scheduling_strategy=here).remote()
         run = ray.remote(_run).options(num_cpus=1, max_retries=RETRIES, scheduling_strategy="SPREAD")
-        waiting = [run.remote(function, job, number, os.getcwd(), witness, progress)
+        waiting = [run.remote(function, job, number, os.getcwd(), witness.name, progress)
                    for number, job in enumerate(jobs)]
         shown = 0
         try:
@@ -110,7 +106,15 @@ class _Progress:
 
 
 def _run(function, job, number, folder, witness, progress):
-    """Runs in a worker; returns (`function(job, report)`, None), or (None, an error that is not our bug)."""
+    """Runs in a worker; returns (`function(job, advance)`, None), or (None, an error that is not our bug)."""
+    amount, due = 0, 0.0
+
+    def advance(more):
+        nonlocal amount, due
+        amount += more
+        if time.monotonic() > due:
+            due = time.monotonic() + REPORT_SECONDS
+            progress.report.remote(number, amount)
     # Else the processes that this worker starts would load Ray's main program, and Ray with it.
     vars(sys.modules["__main__"]).pop("__file__", None)
     with contextlib.suppress(OSError):
@@ -119,9 +123,11 @@ def _run(function, job, number, folder, witness, progress):
         if not os.path.exists(witness):
             raise UserError(f"{socket.gethostname()}: {os.path.dirname(witness)} is not there, or not the folder that "
                             "the command sees: with --ray_address all paths must be on storage that the machines share")
-        return function(job, functools.partial(progress.report.remote, number)), None
+        result = function(job, advance)
     except (UserError, OSError) as error:
         return None, error
+    progress.report.remote(number, amount)
+    return result, None
 
 
 @contextlib.contextmanager
@@ -146,14 +152,6 @@ def _copy_code(folder):
                         ignore=shutil.ignore_patterns("*.json", "__pycache__"))
 
 
-@contextlib.contextmanager
 def _witness(state):
-    """Path of a file in `state`: a worker that finds it sees the same folder as the command."""
-    path = os.path.join(os.path.abspath(state), f".partial-ray-{secrets.token_hex(8)}")
-    with open(path, "w"):
-        pass
-    try:
-        yield path
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
+    """A file in the folder `state`: a worker that finds it sees the same folder as the command."""
+    return tempfile.NamedTemporaryFile(dir=os.path.abspath(state), prefix=".partial-ray-")

@@ -1,14 +1,12 @@
 """Runs jobs in worker processes, which report their progress and end with their parent, or on a Ray cluster."""
 import contextlib
-import functools
+import mmap
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
-import struct
 import tempfile
 import threading
-import time
 from concurrent import futures
 from concurrent.futures.process import BrokenProcessPool
 
@@ -17,7 +15,7 @@ from configs.errors import UserError
 from datasets.jobs import ray_cluster
 
 EARLY = 4  # not all of a large machine for what may be a small job
-AMOUNT = struct.Struct("<q")  # that a job has done
+REPORT_SECONDS = 0.3
 
 
 def cores():
@@ -71,49 +69,35 @@ def each(function, jobs, processes, state, advance, ray_address=None, pool=None)
     the processes of `pool`, from `started`, or of a new one; here where one process is enough.
     """
     processes = min(processes, len(jobs))
-    counted = functools.partial(_run_and_report, function)
     if ray_address and jobs:
-        yield from ray_cluster.each(counted, jobs, ray_address, state, advance)
+        yield from ray_cluster.each(function, jobs, ray_address, state, advance)
     elif processes > 1:
         with contextlib.nullcontext(pool) if pool else started(processes) as pool:
-            yield from _in_processes(counted, jobs, pool, advance)
+            yield from _in_processes(function, jobs, pool, advance)
     else:
         yield from (function(job, advance) for job in jobs)
 
 
-def _run_and_report(function, job, report):
-    """Runs a job in a worker; calls `report(amount done so far)` now and then, and at the end."""
-    amount, due = 0, 0.0
-
-    def advance(more):
-        nonlocal amount, due
-        amount += more
-        if time.monotonic() > due:
-            due = time.monotonic() + ray_cluster.REPORT_SECONDS
-            report(amount)
-    result = function(job, advance)
-    report(amount)
-    return result
-
-
 def _in_processes(function, jobs, pool, advance):
-    """As ray_cluster.each; jobs write the amounts that they have done to their places in a file."""
+    """Jobs note how much they have done in a file that all map into their memory, int64 [jobs]."""
     with tempfile.NamedTemporaryFile(buffering=0) as f:
-        f.write(bytes(AMOUNT.size * len(jobs)))
-        waiting = {pool.submit(_report_to_file, function, job, f.name, number) for number, job in enumerate(jobs)}
+        f.write(bytes(8 * len(jobs)))
+        waiting = {pool.submit(_run, function, job, f.name, number) for number, job in enumerate(jobs)}
         shown = 0
         while waiting:
-            done, waiting = futures.wait(waiting, ray_cluster.REPORT_SECONDS, futures.FIRST_COMPLETED)
+            done, waiting = futures.wait(waiting, REPORT_SECONDS, futures.FIRST_COMPLETED)
             f.seek(0)
-            so_far = sum(amount for amount, in AMOUNT.iter_unpack(f.read()))
+            so_far = sum(memoryview(f.read()).cast("q"))
             advance(so_far - shown)
             shown = so_far
             yield from (future.result() for future in done)
 
 
-def _report_to_file(function, job, path, number):
-    with open(path, "r+b", buffering=0) as f:
-        return function(job, lambda amount: os.pwrite(f.fileno(), AMOUNT.pack(amount), AMOUNT.size * number))
+def _run(function, job, path, number):
+    with open(path, "r+b") as f, mmap.mmap(f.fileno(), 0) as shared, memoryview(shared).cast("q") as amounts:
+        def advance(more):
+            amounts[number] += more
+        return function(job, advance)
 
 
 def _call(function, arguments):

@@ -4,16 +4,15 @@ Texts gather in `.extraction/{archive}.partial`, which a later run empties.  Whe
 that folder becomes `{archive}.complete`: nothing is extracted again, the texts are moved to their month, and a later
 run can finish that.  Last comes the mark, `{archive}.done.json`: the archive's report.
 """
-from __future__ import annotations
-
 import argparse
 import contextlib
 import fcntl
 import json
 import os
+import pathlib
 import re
 import shutil
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 from configs import reading, storage
 from configs.errors import UserError
@@ -43,7 +42,7 @@ class Report(NamedTuple):
     size: int  # bytes
     extractors: list  # names
     outcomes: dict
-    damage: str | None  # what ended the reading early
+    damage: Optional[str]  # what ended the reading early
 
 
 def extract(archive, advance):
@@ -122,35 +121,31 @@ def _extract_pages(archive, folder, advance):
     os.makedirs(folder)
     name, size = os.path.basename(archive.path), os.path.getsize(archive.path)
     options = archive.options._replace(extractors=("text",)) if PLAIN_TEXT.match(name) else archive.options
-    outcomes, damages = dict.fromkeys(OUTCOMES, 0), []
-    pages = _pages(archive, outcomes, damages, advance)
-    for stem, (outcome, text) in page_processes.results(pages, extractors.make, options, archive.processes,
+    outcomes, damage = dict.fromkeys(OUTCOMES, 0), None
+
+    def pages():
+        # Damage is not raised: an exception would lose the pages under way, another number of them at each run.
+        nonlocal damage
+        source, before = warc if name.endswith(warc.SUFFIXES) else archives, 0
+        try:
+            for stem, page, reason, position in source.members(archive.path, archive.args.page_bytes):
+                advance(position - before)
+                before = position
+                outcomes[reason or "pages"] += 1
+                if not reason:
+                    yield stem, page
+        except UserError as error:
+            damage = str(error)
+        advance(size - before)
+    for stem, (outcome, text) in page_processes.results(pages(), extractors.make, options, archive.processes,
                                                         archive.args.page_seconds):
         outcomes[outcome] += 1
         if text is not None:
             with open(os.path.join(folder, stem + STAGED), "wb") as f:
                 f.write(text.encode("utf-8", "replace"))
-    report = Report(name, size, list(options.extractors), outcomes, damages[0] if damages else None)
+    report = Report(name, size, list(options.extractors), outcomes, damage)
     storage.write_whole(os.path.join(folder, REPORT), json.dumps(report._asdict(), indent=1))
     return report
-
-
-def _pages(archive, outcomes, damages, advance):
-    """Yields (stem, bytes) of the pages, and counts them and what is skipped; notes damage in `damages`.
-
-    Damage is not raised: an exception would lose the pages under way, another number of them at each run.
-    """
-    source, before = warc if archive.path.endswith(warc.SUFFIXES) else archives, 0
-    try:
-        for stem, page, reason, position in source.members(archive.path, archive.args.page_bytes):
-            advance(position - before)
-            before = position
-            outcomes[reason or "pages"] += 1
-            if not reason:
-                yield stem, page
-    except UserError as error:
-        damages.append(str(error))
-    advance(os.path.getsize(archive.path) - before)
 
 
 def _publish(base, output_dir, folder):
@@ -167,14 +162,10 @@ def _publish(base, output_dir, folder):
 
 def _move_text(staged, target):
     """Moves a text to its place, unless a longer one of the same page, downloaded twice, is there already."""
-    if os.path.exists(target) and _rank(target) >= _rank(staged):
+    def rank(path):  # the same text stays, whichever comes first
+        data = pathlib.Path(path).read_bytes()
+        return len(data), data
+    if os.path.exists(target) and rank(target) >= rank(staged):
         os.unlink(staged)
     else:
         os.replace(staged, target)
-
-
-def _rank(path):
-    """A length and a text: the larger one stays, whichever comes first."""
-    with open(path, "rb") as f:
-        data = f.read()
-    return len(data), data

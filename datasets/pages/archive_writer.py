@@ -6,6 +6,7 @@ set_state of OpenWebText's downloader.  `{month}.outcomes`, our own, says what b
 import array
 import collections
 import contextlib
+import functools
 import io
 import json
 import os
@@ -33,16 +34,20 @@ class Writer:
         self.folder, self.state_path, self.month, self.compression = folder, state_path, month, compression
         self.number = max([0, *archives.find(folder, month), *archives.find(folder, month, "meta")]) + 1
         self.finished = []  # (line, outcome) since the last archive
-        self._parts = {}  # kind -> _Part
+        self._parts = {}  # kind -> (path, file, tar in it)
 
     def add(self, line, url="", page=None, meta=None, outcome="saved"):
         """Notes a line as finished; `page` (bytes, UTF-8) and `meta` (for JSON) are stored if there are any."""
         with self._all_or_nothing():
             if page is not None:
-                for kind, data, suffix in (("data", page, "txt"), ("meta", json.dumps(meta).encode(), "json")):
+                for kind, suffix, data in (("data", "txt", page), ("meta", "json", json.dumps(meta).encode())):
                     if kind not in self._parts:
-                        self._parts[kind] = _Part(self.folder, self.compression)
-                    self._parts[kind].add(f"{archives.stem_of(line, url)}.{suffix}", data)
+                        self._parts[kind] = _begin(self.folder, self.compression)
+                    member = tarfile.TarInfo(f"{archives.stem_of(line, url)}.{suffix}")  # mode 0644, time 0, no owner
+                    member.size = len(data)
+                    _, _, tar = self._parts[kind]
+                    tar.addfile(member, io.BytesIO(data))
+                    tar.members.clear()
             self.finished.append((line, outcome))
 
     def close(self):
@@ -51,11 +56,14 @@ class Writer:
             return
         with self._all_or_nothing():
             if self._parts:
-                for part in self._parts.values():
-                    part.close()
+                for _, f, tar in self._parts.values():
+                    tar.close()
+                    f.flush()
+                    os.fsync(f.fileno())
+                    f.close()
                 for kind in ("meta", "data"):  # in this order: where there is a data archive, both are complete
                     name = f"{self.month}-{self.number}_{kind}.{self.compression}"
-                    os.rename(self._parts[kind].path, os.path.join(self.folder, name))
+                    os.rename(self._parts[kind][0], os.path.join(self.folder, name))
                 _sync_folder(self.folder)
                 self._parts, self.number = {}, self.number + 1
             note_finished(self.state_path, self.finished)
@@ -63,8 +71,10 @@ class Writer:
 
     def abandon(self):
         """Removes what is not complete."""
-        for part in self._parts.values():
-            part.abandon()
+        for path, f, tar in self._parts.values():
+            for end in (functools.partial(os.unlink, path), tar.close, f.close):
+                with contextlib.suppress(OSError, ValueError):  # the disk may be full, or the file complete already
+                    end()
         self._parts, self.finished = {}, []
 
     @contextlib.contextmanager
@@ -78,32 +88,12 @@ class Writer:
             raise
 
 
-class _Part:
-    """A compressed tar under a temporary name."""
-
-    def __init__(self, folder, compression):
-        handle, self.path = tempfile.mkstemp(dir=folder, prefix=PARTIAL)
-        os.fchmod(handle, 0o644)
-        self._file = os.fdopen(handle, "wb")
-        self._tar = tarfile.open(  # noqa: SIM115 (`close` and `abandon` close it)
-            fileobj=self._file, mode=f"w:{compression}", **LEVELS[compression])
-
-    def add(self, name, data):
-        member = tarfile.TarInfo(name)  # mode 0644, time 0, no owner
-        member.size = len(data)
-        self._tar.addfile(member, io.BytesIO(data))
-        self._tar.members.clear()
-
-    def close(self):
-        self._tar.close()
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-
-    def abandon(self):
-        for end in (lambda: os.unlink(self.path), self._tar.close, self._file.close):
-            with contextlib.suppress(OSError, ValueError):  # the disk may be full, or the file complete already
-                end()
+def _begin(folder, compression):
+    """(path, file, tar in it) of a compressed tar under a temporary name."""
+    handle, path = tempfile.mkstemp(dir=folder, prefix=PARTIAL)
+    os.fchmod(handle, 0o644)
+    f = os.fdopen(handle, "wb")
+    return path, f, tarfile.open(fileobj=f, mode=f"w:{compression}", **LEVELS[compression])
 
 
 def clear(folder):

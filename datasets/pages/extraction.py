@@ -131,8 +131,9 @@ def check(paths, args):
         extractors.versions(options)
         if any(path.endswith(warc.SUFFIXES) for path in paths):
             version("fastwarc")
-        if args.language and args.language not in extractors.languages():
-            raise UserError(f"--language {args.language}: not one of {' '.join(extractors.languages())}")
+        from resiliparse.parse import lang
+        if args.language and args.language not in lang.supported_langs():
+            raise UserError(f"--language {args.language}: not one of {' '.join(sorted(lang.supported_langs()))}")
     return options
 
 

@@ -44,12 +44,6 @@ def decode(page):
     return text[declaration.end():] if declaration else text
 
 
-def languages():
-    """Names of the languages that resiliparse can tell, sorted."""
-    from resiliparse.parse import lang
-    return sorted(lang.supported_langs())
-
-
 def versions(options):
     """{library: version} of all that decides the text."""
     used = {"resiliparse"} | {LIBRARIES.get(name) for name in options.extractors} - {None}

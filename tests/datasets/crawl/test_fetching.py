@@ -33,7 +33,7 @@ def fetch(*urls, **changes):
     """What comes of each, all at once: text or Failure."""
     async def one(fetcher, url):
         try:
-            return (await fetcher.page(url)).text.decode()
+            return (await fetcher.page(url))[0].decode()
         except fetching.Failure as failure:
             return failure
 
@@ -162,7 +162,7 @@ def test_no_request_begins_while_pages_cannot_be_stored(server):
             await asyncio.sleep(0.2)
             before = sum(server.requests.values())
             fetcher.open.set()
-            return before, (await task).text.decode()
+            return before, (await task)[0].decode()
     assert asyncio.run(run()) == (0, bad_server.page("plain", "1"))
 
 
