@@ -43,7 +43,7 @@ def flatten(parents):
 
 
 def equal_pairs(keys, numbers):
-    """Yields (documents, documents) whose `keys`, uint64, are equal, about `PART` at a time; `numbers`: the documents.
+    """Yields pairs (documents, documents) of equal `keys`, uint64, of the documents `numbers`, which ascend.
 
     Each document is paired with the first one of its key and with the one before it: enough to join all, and, where
     pairs are then judged, two chances for each at a cost that does not grow with the square of their number.
@@ -52,8 +52,9 @@ def equal_pairs(keys, numbers):
     part_of = (keys >> np.uint64(32)) * np.uint64(parts) >> np.uint64(32) if parts > 1 else None
     for part in range(parts):
         chosen = np.flatnonzero(part_of == part) if parts > 1 else slice(None)
-        ranks = np.argsort(keys[chosen], kind="stable")
-        some, order = keys[chosen][ranks], numbers[chosen][ranks]
+        some, order = keys[chosen], numbers[chosen]
+        ranks = np.argsort(some, kind="stable")
+        some, order = some[ranks], order[ranks]
         starts = np.concatenate(([True], some[1:] != some[:-1]))
         firsts = order[np.maximum.accumulate(np.where(starts, np.arange(len(some)), 0))]
         later = np.flatnonzero(~starts)

@@ -2,7 +2,7 @@
 
 The file of a chunk of n documents has no header, only: `COLUMNS` keys, uint64 [COLUMNS, n] (the bands', then that of
 the exact text); low bytes of the signatures, uint8 [n, PERMUTATIONS]; facts, uint8 [n, 2] (the kind of document,
-whether it is invalid UTF-8); for `--against` the hits, int32 [hits, 2] (document of the chunk, n-gram that it shares).
+whether it is invalid UTF-8); for `--against` the hits, int32 [hits, 2] (document of the chunk, number of the n-gram).
 """
 import functools
 import os
