@@ -6,10 +6,7 @@ NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 class PrivateAddress(OSError):
-    """Always the same words, so that several addresses of a host make one error."""
-
-    def __init__(self, *_):
-        super().__init__("not an address of the public Internet")
+    """Why a connection is refused; with the same words for each, several addresses of a host make one error."""
 
 
 def public_socket(address):
@@ -20,7 +17,7 @@ def public_socket(address):
     """
     family, kind, protocol, _, (ip, *_) = address
     if not is_public(ip):
-        raise PrivateAddress
+        raise PrivateAddress("not an address of the public Internet")
     return socket.socket(family, kind, protocol)
 
 

@@ -108,7 +108,7 @@ class Download:
         """Yields (line, URL), and now and then (line, None) while lines are skipped."""
         for line, url, problem in url_lists.read(urls.path):
             outcome = "earlier" if line in urls.finished else problem or ("repeated" if line in urls.repeated else None)
-            if outcome is None:
+            if not outcome:
                 yield line, url
                 continue
             self.outcomes[outcome] += 1
