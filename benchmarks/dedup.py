@@ -87,7 +87,7 @@ def quality(texts):
     print(f"{len(texts)} texts, {sum(map(len, texts)) / 1e6:.1f} M characters; all pairs exactly ...", flush=True)
     one, other, exact = exact_pairs(texts, lowest=0.2)
     signatures = minhash.minima(*minhash.word_hashes(texts))
-    keys, low = minhash.band_keys(signatures), minhash.low_bytes(signatures)
+    keys, low = minhash.band_keys(signatures), signatures.astype(np.uint8)
     candidate = (keys[:, one] == keys[:, other]).any(axis=0)
     estimate = minhash.similarity(low[one], low[other])
     bins = []
@@ -134,7 +134,7 @@ def _list(texts, one, other, exact, folder, threshold):
 
 def to_drop(count, one, other, similar):
     """All but the first of each cluster of similar pairs."""
-    parents = clusters.singles(count)
+    parents = np.arange(count, dtype=np.int32)
     clusters.unite(parents, one[similar], other[similar])
     return set(np.flatnonzero(clusters.flatten(parents) != np.arange(count)).tolist())
 
@@ -192,7 +192,7 @@ def memory(count):
     context = multiprocessing.get_context("spawn")
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        jobs = signing.jobs(folder, count, 0)
+        jobs = signing.chunks(folder, count, 0)
         with context.Pool(2) as pool:
             laid_down = pool.apply_async(_lay_down_index, (count, folder))
             pool.map(synthesize, jobs, chunksize=16)
@@ -227,8 +227,8 @@ def synthesize(job):
     signatures = (np.where(changed, other, signatures) >> np.uint64(32)).astype(np.uint32)
     keys = np.concatenate([minhash.band_keys(signatures), minhash.mix(numbers)[None]])
     facts = np.zeros((job.count, 2), np.uint8)
-    with open(signing.chunk(job).path, "wb") as f:
-        f.write(keys.astype("<u8").tobytes() + minhash.low_bytes(signatures).tobytes() + facts.tobytes())
+    with open(job.path, "wb") as f:
+        f.write(keys.astype("<u8").tobytes() + signatures.astype(np.uint8).tobytes() + facts.tobytes())
 
 
 def _origins(numbers):

@@ -60,12 +60,12 @@ def _dedup(args, index, against, state):
         return
     drop_list.check_names(index)
     index, overlap = _prepare(args, plan, index, against, state)
-    jobs = signing.jobs(state, len(index.file), args.against_words if against else 0)
-    missing = [job for job in jobs if not os.path.exists(signing.chunk(job).path)]
+    jobs = signing.chunks(state, len(index.file), args.against_words if against else 0)
+    missing = [job for job in jobs if not os.path.exists(job.path)]
     with _bar(len(index.file), "signatures", "doc", sum(job.count for job in missing)) as bar:
         for _ in workers.each(signing.sign, missing, args.processes, state, bar.update, args.ray_address):
             pass
-    facts = np.concatenate([signing.chunk(job).facts() for job in jobs])
+    facts = np.concatenate([job.facts() for job in jobs])
     parents, exact, found = find_clusters(jobs, facts[:, 0], args.threshold)
     survives = parents == np.arange(len(parents))
     overlaps = _overlapping(jobs, survives, overlap) if against else np.zeros(len(parents), bool)
@@ -106,7 +106,7 @@ def find_clusters(jobs, kinds, threshold):
     """(int32 [documents]: the first document of each one's cluster; how many documents are exact duplicates; counts of
     the pairs) from the chunks of `jobs` and the documents' `kinds`, uint8.
     """
-    parents, found = clusters.singles(len(kinds)), {"candidates": 0, "similar": 0}
+    parents, found = np.arange(len(kinds), dtype=np.int32), {"candidates": 0, "similar": 0}
     with _bar(signing.COLUMNS, "clusters", "band") as bar:
         numbers = np.flatnonzero(kinds <= signing.SHORT).astype(np.int32)
         for one, other in clusters.equal_pairs(_column(jobs, signing.EXACT)[numbers], numbers):
@@ -124,7 +124,7 @@ def find_clusters(jobs, kinds, threshold):
 
 
 def _column(jobs, number):
-    return np.concatenate([signing.chunk(job).column(number) for job in jobs])
+    return np.concatenate([job.column(number) for job in jobs])
 
 
 def _judge(jobs, parents, one, other, threshold, found):
@@ -145,7 +145,7 @@ def _similarities(jobs, one, other):
     rows = np.empty((len(numbers), minhash.PERMUTATIONS), np.uint8)
     chunks, starts = np.unique(numbers // signing.CHUNK, return_index=True)
     for chunk, start, stop in zip(chunks, starts, [*starts[1:], len(numbers)]):
-        rows[start:stop] = signing.chunk(jobs[chunk]).rows(numbers[start:stop] - chunk * signing.CHUNK)
+        rows[start:stop] = jobs[chunk].rows(numbers[start:stop] - chunk * signing.CHUNK)
     return minhash.similarity(rows[places[:len(one)]], rows[places[len(one):]])
 
 
@@ -155,7 +155,7 @@ def _overlapping(jobs, survives, overlap):
     """
     def hits():
         for job in jobs:
-            found = signing.chunk(job).hits()
+            found = job.hits()
             rows = found[:, 0] + job.number * signing.CHUNK
             yield rows[survives[rows]], found[survives[rows], 1]
     counts, overlaps = np.zeros(overlap["ngrams"], np.int32), np.zeros(len(survives), bool)

@@ -1,7 +1,4 @@
-"""Which addresses are of the public Internet; connections to all others are refused."""
-from __future__ import annotations
-
-import contextlib
+"""Tells which addresses are of the public Internet; connections to all others are refused."""
 import ipaddress
 import socket
 
@@ -9,10 +6,7 @@ NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 class PrivateAddress(OSError):
-    """Always the same words, so that several addresses of a host make one error."""
-
-    def __init__(self, *_):
-        super().__init__("not an address of the public Internet")
+    """Why a connection is refused; with the same words for each, several addresses of a host make one error."""
 
 
 def public_socket(address):
@@ -23,24 +17,16 @@ def public_socket(address):
     """
     family, kind, protocol, _, (ip, *_) = address
     if not is_public(ip):
-        raise PrivateAddress
+        raise PrivateAddress("not an address of the public Internet")
     return socket.socket(family, kind, protocol)
-
-
-def is_ip(host):
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host) is not None
-    return False
 
 
 def is_public(ip):
     """Whether an IP address, as text, is of the public Internet; what IPv6 addresses carry inside is checked too."""
     address = ipaddress.ip_address(ip.partition("%")[0])
     if address.version == 6:
-        inner = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-        if address in NAT64:
-            inner.append(ipaddress.IPv4Address(int(address) & 0xffffffff))
-        inner = [ip for ip in inner if ip is not None]
+        nat64 = ipaddress.IPv4Address(int(address) & 0xffffffff) if address in NAT64 else None
+        inner = list(filter(None, [nat64, address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]))
         if inner:
             return all(is_public(str(ip)) for ip in inner)
     return address.is_global and not address.is_multicast and not address.is_reserved

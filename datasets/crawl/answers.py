@@ -1,6 +1,4 @@
 """What an answer of HTTP comes to: a body, unpacked up to a limit, or a Failure with a name that is counted."""
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import socket

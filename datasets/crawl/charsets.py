@@ -1,6 +1,4 @@
 """The text of a web page from its bytes, whatever it says of its charset (https://encoding.spec.whatwg.org/)."""
-from __future__ import annotations
-
 import codecs
 import contextlib
 import re

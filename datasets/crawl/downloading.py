@@ -1,6 +1,4 @@
-"""Downloads lists of URLs into archives of pages: what is under way, what waits to be written, what a signal stops."""
-from __future__ import annotations
-
+"""Downloads lists of URLs into archives of pages, until they are finished or a signal comes."""
 import asyncio
 import collections
 import contextlib
@@ -23,7 +21,8 @@ WINDOW = 1000  # lines of a list under way or waiting for their host
 MAX_LOOKUPS = 500
 UNWRITTEN_BYTES = 1 << 26
 LINES_AT_ONCE = 1000  # that may be skipped before others get a turn
-STATE_OUTCOMES = ("saved", "blank", "invalid", "repeated", "earlier")
+SHOWN_FIRST = ("saved", "blank", "invalid", "repeated", "earlier")
+STEM = re.compile(r"\d{7,9}-[0-9a-f]{32}")
 
 
 def run(args):
@@ -41,9 +40,9 @@ def run(args):
 
 
 def _finished(args, month):
-    """(Lines in the state of a month, {line: stem} in its last archive), after both are made to agree.
+    """(Lines in the state of a month, {line: stem} in its last archive).
 
-    A kill between archive and state leaves an archive whose lines the state does not have.
+    First adds to the state what it lacks of that archive, since a kill came between the two.
     """
     state = _state_path(args, month)
     lines = url_lists.Lines(archive_writer.read_state(state))
@@ -52,8 +51,8 @@ def _finished(args, month):
         return lines, {}
     last = max(data)
     path, suffix = (meta[last], ".json") if last in meta else (data[last], ".txt")
-    matches = (re.fullmatch(r"(\d{7,9})-[0-9a-f]{32}", stem) for stem, _ in archives.pages(path, suffixes=(suffix,)))
-    stems = {int(match[1]): match[0] for match in matches if match}
+    stems = {int(stem.partition("-")[0]): stem for stem, _, reason, _ in archives.members(path, suffixes=(suffix,))
+             if not reason and STEM.fullmatch(stem)}
     missing = [line for line in stems if line not in lines]
     if missing:
         print(f"{state}: {len(missing)} lines of {path} added", flush=True)
@@ -68,7 +67,7 @@ def _state_path(args, month):
 
 
 class Download:
-    """A run over lists: what became of their lines, and the one thread that writes their archives."""
+    """A run over lists: counts what becomes of their lines, and has the one thread that writes their archives."""
 
     def __init__(self, args, bar):
         self.args, self.bar = args, bar
@@ -78,28 +77,28 @@ class Download:
 
     async def run(self, lists):
         """Takes all lists to their ends; returns the signal that came before, or 0."""
-        _raise_file_limit()
+        with contextlib.suppress(ValueError, OSError):  # as many open connections as the system allows
+            _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         # Names are looked up in threads.  The usual handful would be held up by the first dead name servers.
         lookups = futures.ThreadPoolExecutor(min(self.args.concurrency, MAX_LOOKUPS))
         asyncio.get_running_loop().set_default_executor(lookups)
-        limits = fetching.Limits(**{name: getattr(self.args, name) for name in fetching.Limits._fields})
-        async with fetching.Fetcher(limits) as self._fetcher:
+        async with fetching.Fetcher(self.args) as self._fetcher:
             try:
-                ended_by = await _until_signal(_side_by_side(LISTS_AT_ONCE, lists, self._one_list))
-                self._thread.shutdown()
+                with self._thread:
+                    ended_by = await _until_signal(_side_by_side(LISTS_AT_ONCE, lists, self._one_list))
                 for writer in self._writers.values():
                     writer.close()
                 return ended_by
             finally:
-                self._thread.shutdown()
                 for writer in self._writers.values():
                     writer.abandon()
 
     async def _one_list(self, urls):
         """Takes the lines of a UrlList to their ends, then completes its archive."""
         args = self.args
-        writer = archive_writer.Writer(args.output_dir, _state_path(args, urls.month), urls.month, args.compression)
-        self._writers[urls.month] = writer
+        writer = self._writers[urls.month] = archive_writer.Writer(
+            args.output_dir, _state_path(args, urls.month), urls.month, args.compression)
         await _side_by_side(min(WINDOW, urls.left + 1), self._lines_to_download(urls),
                             lambda line: self._one_line(writer, *line))
         await self._write(writer.close)
@@ -107,15 +106,13 @@ class Download:
 
     def _lines_to_download(self, urls):
         """Yields (line, URL), and now and then (line, None) while lines are skipped."""
-        skipped = 0
         for line, url, problem in url_lists.read(urls.path):
             outcome = "earlier" if line in urls.finished else problem or ("repeated" if line in urls.repeated else None)
-            if outcome is None:
+            if not outcome:
                 yield line, url
                 continue
             self.outcomes[outcome] += 1
-            skipped += 1
-            if skipped % LINES_AT_ONCE == 0:
+            if line % LINES_AT_ONCE == 0:
                 yield line, None
 
     async def _one_line(self, writer, line, url):
@@ -123,7 +120,7 @@ class Download:
             return await asyncio.sleep(0)
         outcome = "saved"
         try:
-            page = await self._fetcher.page(url)
+            page, seconds = await self._fetcher.page(url)
         except fetching.Failure as failure:
             outcome = failure.outcome
             if failure.passing:
@@ -131,18 +128,18 @@ class Download:
             else:
                 await self._write(self._add, writer, line, "", None, None, outcome)
         else:
-            meta = {"url": url, "elapsed": round(page.seconds, 3), "scraper": "raw"}
-            self._count_unwritten(len(page.text))
+            meta = {"url": url, "elapsed": round(seconds, 3), "scraper": "raw"}
+            self._count_unwritten(len(page))
             try:
-                await self._write(self._add, writer, line, url, page.text, meta)
+                await self._write(self._add, writer, line, url, page, meta)
             finally:
-                self._count_unwritten(-len(page.text))
+                self._count_unwritten(-len(page))
         self.outcomes[outcome] += 1
         self.bar.set_postfix(saved=self.outcomes["saved"], refresh=False)
         self.bar.update()
 
     def _add(self, writer, *line):
-        """In the writing thread: adds a line and completes a full archive in one go, which no signal can interrupt."""
+        """In the writing thread: adds a line and completes a full archive, which no signal can interrupt."""
         writer.add(*line)
         if len(writer.finished) >= self.args.urls_per_archive:
             writer.close()
@@ -158,16 +155,15 @@ class Download:
     def report(self, lists, ended_by):
         """Prints the table of outcomes; for --report the same as JSON, there also over all runs."""
         counted, total = self.outcomes, sum(urls.total for urls in lists)
-        for outcome in sorted(counted, key=lambda name: (name not in STATE_OUTCOMES, -counted[name], name)):
-            print(f"{counted[outcome]:10} {outcome}" + (" (to be tried again)" if outcome in self.passing else ""))
+        for outcome in sorted(counted, key=lambda name: (name not in SHOWN_FIRST, -counted[name], name)):
+            print(f"{counted[outcome]:10} {outcome}{' (to be tried again)' if outcome in self.passing else ''}")
         print(f"{total:10} lines")
         left = sum(self.passing.values()) + total - sum(counted.values())
         if left:
             print(f"{left} lines are left: the same command goes on with them")
         if self.args.report:
-            ever = counted - collections.Counter(earlier=counted["earlier"])
-            for urls in lists:
-                ever += archive_writer.earlier_outcomes(_state_path(self.args, urls.month), urls.finished)
+            ever = sum((archive_writer.earlier_outcomes(_state_path(self.args, urls.month), urls.finished)
+                        for urls in lists), counted - collections.Counter(earlier=counted["earlier"]))
             storage.write_whole(self.args.report, json.dumps(
                 {"lines": total, "left": left, "stopped": bool(ended_by), "outcomes": dict(sorted(counted.items())),
                  "all_runs": dict(sorted(ever.items())), "passing": dict(sorted(self.passing.items()))},
@@ -182,7 +178,6 @@ async def _until_signal(work):
         caught.append(number)
         task.cancel()
         for each in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(each)
             signal.signal(each, signal.SIG_DFL)
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop, number)
@@ -208,10 +203,3 @@ async def _side_by_side(count, items, work):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _raise_file_limit():
-    """Allows as many open connections as the system does."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -1,19 +1,17 @@
-"""Fetches one web page at a time from a hostile web: every wait, size and address has a limit, every failure a name.
+"""Fetches web pages from a hostile web: every wait, size and address has a limit, every failure has a name.
 
 It is polite as RFC 9309 asks (https://www.rfc-editor.org/rfc/rfc9309): robots.txt, few requests per host, our own name.
 """
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import random
 import ssl
 import time
 import types
-from typing import NamedTuple
 
 import aiohttp
 import certifi
+from aiohttp import helpers
 from yarl import URL
 
 from datasets.crawl import addresses, answers, charsets, robots
@@ -22,33 +20,16 @@ from datasets.crawl.answers import Failure, named_failures
 TYPES = ("text/html", "application/xhtml+xml", "text/plain")
 MAX_HEADER_BYTES = 1 << 15  # of one; there may be 128
 MAX_WAIT_SECONDS = 120  # before a page is tried again, whatever the server wishes
+REDIRECTS = (301, 302, 303, 307, 308)
 PASSING_STATUSES = (408, 425, 429)  # and all from 500 on
 IDLE_HOSTS = 10_000  # whose last visit is remembered
 
 
-class Limits(NamedTuple):
-    """The limits that the command line sets, in seconds and bytes."""
-    concurrency: int
-    per_host: int
-    connect_timeout: float
-    read_timeout: float  # between two pieces
-    timeout: float  # for one answer as a whole
-    max_bytes: int  # decoded
-    max_redirects: int
-    retries: int
-    retry_wait: float  # doubled each time
-    user_agent: str
-    allow_private: bool
-    ignore_robots: bool
-
-
-class Page(NamedTuple):
-    text: bytes  # UTF-8
-    seconds: float  # that requests took, without the waiting for a turn
-
-
 class Fetcher:
-    """Pages by their URL.  An async context manager; made and used inside one event loop."""
+    """Pages by their URL, within `limits`, the options of datasets/download.py.
+
+    An async context manager; made and used inside one event loop.
+    """
 
     def __init__(self, limits):
         self.limits = limits
@@ -58,9 +39,6 @@ class Fetcher:
         self._hosts = {}
         self._robots = robots.Cache(self._fetch_robots, limits.user_agent)
         self._names_work = False
-
-    async def __aenter__(self):
-        limits = self.limits
         certificates = ssl.create_default_context()
         certificates.load_verify_locations(certifi.where())  # for systems without certificates
         connector = aiohttp.TCPConnector(limit=0, ssl=certificates, keepalive_timeout=2,
@@ -72,14 +50,18 @@ class Fetcher:
             max_field_size=MAX_HEADER_BYTES, max_line_size=MAX_HEADER_BYTES,
             headers={"User-Agent": limits.user_agent, "Accept": ", ".join(TYPES[:2]) + ", text/plain;q=0.9",
                      "Accept-Encoding": "gzip, deflate"})
+
+    async def __aenter__(self):
         return self
 
     async def __aexit__(self, *_):
-        await self._robots.close()
         await self._session.close()
 
     async def page(self, url):
-        """The Page at a URL (str).  Raises Failure when there is no page for certain, or after the last try."""
+        """(text in UTF-8, seconds without the waiting for turns) of a URL, a str.
+
+        Raises Failure when there is no page for certain, or after the last try.
+        """
         for attempt in range(self.limits.retries + 1):
             try:
                 return await self._try(url)
@@ -92,47 +74,43 @@ class Fetcher:
                 await asyncio.sleep(min(max(wait, failure.wait), MAX_WAIT_SECONDS))
 
     async def _try(self, url):
-        with named_failures():
-            started = URL(url)
-        answer = await self._follow(started, self.limits.max_bytes, is_page=True)
-        text = charsets.decode(answer.body, answers.charset(answer.content_type))
+        content_type, body, seconds = await self._follow(url, self.limits.max_bytes, is_page=True)
+        text = charsets.decode(body, answers.charset(content_type))
         if not charsets.is_text(text):
             raise Failure("binary")
         if not text.strip():
             raise Failure("empty")
-        return Page(text.encode(), answer.seconds)
+        return text.encode(), seconds
 
     async def _follow(self, url, max_bytes, *, is_page):
-        """The _Answer with status 200 at the end of the redirects; robots.txt must allow each redirect of a page."""
-        seconds = 0.0
-        for _ in range(self.limits.max_redirects + 1):
-            if url.scheme not in ("http", "https") or not url.host:
-                raise Failure("bad_redirect")
-            delay = 0.0
-            if is_page and not self.limits.ignore_robots:
-                with named_failures():
+        """(Content-Type, body, seconds) at the end of the redirects; robots.txt must allow each redirect of a page."""
+        seconds, delay = 0.0, 0.0
+        with named_failures():
+            url = URL(url)
+            for _ in range(self.limits.max_redirects + 1):
+                if url.scheme not in ("http", "https") or not url.host:
+                    raise Failure("bad_redirect")
+                if is_page and not self.limits.ignore_robots:
                     allowed, delay = await self._robots.ask(url)
-                if not allowed:
-                    raise Failure("robots")
-            async with self._turn(url.host, delay):
-                with named_failures():
-                    answer = await self._get(url, max_bytes, is_page)
-            seconds += answer.seconds
-            if not answer.location:
-                return answer._replace(seconds=seconds)
-            with named_failures("bad_redirect"):
-                url = url.join(URL(answer.location))
+                    if not allowed:
+                        raise Failure("robots")
+                async with self._turn(url.host, delay):
+                    start = time.monotonic()
+                    location, content_type, body = await self._get(url, max_bytes, is_page)
+                    seconds += time.monotonic() - start
+                if not location:
+                    return content_type, body, seconds
+                with named_failures("bad_redirect"):
+                    url = url.join(URL(location))
         raise Failure("too_many_redirects")
 
     async def _get(self, url, max_bytes, is_page):
-        """The _Answer to one request: a page must be a text and not too long, other files are cut off."""
-        start = time.monotonic()
+        """(Location or None, Content-Type, body); a page must be a text and not too long, other files are cut off."""
         async with self._session.get(url, allow_redirects=False) as response:
             status, headers = response.status, response.headers
-            self._names_work = self._names_work or not addresses.is_ip(url.host)
-            location = headers.get("Location") if status in (301, 302, 303, 307, 308) else None
-            if location:
-                return _Answer(location, "", b"", time.monotonic() - start)
+            self._names_work = self._names_work or not helpers.is_ip_address(url.host)
+            if status in REDIRECTS and headers.get("Location"):
+                return headers["Location"], "", b""
             if status != 200:
                 raise Failure(f"http_{status}", passing=status >= 500 or status in PASSING_STATUSES,
                               wait=answers.seconds_to_wait(headers.get("Retry-After", "")))
@@ -141,13 +119,13 @@ class Fetcher:
                 raise Failure("other_type")
             if is_page and (response.content_length or 0) > max_bytes:
                 raise Failure("too_big")
-            body = await answers.read_body(response, max_bytes, cut=not is_page)
-        return _Answer(None, content_type, body, time.monotonic() - start)
+            return None, content_type, await answers.read_body(response, max_bytes, cut=not is_page)
 
     async def _fetch_robots(self, url):
         """The bytes, or None where the host has no rules; raises Failure where that cannot be known."""
         try:
-            return (await self._follow(url, robots.MAX_BYTES, is_page=False)).body
+            _, body, _ = await self._follow(url, robots.MAX_BYTES, is_page=False)
+            return body
         except Failure as failure:
             if failure.outcome.startswith("http_5") or failure.outcome == "http_429":
                 raise Failure("robots_unreachable", passing=True, wait=failure.wait)
@@ -157,7 +135,7 @@ class Fetcher:
 
     @contextlib.asynccontextmanager
     async def _turn(self, name, delay):
-        """Waits for a place among the requests to a host, then among all, so that a slow host holds up no other."""
+        """Waits for a turn among the requests to a host, then among all, so that a slow host holds up no other."""
         host = self._hosts.get(name)
         if host is None:
             if len(self._hosts) >= IDLE_HOSTS:
@@ -177,10 +155,3 @@ class Fetcher:
                     yield
         finally:
             host.users -= 1
-
-
-class _Answer(NamedTuple):
-    location: str | None  # of a redirect
-    content_type: str
-    body: bytes
-    seconds: float

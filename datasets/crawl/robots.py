@@ -1,6 +1,4 @@
 """What robots.txt allows, asked once per host (https://www.rfc-editor.org/rfc/rfc9309)."""
-from __future__ import annotations
-
 import asyncio
 import collections
 import contextlib
@@ -26,23 +24,15 @@ class Cache:
     async def ask(self, url):
         """(whether a page may be read, seconds between two requests); raises what `fetch` raises."""
         origin = url.origin()
-        task = self._known.get(origin)
-        if task is None:
-            task = self._known[origin] = asyncio.ensure_future(self._load(origin))
-            # Looks at the error, else asyncio reports one that nobody waited for any more.
-            task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        if origin not in self._known:
+            self._known[origin] = asyncio.ensure_future(self._load(origin))
         self._known.move_to_end(origin)
-        rules, _ = await asyncio.shield(task)  # others wait for it too
+        # All who ask wait for one task.  Whoever is cancelled cancels it: only the end of a download does that.
+        rules, _ = await self._known[origin]
         if rules is None:
             return True, 0.0
         delay = max(0.0, rules.crawl_delay("*") or 0.0)  # in this order `nan` becomes 0
         return rules.can_fetch(str(url), "*"), min(delay, MAX_DELAY_SECONDS)
-
-    async def close(self):
-        tasks = list(self._known.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _load(self, origin):
         try:
@@ -53,16 +43,13 @@ class Cache:
             raise
         size = HOST_BYTES + len(body or b"")
         self._bytes += size
-        self._forget()
-        return rules, size
-
-    def _forget(self):
-        for origin, task in list(self._known.items()):
+        for oldest, task in list(self._known.items()):
             if self._bytes <= CACHED_BYTES:
-                return
+                break
             if task.done():
                 self._bytes -= task.result()[1]
-                del self._known[origin]
+                del self._known[oldest]
+        return rules, size
 
 
 def parse(body, product):
@@ -82,7 +69,7 @@ def parse(body, product):
 
 
 def _choose_group(lines, product):
-    """The lines, of which those that name agents name "*" where our rules follow, else "nobody".
+    """The lines, where agents are called "*" if our rules follow, else "nobody".
 
     Protego keeps each rule once for each agent it is for: thousands of both would fill the memory.
     """

@@ -1,12 +1,8 @@
-"""Lists of URLs, one a line, read in a stream; which lines repeat a URL is known beforehand.
+"""Reads lists of URLs, one a line, and finds the lines that repeat a URL.
 
-Memory holds two bits a line; the hashes that find repeated URLs are sorted in pieces on the disk.
+Memory holds two bits a line; the hashes that find repeated URLs lie on the disk and are sorted in parts.
 """
-from __future__ import annotations
-
-import array
 import bisect
-import contextlib
 import hashlib
 import re
 import tempfile
@@ -20,9 +16,8 @@ from datasets.pages import archives
 
 READ_BYTES = 1 << 20
 MAX_LINE_BYTES = 8192  # longer ones are no URLs that servers take
-BUCKETS = 64  # of hashes; one at a time is sorted in memory
-BLOCK = 1 << 16  # hashes between two writes to the buckets
-HASH = np.dtype([("hash", np.uint64), ("line", np.uint64)])
+PART_BITS = 6  # the first ones of a hash: those of one part at a time are sorted in memory
+BLOCK = 1 << 16  # hashes read at once
 VALID = re.compile(r"https?://[^\s/?#]+([/?#][^\x00-\x1f\x7f]*)?", re.IGNORECASE)
 
 
@@ -30,23 +25,22 @@ class Lines:
     """A set of line numbers, a bit each."""
 
     def __init__(self, numbers=()):
-        self._bits, self._count = bytearray(), 0
+        self._bits = bytearray()
         for number in numbers:
             self.add(number)
 
     def add(self, number):
-        byte, bit = number >> 3, 1 << (number & 7)
+        byte = number >> 3
         if byte >= len(self._bits):
             self._bits.extend(bytes(byte + 1 - len(self._bits) + len(self._bits) // 8))
-        self._count += not self._bits[byte] & bit
-        self._bits[byte] |= bit
+        self._bits[byte] |= 1 << (number & 7)
 
     def __contains__(self, number):
         byte = number >> 3
         return byte < len(self._bits) and bool(self._bits[byte] & 1 << (number & 7))
 
     def __len__(self):
-        return self._count
+        return bin(int.from_bytes(self._bits, "big")).count("1")
 
 
 class UrlList(NamedTuple):
@@ -69,36 +63,45 @@ def read(path):
 
 
 def survey(paths, finished, stems, folder):
-    """[UrlList] of the files, read once; `folder` holds the temporary files.
+    """[UrlList] of the files, read once; `folder` holds the temporary file.
 
-    `finished`: Lines of each.  `stems`: {line: stem of its page in an archive} for some lines of each, held against the
-    lists.  Raises UserError where they differ, or where a list cannot be read.
+    `finished`: Lines of each.  `stems`: {line: stem of its page in an archive} for some lines of each; raises UserError
+    where a list holds other URLs there, or cannot be read.
     """
     starts, left = [0], [0] * len(paths)
-    with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(tempfile.TemporaryFile(dir=folder)) for _ in range(BUCKETS)]
-        hashes, lines = array.array("Q"), array.array("Q")
+    repeated = [Lines() for _ in paths]
+    with tempfile.TemporaryFile(dir=folder) as f:
         for i, path in enumerate(paths):
             number = -1
             for number, url, problem in read(path):
-                _compare(path, number, url, stems[i])
-                if problem:
-                    continue
-                left[i] += number not in finished[i]
-                hashes.append(_hash(url))
-                lines.append(starts[-1] + number)
-                if len(hashes) == BLOCK:
-                    _spill(hashes, lines, files)
-                    del hashes[:], lines[:]
+                stem = stems[i].get(number)
+                # In a list that was changed, lines would be skipped that were never downloaded.
+                if stem and (problem or archives.stem_of(number, url) != stem):
+                    raise UserError(f"{path} line {number + 1} is not the URL whose page is in the archive as {stem}: "
+                                    "the list has changed since; give it another name or another --output_dir")
+                left[i] += not problem and number not in finished[i]
+                # Servers do not see the fragment.  What is no URL is hashed as its number, which no other line is.
+                name = f"{starts[-1] + number}" if problem else url.partition("#")[0]
+                f.write(hashlib.blake2b(name.encode(), digest_size=8).digest())
             starts.append(starts[-1] + number + 1)
-        _spill(hashes, lines, files)
-        repeated = [Lines() for _ in paths]
-        for line in _repeated(files):
+        f.flush()
+        for line in _repeated(np.memmap(f, np.uint64, "r")) if starts[-1] else ():
             i = bisect.bisect_right(starts, line) - 1
             repeated[i].add(line - starts[i])
             left[i] -= line - starts[i] not in finished[i]
     return [UrlList(path, archives.month_of(path), starts[i + 1] - starts[i], finished[i], repeated[i], left[i])
             for i, path in enumerate(paths)]
+
+
+def _repeated(hashes):
+    """Yields the lines, counted through all lists, of all but the first of each hash."""
+    for part in range(1 << PART_BITS):
+        lines = np.concatenate([np.flatnonzero(hashes[start:start + BLOCK] >> np.uint64(64 - PART_BITS) == part) + start
+                                for start in range(0, len(hashes), BLOCK)])
+        some = hashes[lines]
+        order = np.argsort(some, kind="stable")
+        some, lines = some[order], lines[order]
+        yield from lines[1:][some[1:] == some[:-1]].tolist()
 
 
 def _lines(path):
@@ -113,33 +116,3 @@ def _lines(path):
             rest = rest[:MAX_LINE_BYTES + 1]
     if rest:
         yield rest
-
-
-def _compare(path, number, url, stems):
-    # In a list that was changed, lines would be skipped that were never downloaded.
-    if number in stems and (url is None or archives.stem_of(number, url) != stems[number]):
-        raise UserError(f"{path} line {number + 1} is not the URL whose page is in the archive as {stems[number]}: "
-                        f"the list has changed since; give it another name or another --output_dir")
-
-
-def _hash(url):
-    """64 bits of the URL without its fragment, which servers do not see."""
-    return int.from_bytes(hashlib.blake2b(url.split("#")[0].encode(), digest_size=8).digest(), "big")
-
-
-def _spill(hashes, lines, files):
-    records = np.empty(len(hashes), HASH)
-    records["hash"], records["line"] = hashes, lines
-    bucket = records["hash"] // np.uint64(2 ** 64 // BUCKETS)
-    order = np.argsort(bucket, kind="stable")
-    ends = np.cumsum(np.bincount(bucket.astype(np.int64), minlength=BUCKETS))
-    for i, f in enumerate(files):
-        f.write(records[order[ends[i - 1] if i else 0:ends[i]]].tobytes())
-
-
-def _repeated(files):
-    """Yields the lines, counted through all lists, of all but the first of each hash."""
-    for f in files:
-        f.seek(0)
-        records = np.sort(np.frombuffer(f.read(), HASH), order=("hash", "line"))
-        yield from records["line"][1:][records["hash"][1:] == records["hash"][:-1]].tolist()

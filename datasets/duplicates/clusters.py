@@ -1,35 +1,31 @@
-"""Which documents belong together: pairs of equal keys, and the connected components of pairs.
+"""Finds which documents belong together: pairs of equal keys, and the connected components of pairs.
 
-Every function works on whole arrays, so that millions of documents take seconds; a document is its number.
+Every function works on whole arrays, so that millions of documents take seconds.  Documents are numbers; `parents`,
+int32 [documents], holds for each a smaller document of its cluster, or itself.
 """
 import numpy as np
 
 PART = 1 << 22  # keys sorted at once
 
 
-def singles(count):
-    """int32 [documents]: every document by itself, for `unite`."""
-    return np.arange(count, dtype=np.int32)
-
-
 def roots(parents, numbers):
-    """The smallest document of the cluster of each, as far as `parents` knows."""
-    found = parents[numbers]
-    while True:
-        above = parents[found]
-        if np.array_equal(above, found):
-            return found
-        found = above
+    """The smallest document of the cluster of each, as far as `parents` knows; noted there, to be near from now on."""
+    above = parents[numbers]
+    while not np.array_equal(above, parents[above]):
+        above = parents[above]
+    parents[numbers] = above
+    return above
 
 
 def unite(parents, one, other):
     """Joins the clusters of the pairs (one, other) in `parents`, in place; a cluster is named by its smallest document.
 
-    Rounds of hooking and shortcutting (Shiloach and Vishkin 1982, https://doi.org/10.1016/0196-6774(82)90008-6): every
-    root is hung under one smaller root that a pair shows; where several pairs show one, the next round sees the others.
+    At first each document is its own parent.  Rounds of hooking and shortcutting (Shiloach and Vishkin 1982,
+    https://doi.org/10.1016/0196-6774(82)90008-6): every root is hung under one smaller root that a pair shows; where
+    several pairs show one, the next round sees the others.
     """
     while True:
-        one, other = _shortened(parents, one), _shortened(parents, other)
+        one, other = roots(parents, one), roots(parents, other)
         apart = one != other
         if not apart.any():
             return
@@ -41,24 +37,16 @@ def unite(parents, one, other):
             parents[hung] = parents[parents[hung]]
 
 
-def _shortened(parents, numbers):
-    """`roots`, which are noted so that the way there is short from now on."""
-    found = roots(parents, numbers)
-    parents[numbers] = found
-    return found
-
-
 def flatten(parents):
     """int32 [documents]: the smallest document of each one's cluster."""
     return roots(parents, np.arange(len(parents)))
 
 
 def equal_pairs(keys, numbers):
-    """Yields (documents, documents) that have equal `keys`, uint64; those of `numbers`, ascending, at most `PART` or so
-    at a time.
+    """Yields pairs (documents, documents) of equal `keys`, uint64, of the documents `numbers`, which ascend.
 
-    Of a run of equal keys each document is paired with the first one and with the one before it: enough to join all,
-    and, where pairs are then judged, two chances for each at a cost that does not grow with the square of the run.
+    Each document is paired with the first one of its key and with the one before it: enough to join all, and, where
+    pairs are then judged, two chances for each at a cost that does not grow with the square of their number.
     """
     parts = -(-len(keys) // PART)
     part_of = (keys >> np.uint64(32)) * np.uint64(parts) >> np.uint64(32) if parts > 1 else None

@@ -1,5 +1,6 @@
-"""The list of documents to leave out: their identities, one a line, UTF-8 (bytes as they are in names of files that
-are not), in the order of the documents.
+"""The list of documents to leave out: their identities in the order of the documents, one a line, UTF-8.
+
+Names of files that are not UTF-8 keep their bytes.
 """
 import array
 import hashlib
@@ -26,8 +27,7 @@ def check_names(index):
     if np.any(index.names == ord("\n")) or any("\n" in folder for _, folder in index.folders):
         raise UserError("a name of a file or folder in --input holds a line break: rename it or leave it out with "
                         "--exclude")
-    keys = np.fromiter((documents.identity_key(documents.file_identity(index, file)) for file in
-                        range(len(index.folder))), np.uint64, len(index.folder))
+    keys = _keys(documents.file_identity(index, file) for file in range(len(index.folder)))
     order = np.argsort(keys, kind="stable")
     same = np.flatnonzero(keys[order[1:]] == keys[order[:-1]])
     if len(same):
@@ -57,6 +57,9 @@ def mark(keys, index):
     Documents that are held out for evaluation are never named: their names start at other folders, and a list made
     against the evaluation texts would take these along where they lie in a folder of --input.
     """
-    ours = np.fromiter((documents.identity_key(documents.identity(index, number)) for number in
-                        range(index.held_out, len(index.file))), np.uint64, len(index.file) - index.held_out)
+    ours = _keys(documents.identity(index, number) for number in range(index.held_out, len(index.file)))
     return np.concatenate([np.zeros(index.held_out, bool), np.isin(ours, keys)]), np.isin(keys, ours)
+
+
+def _keys(identities):
+    return np.fromiter(map(documents.identity_key, identities), np.uint64)

@@ -1,4 +1,4 @@
-"""Texts -> words -> hashes of their n-grams -> MinHash signatures, many texts at once, in NumPy alone.
+"""Texts -> words -> hashes of their n-grams -> MinHash signatures, for many texts at once, in NumPy alone.
 
 A signature holds, for each of `PERMUTATIONS` orders of all possible shingles (runs of `SHINGLE` words), the text's
 first shingle in that order: two texts agree in an entry with the probability of their shingles' Jaccard similarity
@@ -7,8 +7,6 @@ Bands of rows as in Lee et al. (https://arxiv.org/abs/2107.06499) and in datatro
 (https://github.com/huggingface/datatrove, https://github.com/Cerebras/modelzoo): texts that agree in all `ROWS`
 entries of a band are candidates, which 14 bands of 8 make of half the pairs of similarity (1/14)^(1/8) = 0.72.
 """
-from __future__ import annotations
-
 import functools
 import hashlib
 import unicodedata
@@ -20,7 +18,8 @@ BANDS, ROWS = 14, 8
 PERMUTATIONS = BANDS * ROWS
 FORMAT = 1  # raised whenever the same text would get another signature
 SEED = 20261122  # of the constants below; part of the format
-SEPARATOR, WORD, ALONE = 0, 1, 2  # what a character is: between words, of a word, a word by itself
+SEPARATOR, WORD, ALONE = 0, 1, 2  # kinds of characters: between words, part of a word, a word by itself
+ASCII_KINDS = bytes(WORD if chr(code).isalnum() or chr(code) == "_" else SEPARATOR for code in range(256))
 # Scripts that put no space between words: kana, Han, Thai, Lao, Myanmar, Khmer.
 UNSPACED = ((0x3040, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF),
             (0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF))
@@ -35,20 +34,14 @@ def word_hashes(texts):
 
     Words are letters, digits, marks and _ of the lower-case NFKC text; case, space and punctuation do not count.
     """
-    found, counts = [], np.zeros(len(texts), np.int64)
-    waiting, owners, size = [], [], 0
-    for number, text in enumerate(texts):
-        codes = _codes(text)
-        for piece in _pieces(codes):
-            if size + len(piece) > PIECE and waiting:
-                found.append(_hash_pieces(waiting, owners, counts))
-                waiting, owners, size = [], [], 0
-            waiting.append(piece)
-            owners.append(number)
-            size += len(piece)
-    if waiting:
-        found.append(_hash_pieces(waiting, owners, counts))
-    return np.concatenate(found) if found else np.zeros(0, np.uint64), counts
+    pieces = [(number, piece) for number, text in enumerate(texts) for piece in _pieces(_codes(text))]
+    ends = np.cumsum([len(piece) for _, piece in pieces])
+    hashes, counts, start = [np.zeros(0, np.uint64)], np.zeros(len(texts), np.int64), 0
+    while start < len(pieces):
+        stop = np.searchsorted(ends, ends[start] - len(pieces[start][1]) + PIECE, "right")  # PIECE characters
+        hashes.append(_hash_pieces(*zip(*pieces[start:stop]), counts))
+        start = stop
+    return np.concatenate(hashes), counts
 
 
 def _codes(text):
@@ -69,29 +62,26 @@ def _pieces(codes):
     yield codes
 
 
-def _hash_pieces(pieces, owners, counts):
-    """The hashes of the words in `pieces`; adds their numbers to `counts`, where `owners` says.
+def _hash_pieces(owners, pieces, counts):
+    """The hashes of the words in `pieces`; adds their numbers to the `counts` of their texts, the `owners`.
 
     A word's hash is the polynomial in a random odd BASE modulo 2^64 with its characters as coefficients: differences of
     sums over all pieces, so that all words come at once, brought back to the word's start by the inverse of its power.
     """
     codes = np.concatenate(pieces)
     kinds = _kinds(codes)
-    word, alone = kinds == WORD, kinds == ALONE
-    bounded = np.zeros(len(codes) + 2, bool)
-    bounded[1:-1] = word
-    edges = np.flatnonzero(bounded[1:] != bounded[:-1])
+    word = np.zeros(len(codes) + 2, bool)
+    word[1:-1] = kinds == WORD
+    edges = np.flatnonzero(word[1:] != word[:-1])
     starts, ends = edges[::2], edges[1::2]
-    if alone.any():
-        singles = np.flatnonzero(alone)
-        order = np.argsort(np.concatenate((starts, singles)), kind="stable")
-        starts, ends = np.concatenate((starts, singles))[order], np.concatenate((ends, singles + 1))[order]
+    alone = np.flatnonzero(kinds == ALONE)
+    if len(alone):
+        starts, ends = np.sort(np.concatenate((starts, alone))), np.sort(np.concatenate((ends, alone + 1)))
     powers, inverses = _powers()
     sums = np.zeros(len(codes) + 1, np.uint64)
     np.cumsum(codes * powers[:len(codes)], out=sums[1:])
-    limits = np.cumsum([len(piece) for piece in pieces])
-    before = np.searchsorted(starts, limits)
-    np.add.at(counts, owners, np.diff(before, prepend=0))
+    before = np.searchsorted(starts, np.cumsum([len(piece) for piece in pieces]))
+    np.add.at(counts, list(owners), np.diff(before, prepend=0))
     return (sums[ends] - sums[starts]) * inverses[starts]
 
 
@@ -152,15 +142,11 @@ def band_keys(signatures):
     return np.ascontiguousarray(mix(keys).T)
 
 
-def low_bytes(signatures):
-    """uint32 [texts, PERMUTATIONS] -> uint8: enough to estimate the similarity, in a quarter of the room
-    (b-bit minwise hashing, Li and Koenig 2010, https://arxiv.org/abs/0910.3349).
-    """
-    return signatures.astype(np.uint8)
-
-
 def similarity(one, other):
-    """float64 [pairs]: estimates of the Jaccard similarity from `low_bytes`, uint8 [pairs, PERMUTATIONS] each."""
+    """float64 [pairs]: estimates of the Jaccard similarity from the signatures' low bytes, uint8 [pairs, PERMUTATIONS].
+
+    Low bytes are enough (b-bit minwise hashing, Li and Koenig 2010, https://arxiv.org/abs/0910.3349).
+    """
     by_chance = 1 / 256
     return ((one == other).mean(axis=1) - by_chance) / (1 - by_chance)
 
@@ -174,13 +160,8 @@ def exact_key(text, words):
 def _kinds(codes):
     """Code points, uint8 or uint32 -> SEPARATOR, WORD or ALONE, uint8."""
     if codes.dtype == np.uint8:  # several times as fast as indexing
-        return np.frombuffer(codes.tobytes().translate(_ascii_kinds()), np.uint8)
+        return np.frombuffer(codes.tobytes().translate(ASCII_KINDS), np.uint8)
     return _all_kinds()[codes]
-
-
-@functools.lru_cache(maxsize=None)
-def _ascii_kinds():
-    return bytes(WORD if chr(code).isalnum() or chr(code) == "_" else SEPARATOR for code in range(256))
 
 
 @functools.lru_cache(maxsize=None)

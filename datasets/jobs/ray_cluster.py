@@ -1,16 +1,11 @@
 """Runs jobs on the machines of a Ray cluster; a job whose machine dies runs again elsewhere (https://docs.ray.io).
 
-Why tasks with `max_retries` and not `ray.util.multiprocessing.Pool`, which looks like the local pool: its workers are
-actors, and the job of a dead one comes back as an error instead of running elsewhere.
-
-Machines share the paths: jobs read and write files, and return only their counts.  The code travels with the command,
-so that machines need the packages of the requirements files and no checkout.
+Jobs read and write files on storage that the machines share, and return only their counts.  The code travels with the
+command: machines need the packages of the requirements files and no checkout.  Jobs are tasks with `max_retries`, since
+`ray.util.multiprocessing.Pool` returns an error for the job of a machine that dies.
 """
-from __future__ import annotations
-
 import contextlib
 import os
-import secrets
 import shutil
 import socket
 import subprocess
@@ -74,7 +69,7 @@ def each(function, jobs, address, state, advance):
                                                                              soft=False)
         progress = ray.remote(_Progress).options(num_cpus=0, scheduling_strategy=here).remote()
         run = ray.remote(_run).options(num_cpus=1, max_retries=RETRIES, scheduling_strategy="SPREAD")
-        waiting = [run.remote(function, job, number, os.getcwd(), witness, progress)
+        waiting = [run.remote(function, job, number, os.getcwd(), witness.name, progress)
                    for number, job in enumerate(jobs)]
         shown = 0
         try:
@@ -157,14 +152,6 @@ def _copy_code(folder):
                         ignore=shutil.ignore_patterns("*.json", "__pycache__"))
 
 
-@contextlib.contextmanager
 def _witness(state):
-    """Path of a file in `state`: a worker that finds it sees the same folder as the command."""
-    path = os.path.join(os.path.abspath(state), f".partial-ray-{secrets.token_hex(8)}")
-    with open(path, "w"):
-        pass
-    try:
-        yield path
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
+    """A file in the folder `state`: a worker that finds it sees the same folder as the command."""
+    return tempfile.NamedTemporaryFile(dir=os.path.abspath(state), prefix=".partial-ray-")

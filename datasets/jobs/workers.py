@@ -1,14 +1,12 @@
-"""Runs jobs in worker processes, which report their progress and die with their parent, or on a Ray cluster."""
-from __future__ import annotations
-
+"""Runs jobs in worker processes, which report their progress and end with their parent, or on a Ray cluster."""
 import contextlib
+import mmap
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
-import struct
+import tempfile
 import threading
-import time
 from concurrent import futures
 from concurrent.futures.process import BrokenProcessPool
 
@@ -16,10 +14,8 @@ from configs import errors
 from configs.errors import UserError
 from datasets.jobs import ray_cluster
 
-PROGRESS = "progress"
-REPORT_SECONDS = 0.3
 EARLY = 4  # not all of a large machine for what may be a small job
-COUNT = struct.Struct("<q")
+REPORT_SECONDS = 0.3
 
 
 def cores():
@@ -28,7 +24,7 @@ def cores():
 
 
 def add_arguments(parser, promise, *names):
-    """Adds --processes, also under the other `names`, and --ray_address; `promise`: what does not depend on them."""
+    """Adds --processes, also called `names`, and --ray_address; `promise` says what does not depend on them."""
     parser.add_argument("--processes", *names, type=errors.at_least(1), default=cores(),
                         help=f"on this machine; {promise}")
     parser.add_argument("--ray_address", metavar="ADDRESS", help="run on the Ray cluster there, a job on each of its "
@@ -45,8 +41,8 @@ def check(args):
 def started(processes, prepare=None, *arguments):
     """A pool of processes for `each`, or None where one process is enough.
 
-    With `prepare`, a function that can be imported, EARLY processes start now and call it while the caller does other
-    things; the others start when there are jobs.
+    With `prepare`, a function that can be imported, EARLY processes start now and call it while the caller goes on;
+    the others start when there are jobs.
     """
     if processes < 2:
         yield None
@@ -69,54 +65,44 @@ def started(processes, prepare=None, *arguments):
 def each(function, jobs, processes, state, advance, ray_address=None, pool=None):
     """Yields `function(job, advance)` of each job as it is done, in any order; calls `advance(amount)` now and then.
 
-    `state`: folder for the workers' notes.  `pool`: of `started`.  With one process or job nothing is started, unless
-    there is a `ray_address`: then a cluster does it all.
+    With a `ray_address` a cluster does the jobs, all machines of which see the folder `state`.  Else they are done by
+    the processes of `pool`, from `started`, or of a new one; here where one process is enough.
     """
-    if ray_address:
-        yield from ray_cluster.each(function, jobs, ray_address, state, advance) if jobs else ()
-        return
     processes = min(processes, len(jobs))
-    if processes > 1:
+    if ray_address and jobs:
+        yield from ray_cluster.each(function, jobs, ray_address, state, advance)
+    elif processes > 1:
         with contextlib.nullcontext(pool) if pool else started(processes) as pool:
-            yield from _in_processes(function, jobs, pool, os.path.join(state, PROGRESS), advance)
-        return
-    for job in jobs:
-        yield function(job, advance)
+            yield from _in_processes(function, jobs, pool, advance)
+    else:
+        yield from (function(job, advance) for job in jobs)
 
 
-def _in_processes(function, jobs, pool, progress, advance):
-    with open(progress, "wb") as f:
-        f.write(bytes(COUNT.size * len(jobs)))
-    waiting = {pool.submit(_run_and_report, function, job, progress, i) for i, job in enumerate(jobs)}
-    shown = 0
-    while waiting:
-        done, waiting = futures.wait(waiting, REPORT_SECONDS, futures.FIRST_COMPLETED)
-        with open(progress, "rb") as f:
-            so_far = sum(count for count, in COUNT.iter_unpack(f.read()))
-        advance(so_far - shown)
-        shown = so_far
-        for future in done:
-            yield future.result()
+def _in_processes(function, jobs, pool, advance):
+    """Jobs note how much they have done in a file that all map into their memory, int64 [jobs]."""
+    with tempfile.NamedTemporaryFile(buffering=0) as f:
+        f.write(bytes(8 * len(jobs)))
+        waiting = {pool.submit(_run, function, job, f.name, number) for number, job in enumerate(jobs)}
+        shown = 0
+        while waiting:
+            done, waiting = futures.wait(waiting, REPORT_SECONDS, futures.FIRST_COMPLETED)
+            f.seek(0)
+            so_far = sum(memoryview(f.read()).cast("q"))
+            advance(so_far - shown)
+            shown = so_far
+            yield from (future.result() for future in done)
+
+
+def _run(function, job, path, number):
+    with open(path, "r+b") as f, mmap.mmap(f.fileno(), 0) as shared, memoryview(shared).cast("q") as amounts:
+        def advance(more):
+            amounts[number] += more
+        return function(job, advance)
 
 
 def _call(function, arguments):
     """Returns nothing: a worker that is killed while it sends a large result would leave the parent waiting."""
     function(*arguments)
-
-
-def _run_and_report(function, job, progress, number):
-    """Calls `function` in a worker; writes the amount done to place `number` of the file `progress`."""
-    amount, due = 0, 0.0
-    with open(progress, "r+b", buffering=0) as f:
-        def advance(more, final=False):
-            nonlocal amount, due
-            amount += more
-            if final or time.monotonic() > due:
-                due = time.monotonic() + REPORT_SECONDS
-                os.pwrite(f.fileno(), COUNT.pack(amount), COUNT.size * number)
-        result = function(job, advance)
-        advance(0, final=True)
-    return result
 
 
 def tie_to_parent():

@@ -1,24 +1,25 @@
 """Extracts one archive of pages to texts `{output_dir}/{month}/{stem}.txt`: all of them appear, or none.
 
-Texts gather in `.extraction/{archive}.partial`, which a later run empties.  When the archive has been read to its end
-that folder becomes `{archive}.complete`: from then on nothing is extracted again, and the texts are moved to their
-month, which a later run can finish.  Last comes the mark, `{archive}.done.json`: the archive's report.
+Texts gather in `.extraction/{archive}.partial`, which a later run empties.  When the archive has been read to its end,
+that folder becomes `{archive}.complete`: nothing is extracted again, the texts are moved to their month, and a later
+run can finish that.  Last comes the mark, `{archive}.done.json`: the archive's report.
 """
-from __future__ import annotations
-
+import argparse
 import contextlib
 import fcntl
 import json
 import os
+import pathlib
 import re
 import shutil
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 from configs import reading, storage
 from configs.errors import UserError
 from datasets.pages import archives, extractors, page_processes, warc
 
 STATE = ".extraction"
+PATIENCE = 60  # seconds until a Ray worker whose machine has died must be gone; it ends within a few
 LOCK, PARTIAL, COMPLETE, DONE, STAGED, REPORT = ".lock", ".partial", ".complete", ".done.json", ".text", "report.json"
 JUDGED = ("kept", "empty", "short", "other_language", page_processes.TIMEOUT, page_processes.CRASHED, "error")
 SKIPPED = ("too_big", "repeated_name", "unsafe_name", "not_a_file", "other_suffix", "not_html", "bad_http")
@@ -30,13 +31,9 @@ PLAIN_TEXT = re.compile(r"urlsf_subset\d+")
 class ArchiveToExtract(NamedTuple):
     """An archive and how to extract it: all that a worker needs to know."""
     path: str
-    output_dir: str
+    args: argparse.Namespace  # of extraction.add_arguments
     options: extractors.ExtractorOptions
-    page_seconds: float
-    page_bytes: int
     processes: int
-    keep_damaged: bool
-    patience: float  # seconds until an earlier worker at this archive, whose machine has died, must be gone
 
 
 class Report(NamedTuple):
@@ -45,28 +42,28 @@ class Report(NamedTuple):
     size: int  # bytes
     extractors: list  # names
     outcomes: dict
-    damage: str | None  # what ended the reading early
+    damage: Optional[str]  # what ended the reading early
 
 
 def extract(archive, advance):
     """Extracts an archive, or goes on where an earlier run stopped; returns its Report.
 
     `advance(bytes)` is called with what has been read of the file.  A damaged archive gets no texts and no mark, unless
-    `keep_damaged`: then the pages before the damage count.
+    `--keep_damaged`: then the pages before the damage count.
     """
-    base = base_of(archive.output_dir, archive.path)
-    with storage.only_run(base + LOCK, "leave that archive to it", archive.patience):
-        report = finished(archive.output_dir, archive.path)
+    output_dir, base = archive.args.output_dir, base_of(archive.args.output_dir, archive.path)
+    with storage.only_run(base + LOCK, "leave that archive to it", PATIENCE if archive.args.ray_address else 0):
+        report = finished(output_dir, archive.path)
         if report:
             return report
         if not os.path.isdir(base + COMPLETE):
             report = _extract_pages(archive, base + PARTIAL, advance)
-            if report.damage and not archive.keep_damaged:
+            if report.damage and not archive.args.keep_damaged:
                 shutil.rmtree(base + PARTIAL)
                 return report
             os.sync()  # once for all, instead of an fsync for each of a hundred thousand small files
             os.rename(base + PARTIAL, base + COMPLETE)
-        return _publish(archive, base)
+        return _publish(base, output_dir, month_folder(output_dir, archive.path))
 
 
 def finished(output_dir, path):
@@ -124,48 +121,37 @@ def _extract_pages(archive, folder, advance):
     os.makedirs(folder)
     name, size = os.path.basename(archive.path), os.path.getsize(archive.path)
     options = archive.options._replace(extractors=("text",)) if PLAIN_TEXT.match(name) else archive.options
-    outcomes, damages = dict.fromkeys(OUTCOMES, 0), []
-    pages = _pages(archive, outcomes, damages, advance)
-    for stem, (outcome, text) in page_processes.results(pages, extractors.make, options, archive.processes,
-                                                        archive.page_seconds):
+    outcomes, damage = dict.fromkeys(OUTCOMES, 0), None
+
+    def pages():
+        # Damage is not raised: an exception would lose the pages under way, another number of them at each run.
+        nonlocal damage
+        source, before = warc if name.endswith(warc.SUFFIXES) else archives, 0
+        try:
+            for stem, page, reason, position in source.members(archive.path, archive.args.page_bytes):
+                advance(position - before)
+                before = position
+                outcomes[reason or "pages"] += 1
+                if not reason:
+                    yield stem, page
+        except UserError as error:
+            damage = str(error)
+        advance(size - before)
+    for stem, (outcome, text) in page_processes.results(pages(), extractors.make, options, archive.processes,
+                                                        archive.args.page_seconds):
         outcomes[outcome] += 1
         if text is not None:
             with open(os.path.join(folder, stem + STAGED), "wb") as f:
                 f.write(text.encode("utf-8", "replace"))
-    report = Report(name, size, list(options.extractors), outcomes, damages[0] if damages else None)
+    report = Report(name, size, list(options.extractors), outcomes, damage)
     storage.write_whole(os.path.join(folder, REPORT), json.dumps(report._asdict(), indent=1))
     return report
 
 
-def _pages(archive, outcomes, damages, advance):
-    """Yields (stem, bytes) of the pages; damage that ends the archive early is added to `damages`.
-
-    Why it is not raised: an exception would lose the pages under way, another number of them at each run.
-    """
-    position = 0
-
-    def move_to(now):
-        nonlocal position
-        advance(now - position)
-        position = now
-    source = warc if archive.path.endswith(warc.SUFFIXES) else archives
-    skipped = {}
-    try:
-        for stem, page in source.pages(archive.path, archive.page_bytes, skipped, move_to):
-            outcomes["pages"] += 1  # without one in which the archive breaks off
-            yield stem, page
-    except UserError as error:
-        damages.append(str(error))
-    move_to(os.path.getsize(archive.path))
-    skipped.pop("page", None)
-    outcomes.update(skipped)
-
-
-def _publish(archive, base):
-    """Moves the texts to their month, then sets the mark; returns the Report."""
-    folder = month_folder(archive.output_dir, archive.path)
+def _publish(base, output_dir, folder):
+    """Moves the texts to the `folder` of their month, then sets the mark; returns the Report."""
     os.makedirs(folder, exist_ok=True)
-    with publishing(archive.output_dir):
+    with publishing(output_dir):
         for name in sorted(os.listdir(base + COMPLETE)):
             if name != REPORT:
                 _move_text(os.path.join(base + COMPLETE, name), os.path.join(folder, name[:-len(STAGED)] + ".txt"))
@@ -176,14 +162,10 @@ def _publish(archive, base):
 
 def _move_text(staged, target):
     """Moves a text to its place, unless a longer one of the same page, downloaded twice, is there already."""
-    if os.path.exists(target) and _rank(target) >= _rank(staged):
+    def rank(path):  # the same text stays, whichever comes first
+        data = pathlib.Path(path).read_bytes()
+        return len(data), data
+    if os.path.exists(target) and rank(target) >= rank(staged):
         os.unlink(staged)
     else:
         os.replace(staged, target)
-
-
-def _rank(path):
-    """A length and a text: the larger one stays, whichever comes first."""
-    with open(path, "rb") as f:
-        data = f.read()
-    return len(data), data

@@ -1,10 +1,9 @@
-"""Writes archives of pages (datasets/pages/archives.py) and the state that tells which lines of a list are finished.
+"""Writes archives of pages (datasets/pages/archives.py), and which lines of a list of URLs are finished.
 
-`state/{month}.txt` lists finished lines of the URL list, counted from 0, also those that gave no page, in the format of
-get_state and set_state of OpenWebText's downloader.  `{month}.outcomes`, our own, says what became of each line.
+`state/{month}.txt` lists those lines, counted from 0, also the ones that gave no page, in the format of get_state and
+set_state of OpenWebText's downloader.  `{month}.outcomes`, our own, says what became of each line.
 """
-from __future__ import annotations
-
+import array
 import collections
 import contextlib
 import functools
@@ -18,8 +17,7 @@ import tempfile
 from configs.errors import UserError
 from datasets.pages import archives
 
-# xz's usual 6 gives 1.3 MB of HTML a second, 1 gives 10 and half as many bytes again: the archive keeps up with the
-# network.
+# xz's usual 6 packs 1.3 MB of HTML a second; 1 packs 10, to 1.5 times the size, and so keeps up with the network.
 LEVELS = {"xz": {"preset": 1}, "bz2": {}, "gz": {"compresslevel": 6}}
 PARTIAL = ".partial-"
 NOTE = re.compile(rb"(\d{1,9}) (\w+)\n")  # of an outcome
@@ -36,16 +34,20 @@ class Writer:
         self.folder, self.state_path, self.month, self.compression = folder, state_path, month, compression
         self.number = max([0, *archives.find(folder, month), *archives.find(folder, month, "meta")]) + 1
         self.finished = []  # (line, outcome) since the last archive
-        self._parts = []
+        self._parts = {}  # kind -> (path, file, tar in it)
 
     def add(self, line, url="", page=None, meta=None, outcome="saved"):
         """Notes a line as finished; `page` (bytes, UTF-8) and `meta` (for JSON) are stored if there are any."""
         with self._all_or_nothing():
             if page is not None:
-                while len(self._parts) < 2:
-                    self._parts.append(_Part(self.folder, self.compression))
-                for part, data, suffix in zip(self._parts, (page, json.dumps(meta).encode()), ("txt", "json")):
-                    part.add(f"{archives.stem_of(line, url)}.{suffix}", data)
+                for kind, suffix, data in (("data", "txt", page), ("meta", "json", json.dumps(meta).encode())):
+                    if kind not in self._parts:
+                        self._parts[kind] = _begin(self.folder, self.compression)
+                    member = tarfile.TarInfo(f"{archives.stem_of(line, url)}.{suffix}")  # mode 0644, time 0, no owner
+                    member.size = len(data)
+                    _, _, tar = self._parts[kind]
+                    tar.addfile(member, io.BytesIO(data))
+                    tar.members.clear()
             self.finished.append((line, outcome))
 
     def close(self):
@@ -54,22 +56,26 @@ class Writer:
             return
         with self._all_or_nothing():
             if self._parts:
-                for part in self._parts:
-                    part.close()
-                # The meta archive first: where there is a data archive, both are complete.
-                for kind, part in (("meta", self._parts[1]), ("data", self._parts[0])):
+                for _, f, tar in self._parts.values():
+                    tar.close()
+                    f.flush()
+                    os.fsync(f.fileno())
+                    f.close()
+                for kind in ("meta", "data"):  # in this order: where there is a data archive, both are complete
                     name = f"{self.month}-{self.number}_{kind}.{self.compression}"
-                    os.rename(part.path, os.path.join(self.folder, name))
+                    os.rename(self._parts[kind][0], os.path.join(self.folder, name))
                 _sync_folder(self.folder)
-                self._parts, self.number = [], self.number + 1
+                self._parts, self.number = {}, self.number + 1
             note_finished(self.state_path, self.finished)
             self.finished = []
 
     def abandon(self):
         """Removes what is not complete."""
-        for part in self._parts:
-            part.abandon()
-        self._parts, self.finished = [], []
+        for path, f, tar in self._parts.values():
+            for end in (functools.partial(os.unlink, path), tar.close, f.close):
+                with contextlib.suppress(OSError, ValueError):  # the disk may be full, or the file complete already
+                    end()
+        self._parts, self.finished = {}, []
 
     @contextlib.contextmanager
     def _all_or_nothing(self):
@@ -82,33 +88,12 @@ class Writer:
             raise
 
 
-class _Part:
-    """A compressed tar under a temporary name."""
-
-    def __init__(self, folder, compression):
-        handle, self.path = tempfile.mkstemp(dir=folder, prefix=PARTIAL)
-        os.fchmod(handle, 0o644)
-        self._file = os.fdopen(handle, "wb")
-        self._compressed = archives.COMPRESSIONS[compression](self._file, "wb", **LEVELS[compression])
-        self._tar = tarfile.TarFile(fileobj=self._compressed, mode="w")
-
-    def add(self, name, data):
-        member = tarfile.TarInfo(name)  # mode 0644, time 0, no owner
-        member.size = len(data)
-        self._tar.addfile(member, io.BytesIO(data))
-        self._tar.members.clear()
-
-    def close(self):
-        self._tar.close()
-        self._compressed.close()
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-
-    def abandon(self):
-        for end in (functools.partial(os.unlink, self.path), self._compressed.close, self._file.close):
-            with contextlib.suppress(OSError, ValueError):  # the disk may be full, or the file complete already
-                end()
+def _begin(folder, compression):
+    """(path, file, tar in it) of a compressed tar under a temporary name."""
+    handle, path = tempfile.mkstemp(dir=folder, prefix=PARTIAL)
+    os.fchmod(handle, 0o644)
+    f = os.fdopen(handle, "wb")
+    return path, f, tarfile.open(fileobj=f, mode=f"w:{compression}", **LEVELS[compression])
 
 
 def clear(folder):
@@ -141,17 +126,16 @@ def earlier_outcomes(state_path, finished):
 
     Of a line that stands there twice, since a kill kept it from the state, the last counts.
     """
-    names, codes = ["earlier"], bytearray()
+    names, codes = {"earlier": 0}, array.array("H")  # outcome -> code; line -> code
     with contextlib.suppress(FileNotFoundError), open(_outcomes_path(state_path), "rb") as f:
         for match in filter(None, map(NOTE.fullmatch, f)):  # what a kill cut short does not match
-            line, name = int(match[1]), match[2].decode()
+            line = int(match[1])
             if line in finished:
-                if name not in names and len(names) < 256:
-                    names.append(name)
-                codes.extend(bytes(max(0, line + 1 - len(codes))))
-                codes[line] = names.index(name) if name in names else 0
-    counts = collections.Counter({names[code]: count for code, count in collections.Counter(codes).items() if code})
-    return counts + collections.Counter(earlier=len(finished) - sum(counts.values()))
+                codes.frombytes(bytes(2 * max(0, line + 1 - len(codes))))
+                codes[line] = names.setdefault(match[2].decode(), len(names))
+    counts = collections.Counter(codes)
+    counts[0] = len(finished) - sum(counts[code] for code in names.values() if code)
+    return +collections.Counter({name: counts[code] for name, code in names.items()})
 
 
 def _outcomes_path(state_path):

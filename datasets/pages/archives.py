@@ -1,12 +1,9 @@
-"""Archives of downloaded pages, in the format of the OpenWebText downloader: their names and their reader.
+"""Names and reads archives of downloaded pages, in the format of the OpenWebText downloader.
 
 A month of URLs becomes pairs `{month}-{n}_data.xz` and `{month}-{n}_meta.xz` (or .bz2, .gz), n from 1, each a tar
 compressed whole.  Members are `{line:07d}-{md5(url)}.txt`, the page in UTF-8, and in the other `.json` about it, mode
-0644 and time 0.  Format: https://github.com/jcpeterson/openwebtext (archive_chunk of its download.py).  Writer:
-datasets/pages/archive_writer.py.
+0644 and time 0: https://github.com/jcpeterson/openwebtext (archive_chunk of its download.py).
 """
-from __future__ import annotations
-
 import bz2
 import gzip
 import hashlib
@@ -18,8 +15,8 @@ import zlib
 
 from configs.errors import UserError
 
-COMPRESSIONS = {"xz": lzma.open, "bz2": bz2.open, "gz": gzip.open}
-MAGIC = {b"\xfd7zXZ\0": "xz", b"BZh": "bz2", b"\x1f\x8b": "gz"}
+COMPRESSIONS = ("bz2", "gz", "xz")
+MAGIC = {b"\xfd7zXZ\0": lzma, b"BZh": bz2, b"\x1f\x8b": gzip}
 PAGE_SUFFIXES = (".txt", ".html", ".htm")
 MONTH = re.compile(r"(RS_.*2\d{3}-\d{2})")
 ARCHIVE = re.compile(r"(?P<month>.+)-(?P<n>\d+)_(?P<kind>data|meta)\.(?:xz|bz2|gz)")
@@ -31,7 +28,7 @@ DAMAGE = (tarfile.TarError, EOFError, OSError, ValueError, lzma.LZMAError, zlib.
 
 
 def month_of(path):
-    """The month in a file's name, such as `RS_2017-04`, else its name: what its archives or texts are called by."""
+    """What names a file's archives and texts: the month in its name, such as `RS_2017-04`, else its name."""
     name = os.path.basename(path)
     match = MONTH.search(name) or ARCHIVE.fullmatch(name)
     return match[1] if match else os.path.splitext(name)[0]
@@ -49,33 +46,30 @@ def find(folder, month, kind="data"):
             for match, name in names if match and match["month"] == month and match["kind"] == kind}
 
 
-def pages(path, max_bytes=MAX_BYTES, outcomes=None, position=None, suffixes=PAGE_SUFFIXES):
-    """Yields (stem, bytes) of each page, in the order of the archive, which is read once from front to back.
+def members(path, max_bytes=MAX_BYTES, suffixes=PAGE_SUFFIXES):
+    """Yields (stem, page, reason, position) of each member: bytes without a reason, or None and why it is skipped.
 
-    No member is ever written to the disk.  `outcomes`, a dict of counts, gets what was skipped: `unsafe_name`
-    (absolute, `..` and the like), `not_a_file` (links, devices, folders), `other_suffix`, `repeated_name`, `too_big`,
-    beside the `page`s; `position` is called with the bytes of the file that have been read so far, for each member.
-    Raises UserError where the archive is truncated or cannot be read, after the pages before that.
+    The archive is read once, and `position` bytes of it by then; nothing is written to the disk.  Reasons:
+    `not_a_file` (links, devices, folders), `unsafe_name` (absolute, `..` and the like), `other_suffix`, `too_big`,
+    `repeated_name`.  Raises UserError where the archive is truncated or damaged, after the members before that.
     """
-    outcomes = {} if outcomes is None else outcomes
-    count, stems = 0, set()
+    stems = set()
     with open_archive(path) as raw:
         try:
             with _decompressed(raw) as stream, tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as tar:
                 for member in iter(tar.next, None):
                     tar.members.clear()  # tarfile keeps each header for random access, which a stream does not have
-                    outcome, stem = _judge(member, suffixes, max_bytes, stems)
-                    outcomes[outcome] = outcomes.get(outcome, 0) + 1
-                    if position:
-                        position(raw.tell())
-                    if outcome == "page":
-                        data = tar.extractfile(member).read()
-                        count += 1
-                        yield stem, data
-                _drain(stream)
+                    stem, suffix = os.path.splitext(os.path.basename(member.name))
+                    reason = _reason_to_skip(member, stem, suffix in suffixes, max_bytes, stem in stems)
+                    page = None if reason else tar.extractfile(member).read()
+                    if not reason:
+                        stems.add(stem)
+                    yield stem, page, reason, raw.tell()
+                for _ in range(MAX_DRAINED_BYTES >> 20):  # checksums of the compression follow the end of the tar
+                    stream.read(1 << 20)
         except DAMAGE as error:
-            raise UserError(f"{path} is truncated or damaged near byte {raw.tell()} of "
-                            f"{os.fstat(raw.fileno()).st_size}, after {count} pages ({error}): get or make it again")
+            raise UserError(f"{path} is truncated or damaged near byte {raw.tell()} of {os.path.getsize(path)}, after "
+                            f"{len(stems)} pages ({error}): get or make it again")
 
 
 def open_archive(path):
@@ -109,38 +103,25 @@ class _Member(tarfile.TarInfo):
         return member
 
 
-def _judge(member, suffixes, max_bytes, stems):
-    """(outcome, stem) of a member; `stems` are those of the pages before, to which that of a page is added."""
+def _reason_to_skip(member, stem, known_suffix, max_bytes, repeated):
+    """Why a member is no page to be read, or None."""
     name = member.name
-    parts = name.split("/")
-    base, suffix = os.path.splitext(parts[-1])
     if not member.isreg():
-        return "not_a_file", None
-    if (name.startswith("/") or ".." in parts or re.search(r"[\x00-\x1f\x7f\\]", name)
-            or len(os.fsencode(base)) > MAX_NAME_BYTES):
-        return "unsafe_name", None
-    if suffix not in suffixes:
-        return "other_suffix", None
+        return "not_a_file"
+    if (name.startswith("/") or ".." in name.split("/") or re.search(r"[\x00-\x1f\x7f\\]", name)
+            or len(os.fsencode(stem)) > MAX_NAME_BYTES):
+        return "unsafe_name"
+    if not known_suffix:
+        return "other_suffix"
     if member.size > max_bytes:
-        return "too_big", None
-    if base in stems:
-        return "repeated_name", None
-    stems.add(base)
-    return "page", base
+        return "too_big"
+    return "repeated_name" if repeated else None
 
 
 def _decompressed(raw):
-    """A file object of the tar inside; what the file begins with counts, not its name."""
-    start = raw.read(6)
-    raw.seek(0)
-    for magic, compression in MAGIC.items():
+    """A file object of the tar inside; the first bytes tell the compression, not the name."""
+    start = raw.peek(6)
+    for magic, module in MAGIC.items():
         if start.startswith(magic):
-            return COMPRESSIONS[compression](raw, "rb")
+            return module.open(raw, "rb")
     raise ValueError("neither xz, bz2 nor gz" if start else "the file is empty")
-
-
-def _drain(stream):
-    """Reads what follows tar's own end, little in a sound archive: the checksums of the compression stand there."""
-    for _ in range(MAX_DRAINED_BYTES >> 20):
-        if not stream.read(1 << 20):
-            return

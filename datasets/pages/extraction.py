@@ -1,12 +1,10 @@
 """Extracts archives of pages: checks the options, goes on after a stop, shows progress, writes `extraction.json`."""
-from __future__ import annotations
-
+import collections
 import contextlib
 import json
 import os
 import shutil
 import sys
-import tempfile
 import time
 from importlib.metadata import version
 
@@ -19,7 +17,6 @@ from datasets.pages import archive_texts, archives, extractors, warc
 
 SUMMARY = "extraction.json"
 OPTIONS = "options.json"
-PATIENCE = 60  # seconds; a Ray worker whose node has died ends within a few
 
 
 def add_arguments(parser):
@@ -44,9 +41,9 @@ def run(paths, args):
     options = check(paths, args)
     os.makedirs(os.path.join(args.output_dir, archive_texts.STATE), exist_ok=True)
     _settle_options(paths, args, options)
-    damages, missing = [], [path for path in paths if not _finished(args.output_dir, path)]
-    if missing:
-        damages = _extract(_archives(missing, args, options), sum(map(os.path.getsize, paths)), args)
+    damages, left = [], [path for path in paths if not _finished(args.output_dir, path)]
+    if left:
+        damages = _extract(left, sum(map(os.path.getsize, paths)), args, options)
     else:
         print(f"{args.output_dir}: all of {len(paths)} archives are extracted already: nothing to do")
     _summarise(args.output_dir)
@@ -56,33 +53,26 @@ def run(paths, args):
                         + "; ".join(damages))
 
 
-def _extract(left, total, args):
-    """Extracts the archives that are left; returns what is wrong with damaged ones, sorted."""
-    start, damages, counts = time.monotonic(), [], dict.fromkeys(archive_texts.OUTCOMES, 0)
-    ahead = sum(os.path.getsize(archive.path) for archive in left)
-    with contextlib.nullcontext(os.path.join(args.output_dir, archive_texts.STATE)) if args.ray_address \
-            else tempfile.TemporaryDirectory() as folder, \
-            tqdm(total=total, initial=total - ahead, unit="B", unit_scale=True,
-                 mininterval=0.5 if sys.stderr.isatty() else 30) as bar:
-        for report in workers.each(archive_texts.extract, left, args.processes, folder, bar.update, args.ray_address):
+def _extract(paths, total, args, options):
+    """Extracts the archives that are left of `total` bytes; returns what is wrong with damaged ones, sorted."""
+    start, damages, counts = time.monotonic(), [], collections.Counter()
+    sizes = {path: os.path.getsize(path) for path in paths}
+    each = 1 if args.ray_address else max(1, args.processes // len(paths))
+    archives_left = [archive_texts.ArchiveToExtract(path, args, options, each)  # the largest first, not last and alone
+                     for path in sorted(paths, key=lambda path: (-sizes[path], path))]
+    with tqdm(total=total, initial=total - sum(sizes.values()), unit="B", unit_scale=True,
+              mininterval=0.5 if sys.stderr.isatty() else 30) as bar:
+        for report in workers.each(archive_texts.extract, archives_left, args.processes,
+                                   os.path.join(args.output_dir, archive_texts.STATE), bar.update, args.ray_address):
             if report.damage and not args.keep_damaged:
                 damages.append(report.damage)
                 continue
-            counts = {name: counts[name] + report.outcomes[name] for name in counts}
+            counts.update(report.outcomes)
             bar.set_postfix_str(f"{counts['pages']} pages, {counts['kept']} kept", refresh=False)
     seconds = time.monotonic() - start
-    print(f"{len(left) - len(damages)} archives, {counts['pages']} pages, {counts['kept']} kept "
+    print(f"{len(paths) - len(damages)} archives, {counts['pages']} pages, {counts['kept']} kept "
           f"in {seconds:.1f} s: {counts['pages'] / seconds:.1f} pages/s")
     return sorted(damages)
-
-
-def _archives(paths, args, options):
-    """One ArchiveToExtract for each, the largest first, so that the last hours do not belong to a single process."""
-    each = 1 if args.ray_address else max(1, args.processes // len(paths))
-    paths = sorted(paths, key=lambda path: (-os.path.getsize(path), path))
-    return [archive_texts.ArchiveToExtract(
-        path, args.output_dir, options, args.page_seconds, args.page_bytes, each, args.keep_damaged,
-        PATIENCE if args.ray_address else 0) for path in paths]
 
 
 def _finished(output_dir, path):
@@ -141,8 +131,9 @@ def check(paths, args):
         extractors.versions(options)
         if any(path.endswith(warc.SUFFIXES) for path in paths):
             version("fastwarc")
-        if args.language and args.language not in extractors.languages():
-            raise UserError(f"--language {args.language}: not one of {' '.join(extractors.languages())}")
+        from resiliparse.parse import lang
+        if args.language and args.language not in lang.supported_langs():
+            raise UserError(f"--language {args.language}: not one of {' '.join(sorted(lang.supported_langs()))}")
     return options
 
 

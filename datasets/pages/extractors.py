@@ -3,11 +3,9 @@
 trafilatura: https://trafilatura.readthedocs.io; newspaper4k: https://newspaper4k.readthedocs.io, the heir of the
 original's newspaper3k; resiliparse: https://resiliparse.chatnoir.eu, about 15 times as fast as either.
 """
-from __future__ import annotations
-
 import re
 from importlib.metadata import version
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 from configs.errors import UserError
 
@@ -19,7 +17,7 @@ LANGUAGE_CHARACTERS = 100_000  # that the language is told by; 10 million would 
 class ExtractorOptions(NamedTuple):
     extractors: tuple  # names, the first that yields enough counts
     minimum_characters: int
-    language: str | None  # as resiliparse names it
+    language: Optional[str]  # as resiliparse names it
 
 
 def make(options):
@@ -32,8 +30,7 @@ def make(options):
 
     def judge(page):
         outcome, text = _extract(functions, page, options.minimum_characters)
-        if outcome == "kept" and options.language and (
-                lang.detect_fast(text[:LANGUAGE_CHARACTERS])[0] != options.language):
+        if text and options.language and lang.detect_fast(text[:LANGUAGE_CHARACTERS])[0] != options.language:
             return "other_language", None
         return outcome, text
     return judge
@@ -45,12 +42,6 @@ def decode(page):
     text = charsets.decode(page)
     declaration = XML_DECLARATION.match(text)
     return text[declaration.end():] if declaration else text
-
-
-def languages():
-    """Names of the languages that resiliparse can tell, sorted."""
-    from resiliparse.parse import lang
-    return sorted(lang.supported_langs())
 
 
 def versions(options):
@@ -70,18 +61,17 @@ def parse_names(names):
 
 def _extract(functions, page, minimum_characters):
     """(outcome, text) of the first that yields enough."""
-    outcomes = {"empty"}
-    html = decode(page)
+    html, failures = decode(page), {"empty"}
     for function in functions:
         try:
             text = (function(html) or "").strip()
         except Exception:  # each library fails on some page in its own ways
-            outcomes.add("error")
+            failures.add("error")
             continue
-        if len(text) >= minimum_characters and text:
+        if len(text) >= minimum_characters:
             return "kept", text
-        outcomes.add("short" if text else "empty")
-    return next(name for name in ("short", "error", "empty") if name in outcomes), None
+        failures.add("short" if text else "empty")
+    return next(name for name in ("short", "error", "empty") if name in failures), None
 
 
 def _trafilatura():

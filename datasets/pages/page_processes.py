@@ -1,14 +1,12 @@
 """Works on untrusted pages in processes with limits: a page that takes too long or crashes costs only itself.
 
-Why processes: libraries spend the time in C code, which neither a signal's handler nor a thread can interrupt, and some
-pages take minutes.  The limit counts processor time, so that a busy machine gives the same result as an idle one; the
-system itself ends the process (ITIMER_PROF, setitimer(2)).  The clock ends one that waits without working.
+Libraries spend minutes on some pages, in C code that neither a signal's handler nor a thread can interrupt.  The limit
+counts processor time, so that a busy machine gives the same result as an idle one; the system itself ends the process
+(ITIMER_PROF, setitimer(2)).  The clock ends one that waits without working.
 
-Why not Pebble's ProcessPool (5.2.1): a worker that dies between two pages breaks the pool; the semaphores of a command
-that is stopped are left behind, with a warning; and it takes half as much processor time again for each small page.
+Pebble's ProcessPool (5.2.1) breaks when a worker dies between two pages, leaves the semaphores of a stopped command
+behind, with a warning, and takes half as much processor time again for each small page.
 """
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import logging
@@ -34,8 +32,8 @@ MEMORY_BYTES = 4 << 30  # of address space; some pages would take all there is
 def results(pages, make, options, count, seconds):
     """Yields (tag, `work(data)`) for each (tag, data) of `pages`, in any order, where `work = make(options)`.
 
-    `make` is a function that can be imported; each of `count` processes calls it once, data are bytes.  In place of a
-    result stands (TIMEOUT, None) where `work` took more than `seconds`, (CRASHED, None) where its process died.
+    `make` is a function that can be imported; each of `count` processes calls it once.  Data are bytes.  A page gives
+    (TIMEOUT, None) where `work` takes more than `seconds`, and (CRASHED, None) where its process dies.
     """
     pool = [_Process(make, options, seconds) for _ in range(count)]
     try:
@@ -64,14 +62,13 @@ class _Process:
     """Works on one page at a time; after a death the next page gets a new process."""
 
     def __init__(self, make, options, seconds):
-        self.arguments, self.seconds = (make, options, seconds), seconds
-        self.process = self.connection = self.tag = self.deadline = None
-        self.busy = False
+        self.make, self.options, self.seconds = make, options, seconds
+        self.process, self.busy = None, False
 
     def begin(self, tag, data):
-        if self.process is not None and not self.process.is_alive():
+        if self.process and not self.process.is_alive():
             self.kill()  # it died while it was idle, which is not the fault of this page
-        if self.process is None:
+        if not self.process:
             self._start()
         self.tag, self.busy, self.deadline = tag, True, time.monotonic() + PATIENCE * self.seconds
         with contextlib.suppress(OSError):  # it died just now; `finish` will see that
@@ -79,19 +76,19 @@ class _Process:
 
     def finish(self):
         """(tag, result), for which it waits until the deadline; a result that is there by now counts in any case."""
-        self.busy = False
+        self.busy, outcome = False, TIMEOUT
         try:
             if self.connection.poll(max(0.0, self.deadline - time.monotonic())):
                 return self.tag, self.connection.recv()
-            outcome = TIMEOUT
         except (EOFError, OSError):
             self.process.join()
-            outcome = TIMEOUT if self.process.exitcode == -signal.SIGPROF else CRASHED
+            if self.process.exitcode != -signal.SIGPROF:
+                outcome = CRASHED
         self.kill()
         return self.tag, (outcome, None)
 
     def kill(self):
-        if self.process is not None:
+        if self.process:
             self.process.kill()
             self.process.join()
             self.connection.close()
@@ -100,22 +97,20 @@ class _Process:
     def _start(self):
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, *self.arguments), daemon=True)
+        process = context.Process(target=_serve, args=(theirs, self.make, self.options, self.seconds), daemon=True)
         process.start()
         self.process = process  # not before: Ctrl-C may come in between
         theirs.close()  # so that the connection ends when the process does
-        try:
-            if not self.connection.poll(START_SECONDS):
-                raise EOFError
-            self.connection.recv_bytes()
-        except (EOFError, OSError):
-            self.kill()
-            raise UserError("a process for pages does not start: look above for its error, and `pip install -r "
-                            "requirements-data.txt`")
+        with contextlib.suppress(EOFError, OSError):
+            if self.connection.poll(START_SECONDS) and self.connection.recv_bytes():
+                return
+        self.kill()
+        raise UserError("a process for pages does not start: look above for its error, and `pip install -r "
+                        "requirements-data.txt`")
 
 
 def _serve(connection, make, options, seconds):
-    """The process: receives pages and sends results until the other end is closed."""
+    """Runs in the process: receives pages and sends results until the other end is closed."""
     workers.tie_to_parent()
     if sys.platform == "linux":  # the parent's death is noticed even while C code keeps all of Python's threads waiting
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

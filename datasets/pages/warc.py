@@ -1,9 +1,7 @@
-"""Reads the pages of WARC files, plain or gzip, as `archives.pages` does: the responses that hold HTML.
+"""Reads the pages of WARC files, plain or gzip: the responses that hold HTML.
 
 The format: https://iipc.github.io/warc-specifications/specifications/warc-format/warc-1.1/
 """
-from __future__ import annotations
-
 import gzip
 import io
 import warnings
@@ -19,25 +17,19 @@ HTTP_HEADER_BYTES = 1 << 16
 RECORD = b"WARC/1.0\r\nWARC-Type: response\r\nContent-Type: application/http\r\nContent-Length: %d\r\n\r\n"
 
 
-def pages(path, max_bytes=archives.MAX_BYTES, outcomes=None, position=None):
-    """Yields (stem, bytes) of each page in order; the stem is the record's number and the md5 of its URL.
+def members(path, max_bytes=archives.MAX_BYTES):
+    """As `archives.members`, of the responses in order; a stem is the record's number and the md5 of its URL.
 
-    `outcomes` gets `too_big`, `not_html` (other types, and answers other than 200), `bad_http`, `page`; `position` as
-    in `archives.pages`.  Raises UserError where the file is truncated or damaged, after the pages before that.
+    Reasons to skip: `too_big`, `not_html` (other types, and answers other than 200), `bad_http`.
     """
     from fastwarc.warc import ArchiveIterator, WarcRecordType
-    outcomes = {} if outcomes is None else outcomes
     with archives.open_archive(path) as raw:
         stream, problem = _Stream(raw), None
         try:
             for number, record in enumerate(ArchiveIterator(stream, WarcRecordType.response, parse_http=False)):
-                outcome, page = _page(record, max_bytes)
-                outcomes[outcome] = outcomes.get(outcome, 0) + 1
-                if position:
-                    position(raw.tell())
-                if outcome == "page":
-                    url = record.headers.get("WARC-Target-URI") or ""
-                    yield archives.stem_of(number, url), page
+                page, reason = _page(record, max_bytes)
+                stem = None if reason else archives.stem_of(number, record.headers.get("WARC-Target-URI") or "")
+                yield stem, page, reason, raw.tell()
         except Exception as error:  # each release of fastwarc has exceptions of its own
             problem = error
         problem = stream.problem or problem or (None if stream.tail == END else "the last record is cut short")
@@ -69,10 +61,10 @@ class _Stream:
 
 
 def _page(record, max_bytes):
-    """(outcome, bytes) of a response; text in a character set that only its HTTP header names becomes UTF-8."""
+    """(bytes, None) or (None, why it is skipped); text in a charset that only the HTTP header names becomes UTF-8."""
     length = record.content_length
     if length > max_bytes + HTTP_HEADER_BYTES:
-        return "too_big", None
+        return None, "too_big"
     content = record.reader.read(length) if length else b""
     if len(content) < length:
         raise EOFError(f"a record of {length} bytes ends after {len(content)}")
@@ -81,16 +73,16 @@ def _page(record, max_bytes):
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException:  # errors of fastwarc, and a panic of fastwarc's Rust, which is no Exception
-        return "bad_http", None
+        return None, "bad_http"
     if (response.http_headers is None or response.http_headers.status_code != 200
             or response.http_content_type not in HTML_TYPES):
-        return "not_html", None
+        return None, "not_html"
     if len(page) > max_bytes:
-        return "too_big", None
+        return None, "too_big"
     if (response.http_charset or "utf-8").lower() != "utf-8":
         from datasets.crawl import charsets
         page = charsets.decode(page, response.http_charset).encode("utf-8", "replace")
-    return "page", page
+    return page, None
 
 
 def _response(content, max_bytes):

@@ -1,4 +1,4 @@
-"""Jobs for the tests of datasets/ray_cluster.py, which its workers import."""
+"""Jobs for the tests of datasets/jobs/ray_cluster.py, which its workers import."""
 import multiprocessing
 import os
 import signal

@@ -1,4 +1,5 @@
 """datasets/crawl/fetching.py: addresses, turns, robots and odd servers, one page at a time."""
+import argparse
 import asyncio
 import socket
 import time
@@ -9,9 +10,13 @@ import pytest
 from datasets.crawl import addresses, fetching
 from tests.helpers import bad_server
 
-LIMITS = fetching.Limits(concurrency=20, per_host=5, connect_timeout=2, read_timeout=1, timeout=2, max_bytes=10_000,
-                         max_redirects=3, retries=0, retry_wait=0.01, user_agent="test/1", allow_private=True,
-                         ignore_robots=False)
+LIMITS = {"concurrency": 20, "per_host": 5, "connect_timeout": 2, "read_timeout": 1, "timeout": 2, "max_bytes": 10_000,
+          "max_redirects": 3, "retries": 0, "retry_wait": 0.01, "user_agent": "test/1", "allow_private": True,
+          "ignore_robots": False}
+
+
+def limits(**changes):
+    return argparse.Namespace(**{**LIMITS, **changes})
 
 
 @pytest.fixture
@@ -28,12 +33,12 @@ def fetch(*urls, **changes):
     """What comes of each, all at once: text or Failure."""
     async def one(fetcher, url):
         try:
-            return (await fetcher.page(url)).text.decode()
+            return (await fetcher.page(url))[0].decode()
         except fetching.Failure as failure:
             return failure
 
     async def run():
-        async with fetching.Fetcher(LIMITS._replace(**changes)) as fetcher:
+        async with fetching.Fetcher(limits(**changes)) as fetcher:
             return await asyncio.gather(*[one(fetcher, url) for url in urls])
     return asyncio.run(run())
 
@@ -71,7 +76,7 @@ def test_a_host_that_is_not_found_may_be_for_want_of_a_network(server, monkeypat
     url = f"http://localhost:{server.port}/plain/1" if names_work else server.url("plain", 1)
 
     async def run():
-        async with fetching.Fetcher(LIMITS) as fetcher:
+        async with fetching.Fetcher(limits()) as fetcher:
             await fetcher.page(url)
             with pytest.raises(fetching.Failure) as failure:
                 await fetcher.page("http://nowhere.example/")
@@ -143,7 +148,7 @@ def test_who_waits_for_a_host_keeps_no_other_waiting(server):
             pass
 
     async def run():
-        async with fetching.Fetcher(LIMITS._replace(concurrency=2, per_host=1, read_timeout=0.7)) as fetcher:
+        async with fetching.Fetcher(limits(concurrency=2, per_host=1, read_timeout=0.7)) as fetcher:
             await asyncio.gather(*[one(fetcher, url) for url in slow + fast])
     asyncio.run(run())
     assert len(times) == 4 and max(times) < 0.7
@@ -151,13 +156,13 @@ def test_who_waits_for_a_host_keeps_no_other_waiting(server):
 
 def test_no_request_begins_while_pages_cannot_be_stored(server):
     async def run():
-        async with fetching.Fetcher(LIMITS) as fetcher:
+        async with fetching.Fetcher(limits()) as fetcher:
             fetcher.open.clear()
             task = asyncio.ensure_future(fetcher.page(server.url("plain", 1)))
             await asyncio.sleep(0.2)
             before = sum(server.requests.values())
             fetcher.open.set()
-            return before, (await task).text.decode()
+            return before, (await task)[0].decode()
     assert asyncio.run(run()) == (0, bad_server.page("plain", "1"))
 
 

@@ -79,10 +79,7 @@ def test_a_delay_is_no_longer_than_ten_seconds(value, delay):
 def ask(urls, fetch):
     async def all_of_them():
         cache = robots.Cache(fetch, AGENT)
-        try:
-            return await asyncio.gather(*[cache.ask(URL(url)) for url in urls], return_exceptions=True), cache
-        finally:
-            await cache.close()
+        return await asyncio.gather(*[cache.ask(URL(url)) for url in urls], return_exceptions=True), cache
     return asyncio.run(all_of_them())
 
 

@@ -1,4 +1,4 @@
-"""datasets/url_lists.py: which lines are URLs, which repeat one, whatever the size of the list."""
+"""datasets/crawl/url_lists.py: which lines are URLs, which repeat one, whatever the size of the list."""
 import random
 
 import pytest

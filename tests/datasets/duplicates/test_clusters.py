@@ -1,4 +1,4 @@
-"""datasets/clusters.py against a union-find of one pair at a time."""
+"""datasets/duplicates/clusters.py against a union-find of one pair at a time."""
 import random
 
 import numpy as np
@@ -22,7 +22,7 @@ def slowly(count, pairs):
 
 
 def quickly(count, pairs, batch):
-    parents = clusters.singles(count)
+    parents = np.arange(count, dtype=np.int32)
     for i in range(0, len(pairs), batch):
         one, other = np.array(pairs[i:i + batch], np.int32).T
         clusters.unite(parents, one, other)

@@ -1,4 +1,4 @@
-"""datasets/drop_list.py: written, read back, and what it names."""
+"""datasets/duplicates/drop_list.py: written, read back, and what it names."""
 import hashlib
 import os
 

@@ -1,4 +1,4 @@
-"""datasets/signing.py: what a chunk's file holds, read back, against the same from one document at a time."""
+"""datasets/duplicates/signing.py: what a chunk's file holds, against the same from one document at a time."""
 import numpy as np
 import pytest
 
@@ -25,11 +25,10 @@ def state(tmp_path):
 def test_a_chunk_holds_the_keys_and_rows_of_its_documents(state, monkeypatch, size, batch):
     monkeypatch.setattr(signing, "CHUNK", size)
     monkeypatch.setattr(minhash, "TEXT_BYTES", batch)
-    jobs, count = signing.jobs(state, 9, 0), 0
-    for job in jobs:
-        signing.sign(job, lambda n: None)
-        chunk = signing.chunk(job)
-        for row in range(job.count):
+    chunks, count = signing.chunks(state, 9, 0), 0
+    for chunk in chunks:
+        signing.sign(chunk, lambda n: None)
+        for row in range(chunk.count):
             text = documents.read(documents.load(state), count).text
             words, counts = minhash.word_hashes([text])
             signature = minhash.minima(words, counts)
@@ -39,16 +38,16 @@ def test_a_chunk_holds_the_keys_and_rows_of_its_documents(state, monkeypatch, si
             if text:
                 keys = [chunk.column(number)[row] for number in range(signing.COLUMNS)]
                 assert keys == [*minhash.band_keys(signature)[:, 0], minhash.exact_key(text, words)]
-                assert np.array_equal(chunk.rows(np.array([row]))[0], minhash.low_bytes(signature)[0])
+                assert np.array_equal(chunk.rows(np.array([row]))[0], signature[0].astype(np.uint8))
             count += 1
         assert len(chunk.hits()) == 0
-    assert count == 9 and len(jobs) == -(-9 // size)
+    assert count == 9 and len(chunks) == -(-9 // size)
 
 
 def test_progress_counts_every_document_once(state):
     seen = []
-    for job in signing.jobs(state, 9, 0):
-        signing.sign(job, seen.append)
+    for chunk in signing.chunks(state, 9, 0):
+        signing.sign(chunk, seen.append)
     assert sum(seen) == 9
 
 
@@ -57,10 +56,10 @@ def test_hits_are_the_ngrams_that_a_document_shares_with_the_evaluation_texts(st
     ngrams, without = signing.ngrams_of(documents.make_index([str(tmp_path / "eval.txt")]), 3)
     assert len(ngrams) == 7 and not without
     documents.save_array(str(tmp_path / signing.NGRAMS), ngrams)
-    signing._wanted.cache_clear()
-    job = signing.jobs(state, 9, 3)[0]
-    signing.sign(job, lambda n: None)
-    hits = signing.chunk(job).hits()
+    signing._evaluation_ngrams.cache_clear()
+    chunk = signing.chunks(state, 9, 3)[0]
+    signing.sign(chunk, lambda n: None)
+    hits = chunk.hits()
     assert len(np.unique(hits, axis=0)) == len(hits)
     assert np.bincount(hits[:, 0], minlength=9).tolist() == [1, 0, 0, 1, 1, 1, 0, 0, 1]
     shared = {row: ngrams[hits[hits[:, 0] == row, 1]].tolist() for row in (0, 3, 4)}

@@ -10,6 +10,7 @@ import sys
 import sysconfig
 import threading
 import time
+import types
 
 import pytest
 
@@ -192,7 +193,8 @@ def test_mistake_that_a_worker_finds_comes_back_as_it_is(each):
 
 @pytest.mark.slow
 def test_folder_that_workers_do_not_see_is_one_line(each, monkeypatch):
-    monkeypatch.setattr(ray_cluster, "_witness", lambda state: contextlib.nullcontext("/no/such/folder/witness"))
+    monkeypatch.setattr(ray_cluster, "_witness", lambda state: contextlib.nullcontext(
+        types.SimpleNamespace(name="/no/such/folder/witness")))
     with pytest.raises(UserError, match="/no/such/folder is not there, or not the folder that the command sees"):
         each(ray_jobs.look_around, [1])
 

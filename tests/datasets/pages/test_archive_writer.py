@@ -47,12 +47,11 @@ def test_tarfile_alone_finds_the_format_of_openwebtext(tmp_path, compression):
 @pytest.mark.parametrize("compression", ["xz", "bz2", "gz"])
 def test_what_was_written_is_read_in_order(tmp_path, compression):
     write(tmp_path, compression=compression)
-    outcomes = {}
-    found = list(archives.pages(archives.find(str(tmp_path), "RS_2017-04")[1], outcomes=outcomes))
-    assert found == [(archives.stem_of(line, url), f"<p>page {line} – ü".encode()) for line, url in URLS.items()]
-    assert outcomes == {"page": 3}
-    meta = archives.pages(archives.find(str(tmp_path), "RS_2017-04", "meta")[1], suffixes=(".json",))
-    assert [json.loads(data)["url"] for _, data in meta] == list(URLS.values())
+    found = list(archives.members(archives.find(str(tmp_path), "RS_2017-04")[1]))
+    assert [member[:3] for member in found] == [
+        (archives.stem_of(line, url), f"<p>page {line} – ü".encode(), None) for line, url in URLS.items()]
+    meta = archives.members(archives.find(str(tmp_path), "RS_2017-04", "meta")[1], suffixes=(".json",))
+    assert [json.loads(data)["url"] for _, data, _, _ in meta] == list(URLS.values())
 
 
 def test_archives_are_numbered_on_whatever_their_compression(tmp_path):

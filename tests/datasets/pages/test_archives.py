@@ -26,8 +26,10 @@ def tar_of(path, *members, compression="gz"):
 
 
 def read(path, **options):
-    outcomes = collections.Counter()
-    return list(archives.pages(str(path), outcomes=outcomes, **options)), outcomes
+    """([(stem, page)], {reason or "page": members})."""
+    members = list(archives.members(str(path), **options))
+    return ([(stem, page) for stem, page, reason, _ in members if not reason],
+            collections.Counter(reason or "page" for _, _, reason, _ in members))
 
 
 @pytest.mark.parametrize("name, month", [
@@ -68,7 +70,7 @@ def test_wherever_an_archive_is_cut_it_says_so_after_the_pages_before(tmp_path, 
         (tmp_path / "cut").write_bytes(whole[:size])
         found = []
         with pytest.raises(UserError, match=rf"cut is truncated or damaged near byte {size} of {size}, after \d page"):
-            for _, data in archives.pages(str(tmp_path / "cut")):
+            for _, data, _, _ in archives.members(str(tmp_path / "cut")):
                 found.append(data)
         assert found == [data for _, data in pages[:len(found)]] and len(found) >= most
         most = len(found)
@@ -130,7 +132,7 @@ def test_pages_of_any_number_and_size_need_the_memory_of_one(tmp_path):
         info.size = 1 << 26
         tar.addfile(info, io.BytesIO(bytes(1 << 26)))
     tracemalloc.start()
-    assert sum(len(data) for _, data in archives.pages(str(tmp_path / "x"))) == 80_000_000
+    assert sum(len(data or b"") for _, data, _, _ in archives.members(str(tmp_path / "x"))) == 80_000_000
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 5_000_000

@@ -1,4 +1,4 @@
-"""datasets/extractors.py: real pages and written ones through each library."""
+"""datasets/pages/extractors.py: real pages and written ones through each library."""
 import glob
 import os
 import socket

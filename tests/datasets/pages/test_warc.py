@@ -1,4 +1,5 @@
-"""datasets/warc.py: files as crawlers write them, and damaged ones."""
+"""datasets/pages/warc.py: files as crawlers write them, and damaged ones."""
+import collections
 import gzip
 import hashlib
 import sys
@@ -44,14 +45,18 @@ OUTCOMES = {"page": 5, "not_html": 2, "bad_http": 1, "too_big": 2}
 
 
 def read(path, content, outcomes=None):
+    """Yields (stem, page); counts pages and what is skipped in `outcomes`."""
     path.write_bytes(content)
-    for found in warc.pages(str(path), 20_000, outcomes):
-        yield found
+    for stem, page, reason, _ in warc.members(str(path), 20_000):
+        if outcomes is not None:
+            outcomes[reason or "page"] += 1
+        if not reason:
+            yield stem, page
 
 
 @pytest.mark.parametrize("compress", [lambda data: data, gzip.compress], ids=["plain", "gzip"])
 def test_html_responses_are_read_and_the_rest_is_counted(tmp_path, compress):
-    outcomes = {}
+    outcomes = collections.Counter()
     found = list(read(tmp_path / "a", b"".join(map(compress, RECORDS)), outcomes))
     assert found == [(f"{place:07d}-{hashlib.md5(URL.format(number).encode()).hexdigest()}", data)
                      for place, number, data in EXPECTED]
@@ -91,4 +96,4 @@ def test_a_broken_byte_in_gzip_is_found(tmp_path):
 
 def test_a_file_that_is_not_there_is_an_error():
     with pytest.raises(UserError, match="/nowhere.warc: No such file"):
-        list(warc.pages("/nowhere.warc"))
+        list(warc.members("/nowhere.warc"))
