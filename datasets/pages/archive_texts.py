@@ -43,7 +43,7 @@ def extract(args, processes, path, advance):
     `args`: of extraction.add_arguments.  `advance(bytes)` is called with what has been read of the file.  A damaged
     archive gets no texts and no mark, unless `--keep_damaged`: then the pages before the damage count.
     """
-    base, folder = base_of(args.output_dir, path), month_folder(args.output_dir, path)
+    base, folder = base_of(args.output_dir, path), os.path.join(args.output_dir, archives.month_of(path))
     with storage.only_run(base + LOCK, "leave that archive to it", PATIENCE if args.ray_address else 0):
         report = finished(args.output_dir, path)
         if report:
@@ -86,13 +86,6 @@ def load(path):
         return Report(**content)
     except TypeError:
         raise UserError(f"{path} is no report of an extraction: delete it, and the archive is extracted again")
-
-
-def month_folder(output_dir, path):
-    """The folder for the texts of an archive."""
-    name = os.path.basename(path)
-    match = re.fullmatch(r"(.+)\.warc(\.gz)?", name)
-    return os.path.join(output_dir, match[1] if match else archives.month_of(name))
 
 
 def base_of(output_dir, path):

@@ -142,7 +142,7 @@ def _settle_options(paths, args):
             raise UserError(f"{args.output_dir} already holds texts made in another way ({'; '.join(changed)}): repeat "
                             "that command, or choose another --output_dir")
         return
-    for folder in (archive_texts.month_folder(args.output_dir, archive) for archive in paths):
+    for folder in (os.path.join(args.output_dir, archives.month_of(archive)) for archive in paths):
         if os.path.exists(folder):
             raise UserError(f"{folder} is there already, from elsewhere: choose another --output_dir")
     storage.write_whole(path, json.dumps(values, indent=1))
