@@ -20,7 +20,7 @@ from resiliparse.extract import html2text
 from benchmarks import machine, options, straightforward
 from configs import commands
 from configs.errors import UserError
-from datasets import building, documents, records
+from datasets import building, documents, tfrecords
 from datasets.pages import extractors, page_processes
 from encoder import bpe
 
@@ -119,7 +119,7 @@ def _job(source, target, clean):
 
 def _same_records(paths):
     """How many records each file holds.  Raises UserError where they differ."""
-    contents = [[(key, ids.tolist()) for key, ids in map(records.decode, (p for _, p in records.read(path)))]
+    contents = [[(key, ids.tolist()) for key, ids in map(tfrecords.decode, (p for _, p in tfrecords.read(path)))]
                 for path in paths]
     for path, content in zip(paths, contents):
         if content != contents[0]:

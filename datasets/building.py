@@ -14,7 +14,7 @@ import numpy as np
 
 from configs import reading, storage
 from configs.errors import UserError
-from datasets import cleaning, documents, manifest, records
+from datasets import cleaning, documents, manifest, tfrecords
 from encoder import bpe
 
 OUTCOMES = ("read", "kept", "dropped", "short", "broken", "empty", "bad_lines", "invalid_utf8")
@@ -61,7 +61,7 @@ def build_shard(job, advance):
     encoder, index = load_encoder(job.encoder_path, job.vocabulary), documents.load(job.state)
     numbers = np.load(os.path.join(job.state, job.split + ".npy"), mmap_mode="r")[job.start:job.stop]
     outcomes = dict.fromkeys(OUTCOMES, 0)
-    shard = records.write(job.path, _encoded(job, numbers, encoder, index, outcomes, advance), job.state)
+    shard = tfrecords.write(job.path, _encoded(job, numbers, encoder, index, outcomes, advance), job.state)
     entry = manifest.Entry(job.split, shard, outcomes)
     storage.write_whole(os.path.join(job.state, os.path.basename(job.path) + COMPLETE),
                         json.dumps(manifest.entry_to_json(entry)))
@@ -80,7 +80,7 @@ def load_encoder(path, fingerprint):
 def _encoded(job, numbers, encoder, index, outcomes, advance):
     """Yields (key bytes, token ids, text bytes) of each document that is kept, and counts them all."""
     texts = _texts(job, numbers, index, outcomes, advance)
-    for group in records.groups(texts, lambda text: len(text[1]), GROUP_CHARACTERS):
+    for group in tfrecords.groups(texts, lambda text: len(text[1]), GROUP_CHARACTERS):
         for (identity, text), ids in zip(group, _encode(encoder, group)):
             kept = _judge(ids, job.minimum_size)
             outcomes[kept] += 1

@@ -5,9 +5,9 @@ import hashlib
 import tempfile
 from typing import NamedTuple
 
-from datasets import framing, records
+from datasets import framing, tfrecords
 from datasets.jobs import workers
-from datasets.records import Shard
+from datasets.tfrecords import Shard
 
 FORMAT, IDS = "format", "ids"  # kinds of damage inside an undamaged frame
 KINDS = (framing.FOREIGN, framing.LENGTH, framing.PAYLOAD, framing.CUT, FORMAT, IDS)
@@ -47,9 +47,9 @@ def judged(path, limit=None, seen=None):
             problem = Problem(piece.number, piece.offset, piece.kind, framing.WORDS[piece.kind])
         else:
             try:
-                ids = records.token_ids(piece.payload, limit)
+                ids = tfrecords.token_ids(piece.payload, limit)
             except ValueError as error:
-                kind = IDS if isinstance(error, records.IdError) else FORMAT
+                kind = IDS if isinstance(error, tfrecords.IdError) else FORMAT
                 problem = Problem(piece.number, piece.offset, kind, str(error))
         yield piece, ids, problem
 

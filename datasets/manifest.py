@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from configs import storage
 from configs.errors import UserError
-from datasets import records
-from datasets.records import Shard
+from datasets import tfrecords
+from datasets.tfrecords import Shard
 
 FORMAT_VERSION = 1
 SUFFIX = ".manifest.json"
@@ -132,7 +132,7 @@ def _checked(path, shard, manifest):
     size = storage.size(path) if storage.exists(path) else 0
     if size != shard.size:
         if size:
-            records.scan(path)  # a file that is cut off: names the record and the offset
+            tfrecords.scan(path)  # a file that is cut off: names the record and the offset
         raise UserError(f"{path} has {size} bytes, {manifest.path} says {shard.size}: fetch or build the file anew,"
                         ' or set "skip_corrupt_records" to true to read what is good in it')
     return shard._replace(path=path)
@@ -149,7 +149,7 @@ def _scan_once(path, keep):
             content = json.load(f)
         if content.pop("state") == state:
             return Shard(path=path, **content)
-    shard = records.scan(path)
+    shard = tfrecords.scan(path)
     if not keep:
         return shard
     facts = shard._asdict()

@@ -18,7 +18,7 @@ from configs import reading, storage
 from configs.errors import UserError
 from datasets import framing, integrity
 from datasets.jobs import workers
-from datasets.records import Shard
+from datasets.tfrecords import Shard
 
 FOLDER = "repaired"  # in model_dir
 NOTES_FILE = "shards.json"

@@ -22,7 +22,7 @@ TRAIN, EVAL = "train", "eval"
 
 class Part(NamedTuple):
     """Shards that are read as one text, and their share of a mixture."""
-    shards: tuple  # of datasets.records.Shard
+    shards: tuple  # of datasets.tfrecords.Shard
     weight: float
 
     @property

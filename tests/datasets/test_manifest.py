@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from configs.errors import UserError
-from datasets import manifest, records
+from datasets import manifest, tfrecords
 
 PLAN = {"name": "a", "vocabulary": "f" * 64, "vocabulary_size": 300, "seed": 5}
 
 
 def make_shard(folder, name, lengths):
-    return records.write(str(folder / name), [(b"k", np.arange(n), 4 * n) for n in lengths])
+    return tfrecords.write(str(folder / name), [(b"k", np.arange(n), 4 * n) for n in lengths])
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_describe_scans_once_what_has_no_manifest(tmp_path, monkeypatch):
     shard = make_shard(tmp_path, "old_3.tfrecords", [4, 9])
     expected = shard._replace(text_bytes=None, sha256=None)
     assert manifest.describe([shard.path]) == manifest.Corpus((expected,), None, None)
-    monkeypatch.setattr(records, "scan", None)
+    monkeypatch.setattr(tfrecords, "scan", None)
     assert manifest.describe([shard.path]).shards == (expected,)
 
 
