@@ -57,8 +57,7 @@ def judged(path, limit=None, seen=None):
 def survey(job, advance=None):
     """The Survey of a Job's file; `advance(bytes)` is called as it is read."""
     digest = hashlib.sha256()
-    count = tokens = size = 0
-    shortest, largest_id, problems = None, -1, []
+    shard, size, problems = Shard(job.path), 0, []
 
     def seen(data):
         nonlocal size
@@ -69,12 +68,9 @@ def survey(job, advance=None):
     for _, ids, problem in judged(job.path, job.limit, seen):
         if problem:
             problems.append(problem)
-            continue
-        count, tokens = count + 1, tokens + len(ids)
-        shortest = len(ids) if shortest is None else min(shortest, len(ids))
-        largest_id = max(largest_id, int(ids.max(initial=-1)))
-    shard = Shard(job.path, count, tokens, None, size, digest.hexdigest(), shortest or 0, largest_id)
-    return Survey(shard, tuple(problems))
+        else:
+            shard = shard.with_records([len(ids)], ids)
+    return Survey(shard._replace(size=size, sha256=digest.hexdigest()), tuple(problems))
 
 
 def survey_all(jobs, total_bytes, processes, advance):

@@ -147,16 +147,8 @@ def _copy(path, target, limit):
             return sum(f.write(data) or len(data) for data in good)
     os.makedirs(os.path.dirname(target), exist_ok=True)
     partial = os.path.join(os.path.dirname(target), ".partial-" + os.path.basename(target))
-    try:
-        with open(partial, "wb") as f:
-            size = sum(f.write(data) for data in good)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(partial, target)
-    except OSError as error:
-        error.filename = error.filename or target  # a failed write does not say of which file
-        raise
-    return size
+    with framing.written_whole(target, partial) as f:
+        return sum(f.write(data) for data in good)
 
 
 def _load(folder):

@@ -86,9 +86,16 @@ def test_unpacked_lists_negative_numbers_and_any_order_are_read():
 def test_random_numbers_survive_both_ways():
     rng = np.random.RandomState(3)
     values = (rng.randint(0, 2 ** 62, 5000, np.int64) >> rng.randint(0, 62, 5000)).astype(np.int64)
-    data = tfrecords.encode_varints(values)
-    assert data == b"".join(tfrecords.encode_varint(int(value)) for value in values)
-    assert np.array_equal(tfrecords.decode_varints(data), values)
+    data = tfrecords.encode(b"k", values)
+    assert data == example(values.tolist()).SerializeToString(deterministic=True)
+    key, ids = tfrecords.decode(data)
+    assert key == b"k" and ids.dtype == np.int64 and np.array_equal(ids, values)
+
+
+@pytest.mark.parametrize("key", [b"", "Zürich/世界.txt".encode(), b"\xff\0", b"k" * 127, b"k" * 128, b"k" * 20000])
+@pytest.mark.parametrize("ids", [[], [5], [128] * 63, [128] * 64, [16384] * 5461, [16384] * 5462, [50256] * 70000])
+def test_lengths_of_any_number_of_bytes_are_written_as_tensorflow_writes_them(key, ids):
+    assert tfrecords.encode(key, ids) == example(ids, key).SerializeToString(deterministic=True)
 
 
 @pytest.mark.parametrize("payload, message", [
