@@ -94,7 +94,7 @@ def texts(args, folder):
         key = "with_ftfy" if clean else "without_ftfy"
         job = _job(os.path.join(folder, "texts"), os.path.join(folder, f"{key}.tfrecords"), clean)
         targets = {name: os.path.join(folder, f"{key}_{name}.tfrecords") for name in peers}
-        runs = {"ours": lambda job=job: timed(building.build_shard, job, lambda amount: None)}
+        runs = {"ours": lambda job=job: timed(building.build, job, lambda amount: None)}
         for name, target in targets.items():
             runs[name] = lambda name=name, target=target, clean=clean: timed(
                 straightforward.write, paths, target, encoders[name](), clean, MINIMUM_SIZE)
@@ -114,7 +114,7 @@ def _job(source, target, clean):
     index = documents.make_index([source])
     count = len(index.file)
     building.prepare(state, index, {"train": np.arange(count)}, np.zeros(count, bool))
-    return building.Job(state, target, "train", 0, count, None, bpe.load().fingerprint, MINIMUM_SIZE, clean)
+    return building.ShardToBuild(state, target, "train", 0, count, None, bpe.load().fingerprint, MINIMUM_SIZE, clean)
 
 
 def _same_records(paths):

@@ -31,7 +31,7 @@ class Survey(NamedTuple):
     problems: tuple
 
 
-class Job(NamedTuple):
+class ShardToRead(NamedTuple):
     path: str
     limit: int | None  # size of the vocabulary, where known
 
@@ -42,20 +42,16 @@ def judged(path, limit=None, seen=None):
     Damaged are also records that are no tf.train.Example, have no `text`, or have ids outside [0, limit).
     """
     for piece in framing.walk(path, seen):
-        ids = problem = None
-        if piece.kind:
-            problem = Problem(piece.number, piece.offset, piece.kind, framing.WORDS[piece.kind])
-        else:
-            try:
-                ids = tfrecords.token_ids(piece.payload, limit)
-            except ValueError as error:
-                kind = IDS if isinstance(error, tfrecords.IdError) else FORMAT
-                problem = Problem(piece.number, piece.offset, kind, str(error))
-        yield piece, ids, problem
+        ids, kind, words = None, piece.kind, framing.WORDS.get(piece.kind)
+        try:
+            ids = None if kind else tfrecords.token_ids(piece.payload, limit)
+        except ValueError as error:
+            kind, words = IDS if isinstance(error, tfrecords.IdError) else FORMAT, str(error)
+        yield piece, ids, Problem(piece.number, piece.offset, kind, words) if kind else None
 
 
 def survey(job, advance=None):
-    """The Survey of a Job's file; `advance(bytes)` is called as it is read."""
+    """The Survey of a ShardToRead; `advance(bytes)` is called as it is read."""
     digest = hashlib.sha256()
     shard, size, problems = Shard(job.path), 0, []
 
@@ -74,7 +70,7 @@ def survey(job, advance=None):
 
 
 def survey_all(jobs, total_bytes, processes, advance):
-    """Yields the Survey of each Job as it is done, in any order, from up to so many processes."""
+    """Yields the Survey of each ShardToRead as it is done, in any order, from up to so many processes."""
     with tempfile.TemporaryDirectory() as state:
         yield from workers.each(survey, jobs, min(processes, 1 + total_bytes // WORKER_BYTES), state, advance)
 

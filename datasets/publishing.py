@@ -4,11 +4,8 @@ The local folder stays, so that the same command again copies only what is not t
 """
 import contextlib
 import os
-import sys
 
-from tqdm import tqdm
-
-from configs import storage
+from configs import progress, storage
 from configs.errors import UserError
 from datasets import manifest
 
@@ -39,8 +36,7 @@ def publish(folder, local, name):
     if not missing and storage.exists(target):
         print(f"{target} is finished: nothing to do")
         return
-    with tqdm(total=sum(shard.size for shard in missing.values()), desc="copying", unit="B", unit_scale=True,
-              mininterval=0.5 if sys.stderr.isatty() else 30) as bar:
+    with progress.bar(sum(shard.size for shard in missing.values()), "copying", "B", unit_scale=True) as bar:
         for path, shard in missing.items():
             storage.copy(shard.path, path)
             bar.update(shard.size)

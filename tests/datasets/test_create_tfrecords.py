@@ -399,8 +399,8 @@ def test_a_vocabulary_that_lacks_a_character_names_document_and_character(tmp_pa
     (["--encoder_path", "/nowhere"], "/nowhere/encoder.json"),
     (["--output_dir", os.path.join(__file__, "out")], "Not a directory"),
     (["--work_dir", "work"], "--work_dir work: give a local folder, and only where --output_dir is on gs://"),
-    (["--minimum_size", "0"], "--minimum_size 0 is out of range"),
-    (["--eval_fraction", "1"], "--eval_fraction 1.0 is out of range"),
+    (["--minimum_size", "0"], "--minimum_size: 0 is out of range"),
+    (["--eval_fraction", "1"], "--eval_fraction: 1 is out of range"),
     (["--name", "../x"], "--name '../x'"),
     (["--eval_input", __file__], "--eval_input: not allowed with argument --eval_fraction"),
 ])

@@ -243,9 +243,9 @@ def test_a_list_of_its_own_output_leaves_the_documents_out_of_the_shards(mixture
 
 @pytest.mark.parametrize("more, message", [
     (["--input", "/nowhere"], "/nowhere: no such file"),
-    (["--threshold", "0"], "--threshold 0.0 is out of range"),
-    (["--threshold", "nan"], "--threshold nan is out of range"),
-    (["--against_words", "0"], "--against_words 0 is out of range"),
+    (["--threshold", "0"], "--threshold: 0 is out of range"),
+    (["--threshold", "nan"], "--threshold: nan is out of range"),
+    (["--against_words", "0"], "--against_words: 0 is out of range"),
     (["--against", "/nowhere"], "--against /nowhere: no such file"),
     (["--against", __file__, "--against_words", "100000"], "none of its 1 texts has 100000 words"),
     (["--output", "gs://bucket/drop.txt"], "local file"),

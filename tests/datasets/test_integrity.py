@@ -32,7 +32,7 @@ def survey_of(tmp_path, data, limit=None):
     path = str(tmp_path / "x_0.tfrecords")
     with open(path, "wb") as f:
         f.write(data)
-    return integrity.survey(integrity.Job(path, limit))
+    return integrity.survey(integrity.ShardToRead(path, limit))
 
 
 @pytest.mark.parametrize("read_bytes", [7, 100, 1 << 22])

@@ -128,7 +128,7 @@ def test_shards_without_manifest_are_read_for_format_and_ids(tmp_path, capsys):
 @pytest.mark.parametrize("arguments, words", [
     (["/nowhere/x.tfrecords"], "no file, folder or match of /nowhere/x.tfrecords"),
     (["{empty}"], "no .tfrecords file in"),
-    (["{empty}", "--processes", "0"], "--processes 0 is out of range")])
+    (["{empty}", "--processes", "0"], "--processes: 0 is out of range")])
 def test_mistakes_are_named(tmp_path, arguments, words):
     with pytest.raises(UserError, match=re.escape(words)):
         verify_tfrecords.main([argument.format(empty=tmp_path) for argument in arguments])
