@@ -1,7 +1,7 @@
-"""Text files -> numbered documents: an index small enough for millions of them, and each readable by its number.
+"""Text files -> numbered documents: an index of millions of them fits into memory, and each is read by its number.
 
-Read are .txt, .py and .md (one document each) and .jsonl (one a line, its text in the field `text`), also packed as
-.jsonl.gz and .jsonl.zst (datasets/packed.py).
+A .txt, .py or .md file is one document; each line of .jsonl is one, its text in the field `text`.  .jsonl.gz and
+.jsonl.zst are unpacked first (datasets/packed.py).
 """
 from __future__ import annotations
 
@@ -114,17 +114,16 @@ def save(index, folder):
         if isinstance(value, np.ndarray):
             save_array(os.path.join(folder, name + ".npy"), value)
     with open(os.path.join(folder, "index.json"), "w") as f:
-        json.dump([index.folders, index.fingerprint, index.held_out, index.scratch], f)
+        json.dump({name: value for name, value in index._asdict().items() if not isinstance(value, np.ndarray)}, f)
 
 
 def load(folder):
     """The Index that `save` wrote; what is not used of it stays on disk."""
     with open(os.path.join(folder, "index.json")) as f:
-        folders, fingerprint, held_out, scratch = json.load(f)
+        others = json.load(f)
     # As plain arrays, still mapped: reading one number from a np.memmap takes several times as long.
-    arrays = {name: np.asarray(np.load(os.path.join(folder, name + ".npy"), mmap_mode="r"))
-              for name in Index._fields if name not in ("folders", "fingerprint", "held_out", "scratch")}
-    return Index(folders=folders, fingerprint=fingerprint, held_out=held_out, scratch=scratch, **arrays)
+    return Index(**others, **{name: np.asarray(np.load(os.path.join(folder, name + ".npy"), mmap_mode="r"))
+                              for name in Index._fields if name not in others})
 
 
 def save_array(path, array):
@@ -148,12 +147,12 @@ def identity(index, number):
 
 def file_identity(index, file):
     """What the identities of the file's documents begin with, or are."""
-    return _name_below(_folder(index, file)[1], _name(index, file))
+    return _name_below(index.folders[int(index.folder[file])][1], _name(index, file))
 
 
 def path(index, file):
     """Where the file lies."""
-    return os.path.join(*_folder(index, file), _name(index, file))
+    return os.path.join(*index.folders[int(index.folder[file])], _name(index, file))
 
 
 def identity_key(name):
@@ -164,7 +163,7 @@ def identity_key(name):
 def read(index, number):
     """The Document of that number.  Raises UserError where its file cannot be read as the index has it."""
     file, length = int(index.file[number]), int(index.length[number])
-    (root, below), name = _folder(index, file), _name(index, file)
+    (root, below), name = index.folders[int(index.folder[file])], _name(index, file)
     place = os.path.join(root, below, name)
     try:
         with open(_readable(place, index.scratch, index.fingerprint), "rb", buffering=0) as f:
@@ -233,7 +232,7 @@ def _walk(path, root, excluded):
 
 
 def _facts(path):
-    """os.stat of a file, None of what is none."""
+    """os.stat of a file, None for anything else."""
     with contextlib.suppress(OSError):  # a link to nowhere
         facts = os.stat(path)
         if stat.S_ISREG(facts.st_mode):
@@ -297,10 +296,6 @@ def _numbered(name, index, file, number):
 def _name(index, file):
     start = int(index.name_end[file - 1]) if file else 0
     return os.fsdecode(index.names[start:int(index.name_end[file])].tobytes())
-
-
-def _folder(index, file):
-    return index.folders[int(index.folder[file])]
 
 
 def _parents(path):

@@ -25,10 +25,7 @@ REMEDY = 'build or fetch the file anew, or set "skip_corrupt_records" to true to
 
 
 class Piece(NamedTuple):
-    """A record, or a stretch of bytes that is none.
-
-    Where a length is damaged, the stretch goes to the next record that is whole, and counts as one record.
-    """
+    """A record, or a damaged stretch, which ends where the next whole record begins and counts as one record."""
     number: int  # pieces before it in the file
     offset: int
     payload: bytes | None
@@ -95,14 +92,14 @@ def walk(path, seen=None):
 
 
 class _Ahead:
-    """A file that is read forward once, of which a stretch is at hand."""
+    """Reads a file forward once, and keeps a stretch of it in memory."""
 
     def __init__(self, f, seen):
         self.f, self.seen = f, seen
         self.data, self.start, self.wanted = b"", 0, 0  # `data` begins at byte `start` of the file
 
     def get(self, offset, count):
-        """The bytes [offset, offset + count) of the file, fewer at its end; `offset` is not forgotten yet."""
+        """The bytes [offset, offset + count) of the file, fewer at its end; none of them may be forgotten."""
         while self.start + len(self.data) < offset + count:
             more = self.f.read(max(READ_BYTES, offset + count - self.start - len(self.data)))
             if not more:
@@ -114,12 +111,12 @@ class _Ahead:
         return self.data[offset - self.start:offset - self.start + count]
 
     def forget(self, offset):
-        """Lets go of what stands before `offset`, at most the end of what `get` gave."""
+        """Lets the bytes before `offset` go; `offset` is at most the end of what `get` gave."""
         self.wanted = offset
 
 
 def _record_at(ahead, offset, size):
-    """(payload or None, kind of damage or None, where its length says that it ends or None)."""
+    """(payload, kind of damage, where the record ends by its length), each None where there is none."""
     header = ahead.get(offset, HEADER_BYTES)
     if len(header) < HEADER_BYTES:
         return None, CUT, None

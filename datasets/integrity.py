@@ -39,7 +39,7 @@ class ShardToRead(NamedTuple):
 def judged(path, limit=None, seen=None):
     """Yields (framing.Piece, its token ids or None, its Problem or None) for all of a file, in its order.
 
-    Damaged are also records that are no tf.train.Example, have no `text`, or have ids outside [0, limit).
+    A record that is no tf.train.Example, has no `text` or has ids outside [0, limit) is damaged, too.
     """
     for piece in framing.walk(path, seen):
         ids, kind, words = None, piece.kind, framing.WORDS.get(piece.kind)

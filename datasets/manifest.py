@@ -44,6 +44,11 @@ def path_of(folder, name):
     return storage.join(folder, name + SUFFIX)
 
 
+def below(folder, pattern):
+    """The glob `pattern` in a folder whose name may hold characters that globs use."""
+    return storage.join(folder if storage.is_remote(folder) else glob.escape(folder), pattern)
+
+
 def write(path, plan, entries):
     """Writes the manifest of all `entries` whole or not at all; nothing in it depends on when or where."""
     splits = sorted({entry.split for entry in entries}, reverse=True)  # train, then eval
@@ -107,7 +112,7 @@ def describe(paths, cache=True, replace=None):
     """
     listed = {}
     for folder in sorted({os.path.dirname(path) for path in paths}):
-        for found in storage.glob(storage.join(glob.escape(folder), "*" + SUFFIX)):
+        for found in storage.glob(below(folder, "*" + SUFFIX)):
             manifest = load(found)
             listed.update({os.path.normpath(entry.shard.path): (entry.shard, manifest) for entry in manifest.entries})
     facts = {path: listed.get(os.path.normpath(path)) for path in paths}

@@ -1,4 +1,4 @@
-"""Going on without damaged records: a damaged shard is replaced by a copy of what is good in it.
+"""Replaces a damaged shard by a copy of its good records, so that a run can go on without the others.
 
 The order of the data is arithmetic on the counts of the shards, so that damage has to be known before the first step:
 every shard is read whole once, and remembered for as long as it does not change.  The folder of the data is left as
@@ -55,7 +55,7 @@ def replace(listed, *, folder, limit, write=True):
 
 
 def forget(folder):
-    """After this all shards are read again, and the copies made anew."""
+    """Makes the next run read all shards again, and copy them anew where they are damaged."""
     _save(folder, {})
 
 
@@ -74,7 +74,7 @@ def _foreseen(listed, folder, limit):
 
 
 def _read_new(listed, notes, folder, limit):
-    """Brings `notes` up to date with the files, and makes the copies."""
+    """Brings `notes` up to date with the files, and copies the damaged ones."""
     jobs = [integrity.ShardToRead(path, _limit(known, limit)) for path, known in listed.items()
             if not _holds(notes.get(_name(path)), path, _limit(known, limit))]
     if not jobs:

@@ -59,8 +59,8 @@ def _select(arguments):
     for argument in arguments:
         for path in _match(argument):
             if storage.is_folder(path):
-                asked += _inside(path, "*" + manifest.SUFFIX)
-                files += _inside(path, "*" + SUFFIX)
+                asked += storage.glob(manifest.below(path, "*" + manifest.SUFFIX))
+                files += storage.glob(manifest.below(path, "*" + SUFFIX))
             elif path.endswith(manifest.SUFFIX):
                 asked.append(path)
             elif path.endswith(".scan.json"):  # a cache of what has no manifest; a glob takes it along
@@ -68,7 +68,7 @@ def _select(arguments):
             else:
                 files.append(path)
     folders = sorted({os.path.dirname(path) for path in files + asked})
-    beside = [path for folder in folders for path in _inside(folder, "*" + manifest.SUFFIX)]
+    beside = [path for folder in folders for path in storage.glob(manifest.below(folder, "*" + manifest.SUFFIX))]
     for path in dict.fromkeys(_normal(path) for path in asked + beside):
         try:
             manifests[path] = manifest.load(path)
@@ -99,16 +99,12 @@ def _match(argument):
     return paths
 
 
-def _inside(folder, pattern):
-    return storage.glob(storage.join(folder if storage.is_remote(folder) else glob.escape(folder), pattern))
-
-
 def _unlisted(path, listed):
     """The files that are called like shards of the manifest at `path` but stand in none."""
     stem = os.path.basename(path)[:-len(manifest.SUFFIX)]
-    names = [name for middle in ("", "-eval") for name in
-             _inside(os.path.dirname(path), f"{glob.escape(stem)}{middle}_[0-9]*{SUFFIX}")]
-    return [name for name in names if _normal(name) not in listed]
+    return [name for middle in ("", "-eval") for name in storage.glob(
+        manifest.below(os.path.dirname(path), f"{glob.escape(stem)}{middle}_[0-9]*{SUFFIX}"))
+        if _normal(name) not in listed]
 
 
 def _normal(path):

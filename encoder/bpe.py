@@ -116,13 +116,12 @@ def load(folder=None):
     tokens_path, merges_path = files(folder)
     tokens = _parse_tokens(data[TOKENS_FILE], tokens_path)
     merges = _parse_merges(data[MERGES_FILE], tokens, merges_path)
-    return Encoder(tokens, merges, _fingerprint(data[TOKENS_FILE], data[MERGES_FILE]))
+    return Encoder(tokens, merges, _fingerprint(*data.values()))
 
 
 def fingerprint(folder=None):
-    """That of the Encoder which `load` would give, in less time.  Raises UserError where a file is missing."""
-    data = read_files(folder)
-    return _fingerprint(data[TOKENS_FILE], data[MERGES_FILE])
+    """The fingerprint of the Encoder that `load` gives, in less time.  Raises UserError where a file is missing."""
+    return _fingerprint(*read_files(folder).values())
 
 
 def read_files(folder=None):
