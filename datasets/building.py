@@ -36,9 +36,7 @@ class ShardToBuild(NamedTuple):
 
 
 def prepare(state, index, orders, dropped):
-    """Lays down what the workers read: the Index, {split: int64 document numbers} in order, and which documents to
-    leave out, bool [documents].
-    """
+    """Writes what the workers read: Index, {split: int64 document numbers in order}, bool [documents] to leave out."""
     documents.save(index, state)
     for split, order in orders.items():
         documents.save_array(os.path.join(state, split + ".npy"), order)
@@ -46,7 +44,7 @@ def prepare(state, index, orders, dropped):
 
 
 def completed(state, output_dir):
-    """The Entries that earlier runs left."""
+    """Yields the Entries of the shards that earlier runs completed."""
     for name in sorted(os.listdir(state)) if os.path.isdir(state) else ():
         if name.endswith(COMPLETE):
             yield manifest.entry_from_json(reading.read_object(os.path.join(state, name)), output_dir)

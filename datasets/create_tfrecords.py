@@ -52,7 +52,7 @@ def main(argv=None):
 
 
 def _create(args, encoder, index, pool):
-    """Brings the output from whatever state it is in to finished."""
+    """Finishes the output, whatever state it is in."""
     drop, drop_sha256 = drop_list.read(args.drop) if args.drop else (np.zeros(0, np.uint64), None)
     plan = _plan(args, encoder, index, drop_sha256)
     target = manifest.path_of(args.output_dir, args.name)

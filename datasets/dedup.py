@@ -51,7 +51,7 @@ def main(argv=None):
 
 
 def _dedup(args, index, against, state):
-    """Brings the output from whatever state it is in to finished."""
+    """Finishes the output, whatever state it is in."""
     plan, report = _plan(args, index, against), report_path(args.output)
     if _finished(args, plan, state):
         shutil.rmtree(state, ignore_errors=True)
@@ -81,7 +81,7 @@ def _dedup(args, index, against, state):
 
 
 def _prepare(args, plan, index, against, state):
-    """Lays down what the workers read; returns the Index, now on disk, and facts about the evaluation texts."""
+    """Writes what the workers read; returns the Index, now on disk, and facts about the evaluation texts."""
     plans.begin(state, plan)
     documents.save(index, state)
     if not against:
@@ -99,8 +99,9 @@ def _prepare(args, plan, index, against, state):
 
 
 def find_clusters(jobs, kinds, threshold):
-    """(int32 [documents]: the first document of each one's cluster; how many documents are exact duplicates; counts of
-    the pairs) from the chunks of `jobs` and the documents' `kinds`, uint8.
+    """(the first document of each one's cluster, int32 [documents]; the number of exact duplicates; counts of pairs).
+
+    `jobs` are those of the chunks, `kinds` the documents', uint8.
     """
     parents, found = clusters.singles(len(kinds)), {"candidates": 0, "similar": 0}
     with progress.bar(signing.COLUMNS, "clusters", "band") as bar:
@@ -146,8 +147,9 @@ def _similarities(jobs, one, other):
 
 
 def _overlapping(jobs, survives, overlap):
-    """bool [documents]: which survivors hold an n-gram of an evaluation text that is no common phrase; adds the number
-    of common ones to `overlap`.  Only survivors count, so that the copies of a text do not make it common.
+    """bool [documents]: which survivors hold an n-gram of an evaluation text that is no common phrase.
+
+    Adds the number of common ones to `overlap`.  Only survivors count, so that copies of a text do not make it common.
     """
     def hits():
         for job in jobs:

@@ -127,7 +127,7 @@ def load(folder):
 
 
 def save_array(path, array):
-    """As np.save, which on a full disk raises an error that does not say so."""
+    """Like np.save, but its error on a full disk says so."""
     try:
         with open(path, "wb") as f:
             np.lib.format.write_array_header_1_0(f, np.lib.format.header_data_from_array_1_0(array))
@@ -138,8 +138,9 @@ def save_array(path, array):
 
 
 def identity(index, number):
-    """What names a document: the stem of an openwebtext archive's file, else its path below the input's root
-    (`books/war.txt`), with the line for .jsonl (`books.jsonl:17`).
+    """The name of a document: the stem of a file from openwebtext's archives, else its path below the input's root.
+
+    `books/war.txt`, and with the line for .jsonl: `books.jsonl:17`.
     """
     file = int(index.file[number])
     return _numbered(file_identity(index, file), index, file, number)

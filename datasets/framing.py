@@ -124,12 +124,10 @@ def _record_at(ahead, offset, size):
         return None, LENGTH, None
     length = struct.unpack("<Q", header[:8])[0]
     end = offset + HEADER_BYTES + length + FOOTER_BYTES
-    if end > size:  # and not by reading: a length may be anything
+    body = ahead.get(offset + HEADER_BYTES, length + FOOTER_BYTES) if end <= size else b""  # a length may be anything
+    if len(body) < length + FOOTER_BYTES:
         return None, CUT, None
-    body = ahead.get(offset + HEADER_BYTES, length + FOOTER_BYTES)
     payload = body[:length]
-    if len(body) < length + FOOTER_BYTES:  # the file has become shorter
-        return None, CUT, None
     return (payload, None, end) if masked_crc(payload) == _uint32(body[length:]) else (None, PAYLOAD, end)
 
 

@@ -160,10 +160,8 @@ def _scan_once(path, keep):
         if content.pop("state") == state:
             return Shard(path=path, **content)
     shard = tfrecords.scan(path)
-    if not keep:
-        return shard
-    facts = shard._asdict()
-    del facts["path"]
-    with contextlib.suppress(Exception):  # a folder that is read-only costs another scan next time, no more
-        storage.write_whole(cache, json.dumps({"state": state, **facts}) + "\n")
+    if keep:
+        facts = {name: value for name, value in shard._asdict().items() if name != "path"}
+        with contextlib.suppress(Exception):  # a folder that is read-only costs another scan next time, no more
+            storage.write_whole(cache, json.dumps({"state": state, **facts}) + "\n")
     return shard

@@ -11,9 +11,7 @@ from datasets import manifest
 
 
 def check(folder, local, name):
-    """Raises UserError, or TensorFlow's own error, where the data set `name` in the folder `local` cannot go to
-    `folder`: said before days of work.
-    """
+    """Raises UserError, or TensorFlow's error, where `name` in `local` cannot go to `folder`: before days of work."""
     target, source = (manifest.path_of(place, name) for place in (folder, local))
     if storage.exists(target):
         if not os.path.exists(source) or _read(source) != _read(target):

@@ -93,7 +93,7 @@ def _read_new(listed, notes, folder, limit):
 
 
 def _limit(known, limit):
-    """What a manifest itself puts beyond the vocabulary is not damage: shard_sets.check reports it."""
+    """The `limit` of a shard: None where its manifest itself tells larger ids, which shard_sets.check reports."""
     return None if known and known[0].largest_id >= limit else limit
 
 

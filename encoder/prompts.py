@@ -1,4 +1,4 @@
-"""What to continue and how: prompts and their options, from the command line and from files."""
+"""Reads the texts to continue, and how to continue each, from the command line and from files."""
 from __future__ import annotations
 
 import difflib
