@@ -53,7 +53,7 @@ def judged(path, limit=None, seen=None):
 def survey(job, advance=None):
     """The Survey of a ShardToRead; `advance(bytes)` is called as it is read."""
     digest = hashlib.sha256()
-    shard, size, problems = Shard(job.path), 0, []
+    shard, size, problems = Shard.empty(job.path), 0, []
 
     def seen(data):
         nonlocal size

@@ -51,13 +51,17 @@ PackedExample = _example_class(descriptor_pb2.FieldDescriptorProto.TYPE_BYTES)  
 class Shard(NamedTuple):
     """What one file holds."""
     path: str
-    records: int = 0
-    tokens: int = 0
-    text_bytes: int | None = None  # UTF-8 bytes of the text that was encoded; None when only the ids are known
-    size: int = 0  # bytes of the file
-    sha256: str | None = None  # None when the file was not read whole
-    shortest: int = 0  # tokens of the shortest record
-    largest_id: int = -1
+    records: int
+    tokens: int
+    text_bytes: int | None  # UTF-8 bytes of the text that was encoded; None when only the ids are known
+    size: int  # bytes of the file
+    sha256: str | None  # None when the file was not read whole
+    shortest: int  # tokens of the shortest record, 0 where there is none
+    largest_id: int  # -1 where there is none
+
+    @classmethod
+    def empty(cls, path):
+        return cls(path, 0, 0, None, 0, None, 0, -1)
 
     def with_records(self, lengths, ids):
         """This Shard and more records: how many tokens each has, and the ids of all of them."""
@@ -78,7 +82,7 @@ def write(path, documents, temporary_folder=None):
     """
     temporary = os.path.join(temporary_folder or os.path.dirname(path) or ".",
                              f".partial-{secrets.token_hex(8)}-{os.path.basename(path)}")
-    shard, digest = Shard(path, text_bytes=0), hashlib.sha256()
+    shard, digest = Shard.empty(path)._replace(text_bytes=0), hashlib.sha256()
     with written_whole(path, temporary) as f:
         for group in groups(documents, lambda document: len(document[1]) + 1, GROUP_TOKENS):
             keys, ids, text_bytes = zip(*group)
@@ -92,7 +96,7 @@ def write(path, documents, temporary_folder=None):
 
 def scan(path):
     """The Shard of a file, from reading all of it; text bytes and sha256 stay unknown.  Raises UserError."""
-    shard = Shard(path)
+    shard = Shard.empty(path)
     for offset, payload in read(path):
         try:
             ids = token_ids(payload)

@@ -109,6 +109,8 @@ def test_two_vocabularies_are_an_error_only_where_both_are_used(tmp_path, data):
     ('{"format_version": 2, "shards": []}', "has format version 2, this code knows 1"),
     ('{"format_version": 1}', "is damaged"),
     ('{"format_version": 1, "shards": [{"file": "x"}]}', "is damaged"),
+    ('{"format_version": 1, "shards": [{"file": "x", "split": "train", "outcomes": {}, "records": 1, "size": 9}]}',
+     "is damaged .*'tokens'"),
     ("{", "is not a manifest"),
     ("[]", "is not a manifest"),
 ])
