@@ -36,6 +36,7 @@ def main(argv=None):
 def points(folder, tag):
     """[[step, value]] of `tag` in the event files of a folder, by step; of a step noted twice, the later value."""
     import tensorflow.compat.v1 as tf
+    tf.logging.set_verbosity(tf.logging.ERROR)  # the reader of events is deprecated, and says so at length
     found = {}
     for path in sorted(glob.glob(os.path.join(glob.escape(folder), "*tfevents*"))):
         for event in tf.train.summary_iterator(path):
