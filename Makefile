@@ -23,6 +23,7 @@ $(READY): requirements.txt requirements-data.txt requirements-ray.txt requiremen
 	@touch $@
 
 # A vocabulary and shards from Python's own sources, 4 minutes of training, a sample.  Each part that is done is skipped.
+# OPTIONS are those of the training, e.g. OPTIONS="--set max_steps=3000".
 # Left out: installed packages, tests, and files that are tables rather than programs.
 SOURCES := $(foreach name,site-packages dist-packages test tests idlelib lib2to3 encodings pydoc_data msilib,--exclude $(name))
 
@@ -32,7 +33,7 @@ quickstart: $(READY_TO_RUN)
 	$(PYTHON) encoder/train.py --input "$$STDLIB" $(SOURCES) --no_ftfy --size 4096 --output_dir $(QUICK)/encoder && \
 	$(PYTHON) datasets/create_tfrecords.py --input "$$STDLIB" $(SOURCES) --no_ftfy --name python --eval_fraction 0.05 \
 	    --encoder_path $(QUICK)/encoder --output_dir $(QUICK)
-	@$(PYTHON) main.py --model configs/quickstart.json
+	@$(PYTHON) main.py --model configs/quickstart.json $(OPTIONS)
 	@$(PYTHON) main.py --model configs/quickstart.json --predict_text "class" --length 200 --top_k 20 \
 	    --temperature 0.8 --seed 1
 

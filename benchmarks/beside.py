@@ -30,7 +30,7 @@ import numpy as np
 from benchmarks import machine, options, ours, shakespeare, train, turns
 from configs import commands, schema, storage
 from configs.errors import UserError
-from datasets import records
+from datasets import tfrecords
 
 WANTED_SPEED, WANTED_MEMORY = 0.98, 1.03  # of the other commit's: at least, at most
 SIDE_BYTES = 6e9
@@ -224,7 +224,7 @@ def _evaluation(precision, quick, folder):
     ours.write_weights(config, config.init_checkpoint)
     tokens = EVAL_WINDOWS * config.n_ctx  # <|endoftext|> behind them is the last target
     ids = np.random.default_rng(1).integers(0, config.n_vocab - 1, tokens)
-    records.write(os.path.join(folder, "text_0.tfrecords"), [(b"text", ids, 0)])
+    tfrecords.write(os.path.join(folder, "text_0.tfrecords"), [(b"text", ids, 0)])
 
     def run(side):
         own = options.overrides({**changes, "model_dir": os.path.join(folder, f"run-{side.name}")})

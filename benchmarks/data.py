@@ -18,7 +18,7 @@ from tqdm import tqdm
 from benchmarks import machine, options, ours
 from configs import commands, schema
 from configs.errors import UserError
-from datasets import create_tfrecords, manifest, records
+from datasets import create_tfrecords, manifest, tfrecords
 
 NAME = "synthetic"
 MEAN_TOKENS, SPREAD = 1128, 1.0  # of a document: the mean in OpenWebText, the deviation of the logarithm
@@ -71,7 +71,7 @@ def make_corpus(folder, gigabytes, files_per, n_vocab):
     with tqdm(total=int(gigabytes * 1e9), desc="corpus", unit="B", unit_scale=True) as bar:
         while size < gigabytes * 1e9:
             path = os.path.join(folder, f"{NAME}_{len(entries)}.tfrecords")
-            shard = records.write(path, documents(random, len(entries) * files_per, files_per, n_vocab))
+            shard = tfrecords.write(path, documents(random, len(entries) * files_per, files_per, n_vocab))
             entries.append(manifest.Entry("train", shard, {}))
             size += shard.size
             bar.update(shard.size)

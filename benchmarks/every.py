@@ -37,7 +37,7 @@ def main(argv=None):
     for name in args.only:
         arguments = args.arguments.get(name, BENCHMARKS[name][0])
         if "{text}" in arguments and not args.text:
-            found[name], seconds = "not measured: give the tiny Shakespeare text by --text (README, Benchmarks)", 0
+            found[name], seconds = "not measured: give the tiny Shakespeare text by --text (docs/benchmarks.md)", 0
         else:
             print(f"\n== {name} {arguments}", flush=True)
             begun = time.monotonic()

@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks import machine, options, ours
 from configs import commands, schema
-from datasets import records
+from datasets import tfrecords
 
 # name: (preset, keys that differ)
 CASES = {
@@ -76,7 +76,7 @@ def _gigabytes(count):
 def _write_shard(folder):
     random = np.random.RandomState(0)
     documents = ((b"%d" % number, random.randint(0, 50256, 5000), 0) for number in range(20))
-    records.write(os.path.join(folder, "random_0.tfrecords"), documents)
+    tfrecords.write(os.path.join(folder, "random_0.tfrecords"), documents)
 
 
 def _arguments(argv):

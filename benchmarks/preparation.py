@@ -21,7 +21,7 @@ from resiliparse.extract import html2text
 from benchmarks import machine, options, straightforward
 from configs import commands
 from configs.errors import UserError
-from datasets import building, documents, records
+from datasets import building, documents, tfrecords
 from datasets.pages import extractors, page_processes
 from encoder import bpe
 
@@ -95,7 +95,7 @@ def texts(args, folder):
         key = "with_ftfy" if clean else "without_ftfy"
         job = _job(os.path.join(folder, "texts"), os.path.join(folder, f"{key}.tfrecords"), clean)
         targets = {name: os.path.join(folder, f"{key}_{name}.tfrecords") for name in peers}
-        runs = {"ours": lambda job=job: timed(building.build_shard, job, lambda amount: None)}
+        runs = {"ours": lambda job=job: timed(building.build, job, lambda amount: None)}
         for name, target in targets.items():
             runs[name] = lambda name=name, target=target, clean=clean: timed(
                 straightforward.write, paths, target, encoders[name](), clean, MINIMUM_SIZE)
@@ -115,12 +115,12 @@ def _job(source, target, clean):
     index = documents.make_index([source])
     count = len(index.file)
     building.prepare(state, index, {"train": np.arange(count)}, np.zeros(count, bool))
-    return building.Job(state, target, "train", 0, count, None, bpe.load().fingerprint, MINIMUM_SIZE, clean)
+    return building.ShardToBuild(state, target, "train", 0, count, None, bpe.load().fingerprint, MINIMUM_SIZE, clean)
 
 
 def _same_records(paths):
     """How many records each file holds.  Raises UserError where they differ."""
-    contents = [[(key, ids.tolist()) for key, ids in map(records.decode, (p for _, p in records.read(path)))]
+    contents = [[(key, ids.tolist()) for key, ids in map(tfrecords.decode, (p for _, p in tfrecords.read(path)))]
                 for path in paths]
     for path, content in zip(paths, contents):
         if content != contents[0]:

@@ -48,7 +48,7 @@ def prepare(text, folder):
     """Writes the two parts of `text`, the vocabulary of its characters, and the shards, unless they are there."""
     if not text.isascii():
         raise UserError(f"the text holds {next(c for c in text if not c.isascii())!r}, which is more than one byte: "
-                        "give the tiny Shakespeare text (README, Benchmarks) or another one in ASCII")
+                        "give the tiny Shakespeare text (docs/benchmarks.md) or another one in ASCII")
     parts = dict(zip((TRAIN_TEXT, VALIDATION_TEXT), split(text)))
     paths = [os.path.join(folder, name) for name in parts]
     for path, part in zip(paths, parts.values()):
@@ -104,7 +104,7 @@ def loss_in(output):
 
 def _read(path):
     if not os.path.isfile(path):
-        raise UserError(f"--text {path}: no such file; README, Benchmarks, says where the text is found")
+        raise UserError(f"--text {path}: no such file; docs/benchmarks.md says where the text is found")
     with open(path, "rb") as f:
         data = f.read()
     try:

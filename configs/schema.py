@@ -1,7 +1,7 @@
 """Config: every setting of a run, its default, meaning and allowed values; loading, validation, saving.
 
 `load` and `from_dict` are the gate: what they return is complete, checked and resolved (no null is left that
-stands for another key's value).  The meanings below are the README's table (`markdown`).
+stands for another key's value).  The meanings below are the table in docs/config.md (`markdown`).
 
 Sources of defaults: the original's files and README (https://github.com/ConnorJL/GPT2); beta2 from GPT-3
 (https://arxiv.org/abs/2005.14165, appendix B); Adafactor's from https://arxiv.org/abs/1804.04235.
@@ -182,7 +182,7 @@ def save(config, path):
 
 
 def markdown():
-    """The table of all keys for the README, each group under its name."""
+    """The table of all keys for docs/config.md, each group under its name."""
     rows, group = ["| key | default | allowed | meaning |", "|---|---|---|---|"], None
     for name, field in FIELDS.items():
         if field.metadata["group"] != group:
@@ -253,6 +253,6 @@ def _contradiction(c, stated):
 def _nearest(name):
     found = difflib.get_close_matches(name.lower(), [*FIELDS, *aliases.CURRENT], n=1, cutoff=0.5)
     if not found:
-        return "the README lists all keys"
+        return "docs/config.md lists all keys"
     current = aliases.CURRENT.get(found[0])
     return f'did you mean "{found[0]}"' + (f" (now {current})?" if current else "?")

@@ -8,7 +8,7 @@ MOST = 2**31 - 1  # what TensorFlow's int32 holds
 
 
 class Kind(NamedTuple):
-    allowed: str  # completes "must be ..." in an error, and the README's column
+    allowed: str  # completes "must be ..." in an error, and a column of docs/config.md
     accept: Callable  # value from JSON -> value as stored; ValueError when it is not allowed
 
 

@@ -1,4 +1,4 @@
-"""Builds shards: one job is one shard, read, cleaned, encoded and written by one worker (datasets/workers.py).
+"""Builds shards: one worker (datasets/jobs/workers.py) reads, cleans, encodes and writes all of one shard.
 
 The state folder holds what workers share (the index and order of the documents), what they have done so far, and
 one small file for each shard that is complete.
@@ -14,7 +14,7 @@ import numpy as np
 
 from configs import reading, storage
 from configs.errors import UserError
-from datasets import cleaning, documents, manifest, records
+from datasets import cleaning, documents, manifest, tfrecords
 from encoder import bpe
 
 OUTCOMES = ("read", "kept", "dropped", "short", "broken", "empty", "bad_lines", "invalid_utf8")
@@ -23,7 +23,7 @@ COMPLETE = ".complete.json"
 GROUP_CHARACTERS = 1 << 17  # that are encoded at once
 
 
-class Job(NamedTuple):
+class ShardToBuild(NamedTuple):
     state: str  # folder
     path: str  # of the shard
     split: str  # "train" or "eval"
@@ -36,12 +36,7 @@ class Job(NamedTuple):
 
 
 def prepare(state, index, orders, dropped):
-    """Lays down what the workers read: the Index, {split: int64 document numbers} in order, and which documents to
-    leave out, bool [documents].
-    """
-    for name in os.listdir(state):
-        if name.startswith(".partial-"):
-            os.unlink(os.path.join(state, name))  # of a run that was killed
+    """Writes what the workers read: Index, {split: int64 document numbers in order}, bool [documents] to leave out."""
     documents.save(index, state)
     for split, order in orders.items():
         documents.save_array(os.path.join(state, split + ".npy"), order)
@@ -49,19 +44,18 @@ def prepare(state, index, orders, dropped):
 
 
 def completed(state, output_dir):
-    """The Entries that earlier runs left."""
-    names = sorted(os.listdir(state)) if os.path.isdir(state) else []
-    for name in names:
+    """Yields the Entries of the shards that earlier runs completed."""
+    for name in sorted(os.listdir(state)) if os.path.isdir(state) else ():
         if name.endswith(COMPLETE):
             yield manifest.entry_from_json(reading.read_object(os.path.join(state, name)), output_dir)
 
 
-def build_shard(job, advance):
-    """Writes the job's shard, then the note that it is complete; returns the Entry."""
+def build(job, advance):
+    """Writes a ShardToBuild, then the note that it is complete; returns the Entry."""
     encoder, index = load_encoder(job.encoder_path, job.vocabulary), documents.load(job.state)
     numbers = np.load(os.path.join(job.state, job.split + ".npy"), mmap_mode="r")[job.start:job.stop]
     outcomes = dict.fromkeys(OUTCOMES, 0)
-    shard = records.write(job.path, _encoded(job, numbers, encoder, index, outcomes, advance), job.state)
+    shard = tfrecords.write(job.path, _encoded(job, numbers, encoder, index, outcomes, advance), job.state)
     entry = manifest.Entry(job.split, shard, outcomes)
     storage.write_whole(os.path.join(job.state, os.path.basename(job.path) + COMPLETE),
                         json.dumps(manifest.entry_to_json(entry)))
@@ -80,11 +74,12 @@ def load_encoder(path, fingerprint):
 def _encoded(job, numbers, encoder, index, outcomes, advance):
     """Yields (key bytes, token ids, text bytes) of each document that is kept, and counts them all."""
     texts = _texts(job, numbers, index, outcomes, advance)
-    for group in records.groups(texts, lambda text: len(text[1]), GROUP_CHARACTERS):
+    for group in tfrecords.groups(texts, lambda text: len(text[1]), GROUP_CHARACTERS):
         for (identity, text), ids in zip(group, _encode(encoder, group)):
-            kept = _judge(ids, job.minimum_size)
-            outcomes[kept] += 1
-            if kept == "kept":
+            # Broken as in the original, which met files of nothing but token 0.
+            outcome = "short" if len(ids) < job.minimum_size else "kept" if ids.any() else "broken"
+            outcomes[outcome] += 1
+            if outcome == "kept":
                 yield os.fsencode(identity), ids, len(text.encode())
 
 
@@ -114,19 +109,9 @@ def _encode(encoder, group):
     try:
         return encoder.encode_arrays([text for _, text in group])
     except UserError:
-        return [_encode_alone(encoder, *one) for one in group]
-
-
-def _encode_alone(encoder, identity, text):
-    try:
-        return encoder.encode_array(text)
-    except UserError as error:
-        raise UserError(f"{identity}: {error}")
-
-
-def _judge(ids, minimum_size):
-    """The outcome of a document with these token ids."""
-    if len(ids) < minimum_size:
-        return "short"
-    # As in the original, which met files of nothing but token 0.
-    return "kept" if ids.any() else "broken"
+        for identity, text in group:
+            try:
+                encoder.encode_array(text)
+            except UserError as error:
+                raise UserError(f"{identity}: {error}")
+        raise

@@ -12,18 +12,16 @@ if __name__ == "__main__":  # run as a file: imports start at the repository
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 import hashlib
-import json
 import re
 import shutil
 import unicodedata
 from importlib.metadata import version
 
 import numpy as np
-from tqdm import tqdm
 
-from configs import commands, errors, reading, storage
+from configs import commands, errors, progress, reading, storage
 from configs.errors import UserError
-from datasets import building, documents, manifest, packed, publishing
+from datasets import building, documents, manifest, packed, plans, publishing
 from datasets.duplicates import drop_list
 from datasets.jobs import workers
 from encoder import bpe
@@ -54,41 +52,36 @@ def main(argv=None):
 
 
 def _create(args, encoder, index, pool):
-    """Brings the output from whatever state it is in to finished."""
+    """Finishes the output, whatever state it is in."""
     drop, drop_sha256 = drop_list.read(args.drop) if args.drop else (np.zeros(0, np.uint64), None)
     plan = _plan(args, encoder, index, drop_sha256)
     target = manifest.path_of(args.output_dir, args.name)
     state = os.path.join(args.output_dir, f".{args.name}.state")
     done = _finished(args, plan, target, state)
     orders = _orders(index, args)
-    jobs = _jobs(args, encoder.fingerprint, state, orders)
-    missing = [job for job in jobs if os.path.basename(job.path) not in done]
+    shards = _shards(args, encoder.fingerprint, state, orders)
+    missing = [shard for shard in shards if os.path.basename(shard.path) not in done]
     if os.path.exists(target) and not missing:
         shutil.rmtree(state, ignore_errors=True)
         print(f"{target} is finished: nothing to do")
         return
     dropped = _dropped(args, drop, index)
-    os.makedirs(state, exist_ok=True)
-    storage.write_whole(os.path.join(state, "plan.json"), json.dumps(plan))
+    plans.begin(state, plan)
     building.prepare(state, index, orders, dropped)
-    with tqdm(total=len(index.file), initial=len(index.file) - sum(job.stop - job.start for job in missing),
-              unit="doc", mininterval=0.5 if sys.stderr.isatty() else 30) as bar:
-        for entry in workers.each(building.build_shard, missing, args.processes, state, bar.update,
-                                  args.ray_address, pool):
+    before = len(index.file) - sum(shard.stop - shard.start for shard in missing)
+    with progress.bar(len(index.file), unit="doc", done=before) as bar:
+        for entry in workers.each(building.build, missing, args.processes, state, bar.update, args.ray_address, pool):
             done[os.path.basename(entry.shard.path)] = entry
-    _finish(args, plan, [done[os.path.basename(job.path)] for job in jobs], target, state)
+    _finish(args, plan, [done[os.path.basename(shard.path)] for shard in shards], target, state)
 
 
-def _jobs(args, vocabulary, state, orders):
-    """One building.Job a shard, train first."""
-    jobs = []
-    for split, suffix in (("train", ""), ("eval", "-eval")):
-        for i, start in enumerate(range(0, len(orders[split]), args.files_per)):
-            path = os.path.join(args.output_dir, f"{args.name}{suffix}_{i}.tfrecords")
-            stop = min(start + args.files_per, len(orders[split]))
-            jobs.append(building.Job(state, path, split, start, stop, args.encoder_path, vocabulary,
-                                     args.minimum_size, not args.no_ftfy))
-    return jobs
+def _shards(args, vocabulary, state, orders):
+    """The building.ShardToBuild of each shard, train first."""
+    return [building.ShardToBuild(
+        state, os.path.join(args.output_dir, f"{args.name}{suffix}_{i}.tfrecords"), split, start,
+        min(start + args.files_per, len(orders[split])), args.encoder_path, vocabulary, args.minimum_size,
+        not args.no_ftfy) for split, suffix in (("train", ""), ("eval", "-eval"))
+        for i, start in enumerate(range(0, len(orders[split]), args.files_per))]
 
 
 def _finish(args, plan, entries, target, state):
@@ -128,7 +121,7 @@ def _plan(args, encoder, index, drop_sha256):
             "tools": tools}
     if args.eval_input:
         plan["held_out"] = index.held_out
-    return json.loads(json.dumps(plan))  # as it will be read back
+    return plans.as_read(plan)
 
 
 def _finished(args, plan, target, state):
@@ -136,7 +129,7 @@ def _finished(args, plan, target, state):
 
     Raises UserError where the files of that name come from another plan or from elsewhere.
     """
-    note, found, entries = os.path.join(state, "plan.json"), None, []
+    note, found, entries = os.path.join(state, plans.PLAN), None, []
     if os.path.exists(target):
         _, found, entries = manifest.load(target)
     elif os.path.exists(note):
@@ -149,11 +142,7 @@ def _finished(args, plan, target, state):
         if shards:
             raise UserError(f"{args.output_dir} holds {shards[0]} without a manifest, from elsewhere: {remedy}")
         return {}
-    changed = [f"{key} was {found.get(key)!s:.40}, now {plan.get(key)!s:.40}"
-               for key in sorted({*plan, *found}) if found.get(key) != plan.get(key)]
-    if changed:
-        raise UserError(f"{args.output_dir} already holds {args.name} made in another way ({'; '.join(changed)}): "
-                        f"repeat that command, or {remedy}")
+    plans.check(found, plan, f"{args.output_dir} already holds {args.name} made", remedy)
     entries = [*entries, *building.completed(state, args.output_dir)]
     return {os.path.basename(entry.shard.path): entry for entry in entries
             if os.path.exists(entry.shard.path) and os.path.getsize(entry.shard.path) == entry.shard.size}
@@ -177,22 +166,22 @@ def _orders(index, args):
 
 def _dropped(args, drop, index):
     """bool [documents]: which ones --drop names."""
-    dropped, known = drop_list.mark(drop, index) if args.drop else (np.zeros(len(index.file), bool), drop)
-    if args.drop and len(known) and not known.any():
+    if not args.drop:
+        return np.zeros(len(index.file), bool)
+    dropped, known = drop_list.mark(drop, index)
+    if len(known) and not known.any():
         raise UserError(f"--drop {args.drop}: none of its {len(known)} lines names a document of --input: names start "
                         "at each --input, so give the same ones as to datasets/dedup.py")
-    if args.drop:
-        print(f"{args.drop}: leaves out {np.count_nonzero(dropped)} documents; "
-              f"{np.count_nonzero(~known)} of its {len(known)} lines name none")
+    print(f"{args.drop}: leaves out {np.count_nonzero(dropped)} documents; "
+          f"{np.count_nonzero(~known)} of its {len(known)} lines name none")
     return dropped
 
 
 def arguments(argv=None):
     """Parsed and checked.  Raises UserError."""
-    parser = errors.Parser(description=__doc__.split("\n\n")[0],
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = errors.Parser(description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     documents.add_arguments(parser)
-    add = parser.add_argument
+    add, number = parser.add_argument, errors.at_least(1)
     add("--output_dir", required=True, help="folder for the shards and the manifest, local or gs://")
     add("--work_dir", metavar="FOLDER", help="local folder in which the shards are built where --output_dir is on "
         "gs://, and stay; default: work/NAME")
@@ -200,14 +189,16 @@ def arguments(argv=None):
     add("--encoder_path", help="folder with encoder.json and vocab.bpe; GPT-2's vocabulary without it")
     add("--drop", metavar="FILE",
         help="leave out the documents of --input that it names, one a line: the list of datasets/dedup.py")
-    add("--minimum_size", type=int, default=25, help="tokens below which a document is dropped")
-    add("--files_per", type=int, default=FILES_PER, help="documents per shard, before short ones are dropped")
+    add("--minimum_size", type=number, default=25, help="tokens below which a document is dropped")
+    add("--files_per", type=number, default=FILES_PER, help="documents per shard, before short ones are dropped")
     evaluation = parser.add_mutually_exclusive_group().add_argument
-    evaluation("--eval_fraction", type=float, default=EVAL_FRACTION,
+    fraction = errors.checked(float, lambda value: 0 <= value < 1, "at least 0 and less than 1")
+    evaluation("--eval_fraction", type=fraction, default=EVAL_FRACTION,
                help="of the documents, put aside for evaluation")
     evaluation("--eval_input", nargs="+", default=[], metavar="PATH",
                help="the documents for evaluation, as for --input; left out of what --input finds")
-    add("--seed", type=int, default=0, help="of the order and of the choice for evaluation")
+    seed = errors.checked(int, lambda value: 0 <= value < 2 ** 32, "at least 0 and less than 2**32")
+    add("--seed", type=seed, default=0, help="of the order and of the choice for evaluation")
     workers.add_arguments(parser, "the bytes of the output do not depend on it")
     add("--no_ftfy", action="store_true", help="encode the text as it is, without ftfy's repairs and NFKC")
     args = parser.parse_args(argv)
@@ -216,22 +207,12 @@ def arguments(argv=None):
     args.bucket = args.output_dir if storage.is_remote(args.output_dir) else None
     if args.bucket:
         args.output_dir = args.work_dir or os.path.join("work", args.name)
-    _check(args)
-    return args
-
-
-def _check(args):
-    for name, right, bounds in (("minimum_size", args.minimum_size >= 1, "at least 1"),
-                                ("files_per", args.files_per >= 1, "at least 1"),
-                                ("eval_fraction", 0 <= args.eval_fraction < 1, "at least 0 and less than 1"),
-                                ("seed", 0 <= args.seed < 2 ** 32, "at least 0 and less than 2**32")):
-        if not right:
-            raise UserError(f"--{name} {getattr(args, name)} is out of range: give {bounds}")
     if not re.fullmatch(r"[\w.-]*\w", args.name) or args.name.startswith("."):
         raise UserError(f"--name {args.name!r}: use letters, digits, dot, dash and underscore")
     if args.work_dir and (not args.bucket or storage.is_remote(args.work_dir)):
         raise UserError(f"--work_dir {args.work_dir}: give a local folder, and only where --output_dir is on gs://")
     workers.check(args)
+    return args
 
 
 if __name__ == "__main__":

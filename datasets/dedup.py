@@ -17,11 +17,10 @@ import shutil
 import unicodedata
 
 import numpy as np
-from tqdm import tqdm
 
-from configs import commands, errors, reading, storage
+from configs import commands, errors, progress, reading, storage
 from configs.errors import UserError
-from datasets import documents, packed
+from datasets import documents, packed, plans
 from datasets.duplicates import clusters, drop_list, minhash, signing
 from datasets.jobs import workers
 
@@ -52,7 +51,7 @@ def main(argv=None):
 
 
 def _dedup(args, index, against, state):
-    """Brings the output from whatever state it is in to finished."""
+    """Finishes the output, whatever state it is in."""
     plan, report = _plan(args, index, against), report_path(args.output)
     if _finished(args, plan, state):
         shutil.rmtree(state, ignore_errors=True)
@@ -62,7 +61,8 @@ def _dedup(args, index, against, state):
     index, overlap = _prepare(args, plan, index, against, state)
     jobs = signing.chunks(state, len(index.file), args.against_words if against else 0)
     missing = [job for job in jobs if not os.path.exists(job.path)]
-    with _bar(len(index.file), "signatures", "doc", sum(job.count for job in missing)) as bar:
+    before = len(index.file) - sum(job.count for job in missing)
+    with progress.bar(len(index.file), "signatures", "doc", before) as bar:
         for _ in workers.each(signing.sign, missing, args.processes, state, bar.update, args.ray_address):
             pass
     facts = np.concatenate([job.facts() for job in jobs])
@@ -81,12 +81,8 @@ def _dedup(args, index, against, state):
 
 
 def _prepare(args, plan, index, against, state):
-    """Lays down what the workers read; returns the Index, now on disk, and facts about the evaluation texts."""
-    os.makedirs(state, exist_ok=True)
-    for name in os.listdir(state):
-        if name.startswith(".partial-"):
-            os.unlink(os.path.join(state, name))  # of a run that was killed
-    storage.write_whole(os.path.join(state, "plan.json"), json.dumps(plan))
+    """Writes what the workers read; returns the Index, now on disk, and facts about the evaluation texts."""
+    plans.begin(state, plan)
     documents.save(index, state)
     if not against:
         return documents.load(state), None
@@ -103,11 +99,12 @@ def _prepare(args, plan, index, against, state):
 
 
 def find_clusters(jobs, kinds, threshold):
-    """(int32 [documents]: the first document of each one's cluster; how many documents are exact duplicates; counts of
-    the pairs) from the chunks of `jobs` and the documents' `kinds`, uint8.
+    """(the first document of each one's cluster, int32 [documents]; the number of exact duplicates; counts of pairs).
+
+    `jobs` are those of the chunks, `kinds` the documents', uint8.
     """
     parents, found = np.arange(len(kinds), dtype=np.int32), {"candidates": 0, "similar": 0}
-    with _bar(signing.COLUMNS, "clusters", "band") as bar:
+    with progress.bar(signing.COLUMNS, "clusters", "band") as bar:
         numbers = np.flatnonzero(kinds <= signing.SHORT).astype(np.int32)
         for one, other in clusters.equal_pairs(_column(jobs, signing.EXACT)[numbers], numbers):
             clusters.unite(parents, one, other)
@@ -150,8 +147,9 @@ def _similarities(jobs, one, other):
 
 
 def _overlapping(jobs, survives, overlap):
-    """bool [documents]: which survivors hold an n-gram of an evaluation text that is no common phrase; adds the number
-    of common ones to `overlap`.  Only survivors count, so that the copies of a text do not make it common.
+    """bool [documents]: which survivors hold an n-gram of an evaluation text that is no common phrase.
+
+    Adds the number of common ones to `overlap`.  Only survivors count, so that copies of a text do not make it common.
     """
     def hits():
         for job in jobs:
@@ -197,60 +195,44 @@ def _plan(args, index, against):
             "against_words": args.against_words if against else None,
             "signatures": {"format": minhash.FORMAT, "shingle": minhash.SHINGLE, "bands": minhash.BANDS,
                            "rows": minhash.ROWS, "unicode": unicodedata.unidata_version}}
-    return json.loads(json.dumps(plan))  # as it will be read back
+    return plans.as_read(plan)
 
 
 def _finished(args, plan, state):
     """Whether the output is there.  Raises UserError where what is there comes from another plan or from elsewhere."""
-    note, report = os.path.join(state, "plan.json"), report_path(args.output)
+    note, report = os.path.join(state, plans.PLAN), report_path(args.output)
     remedy = f"choose another --output, or delete {args.output}, {report} and {state}"
     done = os.path.exists(report) and os.path.exists(args.output)
     if done or os.path.exists(note):
         found = reading.read_object(report if done else note)
-        changed = [f"{key} was {found.get(key)!s:.40}, now {plan[key]!s:.40}" for key in plan
-                   if found.get(key) != plan[key]]
-        if changed:
-            raise UserError(f"{args.output} was made, or begun, in another way ({'; '.join(changed)}): repeat that "
-                            f"command, or {remedy}")
+        found = {key: value for key, value in found.items() if key in plan}  # a report says more
+        plans.check(found, plan, f"{args.output} was made, or begun,", remedy)
     elif os.path.exists(report) or os.path.exists(args.output):
         raise UserError(f"{args.output if os.path.exists(args.output) else report} comes from elsewhere: {remedy}")
     return done
 
 
-def _bar(total, name, unit, left=None):
-    return tqdm(total=total, initial=0 if left is None else total - left, desc=name, unit=unit,
-                mininterval=0.5 if sys.stderr.isatty() else 30)
-
-
 def arguments(argv=None):
     """Parsed and checked.  Raises UserError."""
-    parser = errors.Parser(description=__doc__.split("\n\n")[0],
-                           formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = errors.Parser(description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     documents.add_arguments(parser)
     add = parser.add_argument
     add("--output", required=True, metavar="FILE", help="the list; a report of the same name in .json comes with it")
-    add("--threshold", type=float, default=THRESHOLD,
+    share = errors.checked(float, lambda value: 0 < value <= 1, "more than 0 and at most 1")
+    add("--threshold", type=share, default=THRESHOLD,
         help="share of all 5-word runs of two documents, estimated, from which on they are near duplicates")
     add("--against", nargs="+", default=[], metavar="PATH",
         help="evaluation texts, in the forms of --input: documents that overlap them are left out")
-    add("--against_words", type=int, default=AGAINST_WORDS, help="an overlap is a run of so many words, unless more "
-        f"than {COMMON} documents hold it")
+    add("--against_words", type=errors.at_least(1), default=AGAINST_WORDS,
+        help=f"an overlap is a run of so many words, unless more than {COMMON} documents hold it")
     workers.add_arguments(parser, "the bytes of the output do not depend on it")
     args = parser.parse_args(argv)
-    _check(args)
-    return args
-
-
-def _check(args):
-    for name, right, bounds in (("threshold", 0 < args.threshold <= 1, "more than 0 and at most 1"),
-                                ("against_words", args.against_words >= 1, "at least 1")):
-        if not right:
-            raise UserError(f"--{name} {getattr(args, name)} is out of range: give {bounds}")
     if storage.is_remote(args.output):
         raise UserError(f"--output {args.output}: write to a local file and copy it with `gsutil cp`")
     if args.output.endswith((".json", os.sep)) or os.path.isdir(args.output):
         raise UserError(f"--output {args.output}: give a file, such as drop.txt; the report beside it ends in .json")
     workers.check(args)
+    return args
 
 
 if __name__ == "__main__":

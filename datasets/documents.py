@@ -1,7 +1,7 @@
-"""Text files -> numbered documents: an index small enough for millions of them, and each readable by its number.
+"""Text files -> numbered documents: an index of millions of them fits into memory, and each is read by its number.
 
-Read are .txt, .py and .md (one document each) and .jsonl (one a line, its text in the field `text`), also packed as
-.jsonl.gz and .jsonl.zst (datasets/packed.py).
+A .txt, .py or .md file is one document; each line of .jsonl is one, its text in the field `text`.  .jsonl.gz and
+.jsonl.zst are unpacked first (datasets/packed.py).
 """
 from __future__ import annotations
 
@@ -114,21 +114,20 @@ def save(index, folder):
         if isinstance(value, np.ndarray):
             save_array(os.path.join(folder, name + ".npy"), value)
     with open(os.path.join(folder, "index.json"), "w") as f:
-        json.dump([index.folders, index.fingerprint, index.held_out, index.scratch], f)
+        json.dump({name: value for name, value in index._asdict().items() if not isinstance(value, np.ndarray)}, f)
 
 
 def load(folder):
     """The Index that `save` wrote; what is not used of it stays on disk."""
     with open(os.path.join(folder, "index.json")) as f:
-        folders, fingerprint, held_out, scratch = json.load(f)
+        others = json.load(f)
     # As plain arrays, still mapped: reading one number from a np.memmap takes several times as long.
-    arrays = {name: np.asarray(np.load(os.path.join(folder, name + ".npy"), mmap_mode="r"))
-              for name in Index._fields if name not in ("folders", "fingerprint", "held_out", "scratch")}
-    return Index(folders=folders, fingerprint=fingerprint, held_out=held_out, scratch=scratch, **arrays)
+    return Index(**others, **{name: np.asarray(np.load(os.path.join(folder, name + ".npy"), mmap_mode="r"))
+                              for name in Index._fields if name not in others})
 
 
 def save_array(path, array):
-    """As np.save, which on a full disk raises an error that does not say so."""
+    """Like np.save, but its error on a full disk says so."""
     try:
         with open(path, "wb") as f:
             np.lib.format.write_array_header_1_0(f, np.lib.format.header_data_from_array_1_0(array))
@@ -139,8 +138,9 @@ def save_array(path, array):
 
 
 def identity(index, number):
-    """What names a document: the stem of an openwebtext archive's file, else its path below the input's root
-    (`books/war.txt`), with the line for .jsonl (`books.jsonl:17`).
+    """The name of a document: the stem of a file from openwebtext's archives, else its path below the input's root.
+
+    `books/war.txt`, and with the line for .jsonl: `books.jsonl:17`.
     """
     file = int(index.file[number])
     return _numbered(file_identity(index, file), index, file, number)
@@ -148,12 +148,12 @@ def identity(index, number):
 
 def file_identity(index, file):
     """What the identities of the file's documents begin with, or are."""
-    return _name_below(_folder(index, file)[1], _name(index, file))
+    return _name_below(index.folders[int(index.folder[file])][1], _name(index, file))
 
 
 def path(index, file):
     """Where the file lies."""
-    return os.path.join(*_folder(index, file), _name(index, file))
+    return os.path.join(*index.folders[int(index.folder[file])], _name(index, file))
 
 
 def identity_key(name):
@@ -164,7 +164,7 @@ def identity_key(name):
 def read(index, number):
     """The Document of that number.  Raises UserError where its file cannot be read as the index has it."""
     file, length = int(index.file[number]), int(index.length[number])
-    (root, below), name = _folder(index, file), _name(index, file)
+    (root, below), name = index.folders[int(index.folder[file])], _name(index, file)
     place = os.path.join(root, below, name)
     try:
         with open(_readable(place, index.scratch, index.fingerprint), "rb", buffering=0) as f:
@@ -233,7 +233,7 @@ def _walk(path, root, excluded):
 
 
 def _facts(path):
-    """os.stat of a file, None of what is none."""
+    """os.stat of a file, None for anything else."""
     with contextlib.suppress(OSError):  # a link to nowhere
         facts = os.stat(path)
         if stat.S_ISREG(facts.st_mode):
@@ -297,10 +297,6 @@ def _numbered(name, index, file, number):
 def _name(index, file):
     start = int(index.name_end[file - 1]) if file else 0
     return os.fsdecode(index.names[start:int(index.name_end[file])].tobytes())
-
-
-def _folder(index, file):
-    return index.folders[int(index.folder[file])]
 
 
 def _parents(path):

@@ -4,7 +4,9 @@ Source: https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format
 """
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
 import struct
 from typing import NamedTuple
 
@@ -23,10 +25,7 @@ REMEDY = 'build or fetch the file anew, or set "skip_corrupt_records" to true to
 
 
 class Piece(NamedTuple):
-    """A record, or a stretch of bytes that is none.
-
-    Where a length is damaged, the stretch goes to the next record that is whole, and counts as one record.
-    """
+    """A record, or a damaged stretch, which ends where the next whole record begins and counts as one record."""
     number: int  # pieces before it in the file
     offset: int
     payload: bytes | None
@@ -37,6 +36,23 @@ def frame(payload):
     """bytes -> bytes: the payload as a record of a TFRecord file."""
     length = struct.pack("<Q", len(payload))
     return b"".join([length, struct.pack("<I", masked_crc(length)), payload, struct.pack("<I", masked_crc(payload))])
+
+
+@contextlib.contextmanager
+def written_whole(path, temporary):
+    """A file to write bytes to, called `temporary` until it is complete and on disk, then `path`."""
+    try:
+        with open(temporary, "wb") as f:
+            yield f
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        if isinstance(error, OSError):
+            error.filename = error.filename or path  # a failed write does not say of which file
+        raise
 
 
 def read(path):
@@ -76,14 +92,14 @@ def walk(path, seen=None):
 
 
 class _Ahead:
-    """A file that is read forward once, of which a stretch is at hand."""
+    """Reads a file forward once, and keeps a stretch of it in memory."""
 
     def __init__(self, f, seen):
         self.f, self.seen = f, seen
         self.data, self.start, self.wanted = b"", 0, 0  # `data` begins at byte `start` of the file
 
     def get(self, offset, count):
-        """The bytes [offset, offset + count) of the file, fewer at its end; `offset` is not forgotten yet."""
+        """The bytes [offset, offset + count) of the file, fewer at its end; none of them may be forgotten."""
         while self.start + len(self.data) < offset + count:
             more = self.f.read(max(READ_BYTES, offset + count - self.start - len(self.data)))
             if not more:
@@ -95,12 +111,12 @@ class _Ahead:
         return self.data[offset - self.start:offset - self.start + count]
 
     def forget(self, offset):
-        """Lets go of what stands before `offset`, at most the end of what `get` gave."""
+        """Lets the bytes before `offset` go; `offset` is at most the end of what `get` gave."""
         self.wanted = offset
 
 
 def _record_at(ahead, offset, size):
-    """(payload or None, kind of damage or None, where its length says that it ends or None)."""
+    """(payload, kind of damage, where the record ends by its length), each None where there is none."""
     header = ahead.get(offset, HEADER_BYTES)
     if len(header) < HEADER_BYTES:
         return None, CUT, None
@@ -108,12 +124,10 @@ def _record_at(ahead, offset, size):
         return None, LENGTH, None
     length = struct.unpack("<Q", header[:8])[0]
     end = offset + HEADER_BYTES + length + FOOTER_BYTES
-    if end > size:  # and not by reading: a length may be anything
+    body = ahead.get(offset + HEADER_BYTES, length + FOOTER_BYTES) if end <= size else b""  # a length may be anything
+    if len(body) < length + FOOTER_BYTES:
         return None, CUT, None
-    body = ahead.get(offset + HEADER_BYTES, length + FOOTER_BYTES)
     payload = body[:length]
-    if len(body) < length + FOOTER_BYTES:  # the file has become shorter
-        return None, CUT, None
     return (payload, None, end) if masked_crc(payload) == _uint32(body[length:]) else (None, PAYLOAD, end)
 
 
@@ -168,6 +182,7 @@ def _crc_tables():
 
 
 def masked_crc(data):
+    """int: the CRC as TFRecord files store it."""
     crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 

@@ -5,9 +5,9 @@ import hashlib
 import tempfile
 from typing import NamedTuple
 
-from datasets import framing, records
+from datasets import framing, tfrecords
 from datasets.jobs import workers
-from datasets.records import Shard
+from datasets.tfrecords import Shard
 
 FORMAT, IDS = "format", "ids"  # kinds of damage inside an undamaged frame
 KINDS = (framing.FOREIGN, framing.LENGTH, framing.PAYLOAD, framing.CUT, FORMAT, IDS)
@@ -31,7 +31,7 @@ class Survey(NamedTuple):
     problems: tuple
 
 
-class Job(NamedTuple):
+class ShardToRead(NamedTuple):
     path: str
     limit: int | None  # size of the vocabulary, where known
 
@@ -39,26 +39,21 @@ class Job(NamedTuple):
 def judged(path, limit=None, seen=None):
     """Yields (framing.Piece, its token ids or None, its Problem or None) for all of a file, in its order.
 
-    Damaged are also records that are no tf.train.Example, have no `text`, or have ids outside [0, limit).
+    A record that is no tf.train.Example, has no `text` or has ids outside [0, limit) is damaged, too.
     """
     for piece in framing.walk(path, seen):
-        ids = problem = None
-        if piece.kind:
-            problem = Problem(piece.number, piece.offset, piece.kind, framing.WORDS[piece.kind])
-        else:
-            try:
-                ids = records.token_ids(piece.payload, limit)
-            except ValueError as error:
-                kind = IDS if isinstance(error, records.IdError) else FORMAT
-                problem = Problem(piece.number, piece.offset, kind, str(error))
-        yield piece, ids, problem
+        ids, kind, words = None, piece.kind, framing.WORDS.get(piece.kind)
+        try:
+            ids = None if kind else tfrecords.token_ids(piece.payload, limit)
+        except ValueError as error:
+            kind, words = IDS if isinstance(error, tfrecords.IdError) else FORMAT, str(error)
+        yield piece, ids, Problem(piece.number, piece.offset, kind, words) if kind else None
 
 
 def survey(job, advance=None):
-    """The Survey of a Job's file; `advance(bytes)` is called as it is read."""
+    """The Survey of a ShardToRead; `advance(bytes)` is called as it is read."""
     digest = hashlib.sha256()
-    count = tokens = size = 0
-    shortest, largest_id, problems = None, -1, []
+    shard, size, problems = Shard.empty(job.path), 0, []
 
     def seen(data):
         nonlocal size
@@ -69,16 +64,13 @@ def survey(job, advance=None):
     for _, ids, problem in judged(job.path, job.limit, seen):
         if problem:
             problems.append(problem)
-            continue
-        count, tokens = count + 1, tokens + len(ids)
-        shortest = len(ids) if shortest is None else min(shortest, len(ids))
-        largest_id = max(largest_id, int(ids.max(initial=-1)))
-    shard = Shard(job.path, count, tokens, None, size, digest.hexdigest(), shortest or 0, largest_id)
-    return Survey(shard, tuple(problems))
+        else:
+            shard = shard.with_records([len(ids)], ids)
+    return Survey(shard._replace(size=size, sha256=digest.hexdigest()), tuple(problems))
 
 
 def survey_all(jobs, total_bytes, processes, advance):
-    """Yields the Survey of each Job as it is done, in any order, from up to so many processes."""
+    """Yields the Survey of each ShardToRead as it is done, in any order, from up to so many processes."""
     with tempfile.TemporaryDirectory() as state:
         yield from workers.each(survey, jobs, min(processes, 1 + total_bytes // WORKER_BYTES), state, advance)
 

@@ -38,6 +38,10 @@ class Stage(NamedTuple):
     command: str  # module
     arguments: list
 
+    @property
+    def module(self):
+        return importlib.import_module(f"datasets.{self.command}")
+
 
 def main(argv=None):
     """Arguments -> shards and report; returns 0, or the status of the download where a signal ended it."""
@@ -63,26 +67,20 @@ def _stages(args):
         return os.path.join(args.output_dir, name)
     where = ["--processes", str(args.processes)]
     cluster = ["--ray_address", args.ray_address] if args.ray_address else []
-    given = {name: _split(name, getattr(args, name)) for name in SCRIPTS}
     vocabulary = ["--encoder_path", args.encoder_path] if args.encoder_path else []
     return [
         Stage("download: URLs -> pages", "download",
-              [*args.urls, "--output_dir", place(PAGES), "--report", place(DOWNLOADED), *given["download"]]),
+              [*args.urls, "--output_dir", place(PAGES), "--report", place(DOWNLOADED), *args.download]),
         Stage("extract: pages -> texts", "run_newspaper_extract",
-              ["--input", place(PAGES), "--output_dir", place(TEXTS), *where, *cluster, *given["extract"]]),
+              ["--input", place(PAGES), "--output_dir", place(TEXTS), *where, *cluster, *args.extract]),
         Stage("dedup: texts -> list of duplicates", "dedup",
-              ["--input", place(TEXTS), "--output", place(DROP), *where, *cluster, *given["dedup"]]),
+              ["--input", place(TEXTS), "--output", place(DROP), *where, *cluster, *args.dedup]),
         Stage("create_tfrecords: texts -> shards", "create_tfrecords",
               ["--input", place(TEXTS), "--drop", place(DROP), "--name", args.name, "--output_dir", place(SHARDS),
-               *vocabulary, *where, *cluster, *given["create_tfrecords"]]),
+               *vocabulary, *where, *cluster, *args.create_tfrecords]),
         Stage("verify: shards", "verify_tfrecords",
               [place(SHARDS), "--report", place(VERIFIED), *vocabulary, *where]),
     ]
-
-
-def _command(stage):
-    """The module of a stage; imported here, since only this script, which runs the others, may import them."""
-    return importlib.import_module(f"datasets.{stage.command}")
 
 
 def _check(args, stages):
@@ -91,7 +89,7 @@ def _check(args, stages):
         raise UserError(f"--output_dir {args.output_dir}: write to a local folder and copy it with `gsutil -m cp`")
     for stage in stages:
         try:
-            checked = _command(stage).arguments(stage.arguments)
+            checked = stage.module.arguments(stage.arguments)
             if stage.command == "run_newspaper_extract":
                 extraction.check([], checked)
         except UserError as error:
@@ -103,7 +101,10 @@ def _check(args, stages):
 
 def _note_lists(args):
     """Writes down the lists of URLs.  Raises UserError where the corpus is made of other lists."""
-    lists = {os.path.basename(path): _sha256(path) for path in args.urls}
+    lists = {}
+    for path in args.urls:
+        with storage.open_file(path, "rb") as f:
+            lists[os.path.basename(path)] = hashlib.sha256(f.read()).hexdigest()
     note = os.path.join(args.output_dir, LISTS)
     if not os.path.exists(note):
         storage.write_whole(note, json.dumps(lists, indent=1) + "\n")
@@ -115,21 +116,13 @@ def _note_lists(args):
                         "or another --output_dir")
 
 
-def _sha256(path):
-    digest = hashlib.sha256()
-    with storage.open_file(path, "rb") as f:
-        for data in iter(lambda: f.read(1 << 20), b""):
-            digest.update(data)
-    return digest.hexdigest()
-
-
 def _run(args, stage):
     """Runs a stage to its end; returns the status of one that a signal ended, else 0.  Raises UserError."""
     note = os.path.join(args.output_dir, DOWNLOADED)
     if stage.command == "download" and os.path.exists(note) and not reading.read_object(note)["stopped"]:
         print(f"{note} is there: nothing to do")
         return 0
-    status = _command(stage).main(stage.arguments)
+    status = stage.module.main(stage.arguments)
     if stage.command == "download" and not status:
         downloaded = reading.read_object(note)
         if not downloaded["all_runs"].get("saved"):
@@ -193,11 +186,11 @@ def _text(content):
     return "".join(f"{name:<44}{count:>16,}\n" for name, count in rows)
 
 
-def _split(name, options):
+def _words(options):
     try:
         return shlex.split(options)
     except ValueError as error:
-        raise UserError(f"--{name} {options!r}: {error}")
+        raise argparse.ArgumentTypeError(f"{options!r}: {error}")
 
 
 def _arguments(argv):
@@ -208,8 +201,8 @@ def _arguments(argv):
     add("--name", default="corpus", help="shards are called NAME_0.tfrecords, NAME-eval_0.tfrecords and so on")
     add("--encoder_path", help="folder with encoder.json and vocab.bpe; GPT-2's vocabulary without it")
     for name, script in SCRIPTS.items():
-        add(f"--{name}", default="", metavar="OPTIONS", help=f"further options of {script}, in one pair of quotes and "
-            f"after an equals sign: --{name}='--option value'")
+        add(f"--{name}", type=_words, default="", metavar="OPTIONS", help=f"further options of {script}, in one pair "
+            f"of quotes and after an equals sign: --{name}='--option value'")
     workers.add_arguments(parser, "what is made does not depend on it")
     return parser.parse_args(argv)
 

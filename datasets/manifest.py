@@ -1,18 +1,18 @@
 """What a data set holds: `{name}.manifest.json` beside its shards, and the facts of shards that have none."""
 from __future__ import annotations
 
+import collections
 import contextlib
+import functools
 import glob
 import json
 import os
 from typing import NamedTuple
 
-from tqdm import tqdm
-
-from configs import storage
+from configs import progress, storage
 from configs.errors import UserError
-from datasets import records
-from datasets.records import Shard
+from datasets import tfrecords
+from datasets.tfrecords import Shard
 
 FORMAT_VERSION = 1
 SUFFIX = ".manifest.json"
@@ -33,7 +33,7 @@ class Manifest(NamedTuple):
     entries: tuple
 
 
-class Corpus(NamedTuple):
+class DescribedShards(NamedTuple):
     """Shards in the order asked for, and the vocabulary of their ids where a manifest tells it."""
     shards: tuple
     vocabulary: str | None  # fingerprint
@@ -42,6 +42,11 @@ class Corpus(NamedTuple):
 
 def path_of(folder, name):
     return storage.join(folder, name + SUFFIX)
+
+
+def below(folder, pattern):
+    """The glob `pattern` in a folder whose name may hold characters that globs use."""
+    return storage.join(folder if storage.is_remote(folder) else glob.escape(folder), pattern)
 
 
 def write(path, plan, entries):
@@ -91,15 +96,14 @@ def entry_from_json(content, folder):
 
 def sum_outcomes(entries):
     """{outcome: documents} over all entries."""
-    total = {}
+    total = collections.Counter()
     for entry in entries:
-        for outcome, documents in entry.outcomes.items():
-            total[outcome] = total.get(outcome, 0) + documents
-    return total
+        total.update(entry.outcomes)
+    return dict(total)
 
 
 def describe(paths, cache=True, replace=None):
-    """The Corpus of the shard files `paths` (local or gs://), from their manifests or else from reading them once.
+    """The DescribedShards of the files `paths` (local or gs://), from their manifests or else from reading them once.
 
     With `cache` the facts of shards that had to be read are left beside them.  replace({path: (Shard, Manifest) or
     None}) -> {path: Shard}, where given, reads them instead, and may give other files in their place.
@@ -108,7 +112,7 @@ def describe(paths, cache=True, replace=None):
     """
     listed = {}
     for folder in sorted({os.path.dirname(path) for path in paths}):
-        for found in storage.glob(storage.join(glob.escape(folder), "*" + SUFFIX)):
+        for found in storage.glob(below(folder, "*" + SUFFIX)):
             manifest = load(found)
             listed.update({os.path.normpath(entry.shard.path): (entry.shard, manifest) for entry in manifest.entries})
     facts = {path: listed.get(os.path.normpath(path)) for path in paths}
@@ -119,20 +123,26 @@ def describe(paths, cache=True, replace=None):
         raise UserError(f"{one.path} and {other.path} have different vocabularies: train on one of them, or encode "
                         "both with one vocabulary")
     plan = next(iter(involved.values())).plan if involved else {}
-    if replace:
-        replaced = replace(facts)
-        return Corpus(tuple(replaced[path] for path in paths), plan.get("vocabulary"), plan.get("vocabulary_size"))
-    unlisted = [path for path in paths if not facts[path]]
-    scanned = {path: _scan_once(path, cache) for path in (tqdm(unlisted, desc="scan", unit="file") if unlisted else ())}
-    shards = tuple(_checked(path, *facts[path]) if facts[path] else scanned[path] for path in paths)
-    return Corpus(shards, plan.get("vocabulary"), plan.get("vocabulary_size"))
+    shards = (replace or functools.partial(_read_once, cache=cache))(facts)
+    return DescribedShards(tuple(shards[path] for path in paths), plan.get("vocabulary"), plan.get("vocabulary_size"))
+
+
+def _read_once(facts, cache):
+    """{path: Shard}: of each file what its manifest says, or what reading it says."""
+    shards = {path: _checked(path, *known) for path, known in facts.items() if known}
+    unlisted = [path for path in facts if path not in shards]
+    with progress.bar(len(unlisted), "scan", "file", disable=not unlisted) as bar:
+        for path in unlisted:
+            shards[path] = _scan_once(path, cache)
+            bar.update()
+    return shards
 
 
 def _checked(path, shard, manifest):
     size = storage.size(path) if storage.exists(path) else 0
     if size != shard.size:
         if size:
-            records.scan(path)  # a file that is cut off: names the record and the offset
+            tfrecords.scan(path)  # a file that is cut off: names the record and the offset
         raise UserError(f"{path} has {size} bytes, {manifest.path} says {shard.size}: fetch or build the file anew,"
                         ' or set "skip_corrupt_records" to true to read what is good in it')
     return shard._replace(path=path)
@@ -149,11 +159,9 @@ def _scan_once(path, keep):
             content = json.load(f)
         if content.pop("state") == state:
             return Shard(path=path, **content)
-    shard = records.scan(path)
-    if not keep:
-        return shard
-    facts = shard._asdict()
-    del facts["path"]
-    with contextlib.suppress(Exception):  # a folder that is read-only costs another scan next time, no more
-        storage.write_whole(cache, json.dumps({"state": state, **facts}) + "\n")
+    shard = tfrecords.scan(path)
+    if keep:
+        facts = {name: value for name, value in shard._asdict().items() if name != "path"}
+        with contextlib.suppress(Exception):  # a folder that is read-only costs another scan next time, no more
+            storage.write_whole(cache, json.dumps({"state": state, **facts}) + "\n")
     return shard

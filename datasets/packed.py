@@ -21,8 +21,9 @@ LARGEST_RATIO, HARMLESS_BYTES = 300, 1 << 28
 
 @contextlib.contextmanager
 def scratch_folder(path):
-    """Hands on `path`, for `make_index`, and deletes it at the end and after a user's mistake: not after a kill or on
-    a full disk, so that the next run finds what is unpacked.
+    """Deletes the folder `path` at the end and after a user's mistake.
+
+    After a kill or on a full disk it stays, so that the next run finds what is unpacked.
     """
     try:
         yield path
@@ -79,12 +80,9 @@ def _contents(path):
 
 
 def _zstandard_contents(f, decompressor):
-    """The same of frames that follow each other.  The library's own reader takes a file that is cut off for whole."""
+    """Yields the contents of all frames.  The library's own reader takes a file that is cut off for whole."""
     frame, rest = None, b""
-    while True:
-        data = rest or f.read(ZSTANDARD_BYTES)
-        if not data:
-            break
+    while data := rest or f.read(ZSTANDARD_BYTES):
         frame = frame or decompressor.decompressobj()
         yield frame.decompress(data)
         rest = frame.unused_data if frame.eof else b""

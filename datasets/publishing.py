@@ -4,19 +4,14 @@ The local folder stays, so that the same command again copies only what is not t
 """
 import contextlib
 import os
-import sys
 
-from tqdm import tqdm
-
-from configs import storage
+from configs import progress, storage
 from configs.errors import UserError
 from datasets import manifest
 
 
 def check(folder, local, name):
-    """Raises UserError, or TensorFlow's own error, where the data set `name` in the folder `local` cannot go to
-    `folder`: said before days of work.
-    """
+    """Raises UserError, or TensorFlow's error, where `name` in `local` cannot go to `folder`: before days of work."""
     target, source = (manifest.path_of(place, name) for place in (folder, local))
     if storage.exists(target):
         if not os.path.exists(source) or _read(source) != _read(target):
@@ -39,8 +34,7 @@ def publish(folder, local, name):
     if not missing and storage.exists(target):
         print(f"{target} is finished: nothing to do")
         return
-    with tqdm(total=sum(shard.size for shard in missing.values()), desc="copying", unit="B", unit_scale=True,
-              mininterval=0.5 if sys.stderr.isatty() else 30) as bar:
+    with progress.bar(sum(shard.size for shard in missing.values()), "copying", "B", unit_scale=True) as bar:
         for path, shard in missing.items():
             storage.copy(shard.path, path)
             bar.update(shard.size)

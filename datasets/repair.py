@@ -1,4 +1,4 @@
-"""Going on without damaged records: a damaged shard is replaced by a copy of what is good in it.
+"""Replaces a damaged shard by a copy of its good records, so that a run can go on without the others.
 
 The order of the data is arithmetic on the counts of the shards, so that damage has to be known before the first step:
 every shard is read whole once, and remembered for as long as it does not change.  The folder of the data is left as
@@ -9,16 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 from typing import NamedTuple
 
-from tqdm import tqdm
-
-from configs import reading, storage
+from configs import progress, reading, storage
 from configs.errors import UserError
 from datasets import framing, integrity
 from datasets.jobs import workers
-from datasets.records import Shard
+from datasets.tfrecords import Shard
 
 FOLDER = "repaired"  # in model_dir
 NOTES_FILE = "shards.json"
@@ -58,7 +55,7 @@ def replace(listed, *, folder, limit, write=True):
 
 
 def forget(folder):
-    """After this all shards are read again, and the copies made anew."""
+    """Makes the next run read all shards again, and copy them anew where they are damaged."""
     _save(folder, {})
 
 
@@ -71,21 +68,21 @@ def _foreseen(listed, folder, limit):
         elif known:
             shards[path] = known[0]._replace(path=path)
         else:
-            shards[path] = _note(integrity.survey(integrity.Job(path, limit)), path, storage.state(path), limit).shard
+            survey = integrity.survey(integrity.ShardToRead(path, limit))
+            shards[path] = _note(survey, path, storage.state(path), limit).shard
     return shards
 
 
 def _read_new(listed, notes, folder, limit):
-    """Brings `notes` up to date with the files, and makes the copies."""
-    jobs = [integrity.Job(path, _limit(known, limit)) for path, known in listed.items()
+    """Brings `notes` up to date with the files, and copies the damaged ones."""
+    jobs = [integrity.ShardToRead(path, _limit(known, limit)) for path, known in listed.items()
             if not _holds(notes.get(_name(path)), path, _limit(known, limit))]
     if not jobs:
         return
     states = {job.path: storage.state(job.path) for job in jobs}  # before: who changes while we read is read again
     limits = dict(jobs)
     total = sum(size for size, _ in states.values())
-    with tqdm(total=total, desc="reading shards", unit="B", unit_scale=True,
-              mininterval=0.5 if sys.stderr.isatty() else 30) as bar:
+    with progress.bar(total, "reading shards", "B", unit_scale=True) as bar:
         for survey in integrity.survey_all(jobs, total, workers.cores(), bar.update):
             path = survey.shard.path
             copy = storage.join(storage.join(folder, _digest(path)), os.path.basename(path))
@@ -96,7 +93,7 @@ def _read_new(listed, notes, folder, limit):
 
 
 def _limit(known, limit):
-    """What a manifest itself puts beyond the vocabulary is not damage: corpus.check has words for it."""
+    """The `limit` of a shard: None where its manifest itself tells larger ids, which shard_sets.check reports."""
     return None if known and known[0].largest_id >= limit else limit
 
 
@@ -147,26 +144,16 @@ def _copy(path, target, limit):
             return sum(f.write(data) or len(data) for data in good)
     os.makedirs(os.path.dirname(target), exist_ok=True)
     partial = os.path.join(os.path.dirname(target), ".partial-" + os.path.basename(target))
-    try:
-        with open(partial, "wb") as f:
-            size = sum(f.write(data) for data in good)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(partial, target)
-    except OSError as error:
-        error.filename = error.filename or target  # a failed write does not say of which file
-        raise
-    return size
+    with framing.written_whole(target, partial) as f:
+        return sum(f.write(data) for data in good)
 
 
 def _load(folder):
     """{name of a shard: Note}; none where they cannot be read, which costs another reading of the shards."""
     path = storage.join(folder, NOTES_FILE)
-    if not storage.exists(path):
-        return {}
     try:
         return {name: Note(**{**content, "shard": Shard(**content["shard"])})
-                for name, content in reading.read_object(path).items()}
+                for name, content in (reading.read_object(path) if storage.exists(path) else {}).items()}
     except (UserError, TypeError, KeyError):
         return {}
 

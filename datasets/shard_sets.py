@@ -1,6 +1,5 @@
 """Which shards a config reads for training and for evaluation, and whether they fit it (no TensorFlow here)."""
 import functools
-import glob
 import hashlib
 import json
 import os
@@ -22,7 +21,7 @@ TRAIN, EVAL = "train", "eval"
 
 class Part(NamedTuple):
     """Shards that are read as one text, and their share of a mixture."""
-    shards: tuple  # of datasets.records.Shard
+    shards: tuple  # of datasets.tfrecords.Shard
     weight: float
 
     @property
@@ -75,11 +74,14 @@ def find(config, split, cache=True):
     With the config's skip_corrupt_records a damaged shard is replaced by a copy of its good records, in model_dir.
     Raises UserError: nothing there, damaged or contradictory shards.
     """
-    patterns = _files(config, split) if config.input == schema.FILES_INPUT else _openwebtext(config, split)
+    if config.input == schema.FILES_INPUT:
+        parts = _files(config, split)
+    else:
+        parts = [(_openwebtext_shards(config, name, split), weight) for name, weight in OPENWEBTEXT[config.input]]
     replace = None
     if config.skip_corrupt_records:
         replace = functools.partial(repair.replace, folder=repair_folder(config), limit=config.n_vocab, write=cache)
-    described = [(manifest.describe(paths, cache, replace), weight) for paths, weight in patterns]
+    described = [(manifest.describe(paths, cache, replace), weight) for paths, weight in parts]
     vocabularies = {part.vocabulary for part, _ in described} - {None}
     if len(vocabularies) > 1:
         raise UserError(f'"{split}_files": the parts of the mixture were encoded with different vocabularies')
@@ -132,7 +134,7 @@ def _files(config, split):
 
 
 def _match(config, pattern, key):
-    pattern = _below(config.data_path, pattern)
+    pattern = manifest.below(config.data_path, pattern)
     paths = [path for path in storage.glob(pattern) if not storage.is_folder(path)]
     if not paths:
         raise UserError(f'"{key}": no file matches {pattern}; make shards with datasets/create_tfrecords.py or set'
@@ -140,14 +142,10 @@ def _match(config, pattern, key):
     return sorted(paths, key=_natural)
 
 
-def _openwebtext(config, split):
-    return [(_openwebtext_shards(config, name, split), weight) for name, weight in OPENWEBTEXT[config.input]]
-
-
 def _openwebtext_shards(config, name, split):
     """Shards {name}_{i} to train on and {name}-eval_{i} to evaluate on; without the latter the original's split."""
     def numbered(stem):
-        paths = storage.glob(_below(config.data_path, stem + "_*.tfrecords"))
+        paths = storage.glob(manifest.below(config.data_path, stem + "_*.tfrecords"))
         return {int(match.group(1)): path for path in paths
                 for match in [re.search(r"_(\d+)\.tfrecords$", path)] if match}
     everything, held_out = numbered(name), numbered(name + "-eval")
@@ -161,11 +159,6 @@ def _openwebtext_shards(config, name, split):
         raise UserError(f'"data_path": no file {storage.join(config.data_path, stem)}_*.tfrecords; make shards with'
                         f" datasets/create_tfrecords.py --name {name}{without}")
     return [path for _, path in sorted(chosen.items())]
-
-
-def _below(folder, pattern):
-    """`pattern` in a folder; the name of the folder may hold characters that globs use."""
-    return storage.join(folder if storage.is_remote(folder) else glob.escape(folder), pattern)
 
 
 def overlap(one, other):

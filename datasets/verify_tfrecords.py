@@ -17,9 +17,7 @@ import json
 import time
 from typing import NamedTuple
 
-from tqdm import tqdm
-
-from configs import commands, errors, storage
+from configs import commands, errors, progress, storage
 from configs.errors import UserError
 from datasets import integrity, manifest
 from datasets.jobs import workers
@@ -29,7 +27,7 @@ SUFFIX = ".tfrecords"
 COMPARED = ("size", "sha256", "records", "tokens", "shortest", "largest_id")  # of a Shard, with its manifest's
 
 
-class Found(NamedTuple):
+class Selection(NamedTuple):
     """What the arguments name."""
     files: dict  # {path of a shard: (Shard, Manifest), or None where no manifest lists it}
     manifests: dict  # {path: Manifest}
@@ -39,15 +37,13 @@ class Found(NamedTuple):
 def main(argv=None):
     """Arguments -> a line for each problem and a table; returns 0, or 2 where there is a problem."""
     args = arguments(argv)
-    if args.processes < 1:
-        raise UserError(f"--processes {args.processes} is out of range: give at least 1")
     encoder = bpe.load(args.encoder_path) if args.encoder_path else None
-    found = _find(args.paths)
-    lines = found.problems + _vocabulary_problems(found.manifests, encoder)
+    selection = _select(args.paths)
+    lines = selection.problems + _vocabulary_problems(selection.manifests, encoder)
     for line in lines:
         print(line)
     begun = time.monotonic()
-    surveys, count = _survey(found.files, encoder, args.processes)
+    surveys, count = _survey(selection.files, encoder, args.processes)
     count += len(lines)
     totals = _totals(surveys)
     _print_table(totals, time.monotonic() - begun)
@@ -57,14 +53,14 @@ def main(argv=None):
     return errors.USER_ERROR if count else 0
 
 
-def _find(arguments):
-    """The Found of files, folders, globs and manifests.  Raises UserError where one of them matches nothing."""
+def _select(arguments):
+    """The Selection of files, folders, globs and manifests.  Raises UserError where one of them matches nothing."""
     files, manifests, problems, asked = [], {}, [], []
     for argument in arguments:
         for path in _match(argument):
             if storage.is_folder(path):
-                asked += _inside(path, "*" + manifest.SUFFIX)
-                files += _inside(path, "*" + SUFFIX)
+                asked += storage.glob(manifest.below(path, "*" + manifest.SUFFIX))
+                files += storage.glob(manifest.below(path, "*" + SUFFIX))
             elif path.endswith(manifest.SUFFIX):
                 asked.append(path)
             elif path.endswith(".scan.json"):  # a cache of what has no manifest; a glob takes it along
@@ -72,7 +68,7 @@ def _find(arguments):
             else:
                 files.append(path)
     folders = sorted({os.path.dirname(path) for path in files + asked})
-    beside = [path for folder in folders for path in _inside(folder, "*" + manifest.SUFFIX)]
+    beside = [path for folder in folders for path in storage.glob(manifest.below(folder, "*" + manifest.SUFFIX))]
     for path in dict.fromkeys(_normal(path) for path in asked + beside):
         try:
             manifests[path] = manifest.load(path)
@@ -93,7 +89,7 @@ def _find(arguments):
     with_manifest = {os.path.dirname(path) for path in manifests}
     problems += [f"{path}: stands in no manifest of its folder" for path in paths
                  if path not in listed and os.path.dirname(path) in with_manifest]
-    return Found({path: listed.get(path) for path in paths}, manifests, problems)
+    return Selection({path: listed.get(path) for path in paths}, manifests, problems)
 
 
 def _match(argument):
@@ -103,16 +99,12 @@ def _match(argument):
     return paths
 
 
-def _inside(folder, pattern):
-    return storage.glob(storage.join(folder if storage.is_remote(folder) else glob.escape(folder), pattern))
-
-
 def _unlisted(path, listed):
     """The files that are called like shards of the manifest at `path` but stand in none."""
     stem = os.path.basename(path)[:-len(manifest.SUFFIX)]
-    names = [name for middle in ("", "-eval") for name in
-             _inside(os.path.dirname(path), f"{glob.escape(stem)}{middle}_[0-9]*{SUFFIX}")]
-    return [name for name in names if _normal(name) not in listed]
+    return [name for middle in ("", "-eval") for name in storage.glob(
+        manifest.below(os.path.dirname(path), f"{glob.escape(stem)}{middle}_[0-9]*{SUFFIX}"))
+        if _normal(name) not in listed]
 
 
 def _normal(path):
@@ -128,10 +120,9 @@ def _vocabulary_problems(manifests, encoder):
 
 def _survey(files, encoder, processes):
     """Reads all files and prints their problems as they are found; returns ([integrity.Survey], problems)."""
-    jobs = [integrity.Job(path, _limit(known, encoder)) for path, known in files.items()]
+    jobs = [integrity.ShardToRead(path, _limit(known, encoder)) for path, known in files.items()]
     total, surveys, count = sum(map(storage.size, files)), [], 0
-    with tqdm(total=total, desc="reading", unit="B", unit_scale=True,
-              mininterval=0.5 if sys.stderr.isatty() else 30) as bar:
+    with progress.bar(total, "reading", "B", unit_scale=True) as bar:
         for survey in integrity.survey_all(jobs, total, processes, bar.update):
             surveys.append(survey)
             path = survey.shard.path
@@ -183,7 +174,7 @@ def arguments(argv=None):
     add("paths", nargs="+", metavar="PATH", help="shards, folders, globs or manifests, local or gs://")
     add("--encoder_path", help="folder with encoder.json and vocab.bpe that the ids must come from; without it the"
         " manifest's word is taken")
-    add("--processes", type=int, default=workers.cores(), help="at most; one for each 32 MB is used")
+    add("--processes", type=errors.at_least(1), default=workers.cores(), help="at most; one for each 32 MB is used")
     add("--report", metavar="FILE", help="file for the counts as JSON")
     return parser.parse_args(argv)
 

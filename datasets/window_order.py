@@ -1,4 +1,4 @@
-"""Which window of the training data stands where, and how much of the data was read: arithmetic on counts of shards.
+"""Computes which window of the training data stands where, and how much was read, from the counts of the shards.
 
 The rules stand in inputs.py, which carries them out.
 """
@@ -44,8 +44,9 @@ class PartOrder:
         self.windows = sum(block.windows for block in self.blocks)  # of an epoch
 
     def schedule(self, first, last):
-        """Windows [first, last) of all epochs: int64 [N, 3], rows of a block's number, the seed of its shuffles, and
-        windows to skip.  The last row may give more windows than asked for.
+        """Windows [first, last) of all epochs, int64 [N, 3]: number of a block, seed of its shuffles, windows to skip.
+
+        The last row may give more windows than asked for.
         """
         rows, position = [], first // self.windows * self.windows
         while position < last:

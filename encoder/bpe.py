@@ -37,9 +37,7 @@ BLOCK = 1 << 20  # characters that are looked through at once
 
 
 class Encoder:
-    """Text <-> token ids.  `size`: number of ids; `eot`: the id of <|endoftext|>, the last one;
-    `fingerprint`: hex sha256 over both files.
-    """
+    """Text <-> token ids.  `size`: their number; `eot`: the last, <|endoftext|>; `fingerprint`: of both files."""
 
     def __init__(self, tokens, merges, fingerprint):
         """`tokens`: {token written in byte symbols: id}; `merges`: list of (left, right) in byte symbols."""
@@ -116,13 +114,12 @@ def load(folder=None):
     tokens_path, merges_path = files(folder)
     tokens = _parse_tokens(data[TOKENS_FILE], tokens_path)
     merges = _parse_merges(data[MERGES_FILE], tokens, merges_path)
-    return Encoder(tokens, merges, _fingerprint(data[TOKENS_FILE], data[MERGES_FILE]))
+    return Encoder(tokens, merges, _fingerprint(*data.values()))
 
 
 def fingerprint(folder=None):
-    """That of the Encoder which `load` would give, in less time.  Raises UserError where a file is missing."""
-    data = read_files(folder)
-    return _fingerprint(data[TOKENS_FILE], data[MERGES_FILE])
+    """The fingerprint of the Encoder that `load` gives, in less time.  Raises UserError where a file is missing."""
+    return _fingerprint(*read_files(folder).values())
 
 
 def read_files(folder=None):
@@ -143,8 +140,9 @@ def files(folder=None):
 
 
 def write(folder, merges, symbols=None):
-    """Writes both files: ids go to `symbols` (default: all of `byte_symbols`, in its order), then to what each of
-    `merges` (pairs of tokens written in byte symbols) makes, then to <|endoftext|>.
+    """Writes both files from `merges`, pairs of tokens in byte symbols, and `symbols` (default: all `byte_symbols`).
+
+    Ids go to the symbols, then to what each merge makes, then to <|endoftext|>.
     """
     symbols = list(byte_symbols().values()) if symbols is None else list(symbols)
     tokens = symbols + [left + right for left, right in merges] + [END_OF_TEXT]
@@ -176,8 +174,9 @@ def well_formed(text):
 
 
 def _parts(text, joined=False):
-    """`text` in parts, cut before the last of several white spaces that something else follows; if it is `joined`, END
-    stands between texts.
+    """`text`, cut before the last of several white spaces that something else follows.
+
+    If it is `joined`, END stands between texts.
     """
     cuts = [cut for start in range(0, len(text), BLOCK) for cut in _cuts(text[start:start + BLOCK + 2], start, joined)]
     return [text[start:stop] for start, stop in zip([0, *cuts], [*cuts, len(text)])]

@@ -1,4 +1,4 @@
-"""A vocabulary under the names that others give its two files: found beside weights, written beside weights.
+"""Finds and writes a vocabulary beside weights, under the names that OpenAI and Hugging Face give its files.
 
 OpenAI: encoder.json and vocab.bpe.  Hugging Face: vocab.json and merges.txt with the same content, or both inside
 tokenizer.json (https://huggingface.co/docs/tokenizers), which is all that transformers 5 writes.
@@ -19,14 +19,15 @@ def find(folder):
 
     GPT-2's vocabulary comes back in its own bytes, however it was formatted, so that its fingerprint is known.
     """
-    found = None
-    for pair in NAMES:
-        if found is None and all(storage.exists(storage.join(folder, name)) for name in pair):
-            found = dict(zip(NAMES[0], (_read(storage.join(folder, name)) for name in pair)))
-    if found is None and storage.exists(storage.join(folder, WHOLE_FILE)):
+    for names in NAMES:
+        paths = [storage.join(folder, name) for name in names]
+        if all(map(storage.exists, paths)):
+            found = dict(zip(NAMES[0], map(_read, paths)))
+            break
+    else:
+        if not storage.exists(storage.join(folder, WHOLE_FILE)):
+            return None
         found = _take_apart(storage.join(folder, WHOLE_FILE))
-    if found is None:
-        return None
     known = bpe.read_files()
     return known if _content(found) == _content(known) else found
 

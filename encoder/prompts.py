@@ -1,4 +1,4 @@
-"""What to continue and how: prompts and their options, from the command line and from files."""
+"""Reads the texts to continue, and how to continue each, from the command line and from files."""
 from __future__ import annotations
 
 import difflib
@@ -37,7 +37,7 @@ def read(path, given):
 
     `given` are options, checked, for all that a line does not set itself.
     """
-    text = _read_text(path)
+    text = _text_of(path)
     if not path.lower().endswith(LINES_SUFFIX):
         if not text.strip():
             raise UserError(f"--predict_file {path} is empty; write the text to continue into it")
@@ -49,7 +49,7 @@ def read(path, given):
     return found
 
 
-def _read_text(path):
+def _text_of(path):
     if not storage.exists(path):
         raise UserError(f"--predict_file {path}: no such file")
     with storage.open_file(path, "rb") as f:

@@ -1,4 +1,4 @@
-"""Where a text stops: the text as its tokens come, up to a stop text, and the same rule as a table for the graph.
+"""Ends a text at a stop text: token by token in Python, and by a table of the same rule in the graph.
 
 Tokens are pieces of UTF-8, which need not end where a character or a stop text does.
 """

@@ -15,9 +15,8 @@ if __name__ == "__main__":  # run as a file: imports start at the repository
 from importlib.metadata import version
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from tqdm import tqdm
 
-from configs import commands, errors, reading, storage
+from configs import commands, errors, progress, reading, storage
 from configs.errors import UserError
 from datasets import cleaning, documents
 from encoder import bpe
@@ -31,8 +30,6 @@ LONGEST = 1000  # bytes: longer words are cut, since tokenizers' time grows with
 def main(argv=None):
     """Arguments -> encoder.json, vocab.bpe, vocabulary.json; returns 0."""
     args = _arguments(argv)
-    if args.size < SMALLEST:
-        raise UserError(f"--size {args.size} is too small: 256 bytes and {bpe.END_OF_TEXT} need {SMALLEST}")
     # The vocabulary's own folder may be on gs://; packed text is unpacked in TMPDIR.
     with tempfile.TemporaryDirectory(prefix="unpacked-") as scratch:
         return _train(args, documents.make_index(args.input, args.exclude, scratch=scratch))
@@ -74,10 +71,12 @@ def learn(texts, count):
 
 def _texts(index, clean):
     """Yields the text of every document, as create_tfrecords.py encodes it."""
-    for number in tqdm(range(len(index.file)), unit="doc", mininterval=0.5 if sys.stderr.isatty() else 30):
-        text = documents.read(index, number).text
-        if text:
-            yield bpe.well_formed(cleaning.clean(text) if clean else text)
+    with progress.bar(len(index.file), unit="doc") as bar:
+        for number in range(len(index.file)):
+            text = documents.read(index, number).text
+            if text:
+                yield bpe.well_formed(cleaning.clean(text) if clean else text)
+            bar.update()
 
 
 def _finished(folder, plan):
@@ -101,11 +100,11 @@ def _finished(folder, plan):
 
 
 def _arguments(argv):
-    parser = errors.Parser(description=__doc__.split("\n\n")[0],
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = errors.Parser(description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     documents.add_arguments(parser)
     add = parser.add_argument
-    add("--size", type=int, default=4096, help=f"number of token ids, {bpe.END_OF_TEXT} included")
+    size = errors.checked(int, lambda value: value >= SMALLEST, f"at least {SMALLEST}, 256 bytes and {bpe.END_OF_TEXT}")
+    add("--size", type=size, default=4096, help=f"number of token ids, {bpe.END_OF_TEXT} included")
     add("--output_dir", required=True, help="folder for the vocabulary")
     add("--no_ftfy", action="store_true", help="learn from the text as it is, without ftfy's repairs and NFKC")
     return parser.parse_args(argv)

@@ -3,7 +3,7 @@ import pytest
 
 from benchmarks import preparation, straightforward, two_processes
 from configs.errors import UserError
-from datasets import records
+from datasets import tfrecords
 from encoder import bpe
 from tests.helpers import pages
 
@@ -51,7 +51,7 @@ def test_two_processes_are_set_beside_one_and_beside_two_commands(installed, com
 def test_contenders_that_make_other_records_are_refused(tmp_path):
     paths = [str(tmp_path / name) for name in ("a.tfrecords", "b.tfrecords")]
     for path, ids in zip(paths, ([5, 6], [5, 7])):
-        records.write(path, [(b"key", ids, 0)])
+        tfrecords.write(path, [(b"key", ids, 0)])
     assert preparation._same_records(paths[:1]) == 1
     with pytest.raises(UserError, match="different records: the comparison is void"):
         preparation._same_records(paths)

@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks import shakespeare
 from configs.errors import UserError
-from datasets import manifest, records
+from datasets import manifest, tfrecords
 from encoder import bpe
 
 # White space at both ends of both parts: the split lies among the line ends.
@@ -30,8 +30,8 @@ def test_shards_hold_every_character_of_the_text_as_one_token(tmp_path):
     entries = manifest.load(str(tmp_path / "shakespeare-char.manifest.json")).entries
     assert [entry.split for entry in entries] == ["train", "eval"]
     for entry in entries:
-        (_, payload), = records.read(entry.shard.path)
-        ids = records.decode(payload)[1]
+        (_, payload), = tfrecords.read(entry.shard.path)
+        ids = tfrecords.decode(payload)[1]
         assert "".join(characters[i] for i in ids) == expected[entry.split]
         assert entry.shard.tokens == entry.shard.text_bytes == len(expected[entry.split])
 

@@ -148,7 +148,7 @@ def test_set_overrides_the_file_last_one_first_and_what_is_not_json_is_a_string(
 @pytest.mark.parametrize("values, words", [
     ({"n_layers": 3}, 'unknown key "n_layers"; did you mean "n_layer"?'),
     ({"Model_Pth": "a"}, 'unknown key "Model_Pth"; did you mean "model_path" (now model_dir)?'),
-    ({"zzzz": 3}, 'unknown key "zzzz"; the README lists all keys'),
+    ({"zzzz": 3}, 'unknown key "zzzz"; docs/config.md lists all keys'),
     ({"n_layer": "12"}, '"n_layer" is "12", but must be an integer from 1 to 1000 (left out: 12)'),
     ({"n_layer": True}, '"n_layer" is true, but must be an integer'),
     ({"n_layer": 1.5}, '"n_layer" is 1.5, but must be an integer'),
@@ -248,7 +248,7 @@ def test_mistake_in_set_names_the_option(option, words, tmp_path):
     assert words in error_of(schema.load, write(tmp_path, PUBLISHED["117M"]), [option])
 
 
-def test_readme_table_has_one_row_per_key_and_one_per_group():
+def test_table_has_one_row_per_key_and_one_per_group():
     rows = schema.markdown().splitlines()
     assert [row.split("`")[1] for row in rows[2:] if not row.startswith("| **")] == list(schema.FIELDS)
     assert [row.split("**")[1] for row in rows if row.startswith("| **")] == [

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from configs.errors import UserError
-from datasets import create_tfrecords, dedup, manifest, records
+from datasets import create_tfrecords, dedup, manifest, tfrecords
 from datasets.duplicates import signing
 from tests.helpers import measured
 from tests.helpers.runs import ROOT
@@ -237,15 +237,15 @@ def test_a_list_of_its_own_output_leaves_the_documents_out_of_the_shards(mixture
                            str(tmp_path / "drop.txt"), "--eval_fraction", "0", "--processes", "1"])
     entries = manifest.load(str(tmp_path / "shards" / "a.manifest.json")).entries
     assert manifest.sum_outcomes(entries)["dropped"] == len(dropped) == 7
-    kept = [records.decode(payload)[0].decode() for _, payload in records.read(entries[0].shard.path)]
+    kept = [tfrecords.decode(payload)[0].decode() for _, payload in tfrecords.read(entries[0].shard.path)]
     assert sorted(kept) == ["a.txt", "d.txt", "l.txt"]
 
 
 @pytest.mark.parametrize("more, message", [
     (["--input", "/nowhere"], "/nowhere: no such file"),
-    (["--threshold", "0"], "--threshold 0.0 is out of range"),
-    (["--threshold", "nan"], "--threshold nan is out of range"),
-    (["--against_words", "0"], "--against_words 0 is out of range"),
+    (["--threshold", "0"], "--threshold: 0 is out of range"),
+    (["--threshold", "nan"], "--threshold: nan is out of range"),
+    (["--against_words", "0"], "--against_words: 0 is out of range"),
     (["--against", "/nowhere"], "--against /nowhere: no such file"),
     (["--against", __file__, "--against_words", "100000"], "none of its 1 texts has 100000 words"),
     (["--output", "gs://bucket/drop.txt"], "local file"),

@@ -6,9 +6,9 @@ import pytest
 import tensorflow as tf
 
 from configs.errors import UserError
-from datasets import framing, integrity, records
+from datasets import framing, integrity, tfrecords
 
-FRAMES = [records.frame(records.encode(b"key%d" % i, np.arange(37 * i % 200))) for i in range(9)]
+FRAMES = [tfrecords.frame(tfrecords.encode(b"key%d" % i, np.arange(37 * i % 200))) for i in range(9)]
 WHOLE = b"".join(FRAMES)
 STARTS = [sum(map(len, FRAMES[:i])) for i in range(len(FRAMES) + 1)]
 FLOATS = tf.train.Example(features=tf.train.Features(feature={
@@ -32,7 +32,7 @@ def survey_of(tmp_path, data, limit=None):
     path = str(tmp_path / "x_0.tfrecords")
     with open(path, "wb") as f:
         f.write(data)
-    return integrity.survey(integrity.Job(path, limit))
+    return integrity.survey(integrity.ShardToRead(path, limit))
 
 
 @pytest.mark.parametrize("read_bytes", [7, 100, 1 << 22])
@@ -95,7 +95,7 @@ def test_first_problem_and_the_strict_reader_agree(tmp_path):
     path = str(tmp_path / "x_0.tfrecords")
     problem = integrity.first_problem(path)
     with pytest.raises(UserError) as caught:
-        records.scan(path)
+        tfrecords.scan(path)
     assert f"{path}: {problem}: " in str(caught.value) and problem.offset == STARTS[2]
     with open(path, "wb") as f:
         f.write(WHOLE)

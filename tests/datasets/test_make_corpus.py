@@ -127,11 +127,11 @@ def test_kills_at_every_stage_leave_the_same_bytes(lists, server, tmp_path):  # 
 
 
 @pytest.mark.parametrize("arguments, words", [
-    (["--create_tfrecords=--files_per 0"], "create_tfrecords: --files_per 0 is out of range"),
-    (["--dedup=--threshold 2"], "dedup: --threshold 2.0 is out of range"),
+    (["--create_tfrecords=--files_per 0"], "create_tfrecords: argument --files_per: 0 is out of range"),
+    (["--dedup=--threshold 2"], "dedup: argument --threshold: 2 is out of range"),
     (["--extract=--extractor none"], "run_newspaper_extract: .*none"),
     (["--download=--no_such_option 1"], "download: unrecognized arguments: --no_such_option"),
-    (["--extract='"], "--extract .*: No closing quotation"),
+    (["--extract='"], "argument --extract: .*: No closing quotation"),
     (["--ray_address", "nowhere"], "give `auto` or HOST:PORT"),
     (["--name", "a/b"], "create_tfrecords: --name 'a/b'"),
     (["--output_dir", "gs://bucket/x"], "write to a local folder")])

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from configs.errors import UserError
-from datasets import manifest, records
+from datasets import manifest, tfrecords
 
 PLAN = {"name": "a", "vocabulary": "f" * 64, "vocabulary_size": 300, "seed": 5}
 
 
 def make_shard(folder, name, lengths):
-    return records.write(str(folder / name), [(b"k", np.arange(n), 4 * n) for n in lengths])
+    return tfrecords.write(str(folder / name), [(b"k", np.arange(n), 4 * n) for n in lengths])
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_totals_are_the_sums_and_loading_gives_back_what_was_written(tmp_path, d
 
 def test_describe_takes_the_facts_from_the_manifest_in_the_order_asked(tmp_path, data):
     corpus = manifest.describe([data[2].path, data[0].path, data[1].path])
-    assert corpus == manifest.Corpus((data[2], data[0], data[1]), "f" * 64, 300)
+    assert corpus == manifest.DescribedShards((data[2], data[0], data[1]), "f" * 64, 300)
     assert not list(tmp_path.glob("*.scan.json"))
 
 
@@ -56,8 +56,8 @@ def test_describe_works_on_relative_paths(tmp_path, data, monkeypatch):
 def test_describe_scans_once_what_has_no_manifest(tmp_path, monkeypatch):
     shard = make_shard(tmp_path, "old_3.tfrecords", [4, 9])
     expected = shard._replace(text_bytes=None, sha256=None)
-    assert manifest.describe([shard.path]) == manifest.Corpus((expected,), None, None)
-    monkeypatch.setattr(records, "scan", None)
+    assert manifest.describe([shard.path]) == manifest.DescribedShards((expected,), None, None)
+    monkeypatch.setattr(tfrecords, "scan", None)
     assert manifest.describe([shard.path]).shards == (expected,)
 
 
@@ -109,6 +109,8 @@ def test_two_vocabularies_are_an_error_only_where_both_are_used(tmp_path, data):
     ('{"format_version": 2, "shards": []}', "has format version 2, this code knows 1"),
     ('{"format_version": 1}', "is damaged"),
     ('{"format_version": 1, "shards": [{"file": "x"}]}', "is damaged"),
+    ('{"format_version": 1, "shards": [{"file": "x", "split": "train", "outcomes": {}, "records": 1, "size": 9}]}',
+     "is damaged .*'tokens'"),
     ("{", "is not a manifest"),
     ("[]", "is not a manifest"),
 ])

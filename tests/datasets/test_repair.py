@@ -10,7 +10,7 @@ import tensorflow.compat.v1 as tf
 import main
 from configs import schema
 from configs.errors import UserError
-from datasets import integrity, manifest, records, repair, shard_sets
+from datasets import integrity, manifest, repair, shard_sets, tfrecords
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def data(text_corpus, tmp_path):
 
 
 def second(path):
-    return [offset for offset, _ in records.read(str(path))][1]
+    return [offset for offset, _ in tfrecords.read(str(path))][1]
 
 
 def damage(path):
@@ -66,9 +66,9 @@ def test_training_stops_at_a_damaged_record_or_goes_on_without_it_to_the_bit(run
 
     clean = tmp_path / "clean"  # the same shards, written without that record
     shutil.copytree(data, clean)
-    documents = [records.decode(payload) for _, payload in records.read(str(text_corpus / "text_0.tfrecords"))]
+    documents = [tfrecords.decode(payload) for _, payload in tfrecords.read(str(text_corpus / "text_0.tfrecords"))]
     (clean / "text.manifest.json").unlink()
-    records.write(str(clean / "text_0.tfrecords"), [(key, ids, 1) for key, ids in documents[:1]])
+    tfrecords.write(str(clean / "text_0.tfrecords"), [(key, ids, 1) for key, ids in documents[:1]])
     main.main(["--model", run_config(**{**changes, "data_path": str(clean), "model_dir": str(tmp_path / "clean_run")})])
     skipping, clean = weights_of(tmp_path / "run", 6), weights_of(tmp_path / "clean_run", 6)
     assert set(skipping) == set(clean)
@@ -110,17 +110,17 @@ def test_two_runs_read_the_same(run_config, data, tmp_path):
 def test_every_kind_of_damage_is_left_out_of_the_copy(run_config, tmp_path, capsys):
     folder = tmp_path / "odd"
     folder.mkdir()
-    frames = [records.frame(records.encode(b"k%d" % i, np.arange(5 + i, 20 + 3 * i))) for i in range(7)]
+    frames = [tfrecords.frame(tfrecords.encode(b"k%d" % i, np.arange(5 + i, 20 + 3 * i))) for i in range(7)]
     good = {number: frames[number] for number in (0, 3, 5)}
     lost = frames[1][:3] + b"\xff" + frames[1][4:]
-    damaged = b"".join([good[0], lost, records.frame(b"junk"), good[3],
-                        records.frame(records.encode(b"far", np.array([3, 300]))), good[5], frames[6][:-2]])
+    damaged = b"".join([good[0], lost, tfrecords.frame(b"junk"), good[3],
+                        tfrecords.frame(tfrecords.encode(b"far", np.array([3, 300]))), good[5], frames[6][:-2]])
     (folder / "x_0.tfrecords").write_bytes(damaged)
     (folder / "x_1.tfrecords").write_bytes(frames[2])
     config = schema.load(run_config(data_path=str(folder), train_files="x_*.tfrecords", skip_corrupt_records=True))
     one, whole = shards_of(config)
     assert content(one.path) == b"".join(good.values())
-    assert one._replace(path="", sha256=None) == records.scan(one.path)._replace(path="")
+    assert one._replace(path="", sha256=None) == tfrecords.scan(one.path)._replace(path="")
     assert whole.path == str(folder / "x_1.tfrecords")
     assert sorted(os.listdir(folder)) == ["x_0.tfrecords", "x_1.tfrecords"]
     assert "x_0.tfrecords: skipped 4 damaged records, of which the first: record 1 at byte" in capsys.readouterr().out
@@ -135,7 +135,7 @@ def test_a_file_shorter_than_its_manifest_says_is_read_as_far_as_it_goes(run_con
     assert shards_of(config)[0].records == 1
     assert f"record 1 at byte {where} is cut off; 1 of 2 records are good" in capsys.readouterr().out
     path.write_bytes(whole[:where])
-    assert shards_of(config)[0]._replace(sha256=None) == records.scan(str(path))
+    assert shards_of(config)[0]._replace(sha256=None) == tfrecords.scan(str(path))
     assert "holds 1 undamaged records" in capsys.readouterr().out
     path.write_bytes(whole)
     assert shards_of(config)[0] == manifest.describe([str(path)]).shards[0]

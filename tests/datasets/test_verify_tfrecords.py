@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from configs.errors import UserError
-from datasets import manifest, records, verify_tfrecords
+from datasets import manifest, tfrecords, verify_tfrecords
 from encoder import bpe, train
 from tests.helpers.runs import ROOT
 
@@ -21,7 +21,7 @@ def folder(text_corpus, tmp_path):
     plan = {"name": "a", "vocabulary": bpe.load(str(text_corpus / "encoder")).fingerprint, "vocabulary_size": 300}
     entries = []
     for name, lengths in (("a_0", [50, 299, 40]), ("a_1", [60, 30]), ("a-eval_0", [70, 80, 90, 100])):
-        shard = records.write(str(tmp_path / f"{name}.tfrecords"),
+        shard = tfrecords.write(str(tmp_path / f"{name}.tfrecords"),
                               [(b"k%d" % length, np.arange(length), 3 * length) for length in lengths])
         entries.append(manifest.Entry("eval" if "eval" in name else "train", shard, {}))
     manifest.write(manifest.path_of(str(tmp_path), "a"), plan, entries)
@@ -38,7 +38,7 @@ def verify(capsys, *arguments):
 
 
 def offsets(path):
-    return [offset for offset, _ in records.read(str(path))]
+    return [offset for offset, _ in tfrecords.read(str(path))]
 
 
 def flip(path, place):
@@ -116,11 +116,11 @@ def test_ids_and_fingerprint_are_held_against_the_vocabulary(folder, tmp_path, c
 
 def test_shards_without_manifest_are_read_for_format_and_ids(tmp_path, capsys):
     path = tmp_path / "old_3.tfrecords"
-    records.write(str(path), [(b"k", np.arange(9), 1)] * 3)
+    tfrecords.write(str(path), [(b"k", np.arange(9), 1)] * 3)
     assert verify(capsys, tmp_path)[0] == 0
     end = path.stat().st_size
     with open(path, "ab") as f:
-        f.write(records.frame(b"junk"))
+        f.write(tfrecords.frame(b"junk"))
     _, lines, _ = verify(capsys, path)
     assert len(lines) == 1 and f"{path}: record 3 at byte {end} is not a tf.train.Example" in lines[0]
 
@@ -128,7 +128,7 @@ def test_shards_without_manifest_are_read_for_format_and_ids(tmp_path, capsys):
 @pytest.mark.parametrize("arguments, words", [
     (["/nowhere/x.tfrecords"], "no file, folder or match of /nowhere/x.tfrecords"),
     (["{empty}"], "no .tfrecords file in"),
-    (["{empty}", "--processes", "0"], "--processes 0 is out of range")])
+    (["{empty}", "--processes", "0"], "--processes: 0 is out of range")])
 def test_mistakes_are_named(tmp_path, arguments, words):
     with pytest.raises(UserError, match=re.escape(words)):
         verify_tfrecords.main([argument.format(empty=tmp_path) for argument in arguments])

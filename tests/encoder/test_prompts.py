@@ -59,8 +59,8 @@ def test_a_file_without_prompts_is_a_mistake(tmp_path):
         prompts.read(write(tmp_path, ""), {})
 
 
-def test_table_of_the_readme_has_every_option_and_its_default():
-    with open(os.path.join(ROOT, "README.md")) as f:
+def test_table_of_the_docs_has_every_option_and_its_default():
+    with open(os.path.join(ROOT, "docs", "generating.md")) as f:
         table = dict(re.findall(r"^\| `--(\w+)[^`]*` \| ([^|]*) \|", f.read(), re.M))
     for name, option in generation.OPTIONS.items():
         assert table[name] == ("another each time" if option.default is None else f"{option.default:g}"), name

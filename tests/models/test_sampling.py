@@ -62,7 +62,7 @@ def tokens_of(samples):
 
 
 def greedy(prompt, length):
-    """(tokens, logprobs) of greedy decoding without a cache, by the NumPy network and the README's rule."""
+    """(tokens, logprobs) of greedy decoding without a cache, by the NumPy network and docs/generating.md's rule."""
     window, found, logprobs = prompt[-CONFIG.n_ctx:], [], []
     for _ in range(length):
         if len(window) > CONFIG.n_ctx:

@@ -9,7 +9,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from datasets import shard_sets
-from datasets.records import Shard
+from datasets.tfrecords import Shard
 from datasets.window_order import WindowOrder
 from models.run import hooks
 from tests.helpers.runs import ROOT, scalars_of

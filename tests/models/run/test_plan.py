@@ -10,7 +10,7 @@ import pytest
 from configs import schema
 from configs.schedule import learning_rate
 from datasets import shard_sets
-from datasets.records import Shard
+from datasets.tfrecords import Shard
 from models.run import plan
 from models.weights import weight_list
 from tests.helpers.runs import ROOT

@@ -1,4 +1,4 @@
-"""datasets/records.py against TensorFlow's own writer, reader and protobuf; damage of every kind."""
+"""datasets/tfrecords.py against TensorFlow's own writer, reader and protobuf; damage of every kind."""
 import contextlib
 import hashlib
 import os
@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from configs.errors import UserError
-from datasets import records
+from datasets import tfrecords
 
 IDS = [[0], [127, 128], [16383, 16384, 50256], [], list(range(300)), [2 ** 21, 2 ** 31 - 1, 2 ** 62]]
 
@@ -27,15 +27,20 @@ def example(ids, key=b"k", extra=False):
     return tf.train.Example(features=tf.train.Features(feature=feature))
 
 
+def field(number, data):
+    """A field of a protobuf message, of fewer than 128 bytes."""
+    return bytes([number << 3 | 2, len(data)]) + data
+
+
 @pytest.fixture
 def shard(tmp_path):
     path = str(tmp_path / "x_0.tfrecords")
-    return path, records.write(path, documents())
+    return path, tfrecords.write(path, documents())
 
 
 @pytest.mark.parametrize("ids", IDS)
 def test_an_encoded_record_is_the_example_tensorflow_makes(ids):
-    data = records.encode(b"\xffkey", np.array(ids, np.int64))
+    data = tfrecords.encode(b"\xffkey", np.array(ids, np.int64))
     assert tf.train.Example.FromString(data) == example(ids, b"\xffkey")
     assert len(data) == example(ids, b"\xffkey").ByteSize()
 
@@ -60,31 +65,37 @@ def test_what_tensorflow_writes_is_read(tmp_path, extra):
     with tf.io.TFRecordWriter(path) as writer:
         for i, ids in enumerate(IDS):
             writer.write(example(ids, b"%d" % i, extra).SerializeToString())
-    found = [records.decode(payload) for _, payload in records.read(path)]
+    found = [tfrecords.decode(payload) for _, payload in tfrecords.read(path)]
     assert [(key, ids.tolist()) for key, ids in found] == [(b"%d" % i, ids) for i, ids in enumerate(IDS)]
-    facts = records.scan(path)
+    facts = tfrecords.scan(path)
     assert (facts.records, facts.tokens, facts.shortest, facts.largest_id) == (6, 309, 0, 2 ** 62)
     assert facts.size == os.path.getsize(path)
 
 
 def test_unpacked_lists_negative_numbers_and_any_order_are_read():
     varints = b"\x08\x05" + b"\x08\x80\x01" + b"\x0a\x02\x07\x08" + b"\x08" + b"\xff" * 9 + b"\x01"
-    text = records._delimited(1, records._delimited(2, records._delimited(3, varints)) + records._delimited(1, b"text"))
-    key = records._delimited(1, records._delimited(1, b"hash") + records._delimited(
-        2, records._delimited(1, records._delimited(1, b"k"))))
+    text = field(1, field(2, field(3, varints)) + field(1, b"text"))
+    key = field(1, field(1, b"hash") + field(2, field(1, field(1, b"k"))))
     for entries in (text + key, key + text):
-        data = b"\x18\x01" + records._delimited(1, entries)  # with an unknown field before
+        data = b"\x18\x01" + field(1, entries)  # with an unknown field before
         reference = tf.train.Example.FromString(data).features.feature["text"].int64_list.value
         assert list(reference) == [5, 128, 7, 8, -1]
-        assert records.decode(data)[0] == b"k" and records.decode(data)[1].tolist() == list(reference)
+        assert tfrecords.decode(data)[0] == b"k" and tfrecords.decode(data)[1].tolist() == list(reference)
 
 
 def test_random_numbers_survive_both_ways():
     rng = np.random.RandomState(3)
     values = (rng.randint(0, 2 ** 62, 5000, np.int64) >> rng.randint(0, 62, 5000)).astype(np.int64)
-    data = records.encode_varints(values)
-    assert data == b"".join(records.encode_varint(int(value)) for value in values)
-    assert np.array_equal(records.decode_varints(data), values)
+    data = tfrecords.encode(b"k", values)
+    assert data == example(values.tolist()).SerializeToString(deterministic=True)
+    key, ids = tfrecords.decode(data)
+    assert key == b"k" and ids.dtype == np.int64 and np.array_equal(ids, values)
+
+
+@pytest.mark.parametrize("key", [b"", "Zürich/世界.txt".encode(), b"\xff\0", b"k" * 127, b"k" * 128, b"k" * 20000])
+@pytest.mark.parametrize("ids", [[], [5], [128] * 63, [128] * 64, [16384] * 5461, [16384] * 5462, [50256] * 70000])
+def test_lengths_of_any_number_of_bytes_are_written_as_tensorflow_writes_them(key, ids):
+    assert tfrecords.encode(key, ids) == example(ids, key).SerializeToString(deterministic=True)
 
 
 @pytest.mark.parametrize("payload, message", [
@@ -97,9 +108,9 @@ def test_random_numbers_survive_both_ways():
 def test_a_record_without_text_is_named(tmp_path, payload, message):
     path = str(tmp_path / "x.tfrecords")
     with open(path, "wb") as f:
-        f.write(records.frame(example([1]).SerializeToString()) + records.frame(payload))
+        f.write(tfrecords.frame(example([1]).SerializeToString()) + tfrecords.frame(payload))
     with pytest.raises(UserError) as caught:
-        records.scan(path)
+        tfrecords.scan(path)
     assert message in str(caught.value) and path in str(caught.value) and "record 1 at byte" in str(caught.value)
 
 
@@ -108,32 +119,32 @@ def test_text_of_another_type_and_a_missing_hash_are_named():
         "text": tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"words"])),
         "hash": tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"k"]))}))
     with pytest.raises(ValueError, match="not an int64 list"):
-        records.decode(wrong.SerializeToString())
+        tfrecords.decode(wrong.SerializeToString())
     del wrong.features.feature["hash"]
     with pytest.raises(ValueError, match="`hash`"):
-        records.decode(wrong.SerializeToString())
+        tfrecords.decode(wrong.SerializeToString())
     with pytest.raises(ValueError, match="-4"):
-        records.encode(b"k", np.array([3, -4]))
+        tfrecords.encode(b"k", np.array([3, -4]))
 
 
 def test_a_file_cut_anywhere_ends_at_a_record_or_says_where(tmp_path):
-    frames = [records.frame(records.encode(key, ids)) for key, ids, _ in documents([[1, 300], [], [50256] * 5])]
+    frames = [tfrecords.frame(tfrecords.encode(key, ids)) for key, ids, _ in documents([[1, 300], [], [50256] * 5])]
     whole, path = b"".join(frames), str(tmp_path / "cut.tfrecords")
     starts = [sum(map(len, frames[:i])) for i in range(len(frames) + 1)]
     for cut in range(len(whole) + 1):
         with open(path, "wb") as f:
             f.write(whole[:cut])
         if cut in starts:
-            assert len(list(records.read(path))) == starts.index(cut)
+            assert len(list(tfrecords.read(path))) == starts.index(cut)
             continue
         with pytest.raises(UserError) as caught:
-            list(records.read(path))
+            list(tfrecords.read(path))
         last = max(i for i in range(len(frames)) if starts[i] <= cut)
         assert f"{path}: record {last} at byte {starts[last]} is cut off" in str(caught.value)
 
 
 def test_every_flipped_bit_is_found(tmp_path):
-    frames = [records.frame(records.encode(key, ids)) for key, ids, _ in documents([[1, 300], [7]])]
+    frames = [tfrecords.frame(tfrecords.encode(key, ids)) for key, ids, _ in documents([[1, 300], [7]])]
     whole, path = b"".join(frames), str(tmp_path / "flipped.tfrecords")
     for bit in range(8 * len(whole)):
         data = bytearray(whole)
@@ -141,7 +152,7 @@ def test_every_flipped_bit_is_found(tmp_path):
         with open(path, "wb") as f:
             f.write(data)
         with pytest.raises(UserError) as caught:
-            list(records.read(path))
+            list(tfrecords.read(path))
         number = int(bit // 8 >= len(frames[0]))
         kind = "has a damaged length" if bit // 8 - number * len(frames[0]) < 12 else "is damaged"
         assert f"record {number} at byte {number * len(frames[0])} {kind} (CRC mismatch)" in str(caught.value)
@@ -153,12 +164,12 @@ def test_another_kind_of_file_is_named(tmp_path, content):
     path = tmp_path / "x.tfrecords"
     path.write_bytes(content)
     with pytest.raises(UserError, match="not an uncompressed TFRecord file"):
-        list(records.read(str(path)))
+        list(tfrecords.read(str(path)))
 
 
 def test_a_missing_file_is_named():
     with pytest.raises(UserError, match="no file /nowhere"):
-        list(records.read("/nowhere/x.tfrecords"))
+        list(tfrecords.read("/nowhere/x.tfrecords"))
 
 
 def test_the_writer_returns_what_a_scan_and_the_disk_say(shard):
@@ -167,26 +178,26 @@ def test_the_writer_returns_what_a_scan_and_the_disk_say(shard):
         data = f.read()
     assert facts.size == len(data) and facts.sha256 == hashlib.sha256(data).hexdigest()
     assert facts.text_bytes == 3 * facts.tokens
-    assert records.scan(path) == facts._replace(text_bytes=None, sha256=None)
+    assert tfrecords.scan(path) == facts._replace(text_bytes=None, sha256=None)
 
 
-@pytest.mark.parametrize("tokens", [1, 7, records.GROUP_TOKENS])
+@pytest.mark.parametrize("tokens", [1, 7, tfrecords.GROUP_TOKENS])
 def test_records_are_the_same_however_many_are_packed_at_once(tmp_path, monkeypatch, tokens):
     rng = np.random.RandomState(tokens)
     given = documents([rng.randint(0, 1 << rng.randint(1, 40), rng.randint(12), np.int64).tolist() for _ in range(200)])
-    monkeypatch.setattr(records, "GROUP_TOKENS", tokens)
-    facts = records.write(str(tmp_path / "x.tfrecords"), iter(given))
+    monkeypatch.setattr(tfrecords, "GROUP_TOKENS", tokens)
+    facts = tfrecords.write(str(tmp_path / "x.tfrecords"), iter(given))
     with open(tmp_path / "x.tfrecords", "rb") as f:
-        assert f.read() == b"".join(records.frame(example(ids, key).SerializeToString(deterministic=True))
+        assert f.read() == b"".join(tfrecords.frame(example(ids, key).SerializeToString(deterministic=True))
                                     for key, ids, _ in given)
-    assert records.scan(facts.path) == facts._replace(text_bytes=None, sha256=None)
+    assert tfrecords.scan(facts.path) == facts._replace(text_bytes=None, sha256=None)
 
 
 def test_an_empty_shard_is_legal(tmp_path):
     path = str(tmp_path / "empty.tfrecords")
-    facts = records.write(path, [])
+    facts = tfrecords.write(path, [])
     assert (facts.records, facts.tokens, facts.size, facts.shortest, facts.largest_id) == (0, 0, 0, 0, -1)
-    assert records.scan(path) == facts._replace(text_bytes=None, sha256=None)
+    assert tfrecords.scan(path) == facts._replace(text_bytes=None, sha256=None)
 
 
 def test_nothing_is_left_of_a_shard_that_failed(tmp_path):
@@ -194,5 +205,5 @@ def test_nothing_is_left_of_a_shard_that_failed(tmp_path):
         yield from documents()
         raise RuntimeError("stop")
     with pytest.raises(RuntimeError):
-        records.write(str(tmp_path / "x.tfrecords"), broken())
+        tfrecords.write(str(tmp_path / "x.tfrecords"), broken())
     assert os.listdir(tmp_path) == []

@@ -1,0 +1,30 @@
+"""How an output is made, as JSON: the same command goes on where it was stopped, another one is an error."""
+import json
+import os
+
+from configs import storage
+from configs.errors import UserError
+
+PLAN = "plan.json"
+
+
+def as_read(plan):
+    """The plan as it will be read back from JSON: tuples are lists there."""
+    return json.loads(json.dumps(plan))
+
+
+def begin(state, plan):
+    """Makes the folder `state`, notes the plan in it and removes what a run that was killed left half-written."""
+    os.makedirs(state, exist_ok=True)
+    for name in os.listdir(state):
+        if name.startswith(".partial-"):
+            os.unlink(os.path.join(state, name))
+    storage.write_whole(os.path.join(state, PLAN), json.dumps(plan))
+
+
+def check(found, plan, there, remedy):
+    """Raises UserError where the plan `found` of what is `there` is not `plan`, and says in what they differ."""
+    changed = [f"{key} was {found.get(key)!s:.40}, now {plan.get(key)!s:.40}"
+               for key in sorted({*plan, *found}) if found.get(key) != plan.get(key)]
+    if changed:
+        raise UserError(f"{there} in another way ({'; '.join(changed)}): repeat that command, or {remedy}")
