@@ -18,8 +18,7 @@ def main(argv=None):
     """Arguments -> texts; returns 0."""
     parser = errors.Parser(description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--archive", "--html_archive", required=True, help="path of the file")
-    extraction.add_arguments(parser)
-    args = parser.parse_args(argv)
+    args = extraction.arguments(parser, argv)
     extraction.run([args.archive], args)
     return 0
 

@@ -24,7 +24,7 @@ STEM = re.compile(r"\d{7,9}-[0-9a-f]{32}")
 
 def run(args):
     """Downloads what is left of the lists; returns the exit status: 0, or 128 + the signal that ended it."""
-    archive_writer.clear(args.output_dir)
+    storage.clear(args.output_dir)
     finished, stems = zip(*(_finished(args, archives.month_of(path)) for path in args.urls))
     print("reading the lists", flush=True)
     lists = url_lists.survey(args.urls, finished, stems, args.output_dir)

@@ -28,7 +28,14 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 def check(address):
     """Raises UserError where no cluster answers at `address` ("auto" or "host:port"), within seconds."""
     if address != "auto":
-        _connect(address)
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdigit() or not 0 < int(port) < 65536:
+            raise UserError(f"--ray_address {address}: give `auto` or HOST:PORT, such as 10.0.0.1:6379")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+        except OSError as error:
+            raise UserError(f"--ray_address {address}: nobody answers ({error.strerror or error}): start Ray there "
+                            f"({HOW_TO_START}), or give another address")
     try:
         import ray  # noqa: F401 (after the check that needs no seconds)
     except ImportError:
@@ -37,8 +44,7 @@ def check(address):
     try:
         # In a process of its own, since a wrong address would hold up this one, and then end it.
         probe = subprocess.run([sys.executable, "-c", PROBE, address], text=True, stdin=subprocess.DEVNULL,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=PROBE_SECONDS,
-                               env=environment)
+                               capture_output=True, timeout=PROBE_SECONDS, env=environment)
     except subprocess.TimeoutExpired:
         raise UserError(f"--ray_address {address}: nothing there answers as Ray does within {PROBE_SECONDS} s: give the"
                         f" address that `ray start --head` has printed ({HOW_TO_START})")
@@ -46,18 +52,6 @@ def check(address):
         reason = (probe.stderr.strip().splitlines() or [f"status {probe.returncode}"])[-1]
         raise UserError(f"--ray_address {address}: no Ray cluster ({reason.split(': ', 1)[-1]}): start one "
                         f"({HOW_TO_START}) and run this command on one of its machines")
-
-
-def _connect(address):
-    """Raises UserError unless something listens at host:port."""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise UserError(f"--ray_address {address}: give `auto` or HOST:PORT, such as 10.0.0.1:6379")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
-    except OSError as error:
-        raise UserError(f"--ray_address {address}: nobody answers ({error.strerror or error}): start Ray there "
-                        f"({HOW_TO_START}), or give another address")
 
 
 def each(function, jobs, address, state, advance):

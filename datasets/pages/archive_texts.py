@@ -40,7 +40,7 @@ class Report(NamedTuple):
 def extract(args, processes, path, advance):
     """Extracts the archive `path`, or goes on where an earlier run stopped; returns its Report.
 
-    `args`: of extraction.add_arguments.  `advance(bytes)` is called with what has been read of the file.  A damaged
+    `args`: of extraction.arguments.  `advance(bytes)` is called with what has been read of the file.  A damaged
     archive gets no texts and no mark, unless `--keep_damaged`: then the pages before the damage count.
     """
     base, folder = base_of(args.output_dir, path), os.path.join(args.output_dir, archives.month_of(path))

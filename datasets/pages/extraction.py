@@ -10,6 +10,7 @@ from importlib.metadata import version
 
 from configs import errors, progress, reading, storage
 from configs.errors import UserError
+from datasets import plans
 from datasets.jobs import workers
 from datasets.pages import archive_texts, archives, extractors, warc
 from datasets.pages.archive_texts import STATE
@@ -18,8 +19,8 @@ SUMMARY = "extraction.json"
 OPTIONS = "options.json"
 
 
-def add_arguments(parser):
-    """Adds the options that both commands have."""
+def arguments(parser, argv):
+    """Parses and checks the options of a command, with those that both commands have.  Raises UserError."""
     add = parser.add_argument
     add("--output_dir", required=True, help="local folder for the texts, OUTPUT_DIR/MONTH/STEM.txt")
     add("--extractor", dest="extractors", metavar="EXTRACTOR", type=extractors.parse_names, default="trafilatura",
@@ -33,11 +34,21 @@ def add_arguments(parser):
     workers.add_arguments(parser, "the texts do not depend on it", "--n_procs")
     add("--keep_damaged", action="store_true",
         help="of an archive that is cut short or damaged, keep the texts before the damage")
+    args = parser.parse_args(argv)
+    if storage.is_remote(args.output_dir):
+        raise UserError(f"--output_dir {args.output_dir}: write to a local folder and copy it with `gsutil -m cp`")
+    workers.check(args)
+    with errors.packages_from("requirements-data.txt"):
+        extractors.versions(args.extractors)
+        from resiliparse.parse import lang
+        if args.language and args.language not in lang.supported_langs():
+            raise UserError(f"--language {args.language}: not one of {' '.join(sorted(lang.supported_langs()))}")
+    return args
 
 
 def run(paths, args):
     """Extracts the archives and prints what came of them.  Raises UserError where one is damaged."""
-    check(paths, args)
+    _check_names(paths)
     os.makedirs(os.path.join(args.output_dir, STATE), exist_ok=True)
     _settle_options(paths, args)
     damages, left = [], [path for path in paths if not _finished(args.output_dir, path)]
@@ -105,11 +116,8 @@ def _summarise(output_dir):
     print(f"{'documents':15}{documents:12}\n{path}")
 
 
-def check(paths, args):
-    """Raises UserError for what cannot be done."""
-    if storage.is_remote(args.output_dir):
-        raise UserError(f"--output_dir {args.output_dir}: write to a local folder and copy it with `gsutil -m cp`")
-    workers.check(args)
+def _check_names(paths):
+    """Raises UserError where an archive is not there, cannot be read here, or has a name that is not its own."""
     names = {}
     for path in paths:
         name = os.path.basename(path)
@@ -121,12 +129,8 @@ def check(paths, args):
             raise UserError(f"{names[name]} and {path} have the same name: rename one, or extract it to a folder of "
                             "its own")
     with errors.packages_from("requirements-data.txt"):
-        extractors.versions(args.extractors)
         if any(path.endswith(warc.SUFFIXES) for path in paths):
             version("fastwarc")
-        from resiliparse.parse import lang
-        if args.language and args.language not in lang.supported_langs():
-            raise UserError(f"--language {args.language}: not one of {' '.join(sorted(lang.supported_langs()))}")
 
 
 def _settle_options(paths, args):
@@ -135,12 +139,8 @@ def _settle_options(paths, args):
     values = {**{name: getattr(args, name) for name in names}, "tools": extractors.versions(args.extractors)}
     path = os.path.join(args.output_dir, STATE, OPTIONS)
     if os.path.exists(path):
-        before = reading.read_object(path)
-        changed = [f"{key} was {before.get(key)!s:.60}, now {values.get(key)!s:.60}"
-                   for key in sorted({*values, *before}) if before.get(key) != values.get(key)]
-        if changed:
-            raise UserError(f"{args.output_dir} already holds texts made in another way ({'; '.join(changed)}): repeat "
-                            "that command, or choose another --output_dir")
+        plans.check(reading.read_object(path), values, f"{args.output_dir} already holds texts made",
+                    "choose another --output_dir")
         return
     for folder in (os.path.join(args.output_dir, archives.month_of(archive)) for archive in paths):
         if os.path.exists(folder):
