@@ -37,7 +37,6 @@ def arguments(parser, argv):
     args = parser.parse_args(argv)
     if storage.is_remote(args.output_dir):
         raise UserError(f"--output_dir {args.output_dir}: write to a local folder and copy it with `gsutil -m cp`")
-    workers.check(args)
     with errors.packages_from("requirements-data.txt"):
         extractors.versions(args.extractors)
         from resiliparse.parse import lang
