@@ -55,11 +55,12 @@ def seed_shuffles(seed):
 
 def _training_windows(order, eot, start_step, stop_step):
     """Dataset of the windows (and maybe more) of all parts that these steps read."""
+    def read(records, part, row):
+        return _tokens(records, part, eot)
     ranges = order.ranges(start_step, stop_step)
     if len(ranges) == 1:
-        return part_windows(order, 0, _reader(order.parts[0].part, eot), *ranges[0])
-    parts = [part_windows(order, number, _reader(part.part, eot), first, last + 1)
-             for number, (part, (first, last)) in enumerate(zip(order.parts, ranges))]
+        return part_windows(order, 0, read, *ranges[0])
+    parts = [part_windows(order, number, read, first, last + 1) for number, (first, last) in enumerate(ranges)]
     choices = tf.data.Dataset.from_tensor_slices(order.turns(start_step, stop_step))
     return tf.data.Dataset.choose_from_datasets(parts, choices, stop_on_empty_dataset=True)
 
@@ -67,16 +68,16 @@ def _training_windows(order, eot, start_step, stop_step):
 def part_windows(order, number, read, first, last):
     """Dataset of windows [first, last) (and maybe more) of part `number`: [n_ctx + 1] values, of those `read` gives.
 
-    read(dataset of serialized records, their row of the schedule) -> dataset of vectors, one value for each token of a
-    record and one for its end.  The windows are the same whatever these values are (`seed_shuffles` once for the
-    graph).  What does not fill a window at the end of a block is dropped.
+    read(dataset of serialized records, their part, their row of the schedule) -> dataset of vectors, one value for each
+    token of a record and one for its end.  The windows are the same whatever these values are (`seed_shuffles` once for
+    the graph).  What does not fill a window at the end of a block is dropped.
     """
     part, n_ctx = order.parts[number], order.n_ctx
     rows = part.schedule(first, last)
     most = max(1, SHUFFLED_TOKENS // len(order.parts) // n_ctx)
 
     def one_block(row):
-        windows = _cut_windows(read(block_records(order, number, row), row), n_ctx, row[1] % n_ctx)
+        windows = _cut_windows(read(block_records(order, number, row), part.part, row), n_ctx, row[1] % n_ctx)
         buffer = tf.minimum(_block(part, row).windows, most)  # tf.data allocates all of it at once
         # Windows are shuffled after they are cut: neighbours in a document would else stand in one batch.
         return windows.shuffle(buffer, seed=row[1], reshuffle_each_iteration=False).skip(row[2])
@@ -85,13 +86,11 @@ def part_windows(order, number, read, first, last):
 
 
 def block_records(order, number, row):
-    """Dataset of the serialized records of a block, in the order of one epoch; `row` int64 [3] of the schedule.
-
-    A shard that is larger than all that may wait to be drawn is shuffled piecemeal.
-    """
+    """Dataset of the serialized records of a block, in the order of one epoch; `row` int64 [3] of the schedule."""
     part = order.parts[number]
     paths, block = tf.constant([shard.path for shard in part.part.shards]), _block(part, row)
     share = max(1, SHUFFLED_TOKENS // len(order.parts))
+    # A shard that is larger than all that may wait to be drawn is shuffled piecemeal.
     buffer = tf.maximum(block.records * share // tf.maximum(block.tokens, share), 1)
     records = tf.data.TFRecordDataset(paths[block.first:block.last])
     return records.shuffle(buffer, seed=row[1], reshuffle_each_iteration=False)
@@ -119,24 +118,19 @@ def _in_turn(datasets, counts):
 
 # Records -> tokens -> windows
 
-def _reader(part, eot):
-    """Function from a dataset of serialized records to one of their tokens: int32 [any]."""
-    def read(records, row):
-        return records.batch(documents_at_once(part)).map(lambda serialized: _tokens_of(serialized, eot), PARSERS)
-    return read
+def _tokens(records, part, eot):
+    """Dataset of serialized records of a part -> dataset of their tokens, `eot` behind each record: int32 [any]."""
+    def parse(serialized):
+        parsed = tf.io.parse_example(serialized, {"text": tf.io.RaggedFeature(tf.int64)})["text"]
+        ends = tf.fill([parsed.nrows(), 1], tf.constant(eot, tf.int64))
+        return tf.cast(tf.concat([parsed, ends], 1).flat_values, tf.int32)
+    return records.batch(documents_at_once(part)).map(parse, PARSERS)
 
 
 def documents_at_once(part):
     """How many of the part's documents are parsed in one call: long ones would take gigabytes by the hundred."""
     mean = max(1, part.tokens // max(1, part.records))
     return min(DOCUMENTS_AT_ONCE, max(1, TOKENS_AT_ONCE // mean))
-
-
-def _tokens_of(serialized, eot):
-    """Serialized records [N] -> their tokens with `eot` behind each record: int32 [any]."""
-    parsed = tf.io.parse_example(serialized, {"text": tf.io.RaggedFeature(tf.int64)})["text"]
-    ends = tf.fill([parsed.nrows(), 1], tf.constant(eot, tf.int64))
-    return tf.cast(tf.concat([parsed, ends], 1).flat_values, tf.int32)
 
 
 def _cut_windows(values, n_ctx, offset):
@@ -198,10 +192,7 @@ def _host(params, context):
 # Evaluation
 
 def eval_batches(eval_set, n_ctx, batch, wanted):
-    """Batches of one evaluation of a shard_sets.ShardSet: `wanted`, at most (and for -1 exactly) the whole set.
-
-    Raises UserError where there is nothing to predict.
-    """
+    """Batches of an evaluation: `wanted`, at most (for -1 exactly) the whole ShardSet.  UserError where it is empty."""
     if eval_set.targets < 1:
         raise UserError(f"the eval set {eval_set.parts[0].shards[0].path} holds no text; give another in"
                         ' "eval_files" or set "eval_steps" to 0')
@@ -217,9 +208,9 @@ def eval_input_fn(eval_set, n_ctx, eot):
         return tf.where(tf.equal(tokens, IGNORED), eot, tokens), labels
 
     def input_fn(params):
-        parts = [tf.data.TFRecordDataset([shard.path for shard in part.shards]).batch(documents_at_once(part))
+        parts = [_tokens(tf.data.TFRecordDataset([shard.path for shard in part.shards]), part, eot)
                  for part in eval_set.parts]
-        tokens = functools.reduce(tf.data.Dataset.concatenate, parts).map(lambda x: _tokens_of(x, eot), PARSERS)
+        tokens = functools.reduce(tf.data.Dataset.concatenate, parts)
         # What the last whole window leaves over becomes one more, filled up with IGNORED.
         end = tf.data.Dataset.from_tensors(tf.fill([n_ctx], IGNORED))
         windows = _cut_windows(tokens.concatenate(end), n_ctx, tf.constant(0, tf.int64))
@@ -245,39 +236,28 @@ def _part_documents(order, number, first, last):
     part = order.parts[number]
     with tf.Graph().as_default():
         seed_shuffles(order.seed)
-        windows = part_windows(order, number, _marks(part.part), first, last)
-        marks = np.unique(np.concatenate(_elements(windows.take(last - first))))
+        windows = part_windows(order, number, _marks, first, last)
+        marks = np.unique(_elements(windows.take(last - first)))
     for row in part.schedule(first, last):
         places = marks[marks >> PLACE_BITS == row[1]] & (1 << PLACE_BITS) - 1
         with tf.Graph().as_default():
             seed_shuffles(order.seed)
             records = block_records(order, number, tf.constant(row)).enumerate()
             chosen = records.filter(lambda place, _, places=places: tf.reduce_any(tf.equal(place, places)))
-            for name in _elements(chosen.map(lambda _, record: _hash(record))):
-                yield name.decode("utf-8", "replace")
+            hashes = _elements(chosen.map(lambda _, record: tf.io.parse_single_example(
+                record, {"hash": tf.io.FixedLenFeature([], tf.string, "")})["hash"]))
+        yield from (name.decode("utf-8", "replace") for name in hashes)
 
 
-def _marks(part):
+def _marks(records, part, row):
     """For part_windows: instead of each token its document's mark, int64."""
-    def read(records, row):
-        def repeat(places, serialized):
-            texts = tf.io.parse_example(serialized, {"text": tf.io.RaggedFeature(tf.int64)})["text"]
-            return tf.repeat(tf.bitwise.left_shift(row[1], PLACE_BITS) + places, texts.row_lengths() + 1)
-        return records.enumerate().batch(documents_at_once(part)).map(repeat)
-    return read
-
-
-def _hash(record):
-    return tf.io.parse_single_example(record, {"hash": tf.io.FixedLenFeature([], tf.string, "")})["hash"]
+    def repeat(places, serialized):
+        texts = tf.io.parse_example(serialized, {"text": tf.io.RaggedFeature(tf.int64)})["text"]
+        return tf.repeat(tf.bitwise.left_shift(row[1], PLACE_BITS) + places, texts.row_lengths() + 1)
+    return records.enumerate().batch(documents_at_once(part)).map(repeat)
 
 
 def _elements(dataset):
-    """All elements, as NumPy values."""
-    following = tf.compat.v1.data.make_one_shot_iterator(dataset).get_next()
-    elements = []
+    """All elements of the dataset, which has one at least, as one NumPy array."""
     with tf.compat.v1.Session() as session:
-        while True:
-            try:
-                elements.append(session.run(following))
-            except tf.errors.OutOfRangeError:
-                return elements
+        return session.run(dataset.batch(np.iinfo(np.int64).max).get_single_element())

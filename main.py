@@ -50,10 +50,8 @@ def main(argv=None):
 def build_estimator(config, tpu=None, *, strategy=None, sampler=None):
     """The one TPUEstimator for CPUs, GPUs and TPUs.
 
-    Args:
-      tpu: a tpu_names.Tpu; None uses what TensorFlow finds on this machine.
-      strategy: one of arguments.STRATEGIES or None for one device; for training only.
-      sampler: that of models/decoding.py, where the estimator is to predict.
+    `tpu` is a tpu_names.Tpu, or None for what TensorFlow finds on this machine; `strategy` is one of
+    arguments.STRATEGIES, or None for one device; `sampler` is that of models/decoding.py, for predictions.
     """
     import tensorflow.compat.v1 as tf
 
@@ -80,10 +78,7 @@ def build_estimator(config, tpu=None, *, strategy=None, sampler=None):
 
 
 def train(config, encoder, tpu=None, strategy=None):
-    """Runs or continues the run of `config` up to max_steps; returns the exit status.
-
-    `strategy` is one of arguments.STRATEGIES; None leaves it to the machine and to TF_CONFIG.
-    """
+    """Trains up to max_steps, by `strategy` or what the machine and TF_CONFIG suggest; returns the exit status."""
     import inputs
     from datasets import shard_sets
     from models.checkpoints import run_folder

@@ -11,16 +11,23 @@ NAMES = ("loss", "learning_rate", "gradient_norm")
 
 
 def show(scalars, step, model_dir, use_tpu):
-    """Leaves {name: scalar tensor} of a training step where hooks find them (`collected`); on a TPU, the host_call that
-    writes them to TensorBoard.
+    """Leaves {name: scalar tensor} of a training step where hooks find them (`collected`); on a TPU, whose program can
+    write no summaries, returns the host_call that writes them to TensorBoard, at the step that the update makes.
 
     `step` int64 [] is the global step before the update: it must have been read before, or the two race.
     """
-    if use_tpu:
-        return _host_call(step, scalars, model_dir)
-    for name in NAMES:
-        tf.add_to_collection(COLLECTION + name, scalars[name])
-    return None
+    if not use_tpu:
+        for name in NAMES:
+            tf.add_to_collection(COLLECTION + name, scalars[name])
+        return None
+
+    def write(step, *values):
+        writer = tf2.summary.create_file_writer(model_dir, max_queue=1000)
+        with writer.as_default(), tf2.summary.record_if(True):
+            for name, value in zip(NAMES, values):
+                tf2.summary.scalar(name, tf.reduce_mean(value), step=step[0] + 1)
+            return tf.summary.all_v2_summary_ops()
+    return write, [tf.reshape(x, [1]) for x in [step] + [scalars[name] for name in NAMES]]  # [1]: a batch axis
 
 
 def collected():
@@ -45,35 +52,16 @@ def stop_tensors():
     return tf.get_collection(STOP + "wish"), tf.get_collection(STOP + "agreed")[-1]
 
 
-def _host_call(step, scalars, model_dir):
-    """A host_call that writes {name: scalar} to TensorBoard; inside a TPU's program there are no summaries.
-
-    The scalars are noted at the step that the update makes, as elsewhere.
-    """
-    def write(step, *values):
-        writer = tf2.summary.create_file_writer(model_dir, max_queue=1000)
-        with writer.as_default(), tf2.summary.record_if(True):
-            for name, value in zip(NAMES, values):
-                tf2.summary.scalar(name, tf.reduce_mean(value), step=step[0] + 1)
-            return tf.summary.all_v2_summary_ops()
-    return write, [tf.reshape(x, [1]) for x in [step] + [scalars[name] for name in NAMES]]  # [1]: a batch axis
-
-
 def loss_and_perplexity(losses, counts):
-    """The eval_metrics of token losses and counts, float32 [B, T]: exp of the mean of all tokens, not of each batch."""
-    mean, update = exact_mean(losses, counts)
-    return {"token_loss": (mean, update), "perplexity": (tf.exp(mean), update)}
+    """The eval_metrics of token losses and counts, float32 [B, T]: the mean of all tokens (not of each batch), its exp.
 
-
-def exact_mean(values, counts):
-    """A metric (mean, operation that adds a batch), float64: the sum of all `values` over the sum of all `counts`.
-
-    tf.metrics.mean adds up in float32, where a set of a billion tokens loses its fourth digit.
+    Not by tf.metrics.mean, which adds up in float32, where a set of a billion tokens loses its fourth digit.
     """
     sums = [tf.Variable(lambda: tf.zeros([], tf.float64), trainable=False, name=name,
                         collections=[tf.GraphKeys.LOCAL_VARIABLES, tf.GraphKeys.METRIC_VARIABLES],
                         synchronization=tf.VariableSynchronization.ON_READ, aggregation=tf.VariableAggregation.SUM)
             for name in ("sum_of_losses", "number_of_tokens")]
     update = tf.group(*[total.assign_add(tf.reduce_sum(tf.cast(batch, tf.float64)))
-                        for total, batch in zip(sums, (values, counts))])
-    return tf.math.divide_no_nan(*sums), update
+                        for total, batch in zip(sums, (losses, counts))])
+    mean = tf.math.divide_no_nan(*sums)
+    return {"token_loss": (mean, update), "perplexity": (tf.exp(mean), update)}

@@ -6,9 +6,9 @@ import tensorflow as tf2
 import tensorflow.compat.v1 as tf
 
 from configs import schedule
-from configs.errors import UserError
 from models import cpu
 from models.initial_values import unfolded_zero
+from models.weights import OPTIMIZERS
 
 ADAFACTOR_EPSILON = 1e-30  # added to squared gradients
 ADAFACTOR_SCALE_FLOOR = 1e-3  # smallest parameter scale, so that weights that start at zero can move
@@ -16,9 +16,8 @@ ADAFACTOR_CLIP = 1.0  # largest root mean square of an update before it is scale
 
 
 def micro_batches(config, rows):
-    """Number of slices in which a device computes its `rows` of the global batch.
-
-    It takes its share of micro_batch_size at once, but at least one sequence.
+    """Number of equal slices in which a device computes its `rows` of the global batch: its share of micro_batch_size,
+    or the next smaller divisor of the rows.
     """
     share = (config.micro_batch_size or config.train_batch_size) * rows // config.train_batch_size
     return rows // next(size for size in range(max(share, 1), 0, -1) if rows % size == 0)
@@ -30,16 +29,10 @@ def gradients(loss_fn, variables, batch, slices=1):
     loss_fn(weights, *micro-batch, number of the micro-batch) -> mean loss.  The rows of the batch go through in
     `slices` equal micro-batches, one at a time: same result up to rounding, activations of one micro-batch in memory.
     With one slice, some gradients may be in the dtype of the activations; else all are float32.
-
-    Raises UserError where the slices do not divide the rows.
     """
-    rows = batch[0].shape[0]
-    if rows % slices:
-        raise UserError(f'a device\'s {rows} sequences cannot be split into {slices} micro-batches; use a larger'
-                        ' "micro_batch_size"')
     if slices == 1:
         return _slice_gradients(loss_fn, variables, batch, 0)
-    batch = [tf.reshape(x, [slices, rows // slices] + x.shape[1:].as_list()) for x in batch]
+    batch = [tf.reshape(x, [slices, x.shape[0] // slices] + x.shape[1:].as_list()) for x in batch]
 
     def body(i, loss_sum, *sums):
         loss, new = _slice_gradients(loss_fn, variables, [x[i] for x in batch], i)
@@ -68,29 +61,33 @@ def train_op(grads, variables, config):
     norm = tf.global_norm([tf.cast(grad, tf.float32) for grad in grads])
     norm = tf.debugging.check_numerics(norm, "gradient norm")
     scale = config.grad_clip / tf.maximum(norm, config.grad_clip) if config.grad_clip else tf.constant(1.0)
-    optimizer = make_optimizer(config, rate, step, scale)
+    optimizer = CLASSES[config.opt_name](config, rate, tf.cast(step, tf.float32) + 1.0, scale)
     # The rate of this step, not of the one it counts up to; and no update from gradients that are not finite.
     with tf.control_dependencies([rate, norm]):
         update = optimizer.apply_gradients(list(zip(grads, variables)), global_step=step)
     return update, {"learning_rate": rate, "gradient_norm": norm}
 
 
-def make_optimizer(config, rate, step, scale):
-    """The optimizer that the config names, for the update that follows global step `step`; `scale` as in _Decoupled."""
-    return CLASSES[config.opt_name](config, rate, tf.cast(step, tf.float32) + 1.0, scale)
-
-
 class _Decoupled(tf.train.Optimizer):
     """Updates resource variables, after shrinking those of rank >= 2 by rate * weight_decay.
 
     Loshchilov and Hutter 2017, https://arxiv.org/abs/1711.05101.  Differs from the original: gains and biases are
-    never decayed.  `time` is a float32 scalar, 1 for the first update; slots are created at zero.  Gradients of any
-    float dtype, to be multiplied by the float32 scalar `scale`.
+    never decayed.  `time` is a float32 scalar, 1 for the first update; gradients of any float dtype are multiplied by
+    the float32 scalar `scale`.  The slots are those of models/weights.py.
     """
 
     def __init__(self, config, rate, time, scale):
         super().__init__(use_locking=False, name=type(self).__name__)
         self._config, self._rate, self._time, self._scale = config, rate, time, scale
+
+    def _create_slots(self, variables):
+        def zeros(shape, dtype=None, partition_info=None):
+            return tf.fill(shape, tf.cast(unfolded_zero(), tf.float32))
+        for variable in variables:
+            shapes = OPTIMIZERS[self._config.opt_name](tuple(variable.shape.as_list()), self._config.beta1)
+            for slot, shape in shapes.items():
+                self._get_or_make_slot_with_initializer(
+                    variable, zeros, tf.TensorShape(shape), tf.float32, slot, slot)
 
     def _distributed_apply(self, distribution, grads_and_vars, global_step=None, name=None):
         """Updates each replica's copy by its own gradient: that of the global batch, so nothing is left to sum."""
@@ -103,12 +100,6 @@ class _Decoupled(tf.train.Optimizer):
                    for done in distribution.extended.update(variable, update, args=(grad,), group=False)]
         with tf.control_dependencies(updates):
             return distribution.extended.update(global_step, lambda step: step.assign_add(1))
-
-    def _zeros(self, variable, slot, name):
-        """Creates a slot like the variable."""
-        def zeros(shape, dtype=None, partition_info=None):
-            return tf.fill(shape, tf.cast(unfolded_zero(), tf.float32))
-        self._get_or_make_slot_with_initializer(variable, zeros, variable.shape, tf.float32, slot, name)
 
     def _decay_of(self, variable):
         return self._config.weight_decay if variable.shape.rank >= 2 else 0.0
@@ -141,15 +132,10 @@ class AdamW(_Decoupled):
         # The kernel adds epsilon to sqrt(v), not to sqrt(v / (1 - beta2^t)); scaled, the two are equal.
         self._epsilon = config.epsilon * tf.sqrt(1.0 - self._powers[1])
 
-    def _create_slots(self, variables):
-        for variable in variables:
-            self._zeros(variable, "m", "adam_m")
-            self._zeros(variable, "v", "adam_v")
-
     def _resource_apply_dense(self, grad, variable):
-        return adamw(grad, variable, self.get_slot(variable, "m"), self.get_slot(variable, "v"), scale=self._scale,
-                     rate=self._rate, decay=self._decay_of(variable), powers=self._powers, epsilon=self._epsilon,
-                     beta1=self._config.beta1, beta2=self._config.beta2)
+        return adamw(grad, variable, *[self.get_slot(variable, slot) for slot in ("adam_m", "adam_v")],
+                     scale=self._scale, rate=self._rate, decay=self._decay_of(variable), powers=self._powers,
+                     epsilon=self._epsilon, beta1=self._config.beta1, beta2=self._config.beta2)
 
 
 class Adafactor(_Decoupled):
@@ -162,18 +148,6 @@ class Adafactor(_Decoupled):
     State: rank >= 2: `vr` [..., R] and `vc` [..., C] over the last two axes; else `v` like the variable; `m` with
     beta1.
     """
-
-    def _create_slots(self, variables):
-        for variable in variables:
-            shape = variable.shape.as_list()
-            if self._config.beta1:
-                self._zeros(variable, "m", "adafactor_m")
-            if len(shape) < 2:
-                self._zeros(variable, "v", "adafactor_v")
-                continue
-            rows, columns = tf.zeros(shape[:-1]), tf.zeros(shape[:-2] + shape[-1:])
-            self._get_or_make_slot(variable, rows, "vr", "adafactor_vr")
-            self._get_or_make_slot(variable, columns, "vc", "adafactor_vc")
 
     def _decay(self):
         if self._config.decay_type == "pow":
@@ -189,23 +163,24 @@ class Adafactor(_Decoupled):
     def _update(self, grad, variable):
         decay = self._decay()
 
-        def track(slot, value):
+        def track(name, value):
+            slot = self.get_slot(variable, name)
             new = decay * slot + (1.0 - decay) * value
             return new, slot.assign(new, read_value=False)
         squared = tf.square(grad) + ADAFACTOR_EPSILON
         if variable.shape.rank < 2:
-            second, update = track(self.get_slot(variable, "v"), squared)
+            second, update = track("adafactor_v", squared)
             updates, step = [update], grad * tf.math.rsqrt(second)
         else:
-            rows, row_update = track(self.get_slot(variable, "vr"), tf.reduce_mean(squared, -1))
-            columns, column_update = track(self.get_slot(variable, "vc"), tf.reduce_mean(squared, -2))
+            rows, row_update = track("adafactor_vr", tf.reduce_mean(squared, -1))
+            columns, column_update = track("adafactor_vc", tf.reduce_mean(squared, -2))
             updates = [row_update, column_update]
             row_factor = tf.math.rsqrt(rows / tf.reduce_mean(rows, -1, keepdims=True))
             step = grad * row_factor[..., None] * tf.math.rsqrt(columns)[..., None, :]
         step = step / tf.maximum(1.0, _rms(step) / ADAFACTOR_CLIP)
         step = self._rate * tf.maximum(ADAFACTOR_SCALE_FLOOR, _rms(variable)) * step
         if self._config.beta1:
-            momentum = self.get_slot(variable, "m")
+            momentum = self.get_slot(variable, "adafactor_m")
             step = self._config.beta1 * momentum + (1.0 - self._config.beta1) * step
             updates.append(momentum.assign(step, read_value=False))
         return tf.group(variable.assign_sub(step, read_value=False), *updates)
@@ -215,4 +190,4 @@ def _rms(x):
     return tf.sqrt(tf.reduce_mean(tf.square(x)))
 
 
-CLASSES = {"adam": AdamW, "adafactor": Adafactor}  # by "opt_name"; their slots stand in models/weights.py
+CLASSES = {"adam": AdamW, "adafactor": Adafactor}  # by "opt_name"

@@ -25,6 +25,11 @@ class Options(NamedTuple):
     stop: tf.Tensor  # int32: the state of Limits.stops that the row starts in; of no meaning without one
 
 
+def dtype_of(option):
+    """NumPy's dtype of the field `option` of Options."""
+    return np.float32 if option in ("temperature", "top_p", "repetition_penalty") else np.int32
+
+
 class Limits(NamedTuple):
     """What holds for every row of a graph, and which of its parts no row needs."""
     n_ctx: int  # tokens that the network sees at once
@@ -126,7 +131,8 @@ def _read_token(step_fn, state, limits):
         recent = tf.gather(state.text, first[:, None] + tf.range(half), batch_dims=1)  # [B, n_ctx / 2]
         again = step_fn(recent, nothing, nothing + half - 1, cache)
         new_logits, new_cache = tf.nest.map_structure(
-            lambda new, old: tf.where_v2(_of_rank(full, new), new, old), again, (logits, cache))
+            lambda new, old: tf.where_v2(tf.reshape(full, [-1] + [1] * (len(new.shape) - 1)), new, old),
+            again, (logits, cache))
         return new_logits, tf.where_v2(full, half, position), new_cache
     return tf.cond(tf.reduce_any(full), slide, lambda: (logits, position, cache))
 
@@ -138,16 +144,14 @@ def _draw(logits, state, options, limits):
     wanted = penalise(logits, state.seen, options.repetition_penalty) if limits.penalties else logits
     token = tf.where_v2(state.ended, limits.eot, choose(wanted, state.number, options, limits))
     logprob = tf.gather(logits, token, batch_dims=1) - tf.reduce_logsumexp(logits, 1)
-    rows = tf.range(shape_of(token)[0])
-    stop, seen = state.stop, state.seen
-    if limits.stops is not None:
-        stop = tf.gather_nd(tf.constant(limits.stops, tf.int32), tf.stack([stop, token], 1))
-    if limits.penalties:
-        seen = tf.tensor_scatter_nd_add(seen, tf.stack([rows, token], 1), tf.ones_like(logprob))
-    drawn = tf.logical_not(state.ended)
+    stop, seen, drawn = state.stop, state.seen, tf.logical_not(state.ended)
     finished = tf.logical_or(tf.equal(token, limits.eot), state.number + 1 >= options.length)
     if limits.stops is not None:
+        stop = tf.gather_nd(tf.constant(limits.stops, tf.int32), tf.stack([stop, token], 1))
         finished = tf.logical_or(finished, tf.equal(stop, STOPPED))
+    if limits.penalties:
+        places = tf.stack([tf.range(shape_of(token)[0]), token], 1)
+        seen = tf.tensor_scatter_nd_add(seen, places, tf.ones_like(logprob))
     return state._replace(
         number=state.number + 1, text=_put(state.text, token, state.given + state.number, drawn), token=token,
         count=state.count + tf.cast(drawn, tf.int32), ended=tf.logical_or(state.ended, finished),
@@ -220,11 +224,6 @@ def _put(rows, value, column, wanted):
     """`rows` [B, K] with value[b] at column[b] of each row b that is `wanted`."""
     here = tf.equal(tf.range(shape_of(rows)[1]), column[:, None])  # [B, K]
     return tf.where_v2(tf.logical_and(here, wanted[:, None]), value[:, None], rows)
-
-
-def _of_rank(row_values, tensor):
-    """[B] -> [B, 1, ...] of the rank of `tensor`."""
-    return tf.reshape(row_values, [-1] + [1] * (len(tensor.shape) - 1))
 
 
 def _smaller(a, b):

@@ -61,8 +61,7 @@ def _normalisation(name, width):
 
 
 def groups(shapes, limit):
-    """The names of {name: shape} in lists, in order; the float32 numbers of a list of several take up to `limit` bytes.
-    """
+    """The names of {name: shape} in lists, in order, each of one name or of up to `limit` bytes of float32 numbers."""
     lists, space = [], 0
     for name, shape in shapes.items():
         size = 4 * math.prod(shape)
@@ -73,17 +72,13 @@ def groups(shapes, limit):
     return lists
 
 
-def _adam_slots(shape, beta1):
-    return {"adam_m": shape, "adam_v": shape}
-
-
 def _adafactor_slots(shape, beta1):
     second = {"adafactor_vr": shape[:-1], "adafactor_vc": shape[:-2] + shape[-1:]}  # of rows, of columns
     return {**({"adafactor_m": shape} if beta1 else {}), **(second if len(shape) >= 2 else {"adafactor_v": shape})}
 
 
 # "opt_name" -> the function of a weight's shape and "beta1" that gives {slot: shape}, what it keeps for that weight.
-OPTIMIZERS = {"adam": _adam_slots, "adafactor": _adafactor_slots}
+OPTIMIZERS = {"adam": lambda shape, beta1: {"adam_m": shape, "adam_v": shape}, "adafactor": _adafactor_slots}
 
 
 def slot_shapes(config):
@@ -91,11 +86,6 @@ def slot_shapes(config):
     slots = OPTIMIZERS[config.opt_name]
     return {f"{weight.name}/{slot}": shape for weight in weight_list(config)
             for slot, shape in slots(weight.shape, config.beta1).items()}
-
-
-def slot_count(config):
-    """How many numbers the config's optimizer keeps."""
-    return count(slot_shapes(config))
 
 
 def count(shapes):

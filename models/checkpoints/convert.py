@@ -11,9 +11,8 @@ import json
 import logging
 import os
 import shutil
-import sys
 
-from configs import errors, schema, storage
+from configs import arguments, errors, schema, storage
 from configs.errors import UserError
 from encoder import bpe, formats
 from models.weights import count, misfits
@@ -86,7 +85,7 @@ def _import(args):
 
 def _export(args):
     from models.checkpoints import any_format, hugging_face, proof, run_folder, tf_checkpoint
-    config = schema.load(vars(args)["model.json"], notice=_note)
+    config = schema.load(vars(args)["model.json"], notice=arguments.note)
     encoder = bpe.load(config.encoder_path)
     path = run_folder.trained(config, encoder, "export")
     source = any_format.open_weights(path or config.init_checkpoint)
@@ -131,8 +130,9 @@ def _sizes(source, n_head):
         raise UserError(f"{source.path}: no file beside it tells the attention heads, and its width {values['n_embd']}"
                         f" is no multiple of {schema.DEFAULT_HEAD_SIZE}; give --n_head")
     if not (told or n_head):
-        _note(f"no file beside {source.path} tells the attention heads: n_head is n_embd / {schema.DEFAULT_HEAD_SIZE} ="
-              f" {values['n_head']:.0f}, as in all of GPT-2's sizes; --n_head says otherwise")
+        arguments.note(f"no file beside {source.path} tells the attention heads: n_head is n_embd /"
+                       f" {schema.DEFAULT_HEAD_SIZE} = {values['n_head']:.0f}, as in all of GPT-2's sizes; --n_head"
+                       " says otherwise")
     return {**values, "n_head": int(values["n_head"])}
 
 
@@ -140,8 +140,8 @@ def _take_vocabulary(data, folder, destination, n_vocab):
     """Writes the vocabulary `data` of the weights, unless it is GPT-2's; returns the config keys that say where."""
     known = bpe.load()
     if data is None and n_vocab < known.size:
-        _note(f'no vocabulary lies beside the weights, and GPT-2\'s {known.size} ids are not their {n_vocab}: set'
-              f' "encoder_path" in {destination}/{MODEL_FILE}')
+        arguments.note(f"no vocabulary lies beside the weights, and GPT-2's {known.size} ids are not their {n_vocab}:"
+                       f' set "encoder_path" in {destination}/{MODEL_FILE}')
     if data is None or data == bpe.read_files():
         return {}
     encoder = formats.write(storage.join(folder, VOCABULARY), data)
@@ -177,8 +177,3 @@ def _new_folder(destination):
         os.replace(partial, destination)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def _note(line):
-    print(f"note: {line}", file=sys.stderr)
-

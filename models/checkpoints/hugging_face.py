@@ -75,14 +75,15 @@ def open_weights(path):
     unknown = [name for name in not_weights if name != OUTPUT and not MASK.fullmatch(name.replace(PREFIX, "", 1))]
     sizes = network_sizes(shapes)
     if sizes is None or unknown:
-        reason = "no matrices wte.weight and wpe.weight"
-        if unknown:
-            reason = f"{unknown[0]} is no tensor of a GPT2LMHeadModel"
+        reason = f"{unknown[0]} is no tensor of a GPT2LMHeadModel" if unknown else \
+            "no matrices wte.weight and wpe.weight"
         raise UserError(f"{path} holds no GPT-2: {reason}; give the files of a GPT-2")
+    if OUTPUT in tensors and not np.array_equal(tensors[OUTPUT].read(), tensors[theirs["wte"]].read()):
+        raise UserError(f"{path}: {OUTPUT} differs from wte.weight, and this network has one matrix for both; it cannot"
+                        " be used here")
 
     def read(name):
         return tensors[theirs[name]].read().reshape(shapes[name])
-    _check_output(path, tensors, theirs)
     return StoredWeights(path, KIND, shapes, {ours: tensors[name].dtype for ours, name in theirs.items()}, read,
                          {**sizes, **_read_config(storage.join(folder, CONFIG_FILE), sizes["n_embd"])}, not_weights)
 
@@ -93,18 +94,13 @@ def write_folder(folder, config, shapes, read, eot):
     files = groups(shapes, SHARD_BYTES)
     names = [SINGLE] if len(files) == 1 else [SHARD.format(i + 1, len(files)) for i in range(len(files))]
     for file_name, held in zip(names, files):
-        safetensors_file.write(storage.join(folder, file_name),
-                               ((their_name(name), _without_leading_1(name, read(name))) for name in held))
+        safetensors_file.write(storage.join(folder, file_name), (
+            (their_name(name), read(name)[0] if name.endswith("/w") else read(name)) for name in held))
     if len(files) > 1:
         places = {their_name(name): file_name for file_name, held in zip(names, files) for name in held}
-        index = {"metadata": {"total_size": 4 * count(shapes)},
-                 "weight_map": dict(sorted(places.items()))}
+        index = {"metadata": {"total_size": 4 * count(shapes)}, "weight_map": dict(sorted(places.items()))}
         storage.write_whole(storage.join(folder, INDEX), json.dumps(index, indent=2) + "\n")
     storage.write_whole(storage.join(folder, CONFIG_FILE), json.dumps(_their_config(config, eot), indent=2) + "\n")
-
-
-def _without_leading_1(name, value):
-    return value[0] if name.endswith("/w") else value
 
 
 def _read_index(path, folder):
@@ -127,13 +123,6 @@ def _read_index(path, folder):
     if absent:
         raise UserError(f"{path} names {absent[0]}, which {files[absent[0]]} does not hold; fetch both anew")
     return tensors
-
-
-def _check_output(path, tensors, theirs):
-    """Raises UserError where the output layer is another matrix than the embedding."""
-    if OUTPUT in tensors and not np.array_equal(tensors[OUTPUT].read(), tensors[theirs["wte"]].read()):
-        raise UserError(f"{path}: {OUTPUT} differs from wte.weight, and this network has one matrix for both; it cannot"
-                        " be used here")
 
 
 def _read_config(path, n_embd):

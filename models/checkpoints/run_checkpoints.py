@@ -41,43 +41,38 @@ def newest_whole(model_dir):
         if paths:
             raise UserError(f'{model_dir} holds checkpoints, but not the file "{STATE_FILE}" that names the'
                             ' newest; write it (one line, model_checkpoint_path: "model.ckpt-STEP") or remove them')
-        _refuse_weights(model_dir)
+        # Somebody's weights that were put here would be overlooked.
+        for name in (tf_checkpoint.NAME + ".index", hugging_face.SINGLE, hugging_face.INDEX, "pytorch_model.bin"):
+            if storage.exists(storage.join(model_dir, name)):
+                raise UserError(f'"model_dir" {model_dir} holds weights from elsewhere ({name}), and only a run\'s own'
+                                f" checkpoints are continued there; {REMEDY}")
         return None
     if named:  # what is newer was not yet noted when the process died
         paths = [named] + [path for path in paths if step_in_name(path) < step_in_name(named)]
     problems = []
     for path in paths:
-        problem = _problem(path)
-        if problem is None:
-            for line in problems:
-                print(f"warning: {line}; going on from {path}", file=sys.stderr)
-            return path
-        problems.append(problem)
+        try:
+            read, shapes, _ = tf_checkpoint.read_index(path)
+            for name in shapes:
+                read(name)
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        for line in problems:
+            print(f"warning: {line}; going on from {path}", file=sys.stderr)
+        return path
     reason = "; ".join(problems) or f"{state} cannot be read"
     raise UserError(f"{reason}; no whole checkpoint is left: to start anew, remove {state} and the model.ckpt files")
-
-
-def _problem(path):
-    """What keeps the checkpoint at `path` from being read, in words, or None; reads it tensor by tensor."""
-    try:
-        reader, shapes, _ = tf_checkpoint.read_index(path)
-        with tf_checkpoint.naming_damage(path, every_error=True):
-            for name in shapes:
-                reader.get_tensor(name)  # compares checksums
-    except UserError as error:
-        return str(error)
-    return None
 
 
 def step_of(path):
     """The global step of the checkpoint at `path` (None: 0).  UserError where it holds weights only."""
     if path is None:
         return 0
-    reader, shapes, _ = tf_checkpoint.read_index(path)
+    read, shapes, _ = tf_checkpoint.read_index(path)
     if tf.GraphKeys.GLOBAL_STEP not in shapes:
         raise UserError(f"{path} holds weights but no step of training, so it cannot be continued; {REMEDY}")
-    with tf_checkpoint.naming_damage(path, every_error=True):
-        return int(reader.get_tensor(tf.GraphKeys.GLOBAL_STEP))
+    return int(read(tf.GraphKeys.GLOBAL_STEP))
 
 
 def files_of(path):
@@ -119,12 +114,3 @@ def check(path, config, *, train):
     if train and absent:
         raise UserError(f"{path} does not hold what the optimizer keeps ({SCOPE}/{absent[0]}), so it is not of this"
                         f" program or was stripped, and its training cannot be continued; {REMEDY}")
-
-
-def _refuse_weights(model_dir):
-    """Raises UserError for somebody's weights that were put into model_dir, where they would be overlooked."""
-    for name in (tf_checkpoint.NAME + ".index", hugging_face.SINGLE, hugging_face.INDEX, "pytorch_model.bin"):
-        path = storage.join(model_dir, name)
-        if storage.exists(path):
-            raise UserError(f'"model_dir" {model_dir} holds weights from elsewhere ({name}), and only a run\'s own'
-                            f" checkpoints are continued there; {REMEDY}")

@@ -5,11 +5,10 @@ import glob
 import json
 import os
 import shutil
-import sys
 
 import tensorflow.compat.v1 as tf
 
-from configs import reading, schema, storage
+from configs import arguments, reading, schema, storage
 from configs.errors import UserError
 from configs.resume import CONFIG_FILE, saved_config_warnings
 from models.checkpoints import any_format, run_checkpoints, tf_checkpoint, warm_start
@@ -36,17 +35,14 @@ def check(config, encoder, shards=None):
 
 
 def trained(config, encoder, purpose):
-    """Path of the newest checkpoint, checked, or None where the weights of init_checkpoint are to be used.
-
-    Raises UserError, which names the `purpose`, where there is neither.
-    """
+    """Path of the newest checkpoint, checked; None: init_checkpoint is to be used.  Raises UserError without either."""
     path, _ = check(config, encoder)
     if path is None and not config.init_checkpoint:
         raise UserError(f'"model_dir" {config.model_dir} holds no checkpoint to {purpose}; train first, or set'
                         ' "init_checkpoint" to weights from elsewhere')
     if path is None and config.init_checkpoint.rpartition("/")[0] != config.model_dir.rstrip("/"):
-        print(f'note: {config.model_dir} holds no checkpoint yet: using the weights of "init_checkpoint"'
-              f" {config.init_checkpoint}", file=sys.stderr)
+        arguments.note(f'{config.model_dir} holds no checkpoint yet: using the weights of "init_checkpoint"'
+                       f" {config.init_checkpoint}")
     return path
 
 
@@ -100,8 +96,7 @@ def check_room(model_dir, path):
 
 
 def save(config, encoder, shards, path):
-    """Writes what the run is made of: config, fingerprints of vocabulary and shards, and `path`, its newest checkpoint.
-    """
+    """Notes what the run is made of: config, fingerprints of vocabulary and shards, its newest checkpoint `path`."""
     note = {"vocabulary": encoder.fingerprint, "vocabulary_size": encoder.size, "shards": shards}
     with _naming_refusal(config.model_dir):
         schema.save(config, storage.join(config.model_dir, CONFIG_FILE))

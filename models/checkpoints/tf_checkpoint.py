@@ -23,14 +23,11 @@ GROUP_BYTES = 2**28  # of the tensors that are in memory at once while they are 
 
 def find(path):
     """The checkpoint that `path` (a folder, a prefix, or a file of it) means, without suffix; None where none is."""
-    for prefix in (path, re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", path)):
-        if storage.exists(prefix + ".index"):
+    for prefix in (path, re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", path), named_newest(path)):
+        if prefix and storage.exists(prefix + ".index"):
             return prefix
     if not storage.is_folder(path):
         return None
-    newest = named_newest(path)
-    if newest and storage.exists(newest + ".index"):
-        return newest
     prefixes = [name[:-len(".index")] for name in storage.glob(storage.join(glob.escape(path), "*.index"))]
     return max(prefixes, key=step_in_name, default=None)
 
@@ -80,16 +77,17 @@ def naming_damage(path, *, every_error=False):
 
 
 def read_index(path):
-    """(TensorFlow's reader, {name: shape}, {name: dtype}) of all tensors.  Raises UserError where it is damaged."""
+    """(read(name), {name: shape}, {name: dtype}) of all tensors.  It and `read` raise UserError for damaged files."""
     with naming_damage(path, every_error=True):
         reader = tf.train.load_checkpoint(path)
-    return (reader, {name: tuple(shape) for name, shape in sorted(reader.get_variable_to_shape_map().items())},
+    return (naming_damage(path, every_error=True)(reader.get_tensor),  # which compares checksums
+            {name: tuple(shape) for name, shape in sorted(reader.get_variable_to_shape_map().items())},
             {name: dtype.name for name, dtype in reader.get_variable_to_dtype_map().items()})
 
 
 def open_weights(prefix):
     """The StoredWeights of the checkpoint `prefix`.  Raises UserError where it is damaged or not GPT-2's."""
-    reader, shapes, dtypes = read_index(prefix)
+    read, shapes, dtypes = read_index(prefix)
     below = {name[len(SCOPE) + 1:]: shape for name, shape in shapes.items() if name.startswith(SCOPE + "/")}
     weights = {name: shape for name, shape in below.items() if not is_slot(name, below)}
     sizes = network_sizes(weights)
@@ -97,13 +95,11 @@ def open_weights(prefix):
         raise UserError(f"{prefix} holds no GPT-2: no matrices {SCOPE}/wte and {SCOPE}/wpe among its {len(shapes)}"
                         " tensors; give the checkpoint of a GPT-2")
 
-    def read(name):
-        with naming_damage(prefix, every_error=True):
-            value = reader.get_tensor(f"{SCOPE}/{name}")
-        return value.astype("float32", copy=False)  # some models of the original are in bfloat16
+    def read_float32(name):
+        return read(f"{SCOPE}/{name}").astype("float32", copy=False)  # some models of the original are in bfloat16
     for name in weights:
         del shapes[f"{SCOPE}/{name}"]
-    return StoredWeights(prefix, KIND, weights, {name: dtypes[f"{SCOPE}/{name}"] for name in below}, read,
+    return StoredWeights(prefix, KIND, weights, {name: dtypes[f"{SCOPE}/{name}"] for name in below}, read_float32,
                          {**sizes, **_read_hparams(prefix, sizes)}, not_weights=shapes)
 
 

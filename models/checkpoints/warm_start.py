@@ -37,8 +37,7 @@ def starting_with(path, model_fn):
 
     def scaffold():
         variables = {variable.op.name[len(SCOPE) + 1:]: variable for variable in tf.trainable_variables()}
-        weights = {id(variable) for variable in variables.values()}
-        others = [variable for variable in tf.global_variables() if id(variable) not in weights]
+        others = [variable for variable in tf.global_variables() if not variable.trainable]
         # Not by WarmStartSettings: that knows only TensorFlow's checkpoints, and only when it trains.  The weights' own
         # starting values are not computed: they would leave holes in memory.
         return tf.train.Scaffold(init_op=tf.variables_initializer(others),

@@ -21,11 +21,10 @@ def named(config, shards):
         yield
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
         if isinstance(error, tf.errors.DataLossError) or any(words in error.message for words in BAD_RECORD):
-            for part in shards.parts:
-                for shard in part.shards:
-                    problem = integrity.first_problem(shard.path, config.n_vocab)
-                    if problem:
-                        raise UserError(f"{shard.path}: {problem}: {_remedy(config)}")
+            for shard in (shard for part in shards.parts for shard in part.shards):
+                problem = integrity.first_problem(shard.path, config.n_vocab)
+                if problem:
+                    raise UserError(f"{shard.path}: {problem}: {_remedy(config)}")
         raise
 
 
@@ -39,10 +38,7 @@ def _remedy(config):
 
 @contextlib.contextmanager
 def named_in_training(config, order, progress, target):
-    """Turns TensorFlow's error in training steps up to `target` into one that names step and documents, or the disk.
-
-    `progress`, a hooks.Progress, knows the last step that was made.
-    """
+    """Turns TensorFlow's error in a step after those of a hooks.Progress into one that names documents, or the disk."""
     try:
         yield
     except (tf.train.NanLossDuringTrainingError, tf.errors.OpError) as error:
@@ -55,15 +51,11 @@ def named_in_training(config, order, progress, target):
                             f" {min(target, progress.step + config.iterations)}, which a TPU makes at once;"
                             f" {_way_on(config)}")
         what = "gradient" if "gradient norm" in str(error) else "loss"
-        raise _not_finite(config, order, what, progress.step + 1)
-
-
-def _not_finite(config, order, what, step):
-    """The UserError for a loss or gradient that is not finite: names documents in the batch."""
-    names = inputs.documents_of(order, step)
-    rest = f" and {len(names) - SHOWN} more (--which_data {step} lists them)" if len(names) > SHOWN else ""
-    return UserError(f"the {what} is not finite at step {step}, whose batch holds the documents"
-                     f" {', '.join(names[:SHOWN])}{rest}; {_way_on(config)}")
+        step = progress.step + 1
+        names = inputs.documents_of(order, step)
+        rest = f" and {len(names) - SHOWN} more (--which_data {step} lists them)" if len(names) > SHOWN else ""
+        raise UserError(f"the {what} is not finite at step {step}, whose batch holds the documents"
+                        f" {', '.join(names[:SHOWN])}{rest}; {_way_on(config)}")
 
 
 def _way_on(config):

@@ -59,8 +59,8 @@ def _generate(weights, config, encoder):
     """The signature `generate`; all but ids and length may be one number for all rows, or one for each."""
     ids = tf.placeholder(tf.int32, [None, None], name="generate_ids")
     length = tf.placeholder(tf.int32, [], name="generate_length")
-    inputs = {"temperature": tf.float32, "top_k": tf.int32, "top_p": tf.float32, "seed": tf.int32}
-    inputs = {name: tf.placeholder(kind, None, name=f"generate_{name}") for name, kind in inputs.items()}
+    inputs = {name: tf.placeholder(sampling.dtype_of(name), None, name=f"generate_{name}")
+              for name in ("temperature", "top_k", "top_p", "seed")}
     batch = shape_of(ids)[0]
     rows = {name: tf.ensure_shape(tf.broadcast_to(value, [batch]), [None]) for name, value in inputs.items()}
     prompt, given = _unpadded(tf.pad(ids, [[0, 0], [0, 1]], constant_values=PADDING), encoder.eot)

@@ -20,25 +20,6 @@ SPIKE_CHANGES = 8  # above the usual loss
 ECHO_SECONDS = 0.2  # in which signals are one: `timeout` and others send theirs to the process and to its group
 
 
-class Meter:
-    """Sums what the steps since the last reading took and lost."""
-
-    def __init__(self):
-        self._since, self._steps, self._loss = time.monotonic(), 0, 0.0
-
-    def add(self, loss, steps=1):
-        self._steps, self._loss = self._steps + steps, self._loss + loss
-
-    def seconds(self):
-        return time.monotonic() - self._since
-
-    def read(self):
-        """(mean loss, steps a second); starts again from zero."""
-        result = self._loss / max(self._steps, 1), self._steps / max(self.seconds(), 1e-9)
-        self.__init__()
-        return result
-
-
 class SpikeWatch:
     """Tells a loss that leaves its own recent range upwards from noise and from the steady fall of a training."""
 
@@ -71,7 +52,7 @@ class Progress(tf.train.SessionRunHook):
         self._model_dir, self._order, self._max_steps = model_dir, order, max_steps
         self._watch, self._say = watch, say
         self._tokens = order.batch * order.n_ctx  # of a step
-        self._line, self._point = None, None
+        self._start, self._loss = None, 0.0  # after the first step, and the sum of all losses
         self.step = 0  # of the last update, for whoever catches an error
 
     def begin(self):
@@ -94,17 +75,19 @@ class Progress(tf.train.SessionRunHook):
             if usual is not None:
                 self._say(f"warning: the loss jumped to {values['loss']:.4f} at step {self.step}, from about"
                           f" {usual:.4f}; --which_data {self.step} lists the documents of that batch")
-        if self._line is None:  # the first step also builds and warms up: its time says nothing
+        self._loss += values.get("loss", 0.0)
+        now = time.monotonic(), self.step, self._loss
+        if self._start is None:  # the first step also builds and warms up: its time says nothing
             workarounds.release_heap()  # of its compilations
-            self._line, self._point, self._started = Meter(), Meter(), (time.monotonic(), self.step)
+            self._start = self._line = self._point = now
             self._print(values, values.get("loss"), None)
             return
-        for meter in (self._line, self._point):
-            meter.add(values.get("loss", 0.0), self.step - before)
-        if self._line.seconds() >= LINE_SECONDS or self.step == self._max_steps:
-            self._print(values, *self._line.read())
+        if now[0] - self._line[0] >= LINE_SECONDS or self.step == self._max_steps:
+            self._print(values, *_means(self._line, now))
+            self._line = now
         if self.step // SCALARS_STEPS > before // SCALARS_STEPS:
-            self._write(values, *self._point.read())
+            self._write(values, *_means(self._point, now))
+            self._point = now
 
     def end(self, session):
         self._writer.flush()  # else the last points come minutes later, or with the end of the process never
@@ -114,7 +97,7 @@ class Progress(tf.train.SessionRunHook):
         if loss is not None and "loss" in values:
             parts += [f"loss {loss:.4f}", f"lr {values['learning_rate']:.2e}"]
         if rate:
-            overall = (self.step - self._started[1]) / (time.monotonic() - self._started[0])
+            overall = (self.step - self._start[1]) / (time.monotonic() - self._start[0])
             epoch = max(self._order.seen(self.step).epochs)
             parts += [f"epoch {epoch:.2f}", f"{round(rate * self._tokens):,} tokens/s",
                       f"{duration((self._max_steps - self.step) / overall)} left"]
@@ -129,6 +112,12 @@ class Progress(tf.train.SessionRunHook):
         summary = tf.Summary(value=[tf.Summary.Value(tag=name, simple_value=float(value))
                                     for name, value in sorted(points.items())])
         self._writer.add_summary(summary, self.step)
+
+
+def _means(start, end):
+    """(mean loss, steps a second) between two (seconds, step, sum of losses)."""
+    seconds, steps, loss = (new - old for new, old in zip(end, start))
+    return loss / max(steps, 1), steps / max(seconds, 1e-9)
 
 
 def duration(seconds):

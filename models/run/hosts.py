@@ -30,12 +30,13 @@ class HostsInStep(tf.train.SessionRunHook):
 
     def __init__(self, stop, model_dir):
         self._stop, self._model_dir, self.stopped, self._step, self._last_step = stop, model_dir, False, None, None
-        self._watch = _Watch(self._may_leave)
+        self._others_may_leave = threading.Event()
+        threading.Thread(target=self._watch_others, args=devices.cluster(), daemon=True).start()
 
     def train(self, estimator, input_fn, target, progress, *, last):
         """`estimator.train`, which Estimators refuse to do on several hosts.  Returns when the first host has saved."""
         mine, self._last_step = [self], target if last else None
-        if devices.index() == 0:
+        if devices.is_first(devices.MULTI_WORKER):
             # Of several hosts an Estimator saves only if it writes summaries of its own as well (TensorFlow 2.15.1).
             mine += [hooks.Saver(estimator), progress]
         spec = tf.estimator.TrainSpec(input_fn, max_steps=target, hooks=mine)
@@ -47,19 +48,16 @@ class HostsInStep(tf.train.SessionRunHook):
             if not self._may_leave():
                 start_again(f"the other hosts cannot be reached ({str(error).splitlines()[0][:100]})")
         # The first host saves; who began the next chunk before would begin it from older weights.
-        while not self._is_saved():
+        while not run_checkpoints.is_at(self._model_dir, self._step):
             time.sleep(LOOK_SECONDS / 4)
         if self.stopped and self._stop.signal_number is None:
             self._stop.signal_number = signal.SIGTERM  # another host's
         if self.stopped or last:
-            self._watch.end()  # the others may leave
-
-    def _is_saved(self):
-        return run_checkpoints.is_at(self._model_dir, self._step)
+            self._others_may_leave.set()
 
     def _may_leave(self):
         """Whether the others may be gone: who is done leaves, while this host may still be closing its session."""
-        return (self.stopped or self._step == self._last_step) and self._is_saved()
+        return (self.stopped or self._step == self._last_step) and run_checkpoints.is_at(self._model_dir, self._step)
 
     def begin(self):
         self._wishes, self._agreed = metrics.stop_tensors()
@@ -78,29 +76,17 @@ class HostsInStep(tf.train.SessionRunHook):
             self.stopped = True
             run_context.request_stop()
 
-
-class _Watch:
-    """Looks after the other hosts until its `end`; starts this program again where one is gone before it may leave."""
-
-    def __init__(self, may_leave):
-        self._may_leave = may_leave
-        self._others = [address for number, address in enumerate(devices.workers()) if number != devices.index()]
-        self._ended = threading.Event()
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def end(self):
-        self._ended.set()
-
-    def _run(self):
+    def _watch_others(self, addresses, own):
+        """Starts this program again where another host is gone before it may leave."""
         missed = {}  # by those who were there: who never came is waited for
-        while not self._ended.wait(LOOK_SECONDS):
-            for address in self._others:
+        while not self._others_may_leave.wait(LOOK_SECONDS):
+            for address in addresses[:own] + addresses[own + 1:]:
                 if _answers(address):
                     missed[address] = 0
                 elif address in missed:
                     missed[address] += 1
             gone = [address for address, times in missed.items() if times >= MISSES]
-            if gone and not self._ended.is_set() and not self._may_leave():
+            if gone and not self._others_may_leave.is_set() and not self._may_leave():
                 start_again(f"{gone[0]} is gone")
 
 
@@ -112,19 +98,17 @@ def start_again(reason):
 
 def _answers(address):
     host, _, port = address.rpartition(":")
-    try:
+    with contextlib.suppress(OSError):
         socket.create_connection((host, int(port)), LOOK_SECONDS).close()
-    except OSError:
-        return False
-    return True
+        return True
+    return False
 
 
 @contextlib.contextmanager
 def alone():
     """What is built and run in here does not know of the other hosts."""
-    cluster = os.environ.pop(devices.CLUSTER, None)
+    cluster = os.environ.pop(devices.CLUSTER)
     try:
         yield
     finally:
-        if cluster is not None:
-            os.environ[devices.CLUSTER] = cluster
+        os.environ[devices.CLUSTER] = cluster

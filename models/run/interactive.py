@@ -1,6 +1,8 @@
 """Prompt after prompt from standard input, each continued token by token with weights that are loaded once."""
+import contextlib
 import signal
 import sys
+import threading
 
 import tensorflow.compat.v1 as tf
 
@@ -21,102 +23,92 @@ def run(config, encoder, given, tpu, *, as_json):
     predict.store(config, "")  # a path that cannot be written is said before anything is typed
     with predict.threads_for(config, 1):
         workarounds.compile_silently()
-        decoder = Decoder(config, encoder, path)
+        draw = _load(config, encoder, path)
     number = 0
     for line in _lines(shown=not as_json):
-        with Interruption() as interruption:
+        with _ctrl_c() as came:
             for row in predict.rows_of(prompts.make(line, given), encoder, config.n_ctx):
-                sample = _continue(decoder, encoder, number, row, interruption, as_json=as_json)
-                predict.store(config, predict.layout(number, sample))
+                shown = "" if as_json else predict.heading(number) + row.prompt.text
+                print(shown, end="", flush=True)
+                sample = _continue(draw, encoder, row, came, silent=as_json)
+                predict.show(config, number, sample, as_json=as_json, shown=shown + sample.text)
                 number += 1
-                if interruption.came:
+                if came.is_set():
                     break
     return 0
 
 
-class Interruption:
-    """Inside, Ctrl-C only sets `came`: TensorFlow is not torn out of its work, and what was drawn is kept."""
-    came = False
-
-    def __enter__(self):
-        def note(*_):
-            self.came = True
-        self._before = signal.signal(signal.SIGINT, note)
-        return self
-
-    def __exit__(self, *_):
-        signal.signal(signal.SIGINT, self._before)
+@contextlib.contextmanager
+def _ctrl_c():
+    """Inside, Ctrl-C only sets the Event: TensorFlow is not torn out of its work, and what was drawn is kept."""
+    came = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda *_: came.set())
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
-class Decoder:
-    """The network with the weights at `path` in a session of its own; what is between two tokens stays in variables."""
+def _load(config, encoder, path):
+    """draw(a predict.Row), which yields its (token, logprob) one after the other, by the weights at `path`.
 
-    def __init__(self, config, encoder, path):
-        self._config = config
-        with tf.Graph().as_default():
-            variables = initial_values.create_variables(config)
-            self._options = sampling.Options(*[
-                tf.placeholder(tf.float32 if name in ("temperature", "top_p", "repetition_penalty") else tf.int32, [1])
-                for name in sampling.Options._fields])
-            self._tokens = tf.placeholder(tf.int32, [1, None])
-            self._build(variables, encoder)
-            self._session = tf.Session(config=workarounds.session_config())
-            warm_start.restore(path, config, variables, self._session)
-            self._session.run(tf.local_variables_initializer())
-
-    def _build(self, variables, encoder):
-        config, options = self._config, self._options
+    The session is kept, and what is between two tokens stays in its variables.
+    """
+    with tf.Graph().as_default():
+        variables = initial_values.create_variables(config)
+        options = sampling.Options(*[tf.placeholder(sampling.dtype_of(name), [1]) for name in sampling.Options._fields])
+        tokens = tf.placeholder(tf.int32, [1, None])
         step, empty_cache = decoding.decoder(variables, config)
         limits = sampling.Limits(n_ctx=config.n_ctx, eot=encoder.eot, length=options.length[0],
                                  vocabulary=encoder.size, penalties=True,
                                  largest=sampling.largest_needed(options, config.n_vocab))
-        state = sampling.begin(step, empty_cache, self._tokens, tf.shape(self._tokens)[1:], options, limits)
+        state = sampling.begin(step, empty_cache, tokens, tf.shape(tokens)[1:], options, limits)
         places = [_state_variable(part) for part in tf.nest.flatten(state)]
         before = tf.nest.pack_sequence_as(state, [place.read_value() for place in places])
-        self._first = self._keep_state(places, state)
-        self._next = self._keep_state(places, sampling.advance(step, before, options, limits))
+        first = _keep_state(places, state)
+        following = _keep_state(places, sampling.advance(step, before, options, limits))
+        session = tf.Session(config=workarounds.session_config())
+        warm_start.restore(path, config, variables, session)
+        session.run(tf.local_variables_initializer())
 
-    @staticmethod
-    def _keep_state(places, state):
-        """What to fetch: token, logprob, and whether the sample has ended, once `state` lies in its variables."""
-        with tf.control_dependencies([place.assign(part) for place, part in zip(places, tf.nest.flatten(state))]):
-            return [tf.identity(part) for part in (state.token[0], state.logprobs[0, state.number - 1], state.ended[0])]
-
-    def draw(self, row):
-        """Yields (token, logprob) of a generation.Row, one after the other."""
-        values = row.prompt._asdict()
-        values.update(seed=row.seed, stop=stop_texts.NEVER)  # the caller sees the text, and stops
-        feed = {place: [values[name]] for name, place in self._options._asdict().items()}
-        token, logprob, ended = self._session.run(self._first, {**feed, self._tokens: [row.tokens]})
-        yield int(token), float(logprob)
+    def draw(row):
+        values = row.options(stop_texts.NEVER)  # the caller sees the text, and stops
+        feed = {place: [values[name]] for name, place in options._asdict().items()}
+        token, logprob, ended = session.run(first, {**feed, tokens: [row.tokens]})
+        yield int(token), logprob
         while not ended:
-            token, logprob, ended = self._session.run(self._next, feed)
-            yield int(token), float(logprob)
+            token, logprob, ended = session.run(following, feed)
+            yield int(token), logprob
+    return draw
 
 
-def _continue(decoder, encoder, number, row, interruption, *, as_json):
-    """Draws one sample, showing its text as it comes; returns the generation.Sample."""
-    text, tokens, logprobs, pieces = stop_texts.Text(encoder, row.prompt.stop), [], [], []
+def _state_variable(tensor):
+    """A variable for values like `tensor`; their size may change from prompt to prompt."""
+    shape = [size or 0 for size in tensor.shape.as_list()]
+    return tf.Variable(tf.zeros(shape, tensor.dtype), shape=tensor.shape, trainable=False, use_resource=True,
+                       collections=[tf.GraphKeys.LOCAL_VARIABLES])
 
-    def show(piece):
-        pieces.append(piece)
-        if not as_json:
-            print(piece, end="", flush=True)
-    if not as_json:
-        print(predict.heading(number) + row.prompt.text, end="", flush=True)
-    for token, logprob in decoder.draw(row):
+
+def _keep_state(places, state):
+    """What to fetch: token, logprob, and whether the sample has ended, once `state` lies in its variables `places`."""
+    with tf.control_dependencies([place.assign(part) for place, part in zip(places, tf.nest.flatten(state))]):
+        return [tf.identity(part) for part in (state.token[0], state.logprobs[0, state.number - 1], state.ended[0])]
+
+
+def _continue(draw, encoder, row, came, *, silent):
+    """The predict.Sample of a Row, whose text is printed as it comes unless `silent`; `came` is set by Ctrl-C."""
+    text, tokens, logprobs = stop_texts.Text(encoder, row.prompt.stop), [], []
+    for token, logprob in draw(row):
         tokens.append(token)
-        logprobs.append(round(logprob, 6))
-        if token != encoder.eot:
-            show(text.add(token))
-        if text.stopped or interruption.came:
+        logprobs.append(logprob)
+        piece = text.add(token) if token != encoder.eot else ""
+        print("" if silent else piece, end="", flush=True)
+        if text.stopped or came.is_set():
             break
-    show(text.end())
-    stop = "stop" if text.stopped else "eot" if tokens[-1] == encoder.eot else "length"
-    if interruption.came and stop == "length" and len(tokens) < row.prompt.length:
-        stop = "interrupted"
-    sample = predict.Sample(row.prompt.text, "".join(pieces), tokens, logprobs, stop)
-    print(predict.json_of(sample) if as_json else predict.ENDING, end="\n" if as_json else "", flush=True)
+    print("" if silent else text.end(), end="", flush=True)
+    sample = predict.finish(encoder, row.prompt, tokens, logprobs)
+    if came.is_set() and sample.stop == "length" and len(tokens) < row.prompt.length:
+        return sample._replace(stop="interrupted")
     return sample
 
 
@@ -137,10 +129,3 @@ def _lines(*, shown):
             if not asked:
                 raise
             print()
-
-
-def _state_variable(tensor):
-    """A variable for values like `tensor`; their size may change from prompt to prompt."""
-    shape = [size or 0 for size in tensor.shape.as_list()]
-    return tf.Variable(tf.zeros(shape, tensor.dtype), shape=tensor.shape, trainable=False, use_resource=True,
-                       collections=[tf.GraphKeys.LOCAL_VARIABLES])

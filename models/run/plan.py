@@ -17,7 +17,7 @@ from configs import arguments, resume, schedule, storage
 from configs.errors import UserError
 from datasets import shard_sets
 from datasets.window_order import WindowOrder
-from models.weights import slot_count, weight_list
+from models.weights import count, slot_shapes, weight_list
 
 FLOAT32 = 4
 ACTIVATION_BYTES = {"float32": 4, "bfloat16": 2}
@@ -44,12 +44,12 @@ class Memory(NamedTuple):
 
 
 def parameter_count(config):
-    return sum(math.prod(weight.shape) for weight in weight_list(config))
+    return count({weight.name: weight.shape for weight in weight_list(config)})
 
 
 def checkpoint_bytes(config):
     """Weights, optimizer state and step."""
-    return FLOAT32 * (parameter_count(config) + slot_count(config)) + STEP_BYTES
+    return FLOAT32 * (parameter_count(config) + count(slot_shapes(config))) + STEP_BYTES
 
 
 def memory(config, on_cpu=False):
@@ -73,28 +73,20 @@ def memory(config, on_cpu=False):
     kept = L * B * T * C * width + layer if config.recompute else L * layer
     accumulated = config.train_batch_size > B
     return Memory(weights=FLOAT32 * P, gradients=FLOAT32 * P * (2 if accumulated else 1),
-                  optimizer=FLOAT32 * slot_count(config), activations=kept,
+                  optimizer=FLOAT32 * count(slot_shapes(config)), activations=kept,
                   logits=(width if on_cpu else 2 * FLOAT32) * B * T * V)
-
-
-def tokens_per_step(config):
-    return config.train_batch_size * config.n_ctx
 
 
 def show(config, encoder, args):
     """Prints the plan of the run that main.py's arguments ask for; returns the exit status."""
-    print(report(config, _look(config, encoder), _run_problems(config, args)))
-    return 0
-
-
-def _look(config, encoder):
-    """The Data, or what is wrong with them."""
     def look(split):
         try:
             return shard_sets.read(config, encoder, split, cache=False)
         except UserError as error:
             return str(error)
-    return Data(look(shard_sets.TRAIN), look(shard_sets.EVAL) if config.eval_steps else '"eval_steps" is 0')
+    data = Data(look(shard_sets.TRAIN), look(shard_sets.EVAL) if config.eval_steps else '"eval_steps" is 0')
+    print(report(config, data, _run_problems(config, args)))
+    return 0
 
 
 def _run_problems(config, args):
@@ -127,7 +119,7 @@ def _check_start(config):
 
 def report(config, data, others=()):
     """The plan as text; `others` are lines on problems found elsewhere."""
-    rows = _network(config) + _volume(config) + _data(config, data) + _cost(config) + _schedule(config)
+    rows = _sizes(config) + _data(config, data) + _cost(config) + _schedule(config)
     lines = [f"{name:<24}{value}" for name, value in rows]
     wrong = [*problems(config, data), *others]
     return "\n".join(lines + (["problems:", *(f"  - {line}" for line in wrong)] if wrong else ["no problems found"]))
@@ -135,22 +127,25 @@ def report(config, data, others=()):
 
 def problems(config, data):
     """Everything that would stop or spoil the run, one line each."""
-    return _data_problems(config, data) + _schedule_problems(config) + _folder_problems(config.model_dir)
+    lines, warmup = _data_problems(config, data), config.warmup_steps / config.max_steps
+    if warmup > LONGEST_WARMUP:
+        lines.append(f'"warmup_steps" {config.warmup_steps:,} is {warmup:.0%} of "max_steps" {config.max_steps:,};'
+                     " 5 % is plenty")
+    return lines + _folder_problems(config.model_dir)
 
 
-def _network(config):
+def _sizes(config):
+    """Rows on the network and on what it is trained with."""
     shape = (f"{config.n_layer:,} layers, {config.n_head:,} heads of {config.head_size:,}, width {config.n_embd:,},"
              f" context {config.n_ctx:,}, vocabulary {config.n_vocab:,}")
-    return [("network", shape), ("parameters", f"{parameter_count(config):,}")]
-
-
-def _volume(config):
-    step = tokens_per_step(config)
+    parameters, step = parameter_count(config), config.train_batch_size * config.n_ctx
     total = step * config.max_steps
     passes = config.train_batch_size // (config.micro_batch_size or config.train_batch_size)
     split = f" in {passes:,} micro-batches of {config.micro_batch_size:,}" if passes > 1 else ""
-    ratio = f"{total / parameter_count(config):,.1f} (about {OPTIMAL_TOKENS_PER_PARAMETER} are compute-optimal)"
-    return [("tokens per step", f"{step:,} = {config.train_batch_size:,} x {config.n_ctx:,}{split}"),
+    ratio = f"{total / parameters:,.1f} (about {OPTIMAL_TOKENS_PER_PARAMETER} are compute-optimal)"
+    return [("network", shape),
+            ("parameters", f"{parameters:,}"),
+            ("tokens per step", f"{step:,} = {config.train_batch_size:,} x {config.n_ctx:,}{split}"),
             ("steps", f"{config.max_steps:,}"),
             ("tokens in all", f"{total:,}"),
             ("tokens per parameter", ratio)]
@@ -209,33 +204,27 @@ def _data_problems(config, data):
     if config.eval_steps == 0:
         return lines
     if isinstance(data.eval, str):
-        lines.append(f'no eval data: {data.eval}; set "eval_steps" to 0 to train without')
-    elif data.eval.targets < 1:
+        return [*lines, f'no eval data: {data.eval}; set "eval_steps" to 0 to train without']
+    windows = -(-data.eval.targets // config.n_ctx)  # the last one may be shorter
+    if windows < 1:
         lines.append('the eval data is empty; give another, or set "eval_steps" to 0 to train without')
-    elif config.eval_steps * config.eval_batch_size > _eval_windows(config, data.eval):
+    elif config.eval_steps * config.eval_batch_size > windows:
         lines.append(f'"eval_steps" {config.eval_steps:,} x "eval_batch_size" {config.eval_batch_size:,} is more than'
-                     f' the {_eval_windows(config, data.eval):,} windows of the eval data; set "eval_steps" to -1')
+                     f' the {windows:,} windows of the eval data; set "eval_steps" to -1')
     return lines
 
 
 def reading_problems(config, order):
     """Lines on training data, a WindowOrder, that are too few for the run."""
     lines = []
-    count = max(order.seen(config.max_steps).epochs)
+    epochs = max(order.seen(config.max_steps).epochs)
     if order.windows < config.train_batch_size:
         lines.append(f'tiny corpus: its {order.windows:,} windows of "n_ctx" do not fill one batch of'
                      f' "train_batch_size" {config.train_batch_size:,}')
-    if count > MOST_EPOCHS:
-        lines.append(f'"max_steps" {config.max_steps:,} reads the training data {count:,.1f} times; beyond'
+    if epochs > MOST_EPOCHS:
+        lines.append(f'"max_steps" {config.max_steps:,} reads the training data {epochs:,.1f} times; beyond'
                      f" {MOST_EPOCHS} epochs a network learns less and less from it")
     return lines
-
-
-def _schedule_problems(config):
-    share = config.warmup_steps / config.max_steps
-    if share <= LONGEST_WARMUP:
-        return []
-    return [f'"warmup_steps" {config.warmup_steps:,} is {share:.0%} of "max_steps" {config.max_steps:,}; 5 % is plenty']
 
 
 def _folder_problems(folder):
@@ -252,14 +241,9 @@ def _folder_problems(folder):
     return []
 
 
-def _eval_windows(config, eval_set):
-    """Windows of an evaluation; the last one may be shorter."""
-    return -(-eval_set.targets // config.n_ctx)
-
-
-def human_bytes(count):
+def human_bytes(number):
     """1_500_000_000 -> '1.5 GB'."""
     for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} bytes"
+        if number >= size:
+            return f"{number / size:.1f} {unit}"
+    return f"{number} bytes"

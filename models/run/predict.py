@@ -21,7 +21,6 @@ from models.cpu import processor
 
 THREADS = "TF_NUM_INTRAOP_THREADS"
 RULE = "=" * 40
-ENDING = f"\n{RULE * 2}\n"
 
 
 class Row(NamedTuple):
@@ -29,6 +28,11 @@ class Row(NamedTuple):
     prompt: tuple  # prompts.Prompt
     tokens: list
     seed: int
+
+    def options(self, stop):
+        """{field of sampling.Options: number}, where `stop` is the state that the table of stop texts starts in."""
+        values = {**self.prompt._asdict(), "seed": self.seed, "stop": stop}
+        return {name: values[name] for name in sampling.Options._fields}
 
 
 class Sample(NamedTuple):
@@ -41,14 +45,10 @@ class Sample(NamedTuple):
 
 
 def run(config, encoder, prompts, tpu, build_estimator, *, as_json):
-    """Prints and stores the continuations of `prompts`, in their order; returns the exit status.
-
-    build_estimator(config, tpu, sampler=...) is main.py's.
-    """
+    """Prints and stores continuations of `prompts`, drawn by main.py's build_estimator; returns the exit status."""
     path = weights_path(config, encoder)
     rows = [row for prompt in prompts for row in rows_of(prompt, encoder, config.n_ctx)]
-    limits, stops = limits_of(config, encoder, prompts)
-    first_states = dict(zip((prompt.stop for prompt in prompts), stops))
+    limits, first_states = limits_of(config, encoder, prompts)
     store(config, "")  # a path that cannot be written is said before minutes are spent
     if not tpu:  # the cores of a TPU share every batch
         config = dataclasses.replace(config, predict_batch_size=min(config.predict_batch_size, len(rows)))
@@ -100,15 +100,14 @@ def rows_of(prompt, encoder, n_ctx):
 
 
 def limits_of(config, encoder, prompts):
-    """(sampling.Limits of a graph for these prompts, the state of its table of stop texts that each starts in)."""
-    stops, first = None, [stop_texts.NEVER] * len(prompts)
-    if any(prompt.stop for prompt in prompts):
-        stops, first = stop_texts.automaton(encoder, [prompt.stop for prompt in prompts])
+    """(sampling.Limits of a graph for these prompts, {stop texts: the state that its table of them starts in})."""
+    stop_sets = [prompt.stop for prompt in prompts]
+    stops, first = stop_texts.automaton(encoder, stop_sets) if any(stop_sets) else (None, [stop_texts.NEVER])
     largest = max(prompt.top_k if prompt.top_k or prompt.top_p >= 1 else config.n_vocab for prompt in prompts)
     return sampling.Limits(
         n_ctx=config.n_ctx, eot=encoder.eot, length=max(prompt.length for prompt in prompts), vocabulary=encoder.size,
         largest=largest, draws=any(prompt.temperature >= sampling.COLDEST for prompt in prompts),
-        penalties=any(prompt.repetition_penalty != 1 for prompt in prompts), stops=stops), first
+        penalties=any(prompt.repetition_penalty != 1 for prompt in prompts), stops=stops), dict(zip(stop_sets, first))
 
 
 def draw(config, tpu, path, input_fn, limits, build_estimator):
@@ -137,19 +136,11 @@ def finish(encoder, prompt, tokens, logprobs):
     return Sample(prompt.text, "".join(pieces), tokens, [round(float(value), 6) for value in logprobs], stop)
 
 
-def show(config, number, sample, *, as_json):
-    """Prints the sample, as JSON or in the original's layout, and stores it in the latter."""
-    text = layout(number, sample)
-    print(json_of(sample) if as_json else text, end="\n" if as_json else "", flush=True)
+def show(config, number, sample, *, as_json, shown=""):
+    """Prints the sample, as JSON or in the original's layout but for what is `shown`, and stores it in the latter."""
+    text = f"{heading(number)}{sample.prompt}{sample.text}\n{RULE * 2}\n"
+    print(json.dumps(sample._asdict()) + "\n" if as_json else text[len(shown):], end="", flush=True)
     store(config, text)
-
-
-def json_of(sample):
-    return json.dumps(sample._asdict())
-
-
-def layout(number, sample):
-    return f"{heading(number)}{sample.prompt}{sample.text}{ENDING}"
 
 
 def heading(number):
@@ -160,9 +151,7 @@ def store(config, text):
     """Appends `text` to predict_path."""
     if not config.predict_path:
         return
-    folder = config.predict_path.rpartition("/")[0]
-    if folder:
-        storage.make_folder(folder)
+    storage.make_folder(os.path.dirname(config.predict_path) or ".")
     with storage.open_file(config.predict_path, "a") as f:
         f.write(text)
 
@@ -171,20 +160,14 @@ def _input_fn(rows, first_states, eot):
     """input_fn of the features that gpt2's predictions want; the last batch is filled up with rows of length 0."""
     def input_fn(params):
         batch = params["batch_size"]
-        fillers = -len(rows) % batch
+        filled = [*rows, *[rows[-1]] * (-len(rows) % batch)]
         # At least 2: a single token would be read as those of the loop are, with packed copies of the weights.
         width = max(2, *(len(row.tokens) for row in rows))
-        prompts = [row.prompt for row in rows]
-        numbers = {"given": [len(row.tokens) for row in rows], "seed": [row.seed for row in rows],
-                   "stop": [first_states[prompt.stop] for prompt in prompts]}
-        numbers.update({name: [getattr(prompt, name) for prompt in prompts] for name in sampling.Options._fields
-                        if name not in numbers})
-        features = {"tokens": np.array([row.tokens + [eot] * (width - len(row.tokens)) for row in rows], np.int32)}
-        for name, values in numbers.items():
-            kind = np.float32 if isinstance(values[0], float) else np.int32
-            features[name] = np.array(values, kind)
-        features = {name: np.concatenate([values, np.repeat(values[-1:], fillers, 0)])
-                    for name, values in features.items()}
+        options = [row.options(first_states[row.prompt.stop]) for row in filled]
+        features = {name: np.array([values[name] for values in options], sampling.dtype_of(name))
+                    for name in sampling.Options._fields}
         features["length"][len(rows):] = 0
+        features["given"] = np.array([len(row.tokens) for row in filled], np.int32)
+        features["tokens"] = np.array([row.tokens + [eot] * (width - len(row.tokens)) for row in filled], np.int32)
         return tf.data.Dataset.from_tensor_slices(features).batch(batch, drop_remainder=True)
     return input_fn

@@ -12,7 +12,7 @@ from configs import errors, tpu_names
 SECONDS = 30.0  # between two looks at the node
 
 
-class Watch(threading.Thread):
+class NodeWatch(threading.Thread):
     """Ends the process when the node of `tpu`, a tpu_names.Tpu, is gone, whatever the other threads wait for."""
 
     def __init__(self, tpu):
@@ -37,11 +37,11 @@ class Watch(threading.Thread):
 
 @contextlib.contextmanager
 def known_first():
-    """Holds an error of a connection back until a Watch has looked at the node, and ended the process if it is gone."""
+    """Holds an error of a connection back until a NodeWatch has looked, which ends the process if the node is gone."""
     try:
         yield
     except (tf.errors.UnavailableError, tf.errors.AbortedError):
         for thread in threading.enumerate():
-            if isinstance(thread, Watch):
+            if isinstance(thread, NodeWatch):
                 thread.join(SECONDS + tpu_names.ANSWER_SECONDS)
         raise

@@ -28,20 +28,13 @@ def prepare():
     # signals are swallowed.
     tf.disable_eager_execution()
     tf.get_logger().setLevel(logging.CRITICAL)  # what goes wrong reaches the user as an exception
+    # Normally a session that loses its files is made again, without a word and without end: a run whose storage is gone
+    # would go on from its last checkpoint with the data behind its last step, and TPUEstimator would take the error for
+    # the end of the training.  Now it is an error, and the next start goes on as it should.
     if devices.CLUSTER not in os.environ:  # several hosts are dealt with in hosts.py
-        raise_what_storage_says()
+        monitored_session._PREEMPTION_ERRORS = ()
+        error_handling._IGNORED_ERRORS = ()
     error_handling.ErrorRendezvous = FirstCause
-
-
-def raise_what_storage_says():
-    """Lets an error of storage end a run.
-
-    Normally a session that loses its files is made again, without a word and without end: a run whose storage is gone
-    would go on from its last checkpoint with the data behind its last step, and TPUEstimator would take the error for
-    the end of the training.  Now it is an error, and the next start goes on as it should.
-    """
-    monitored_session._PREEMPTION_ERRORS = ()
-    error_handling._IGNORED_ERRORS = ()
 
 
 class FirstCause(error_handling.ErrorRendezvous):
@@ -76,7 +69,7 @@ def resolver(tpu):
     in the place of its own.  Look again when recoverable() works without flags.
     """
     if tpu.nodes:
-        watch = preemption.Watch(tpu)
+        watch = preemption.NodeWatch(tpu)
         watch.start()
         preempted_hook._TPUPollingThread = lambda cluster, session: watch
     return tpu_names.resolver(tpu)

@@ -64,8 +64,8 @@ def generation_graph(config):
     texts = [prompts.make("def", {"length": config.n_ctx + 9, "top_p": 0.9, "stop": ("\n",)}),  # beyond n_ctx
              prompts.make("class Encoder:", {"top_k": 7, "length": 5, "repetition_penalty": 1.2, "num_samples": 4})]
     rows = [row for prompt in texts for row in predict.rows_of(prompt, encoder, config.n_ctx)]
-    limits, stops = predict.limits_of(config, encoder, texts)
-    input_fn = predict._input_fn(rows, dict(zip((p.stop for p in texts), stops)), encoder.eot)
+    limits, first_states = predict.limits_of(config, encoder, texts)
+    input_fn = predict._input_fn(rows, first_states, encoder.eot)
     assert limits.draws and limits.penalties and limits.stops is not None and limits.largest == 40
     graph = tpu_graphs.graph_of(config, "infer", input_fn, limits=limits)
     assert any(node.op in ("While", "StatelessWhile") for node in tpu_graphs.program(graph))

@@ -7,7 +7,7 @@ import tensorflow.compat.v1 as tf
 
 from configs import schema
 from models import initial_values, optimizers
-from models.weights import OPTIMIZERS, SCOPE, is_slot, slot_count, slot_shapes, weight_list
+from models.weights import OPTIMIZERS, SCOPE, count, is_slot, slot_shapes, weight_list
 from tests.helpers import graphs
 
 
@@ -25,7 +25,7 @@ def test_slots_are_those_that_the_optimizer_makes(opt_name, beta1):
     weights = {f"{SCOPE}/{weight.name}": weight.shape for weight in weight_list(config)}
     slots = {f"{SCOPE}/{name}": shape for name, shape in slot_shapes(config).items()}
     assert made == {**weights, **slots, "global_step": ()}
-    assert slot_count(config) == sum(np.prod(made[name]) for name in slots)
+    assert count(slot_shapes(config)) == sum(np.prod(made[name]) for name in slots)
     assert [name for name in made if is_slot(name, weights)] == [name for name in made if name in slots]
 
 

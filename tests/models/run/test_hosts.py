@@ -102,7 +102,7 @@ def test_a_batch_that_the_hosts_cannot_share_and_a_bad_cluster_are_one_line(run_
     assert '"train_batch_size" 5 cannot be shared by 2 replicas' in mistake("--model", run_config(train_batch_size=5))
     monkeypatch.setenv("TF_CONFIG", '{"cluster": {"chief": ["a:1"], "worker": ["b:2"]}, '
                        '"task": {"type": "worker", "index": 0}}')
-    assert devices.workers() == ["a:1", "b:2"] and devices.index() == 1
+    assert devices.cluster() == (["a:1", "b:2"], 1)
     monkeypatch.setenv("TF_CONFIG", '{"cluster": {}}')
     assert "TF_CONFIG is {" in mistake("--model", run_config())
     monkeypatch.delenv("TF_CONFIG")

@@ -12,7 +12,7 @@ from configs.schedule import learning_rate
 from datasets import shard_sets
 from datasets.tfrecords import Shard
 from models.run import plan
-from models.weights import weight_list
+from models.weights import count, slot_shapes, weight_list
 from tests.helpers.runs import ROOT
 
 
@@ -33,10 +33,10 @@ def config_with(**values):
 TINY = {"n_vocab": 11, "n_ctx": 5, "n_embd": 6, "n_layer": 2, "n_head": 3}
 
 
-@pytest.mark.parametrize("n_layer, n_embd, count", [
+@pytest.mark.parametrize("n_layer, n_embd, parameters", [
     (12, 768, 124_439_808), (24, 1024, 354_823_168), (36, 1280, 774_030_080), (48, 1600, 1_557_611_200)])
-def test_parameters_are_those_of_the_released_models(n_layer, n_embd, count):
-    assert plan.parameter_count(config_with(n_layer=n_layer, n_embd=n_embd)) == count
+def test_parameters_are_those_of_the_released_models(n_layer, n_embd, parameters):
+    assert plan.parameter_count(config_with(n_layer=n_layer, n_embd=n_embd)) == parameters
 
 
 def test_variables_have_the_names_and_shapes_of_the_released_checkpoints():
@@ -56,9 +56,9 @@ def test_checkpoint_of_adafactor_holds_rows_and_columns_and_momentum_only_with_b
     matrices = (5 + 6) + (11 + 6) + 2 * ((6 + 18) + (6 + 6) + (6 + 24) + (24 + 6))
     vectors = 2 * (4 * 6 + 18 + 6 + 24 + 6) + 2 * 6
     config = config_with(**TINY, opt_name="adafactor")
-    assert plan.slot_count(config) == matrices + vectors
+    assert count(slot_shapes(config)) == matrices + vectors
     with_momentum = config_with(**TINY, opt_name="adafactor", beta1=0.9)
-    assert plan.slot_count(with_momentum) == matrices + vectors + plan.parameter_count(config)
+    assert count(slot_shapes(with_momentum)) == matrices + vectors + plan.parameter_count(config)
 
 
 def test_memory_of_a_tiny_network_is_the_hand_count():
@@ -174,10 +174,10 @@ def test_model_dir_without_permission_is_a_problem(tmp_path):
     assert "cannot be written: no permission in" in problems_of(tmp_path, max_steps=10)[0]
 
 
-@pytest.mark.parametrize("count, words", [
+@pytest.mark.parametrize("number, words", [
     (999, "999 bytes"), (1500, "1.5 kB"), (1_493_277_704, "1.5 GB"), (2e12, "2.0 TB")])
-def test_bytes_are_shown_in_the_unit_that_fits(count, words):
-    assert plan.human_bytes(count) == words
+def test_bytes_are_shown_in_the_unit_that_fits(number, words):
+    assert plan.human_bytes(number) == words
 
 
 def test_plan_and_configs_import_no_tensorflow():

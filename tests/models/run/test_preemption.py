@@ -97,7 +97,7 @@ def watch(api, monkeypatch):
     """(the Watch of a node, the exit statuses that it ended the process with)."""
     ends = []
     monkeypatch.setattr(os, "_exit", ends.append)  # ends the thread alone
-    thread = preemption.Watch(tpu_names.find("mine"))
+    thread = preemption.NodeWatch(tpu_names.find("mine"))
     thread.start()
     yield thread, ends
     api.nodes.clear()
