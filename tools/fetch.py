@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import ssl
 import time
 from typing import NamedTuple
 
@@ -89,7 +90,7 @@ def _attempt(url, partial, name):
         return remote
     with _request(url, partial, have) as response:
         start, current = _read_headers(url, response)
-        if start and (remote is None or (start, *current[:2]) != (have, *remote[:2])):
+        if start and (start != have or current[:2] != remote[:2]):
             _forget(partial)
             raise requests.ConnectionError("the file has changed on the server")
         free = shutil.disk_usage(os.path.dirname(partial) or ".").free
@@ -111,11 +112,35 @@ def _attempt(url, partial, name):
     return remote
 
 
+class _SystemCertificates(requests.adapters.HTTPAdapter):
+    """Trusts the system's certificates and those in SSL_CERT_FILE, too: no package holds a company's own."""
+
+    def init_poolmanager(self, *arguments, **named):
+        super().init_poolmanager(*arguments, **named, ssl_context=ssl.create_default_context())
+
+    def proxy_manager_for(self, proxy, **named):
+        return super().proxy_manager_for(proxy, **named, ssl_context=ssl.create_default_context())
+
+
+class _Session(requests.Session):
+    """Sends no password of ~/.netrc, which nobody asked for, and trusts the certificates of this machine."""
+
+    def __init__(self):
+        super().__init__()
+        self.trust_env = False  # else it reads ~/.netrc
+        self.verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
+        self.mount("https://", _SystemCertificates())
+
+    def rebuild_proxies(self, prepared_request, proxies):  # after a redirect, perhaps to a host of no_proxy
+        return requests.utils.get_environ_proxies(prepared_request.url)
+
+
 def _request(url, partial, have):
     """The response with the bytes from `have` on.  Raises as `_attempt`, UserError for a refusal."""
     wanted = {"Range": f"bytes={have}-"} if have else {}
     try:
-        response = requests.get(url, headers={**HEADERS, **wanted}, stream=True, timeout=TIMEOUT)
+        response = _Session().get(url, headers={**HEADERS, **wanted}, stream=True, timeout=TIMEOUT,
+                                  proxies=requests.utils.get_environ_proxies(url))
     except ValueError:
         raise UserError(f"{url} is no address; give --base_url as https://HOST/PATH")
     if response.status_code in (200, 206):
