@@ -39,7 +39,7 @@ class ApiError(Exception):
     @property
     def temporary(self):
         """Whether the same request may succeed later: no answer, too many requests, no room, a server with a fault."""
-        return self.status is None or self.status == 429 or self.status >= 500
+        return self.status in (None, 408, 429) or self.status >= 500
 
 
 def within(seconds, function):

@@ -25,6 +25,7 @@ ATTEMPTS = 5  # in a row that bring nothing
 PAUSE = 1.0  # seconds before the second attempt, doubled before each further one
 TIMEOUT = 60  # seconds without a byte
 CHUNK = 2**20
+NOTE = ".json"  # ending of the file that says what a partial file is part of
 TEMPORARY = (408, 425, 429, 500, 502, 503, 504)  # statuses after which the same request may succeed
 HEADERS = {"Accept-Encoding": "identity", "User-Agent": "gpt2-download"}
 
@@ -99,7 +100,7 @@ def _attempt(url, partial, name):
                             " make room")
         if not start:  # only an answer with the whole file publishes the checksum of the whole
             remote = current
-            storage.write_whole(_note_of(partial), json.dumps(remote._asdict()))
+            storage.write_whole(partial + NOTE, json.dumps(remote._asdict()))
         with open(partial, "ab" if start else "wb") as f, \
                 progress.bar(remote.total, name, "B", start, unit_scale=True, unit_divisor=1000) as bar:
             for data in response.iter_content(CHUNK):
@@ -212,14 +213,10 @@ def _mismatch(path, checksum):
     return f"{checksum.kind} is {state.hexdigest()}, but {checksum.origin} says {checksum.value}"
 
 
-def _note_of(partial):
-    return partial + ".json"
-
-
 def _noted(partial):
     """The _RemoteFile that `partial` began with; None where it is not known."""
     try:
-        with open(_note_of(partial), encoding="utf-8") as f:
+        with open(partial + NOTE, encoding="utf-8") as f:
             values = json.load(f)
         checksum = values["checksum"]
         return _RemoteFile(values["total"], values["version"], checksum and Checksum(*checksum))
@@ -228,7 +225,7 @@ def _noted(partial):
 
 
 def _forget(partial):
-    for path in (partial, _note_of(partial)):
+    for path in (partial, partial + NOTE):
         if os.path.exists(path):
             os.unlink(path)
 

@@ -24,8 +24,6 @@ from configs import cloud_tpu, commands, errors, storage, tpu_names
 from configs.errors import UserError
 from tools.survival import keeper
 
-LOCK_FILE = "lock"
-
 
 def main(argv=None):
     args = _arguments(argv)
@@ -33,7 +31,7 @@ def main(argv=None):
     if args.dry_run:
         return _show(args)
     storage.make_folder(args.state_dir)
-    with storage.only_run(os.path.join(args.state_dir, LOCK_FILE), "give this one another --state_dir and --name"):
+    with storage.only_run(os.path.join(args.state_dir, "lock"), "give this one another --state_dir and --name"):
         return keeper.Keeper(args).keep()
 
 

@@ -18,7 +18,6 @@ from tools.survival import lifecycle, run_process
 LABEL = "tpu-survival"
 STATE_FILE, LOG_FILE = "state.json", "survival.log"
 BACKUP_SCRIPT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "backup_checkpoint.py")
-FOR_GOOD = (400, 401, 403, 404)  # HTTP statuses that the same request will always get
 NOTHING_TO_DELETE = (lifecycle.ABSENT, lifecycle.FOREIGN, "DELETING")
 BACKUP_RETRY_SECONDS = 3600.0
 LAST_BACKUP_SECONDS = 4 * 3600.0
@@ -149,7 +148,7 @@ class Keeper:
             if error.status == 409 or error.temporary and error.status != 429:
                 self._say(f"zone {state.zone}: the request for a node was not answered ({error})")
                 return  # the next observation tells whether the API got it
-            state = lifecycle.refuse(state, time.time(), str(error), error.status in FOR_GOOD, self._args)
+            state = lifecycle.refuse(state, time.time(), str(error), not error.temporary, self._args)
         self._save(state)
 
     def _delete(self, zone):
@@ -163,8 +162,16 @@ class Keeper:
     # Backups run in a process of their own: copying takes minutes, and TensorFlow takes memory.
 
     def _watch_backup(self):
-        if self._backup and self._backup.poll() is not None:
-            self._end_backup()
+        """Notes how a backup ended, and starts one when it is due."""
+        status = self._backup.poll() if self._backup else None
+        if status == 0:
+            self._save(self._state._replace(backed_up=time.time()))
+        elif status is not None:
+            again = "; trying again in an hour" if self._state.phase != lifecycle.DONE else ""
+            self._say(f"the backup failed, see {self._run.output}{again}")
+            self._backup_due = time.time() + BACKUP_RETRY_SECONDS
+        if status is not None:
+            self._backup = None
         due = time.time() >= max(self._state.backed_up + self._args.backup_hours * 3600, self._backup_due)
         running = self._state.phase == lifecycle.RUN and self._state.step
         if self._args.backup_dir and running and due and not self._backup:
@@ -177,23 +184,13 @@ class Keeper:
             self._backup = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=f, stderr=f,
                                             start_new_session=True)
 
-    def _end_backup(self):
-        """Notes whether the backup, whose process has ended, succeeded."""
-        if self._backup.returncode == 0:
-            self._save(self._state._replace(backed_up=time.time()))
-        else:
-            again = "; trying again in an hour" if self._state.phase != lifecycle.DONE else ""
-            self._say(f"the backup failed, see {self._run.output}{again}")
-            self._backup_due = time.time() + BACKUP_RETRY_SECONDS
-        self._backup = None
-
     def _make_last_backup(self):
         try:
             if self._backup:
                 self._backup.wait(LAST_BACKUP_SECONDS)
             self._start_backup()
             self._backup.wait(LAST_BACKUP_SECONDS)
-            self._end_backup()
+            self._watch_backup()
         except subprocess.TimeoutExpired:
             self._backup.kill()
             self._say(f"the last backup took more than {LAST_BACKUP_SECONDS / 3600:g} hours and was given up")
