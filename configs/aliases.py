@@ -7,11 +7,10 @@ import math
 from configs.errors import UserError
 from configs.reading import shown
 
-RENAMED = {"model_path": "model_dir"}
 IN_OPT_PARAMS = {"name": "opt_name", "lr": "lr", "warmup_steps": "warmup_steps", "beta1": "beta1", "beta2": "beta2",
                  "epsilon": "epsilon", "weight_decay": "weight_decay", "wd_type": "decay_type",
                  "wd_exponent": "decay_exponent"}
-CURRENT = {**RENAMED, "scale": "scale_by_depth", "opt_params": "its keys at the top level"}
+CURRENT = {"model_path": "model_dir", "scale": "scale_by_depth", "opt_params": "its keys at the top level"}
 
 # The original's README names this default; its first "adamW" file leaves the key out.
 ADAMW_WEIGHT_DECAY = 0.01
@@ -21,14 +20,10 @@ LARGE = 1e9  # beyond every sensible value, and far below where an int no longer
 
 
 def resolve(values, where, notice, *, earlier=None):
-    """The same settings under current keys; all other keys, also unknown ones, stay as they are.
+    """The user's settings `values`, from the file or option `where`, under current keys; unknown keys stay.
 
-    Args:
-      values: dict as written by the user.
-      where: the file or option it stands in, for messages.
-      notice: called with one line for each alias found.
-      earlier: dict of current keys that `values` will override: the file below a --set.
-    Raises: UserError when an alias contradicts its current key, or when a `scale` is no longer reachable.
+    `notice` is called with one line for each alias.  `earlier` is what `values` will override: the file below a --set.
+    Raises UserError when an alias contradicts its current key, or when a `scale` is no longer reachable.
     """
     known = {**(earlier or {}), **values}
     current = {key: value for key, value in values.items() if key not in CURRENT}
@@ -46,10 +41,9 @@ def resolve(values, where, notice, *, earlier=None):
 
 def _translate(values, where, notice, known):
     """Yields (key as written, current key, value) for every alias."""
-    for old, new in RENAMED.items():
-        if old in values:
-            notice(f'{where}: "{old}" is now "{new}"')
-            yield old, new, values[old]
+    if "model_path" in values:
+        notice(f'{where}: "model_path" is now "model_dir"')
+        yield "model_path", "model_dir", values["model_path"]
     if "opt_params" in values:
         yield from _flatten(values["opt_params"], where, notice)
     if "scale" in values:

@@ -13,10 +13,7 @@ IN_PLACE = {"eval": EVAL, "plan": PLAN, "interactive": INTERACTIVE, "which_data"
 
 
 def parse(argv):
-    """The arguments, with the attributes `mode` (one of MODES) and `generation` ({option that is given: value}).
-
-    Raises UserError.
-    """
+    """The arguments, with `mode` (one of MODES) and `generation` ({option that is given: value}).  Raises UserError."""
     parser = errors.Parser(description="GPT-2 from a JSON config: trains with evaluation, evaluates, generates text,"
                            " exports, or says what a run would do.", allow_abbrev=False)
     parser.add_argument("--model", required=True, metavar="CONFIG.json", help="the run's config, local or gs://")

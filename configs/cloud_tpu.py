@@ -6,6 +6,7 @@ carries a description of this API; TPU_API_DISCOVERY_URL (which TensorFlow reads
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import http.client
 import logging
 import os
@@ -14,6 +15,7 @@ import threading
 import urllib.request
 import warnings
 
+from configs import errors
 from configs.errors import UserError
 
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
@@ -37,7 +39,7 @@ class ApiError(Exception):
     @property
     def temporary(self):
         """Whether the same request may succeed later: no answer, too many requests, no room, a server with a fault."""
-        return self.status is None or self.status == 429 or self.status >= 500
+        return self.status in (None, 408, 429) or self.status >= 500
 
 
 def within(seconds, function):
@@ -87,43 +89,20 @@ def _settle(what, given, variables, path):
     return text
 
 
-def connect(seconds):
+def connect(seconds, *, anonymous=False):
     """googleapiclient's service for the API, with the user's credentials and so many seconds for each answer.
 
-    Raises UserError without credentials.
+    An `anonymous` one needs no credentials: its requests are shown, not sent.  Raises UserError.
     """
-    google_auth = _import_google()
-    try:
-        credentials, _ = within(CREDENTIALS_SECONDS, lambda: google_auth.default(scopes=[SCOPE]))
-    except TimeoutError:
-        raise UserError(f"no Google credentials (the metadata server of Google Cloud does not answer); {LOG_IN}")
-    except google_auth.exceptions.GoogleAuthError as error:
-        # Its message points to a page of documentation; only of a bad file of credentials it says what is wrong.
-        reason = "" if "were not found" in str(error) else f" ({str(error).splitlines()[0]})"
-        raise UserError(f"no Google credentials{reason}; {LOG_IN}")
-    return describe(credentials, seconds)
-
-
-def _import_google():
-    """Returns google.auth, and silences Google's libraries: their errors are raised, and shown in one line."""
     warnings.filterwarnings("ignore", "Your application has authenticated using end user credentials")
     warnings.filterwarnings("ignore", category=FutureWarning, module="google")
     for name in ("google", "google_auth_httplib2", "googleapiclient"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    try:
-        import google.auth
-        import googleapiclient.discovery  # noqa: F401
-    except ImportError as error:
-        raise UserError(f"{error}: TPUs are found by Google's API; run `pip install -r requirements.txt`")
-    return google.auth
-
-
-def describe(credentials, seconds):
-    """googleapiclient's service for the API; nothing is sent unless TPU_API_DISCOVERY_URL names another description."""
-    _import_google()
-    import google_auth_httplib2
-    import httplib2
-    from googleapiclient import discovery, http
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # errors are raised, and shown in one line
+    with errors.packages_from("requirements.txt"):
+        import google_auth_httplib2
+        import httplib2
+        from googleapiclient import discovery, http
+    credentials = None if anonymous else _log_in()
 
     def request(_, *arguments, **named):  # with a connection of its own: threads must not share httplib2's
         connection = google_auth_httplib2.AuthorizedHttp(credentials, http=httplib2.Http(timeout=seconds))
@@ -136,6 +115,19 @@ def describe(credentials, seconds):
     except Exception as error:
         raise UserError(f"the description of the Cloud TPU API cannot be read from {other or 'its package'}"
                         f" ({_first_line(error)}); check TPU_API_DISCOVERY_URL")
+
+
+def _log_in():
+    """The user's credentials.  Raises UserError."""
+    import google.auth
+    try:
+        return within(CREDENTIALS_SECONDS, lambda: google.auth.default(scopes=[SCOPE]))[0]
+    except TimeoutError:
+        raise UserError(f"no Google credentials (the metadata server of Google Cloud does not answer); {LOG_IN}")
+    except google.auth.exceptions.GoogleAuthError as error:
+        # Its message points to a page of documentation; only of a bad file of credentials it says what is wrong.
+        reason = "" if "were not found" in str(error) else f" ({str(error).splitlines()[0]})"
+        raise UserError(f"no Google credentials{reason}; {LOG_IN}")
 
 
 def _first_line(error):
@@ -186,8 +178,10 @@ class Nodes:
         return answer
 
     def failure(self, operation):
-        """What went wrong in the operation of this name; "" where nothing did."""
-        return self.send(self._operations.get(name=operation)).get("error", {}).get("message", "")
+        """What went wrong in the operation of this name; "" where nothing did, or the API does not answer."""
+        with contextlib.suppress(ApiError):
+            return self.send(self._operations.get(name=operation)).get("error", {}).get("message", "")
+        return ""
 
     def _path(self, name):
         return f"{self._parent}/nodes/{name}"

@@ -148,13 +148,10 @@ FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 
 
 def load(path, overrides=(), notice=lambda line: None):
-    """The Config in a JSON file.
+    """The Config in a JSON file, local or gs://.  Raises UserError, one line with file, key, value and remedy.
 
-    Args:
-      path: local or gs://.
-      overrides: "KEY=VALUE" strings, the later ones win; VALUE is JSON, and what is not JSON is a string.
-      notice: called with one line for each key of the original that has another name now.
-    Raises: UserError, one line that names file, key, value and remedy.
+    `overrides` are "KEY=VALUE" strings, of which later ones win; VALUE is JSON, and what is not JSON is a string.
+    `notice` is called with one line for each key of the original that has another name now.
     """
     values = aliases.resolve(reading.read_object(path), path, notice)
     where = dict.fromkeys(values, path)

@@ -123,10 +123,7 @@ def remove(path):
 
 @contextlib.contextmanager
 def only_run(path, remedy, seconds=0):
-    """Holds the lock file `path`; on gs:// there is no lock.
-
-    Raises UserError if another process still holds it after so many seconds.
-    """
+    """Holds the lock file `path` (none on gs://).  Raises UserError if another still holds it after so many seconds."""
     if is_remote(path):
         yield
         return

@@ -42,10 +42,7 @@ class Tpu(NamedTuple):
 
 
 def find(name, project=None, zone=None):
-    """The Tpu behind `--tpu` (a name, grpc://HOST:PORT[,HOST:PORT...] or local), whose workers answer.
-
-    Raises UserError within seconds.  TensorFlow is not needed for this.
-    """
+    """The Tpu, whose workers answer, of a name, grpc://HOST:PORT[,HOST:PORT...] or local.  UserError within seconds."""
     if name == LOCAL:
         return Tpu(name, None, None, (), None)
     tpu = _of_addresses(name) if name.startswith(GRPC) else _look_up(name, project, zone)
@@ -62,11 +59,8 @@ def check_paths(config, name, *, train, evaluate):
 
     A node reads data and checkpoints itself, and sees no disk but its own.  A TPU VM is one machine with its TPU.
     """
-    paths = [("model_dir", config.model_dir)]
-    if train:
-        paths += _data_paths(config, "train_files")
-    if evaluate:
-        paths += _data_paths(config, "eval_files")
+    paths = [("model_dir", config.model_dir), *(_data_paths(config, "train_files") if train else []),
+             *(_data_paths(config, "eval_files") if evaluate else [])]
     local = [(key, path) for key, path in paths if not storage.is_remote(path)]
     if local and name != LOCAL:
         key, path = local[0]
@@ -80,8 +74,8 @@ def _data_paths(config, key):
         return [("data_path", config.data_path or ".")]
     given = getattr(config, key) or ()
     globs = (given,) if isinstance(given, str) else [part if isinstance(part, str) else part[0] for part in given]
-    paths = [storage.join(config.data_path, pattern) for pattern in globs]
-    return [("data_path" if path != pattern else key, path) for path, pattern in zip(paths, globs)]
+    paths = [(storage.join(config.data_path, pattern), pattern) for pattern in globs]
+    return [(key if path == pattern else "data_path", path) for path, pattern in paths]
 
 
 def _of_addresses(name):
@@ -156,18 +150,17 @@ def _workers(node):
 
 def _reach(tpu):
     """Connects to all workers at the same time.  Raises UserError for the first that does not answer."""
-    def failure(worker):
+    def reach(worker):
         host, _, port = worker.rpartition(":")
         connect = functools.partial(socket.create_connection, (host, int(port)), CONNECT_SECONDS)
         try:
             cloud_tpu.within(CONNECT_SECONDS, connect).close()
         except (OSError, OverflowError) as error:
-            return f"its worker {worker} does not answer ({getattr(error, 'strerror', None) or error})"
+            cause = getattr(error, "strerror", None) or error
+            raise UserError(f"--tpu {tpu}: its worker {worker} does not answer ({cause}); run on a VM in the TPU's"
+                            " network and zone, and allow this port in its firewall")
     with concurrent.futures.ThreadPoolExecutor(len(tpu.workers)) as pool:
-        failed = next(filter(None, pool.map(failure, tpu.workers)), None)
-    if failed:
-        raise UserError(f"--tpu {tpu}: {failed}; run on a VM in the TPU's network and zone, and allow this port in its"
-                        " firewall")
+        list(pool.map(reach, tpu.workers))
 
 
 def _ask_version(worker):

@@ -36,13 +36,15 @@ def main(argv=None):
         print(f"{folder}: {encoder.size} tokens, fingerprint {encoder.fingerprint}")
         return 0
     folder, files = args.output_dir or f"data/gpt2/{args.model}-{args.source}", FILES[args.source]
+    base = (args.base_url or BASE_URLS[args.source]).rstrip("/")
+    base += f"/{args.model}" if args.source == "openai" else f"/{REPOSITORIES[args.model]}/resolve/main"
     pinned = _pinned(args)
     storage.make_folder(folder)
     with storage.only_run(os.path.join(folder, ".lock"), "choose another --output_dir"):
         kept = [name for name in files if os.path.exists(os.path.join(folder, name))]
         for name in files:
             path = os.path.join(folder, name)
-            passed = fetch.fetch(_url(args, name), path, pinned.get(name))
+            passed = fetch.fetch(f"{base}/{name}", path, pinned.get(name))
             how = f"{passed.kind} as {passed.origin} says" if passed else "no checksum is published"
             print(f"{path}: {os.path.getsize(path):,} bytes, {'already there' if name in kept else how}")
         _check(folder, [name for name in files if name not in kept], kept)
@@ -72,13 +74,6 @@ def _pinned(args):
                             f" {', '.join(FILES[args.source])}")
         known[name] = fetch.Checksum("sha256", value.lower(), "--sha256")
     return known
-
-
-def _url(args, name):
-    base = (args.base_url or BASE_URLS[args.source]).rstrip("/")
-    if args.source == "openai":
-        return f"{base}/{args.model}/{name}"
-    return f"{base}/{REPOSITORIES[args.model]}/resolve/main/{name}"
 
 
 def _check(folder, fetched, kept):

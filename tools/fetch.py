@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import ssl
 import time
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ ATTEMPTS = 5  # in a row that bring nothing
 PAUSE = 1.0  # seconds before the second attempt, doubled before each further one
 TIMEOUT = 60  # seconds without a byte
 CHUNK = 2**20
+NOTE = ".json"  # ending of the file that says what a partial file is part of
 TEMPORARY = (408, 425, 429, 500, 502, 503, 504)  # statuses after which the same request may succeed
 HEADERS = {"Accept-Encoding": "identity", "User-Agent": "gpt2-download"}
 
@@ -89,7 +91,7 @@ def _attempt(url, partial, name):
         return remote
     with _request(url, partial, have) as response:
         start, current = _read_headers(url, response)
-        if start and (remote is None or (start, *current[:2]) != (have, *remote[:2])):
+        if start and (start != have or current[:2] != remote[:2]):
             _forget(partial)
             raise requests.ConnectionError("the file has changed on the server")
         free = shutil.disk_usage(os.path.dirname(partial) or ".").free
@@ -98,7 +100,7 @@ def _attempt(url, partial, name):
                             " make room")
         if not start:  # only an answer with the whole file publishes the checksum of the whole
             remote = current
-            storage.write_whole(_note_of(partial), json.dumps(remote._asdict()))
+            storage.write_whole(partial + NOTE, json.dumps(remote._asdict()))
         with open(partial, "ab" if start else "wb") as f, \
                 progress.bar(remote.total, name, "B", start, unit_scale=True, unit_divisor=1000) as bar:
             for data in response.iter_content(CHUNK):
@@ -111,11 +113,35 @@ def _attempt(url, partial, name):
     return remote
 
 
+class _SystemCertificates(requests.adapters.HTTPAdapter):
+    """Trusts the system's certificates and those in SSL_CERT_FILE, too: no package holds a company's own."""
+
+    def init_poolmanager(self, *arguments, **named):
+        super().init_poolmanager(*arguments, **named, ssl_context=ssl.create_default_context())
+
+    def proxy_manager_for(self, proxy, **named):
+        return super().proxy_manager_for(proxy, **named, ssl_context=ssl.create_default_context())
+
+
+class _Session(requests.Session):
+    """Sends no password of ~/.netrc, which nobody asked for, and trusts the certificates of this machine."""
+
+    def __init__(self):
+        super().__init__()
+        self.trust_env = False  # else it reads ~/.netrc
+        self.verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
+        self.mount("https://", _SystemCertificates())
+
+    def rebuild_proxies(self, prepared_request, proxies):  # after a redirect, perhaps to a host of no_proxy
+        return requests.utils.get_environ_proxies(prepared_request.url)
+
+
 def _request(url, partial, have):
     """The response with the bytes from `have` on.  Raises as `_attempt`, UserError for a refusal."""
     wanted = {"Range": f"bytes={have}-"} if have else {}
     try:
-        response = requests.get(url, headers={**HEADERS, **wanted}, stream=True, timeout=TIMEOUT)
+        response = _Session().get(url, headers={**HEADERS, **wanted}, stream=True, timeout=TIMEOUT,
+                                  proxies=requests.utils.get_environ_proxies(url))
     except ValueError:
         raise UserError(f"{url} is no address; give --base_url as https://HOST/PATH")
     if response.status_code in (200, 206):
@@ -187,14 +213,10 @@ def _mismatch(path, checksum):
     return f"{checksum.kind} is {state.hexdigest()}, but {checksum.origin} says {checksum.value}"
 
 
-def _note_of(partial):
-    return partial + ".json"
-
-
 def _noted(partial):
     """The _RemoteFile that `partial` began with; None where it is not known."""
     try:
-        with open(_note_of(partial), encoding="utf-8") as f:
+        with open(partial + NOTE, encoding="utf-8") as f:
             values = json.load(f)
         checksum = values["checksum"]
         return _RemoteFile(values["total"], values["version"], checksum and Checksum(*checksum))
@@ -203,7 +225,7 @@ def _noted(partial):
 
 
 def _forget(partial):
-    for path in (partial, _note_of(partial)):
+    for path in (partial, partial + NOTE):
         if os.path.exists(path):
             os.unlink(path)
 

@@ -22,36 +22,31 @@ if __name__ == "__main__":  # run as a file: imports start at the repository
 
 from configs import cloud_tpu, commands, errors, storage, tpu_names
 from configs.errors import UserError
-from tools.survival import keeper, lifecycle
-
-LOCK_FILE = "lock"
+from tools.survival import keeper
 
 
 def main(argv=None):
     args = _arguments(argv)
-    rules = lifecycle.Rules(
-        zones=tuple(args.zones), max_seconds=args.max_hours * 3600, grace_seconds=args.grace_seconds,
-        hang_seconds=args.hang_minutes * 60, create_seconds=args.create_minutes * 60,
-        retry_seconds=args.retry_minutes * 60, max_failures=args.max_failures)
     args.project, _ = cloud_tpu.place(args.tpu_project, args.zones[0])
     if args.dry_run:
         return _show(args)
     storage.make_folder(args.state_dir)
-    with storage.only_run(os.path.join(args.state_dir, LOCK_FILE), "give this one another --state_dir and --name"):
-        return keeper.Keeper(args, rules).keep()
+    with storage.only_run(os.path.join(args.state_dir, "lock"), "give this one another --state_dir and --name"):
+        return keeper.Keeper(args).keep()
 
 
 def _show(args):
     """Prints the requests and the command of a run that nothing disturbs; sends and writes nothing."""
-    service = cloud_tpu.describe(None, args.answer_seconds)
-    for number, zone in enumerate(args.zones):
-        nodes = cloud_tpu.Nodes(service, args.project, zone, args.answer_seconds)
+    service = cloud_tpu.connect(args.answer_seconds, anonymous=True)
+    zones = [cloud_tpu.Nodes(service, args.project, zone, args.answer_seconds) for zone in args.zones]
+    for nodes in zones:
         request = nodes.creation(args.name, keeper.node_of(args, "16 random digits"))
-        print(f"{f'if that gives no TPU in {args.create_minutes:g} minutes: ' if number else ''}{request.method}"
-              f" {request.uri}\n  {request.body}")
+        if nodes is not zones[0]:
+            print(f"if that gives no TPU in {args.create_minutes:g} minutes: ", end="")
+        print(f"{request.method} {request.uri}\n  {request.body}")
     print(f"when it is READY, and again after preemption or {args.hang_minutes:g} minutes without a step:\n  "
           + shlex.join(keeper.command_of(args, args.zones[0])))
-    request = cloud_tpu.Nodes(service, args.project, args.zones[0], args.answer_seconds).deletion(args.name)
+    request = zones[0].deletion(args.name)
     print(f"at the end, after {args.max_hours:g} hours of TPU, or on a signal: {request.method} {request.uri}")
     return 0
 
@@ -62,9 +57,10 @@ def _arguments(argv):
                            " python3 main.py --model CONFIG.json", allow_abbrev=False)
     add, count = parser.add_argument, errors.at_least(1)
     positive = errors.checked(float, lambda value: value > 0, "more than 0")
-    add("--name", required=True, help="of the node")
-    add("--zones", required=True, type=lambda text: [zone for zone in text.split(",") if zone],
-        help="where to ask for it, in this order, with commas between")
+    add("--name", required=True, help="of the node", type=errors.checked(
+        str, re.compile(cloud_tpu.NODE_NAME).fullmatch, "small letters, digits and -, beginning with a letter"))
+    add("--zones", required=True, help="where to ask for it, in this order, with commas between", type=errors.checked(
+        lambda text: list(filter(None, text.split(","))), _are_zones, "zones, such as us-central1-b, each once"))
     add("--accelerator", required=True, metavar="TYPE", help="v2-8, v3-8, v3-32 ...")
     add("--max_hours", required=True, type=positive, help="most hours that nodes may exist, all together")
     add("--tpu_project", metavar="PROJECT", help="of Google (without it $GOOGLE_CLOUD_PROJECT, or that of this VM)")
@@ -83,7 +79,8 @@ def _arguments(argv):
     add("--backup_dir", help="gets a copy of the newest checkpoint every --backup_hours and at the end; may be gs://")
     add("--backup_hours", type=positive, default=24.0, help="between backups")
     add("--keep_backups", type=count, default=7, help="newest backups that are kept")
-    add("--state_dir", help="local folder for state and output (without it runs/survival-NAME)")
+    add("--state_dir", help="folder for state and output (without it runs/survival-NAME)", type=errors.checked(
+        str, lambda path: not storage.is_remote(path), "a local folder"))
     add("--step_pattern", default=r"^step +(\d+)/",
         help="regex of the output's lines that show progress; its group is the step")
     add("--poll_seconds", type=positive, default=30.0, help="between questions for the node")
@@ -96,20 +93,17 @@ def _arguments(argv):
     return args
 
 
+def _are_zones(zones):
+    return 0 < len(zones) == len(set(zones)) and all(re.fullmatch(r"[a-z0-9-]+", zone) for zone in zones)
+
+
 def _check(args):
     if not args.command:
         raise UserError("no command is given; put it behind --, for example -- python3 main.py --model gs://b/x.json")
     if any(re.match(r"--tpu(_|=|$)", word) for word in args.command):
         raise UserError("the command names a TPU by itself; leave --tpu out, it is added")
-    if not re.fullmatch(cloud_tpu.NODE_NAME, args.name):
-        raise UserError(f"--name {args.name}: must be small letters, digits and -, and begin with a letter")
-    zones = set(args.zones)
-    if not zones or len(zones) < len(args.zones) or not all(re.fullmatch(r"[a-z0-9-]+", zone) for zone in zones):
-        raise UserError(f"--zones must name zones, such as us-central1-b, each once, but is {','.join(args.zones)!r}")
     if not args.software:
         raise UserError("TensorFlow is not installed here; give --software, the version for the node")
-    if args.state_dir and storage.is_remote(args.state_dir):
-        raise UserError(f"--state_dir {args.state_dir}: must be a local folder")
     if bool(args.backup_dir) != bool(args.model_dir):
         raise UserError("--backup_dir and --model_dir need each other; give both or none")
     if args.max_hours * 3600 <= args.grace_seconds:

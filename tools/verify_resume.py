@@ -17,7 +17,6 @@ import dataclasses
 import glob
 import hashlib
 import random
-import re
 import runpy
 import shutil
 import subprocess
@@ -60,7 +59,10 @@ def main(argv=None):
 
 
 def _verify(args, folder):
-    config = _config(schema.load(args.model, args.overrides), args.steps)
+    config = schema.load(args.model, args.overrides)
+    config = dataclasses.replace(
+        config, max_steps=args.steps, warmup_steps=min(config.warmup_steps, args.steps),
+        save_checkpoints_steps=max(1, min(config.save_checkpoints_steps, args.steps // SAVES)))
     print(f"{args.steps} steps, a checkpoint every {config.save_checkpoints_steps}, seed {args.seed}: the run without a"
           " kill", flush=True)
     whole, parts = (_Run(config, os.path.join(folder, name)) for name in ("whole", "parts"))
@@ -75,8 +77,7 @@ def _verify(args, folder):
     starts = [start for start in parts.starts[1:] if start]
     if not status and not starts:
         raise UserError(f"--steps {args.steps} were over before a kill came; give more")
-    ended_badly = status and f"after the kill the run ended with status {status}"
-    problem = ended_badly or _difference(whole, parts, args.steps)
+    problem = f"after the kill the run ended with status {status}" if status else _difference(whole, parts, args.steps)
     if problem:
         print(f"DIFFERENT: {problem}")
         return DIFFERENT
@@ -87,41 +88,32 @@ def _verify(args, folder):
     return 0
 
 
-def _config(config, steps):
-    """The user's config for a run of so many steps with several checkpoints in it."""
-    return dataclasses.replace(config, max_steps=steps, warmup_steps=min(config.warmup_steps, steps),
-                               save_checkpoints_steps=max(1, min(config.save_checkpoints_steps, steps // SAVES)))
-
-
 class _Run:
     """One training in a model_dir of its own, by one process after the other, and what they noted."""
 
     def __init__(self, config, folder):
         os.makedirs(folder)
         self._config = dataclasses.replace(config, model_dir=os.path.join(folder, "run"))
-        self._path, self._record = os.path.join(folder, "config.json"), os.path.join(folder, "steps.txt")
-        self._output = os.path.join(folder, "output.txt")
+        self._path, self._record, self._output = (
+            os.path.join(folder, name) for name in ("config.json", "steps.txt", "output.txt"))
         schema.save(self._config, self._path)
-        self.starts = []
+        self.starts = []  # the step that each process began at
 
     def attempt(self, chance):
         """Trains to the end, or until a kill at a moment that `chance`, a random.Random, decides (None: no kill).
 
-        Returns (exit status, when it was killed, in words, or None), and appends the step it started at to `starts`.
+        Returns (exit status, when it was killed, in words, or None).
         """
+        from models.checkpoints import run_checkpoints
+        self.starts.append(run_checkpoints.step_of(run_checkpoints.latest(self._config.model_dir)))
         command = [sys.executable, "-u", os.path.abspath(__file__), "--model", self._path, "--record", self._record]
         with open(self._output, "ab") as f:
-            begun = f.tell()
             process = subprocess.Popen(command, stdout=f)
         try:
             killed = self._kill(process, chance) if chance else None
             status = process.wait()
         finally:
             process.kill()
-        with open(self._output, errors="replace") as f:
-            f.seek(begun)
-            found = re.search(r"^(?:(?:starting|continuing) .* at|.* is done:) step (\d+) of", f.read(), re.MULTILINE)
-        self.starts.append(int(found.group(1)) if found else 0)
         return status, killed if status < 0 else None
 
     def _kill(self, process, chance):
@@ -148,7 +140,7 @@ class _Run:
         return f"after step {self.step()}" + (" while it wrote a checkpoint" if temporary else "")
 
     def _files(self):
-        """Paths of the files of checkpoints, also of those that are being written."""
+        """Paths of all files of checkpoints, half-written ones included."""
         return set(glob.glob(os.path.join(glob.escape(self._config.model_dir), "model.ckpt*")))
 
     def notes(self):

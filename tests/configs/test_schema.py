@@ -290,4 +290,4 @@ def test_resuming_with_other_data_or_schedule_warns_what_changes():
 def test_resuming_with_other_memory_or_output_settings_is_silent():
     assert resume.check_resume(config_with(), config_with(micro_batch_size=4, recompute=True, precision="bfloat16",
                                                           model_dir="b", keep_checkpoint_max=2), "c") == []
-    assert resume.compare(config_with(), config_with()) == ([], [])
+    assert resume.check_resume(config_with(), config_with(), "x") == []

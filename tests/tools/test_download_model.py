@@ -1,9 +1,12 @@
 """Downloads from a server on loopback that cuts connections, forgets, lies and fails as real ones do."""
 import base64
+import contextlib
 import hashlib
 import json
 import os
 import re
+import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -24,8 +27,8 @@ DATA = "model.ckpt.data-00000-of-00001"
 class Mirror:
     """`files`: {path: bytes}; `requests`: (path, Range or None) so far; the rest says how it misbehaves."""
 
-    def __init__(self):
-        self.files, self.requests = {}, []
+    def __init__(self, tls=None):
+        self.tls, self.files, self.requests, self.authorizations = tls, {}, [], []
         self.cut = None  # bytes after which a connection breaks off
         self.failures, self.status = 0, 503  # so many requests are answered with that status first
         self.page = None  # sent with status 200 in place of every file
@@ -37,6 +40,9 @@ class Mirror:
     def __enter__(self):
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads, self._server.mirror = True, self
+        if self.tls:
+            self._server.socket = self.tls.wrap_socket(self._server.socket, server_side=True,
+                                                       do_handshake_on_connect=False)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         self.url = "http://127.0.0.1:%d" % self._server.server_port
         return self
@@ -56,6 +62,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         mirror, wanted = self.server.mirror, self.headers["Range"]
         mirror.requests.append((self.path, wanted))
+        mirror.authorizations.append(self.headers["Authorization"])
         self.close_connection = True
         path = self.path.replace("/cdn", "", 1)
         if mirror.failures:
@@ -77,6 +84,16 @@ class Handler(BaseHTTPRequestHandler):
             return self._say(416, b"", {})
         return self._say(206, data[start:], {**headers, "Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"})
 
+    def do_CONNECT(self):
+        tunnel = self.server.mirror
+        tunnel.requests.append((self.path, None))
+        self.send_response(200)
+        self.end_headers()
+        with socket.create_connection(("127.0.0.1", tunnel.port)) as other:
+            threading.Thread(target=_pass_on, args=(other, self.connection), daemon=True).start()
+            _pass_on(self.connection, other)
+        self.close_connection = True
+
     def _say(self, status, body, headers):
         self.send_response(status)
         for name, value in headers.items():
@@ -89,6 +106,21 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_):
         pass
+
+
+class Tunnel(Mirror):
+    """A proxy that connects whoever asks to the server of `mirror`."""
+
+    def __init__(self, mirror):
+        super().__init__()
+        self.port = int(mirror.url.rpartition(":")[2])
+
+
+def _pass_on(source, target):
+    with contextlib.suppress(OSError):  # the other side may be gone
+        while data := source.recv(65536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
 
 
 @pytest.fixture
@@ -336,6 +368,47 @@ def test_server_that_is_not_there_and_an_address_that_is_none_are_one_line(mirro
     assert "no more comes after 5 attempts ([Errno 111] Connection refused); run" in message
     assert "is no address" in mistake(fetch.fetch, "somewhere/x", str(tmp_path / "x"))
     mirror.__enter__()
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
+@pytest.mark.parametrize("proxy", [False, True])
+def test_certificate_of_a_company_is_trusted_where_the_environment_names_it(tmp_path, monkeypatch, variable, proxy):
+    certificate, private_key = str(tmp_path / "certificate.pem"), str(tmp_path / "key.pem")
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-addext",
+                    "subjectAltName=DNS:localhost", "-keyout", private_key, "-out", certificate], check=True,
+                   capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, private_key)
+    monkeypatch.setattr(fetch, "PAUSE", 0)
+    with Mirror(context) as mirror, Tunnel(mirror) as tunnel:
+        mirror.files["/file"] = DOCUMENT
+        if proxy:
+            monkeypatch.setenv("https_proxy", tunnel.url)
+        url = mirror.url.replace("http://127.0.0.1", "https://localhost")
+        assert "self-signed certificate" in mistake(fetch.fetch, url + "/file", str(tmp_path / "file"))
+        monkeypatch.setenv(variable, certificate)
+        fetch.fetch(url + "/file", str(tmp_path / "file"))
+        assert (tmp_path / "file").read_bytes() == DOCUMENT
+        assert bool(tunnel.requests) == proxy
+
+
+def test_password_in_netrc_is_sent_neither_to_the_mirror_nor_behind_a_redirect(mirror, tmp_path, monkeypatch):
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password secret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    mirror.redirect = lambda path, data: {"X-Redirect": "yes"}
+    assert get(mirror, tmp_path) == DOCUMENT
+    assert len(mirror.authorizations) == 2 and not any(mirror.authorizations)
+
+
+def test_proxy_of_the_environment_is_asked_except_for_hosts_of_no_proxy(mirror, tmp_path, monkeypatch):
+    monkeypatch.setenv("http_proxy", mirror.url)
+    mirror.files["http://models.invalid/file"] = DOCUMENT
+    fetch.fetch("http://models.invalid/file", str(tmp_path / "file"))
+    assert (tmp_path / "file").read_bytes() == DOCUMENT
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    os.unlink(tmp_path / "file")
+    assert get(mirror, tmp_path) == DOCUMENT
 
 
 def test_encoder_needs_no_network_and_the_command_runs_both_ways(tmp_path):

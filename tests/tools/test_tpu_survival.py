@@ -293,12 +293,13 @@ def test_a_dry_run_needs_neither_network_nor_credentials(case, monkeypatch, caps
 
 
 @pytest.mark.parametrize("more, words", [
-    (["--name", "My TPU"], "--name My TPU: must be"), (["--zones", "a,a"], "--zones must name"),
-    (["--zones", ","], "--zones must name"), (["--zones", "a,B"], "--zones must name"),
+    (["--name", "My TPU"], "--name: My TPU is out of range: give small letters, digits and -, beginning with a letter"),
+    (["--zones", "a,a"], "--zones: a,a is out of range: give zones, such as us-central1-b, each once"),
+    (["--zones", ","], "--zones: , is out of range"), (["--zones", "a,B"], "--zones: a,B is out of range"),
     (["--max_hours", "0"], "--max_hours: 0 is out of range: give more than 0"),
     (["--max_hours", "0.0001"], "is less than the 1 seconds"),
     (["--backup_dir", "x"], "--backup_dir and --model_dir need each other"),
-    (["--state_dir", "gs://b/state"], "must be a local folder"),
+    (["--state_dir", "gs://b/state"], "--state_dir: gs://b/state is out of range: give a local folder"),
     (["--step_pattern", "("], "is no regex"), (["--step_pattern", "step"], "must have one group")])
 def test_a_mistake_is_one_line_before_anything_is_asked(case, more, words):
     with pytest.raises(UserError) as caught:

@@ -228,10 +228,11 @@ def test_killed_during_an_evaluation(uninterrupted, tmp_path):
     config, folder = write(tmp_path), tmp_path / "run"
     code = """if True:
         import os, signal, sys
-        import main, session_hooks
+        import main
+        from models.run import hooks
         def kill(self, run_context, run_values):
             os.kill(os.getpid(), signal.SIGKILL)
-        session_hooks.GiveUpOnSignal.after_run = kill  # after the first batch of the first evaluation
+        hooks.GiveUpOnSignal.after_run = kill  # after the first batch of the first evaluation
         main.main(["--model", sys.argv[1]])"""
     process = subprocess.run([sys.executable, "-c", code, config], cwd=ROOT, timeout=300, capture_output=True)
     assert process.returncode == -signal.SIGKILL, process.stderr

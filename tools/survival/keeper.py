@@ -18,8 +18,7 @@ from tools.survival import lifecycle, run_process
 LABEL = "tpu-survival"
 STATE_FILE, LOG_FILE = "state.json", "survival.log"
 BACKUP_SCRIPT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "backup_checkpoint.py")
-FOR_GOOD = (400, 401, 403, 404)  # HTTP statuses that the same request will always get
-NOTHING_TO_DELETE = (lifecycle.ABSENT, lifecycle.FOREIGN, lifecycle.UNKNOWN, "DELETING")
+NOTHING_TO_DELETE = (lifecycle.ABSENT, lifecycle.FOREIGN, "DELETING")
 BACKUP_RETRY_SECONDS = 3600.0
 LAST_BACKUP_SECONDS = 4 * 3600.0
 DELETE_ATTEMPTS = 5  # when all else has failed
@@ -40,10 +39,10 @@ def command_of(args, zone):
 
 
 class Keeper:
-    """Keeps one run and its node alive.  `args` are those of tools/tpu_survival.py, `rules` a lifecycle.Rules."""
+    """Keeps one run and its node alive.  `args` are those of tools/tpu_survival.py."""
 
-    def __init__(self, args, rules):
-        self._args, self._rules = args, rules
+    def __init__(self, args):
+        self._args = args
         self._service = cloud_tpu.connect(args.answer_seconds)
         self._path = os.path.join(args.state_dir, STATE_FILE)
         self._run = run_process.RunProcess(args.state_dir, args.step_pattern)
@@ -53,14 +52,16 @@ class Keeper:
 
     def keep(self):
         """Goes on to the end and returns the exit status.  Raises UserError if the run fails or no zone gives a TPU."""
-        if self._state.phase == lifecycle.DONE and self._state.status == 0:
+        before = self._state
+        if before.phase == lifecycle.DONE and before.status == 0:
             print(f"{self._args.state_dir}: the run is done; delete the folder to begin anew")
             return 0
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._handle)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the terminal may go, the node must not stay
-        if self._state.phase == lifecycle.DONE:
-            self._save(lifecycle.begin_again(self._state, self._rules))
+        if before.phase == lifecycle.DONE:  # another attempt; what was paid stays paid
+            self._save(lifecycle.SurvivalState(before.project, before.name, before.label, self._args.zones[0],
+                                               paid=before.paid, step=before.step, backed_up=before.backed_up))
         self._say(f"{self._args.name}: {lifecycle.cost(self._state, time.time()) / 3600:.2f} of"
                   f" {self._args.max_hours:g} hours used; output of the run: {self._run.output}")
         try:
@@ -73,7 +74,7 @@ class Keeper:
             self._abandon()
             raise
         if self._args.backup_dir and self._state.step:
-            self._back_up(LAST_BACKUP_SECONDS)
+            self._make_last_backup()
         if self._state.status == errors.USER_ERROR:
             line = self._run.last_line() if self._state.failures else ""
             raise UserError(f"{self._state.reason}; no node is left{line and '; its output ends with: '}{line}")
@@ -85,12 +86,14 @@ class Keeper:
         running = self._run.running()
         self._run.read_output()
         before = self._state
-        node = self._node_state(before.zone)
+        node, node_error = self._node_state(before.zone), ""
+        if (before.phase, node) == (lifecycle.ASKED, lifecycle.ABSENT) and before.operation not in (
+                None, lifecycle.HEARD):
+            node_error = self._nodes(before.zone).failure(before.operation)
         seen = lifecycle.Observation(
-            now=time.time(), node=node, node_error=self._creation_error(node), running=running,
-            exit_status=self._run.exit_status, step=self._run.step,
-            quiet_seconds=time.monotonic() - self._run.step_time, signal=self._signal)
-        state, action = lifecycle.decide(before, seen, self._rules)
+            now=time.time(), node=node, node_error=node_error, running=running, exit_status=self._run.exit_status,
+            step=self._run.step, quiet_seconds=time.monotonic() - self._run.step_time, signal=self._signal)
+        state, action = lifecycle.decide(before, seen, self._args)
         if state != before:
             self._save(state)
             self._run.exit_status = None  # the SurvivalState counts it now
@@ -116,77 +119,62 @@ class Keeper:
         ours = node.get("labels", {}).get(LABEL) == self._state.label
         return node.get("state", lifecycle.UNKNOWN) if ours else lifecycle.FOREIGN
 
-    def _creation_error(self, node):
-        """What the API says about a node that did not come; "" where the node's state says nothing of that kind."""
-        state = self._state
-        vanished = state.phase == lifecycle.ASKED and node == lifecycle.ABSENT
-        if vanished and state.operation not in (None, lifecycle.HEARD):
-            with contextlib.suppress(cloud_tpu.ApiError):
-                return self._nodes(state.zone).failure(state.operation)
-        return ""
-
     def _sweep(self):
         """Deletes nodes of this run in other zones: a request was heard there although its answer was lost."""
-        for zone in self._rules.zones:
-            if zone != self._state.zone and self._node_state(zone) not in NOTHING_TO_DELETE:
+        for zone in self._args.zones:
+            if zone != self._state.zone and self._node_state(zone) not in (*NOTHING_TO_DELETE, lifecycle.UNKNOWN):
                 self._say(f"zone {zone}: deleting a node of this run that was left there")
-                with contextlib.suppress(cloud_tpu.ApiError):
-                    self._delete(zone)
+                self._delete(zone)
 
     def _act(self, action):
         state = self._state
         if action == lifecycle.CREATE:
             self._create()
         elif action == lifecycle.DELETE:
-            try:
-                self._delete(state.zone)
-            except cloud_tpu.ApiError as error:
-                if error.status != 404:
-                    self._say(f"{state.name} in {state.zone} cannot be deleted yet ({error}); asking again")
+            self._delete(state.zone)
         elif action == lifecycle.START:
-            self._run.start(command_of(self._args, state.zone), {"PYTHONUNBUFFERED": "1"})
+            self._run.start(command_of(self._args, state.zone))
             self._say(f"the run is started on {state.name} in {state.zone}")
         elif action == lifecycle.STOP:
-            self._run.stop(self._rules.grace_seconds)
+            self._run.stop(self._args.grace_seconds)
 
     def _create(self):
-        before = self._state
-        nodes = self._nodes(before.zone)
+        state = self._state
+        nodes = self._nodes(state.zone)
         try:
-            answer = nodes.send(nodes.creation(self._args.name, node_of(self._args, before.label)))
+            answer = nodes.send(nodes.creation(self._args.name, node_of(self._args, state.label)))
+            state = state._replace(operation=answer.get("name") or lifecycle.HEARD)
         except cloud_tpu.ApiError as error:
             if error.status == 409 or error.temporary and error.status != 429:
-                self._say(f"zone {before.zone}: the request for a node was not answered ({error})")
+                self._say(f"zone {state.zone}: the request for a node was not answered ({error})")
                 return  # the next observation tells whether the API got it
-            self._save(lifecycle.refuse(before, time.time(), str(error), error.status in FOR_GOOD, self._rules))
-            return
-        self._save(before._replace(operation=answer.get("name") or lifecycle.HEARD))
+            state = lifecycle.refuse(state, time.time(), str(error), not error.temporary, self._args)
+        self._save(state)
 
     def _delete(self, zone):
         nodes = self._nodes(zone)
-        nodes.send(nodes.deletion(self._args.name))
-
-    def _report(self, before):
-        """Prints what has changed since the state `before`."""
-        state, pause = self._state, f"{self._args.retry_minutes:g} minutes"
-        changed = state.phase != before.phase
-        if state.failures > before.failures and state.phase == lifecycle.RUN:
-            self._say(f"the run failed at step {state.step}; starting it again in {pause}")
-        if changed and state.phase == lifecycle.ASKED:
-            self._say(f"zone {state.zone}: asked for {self._args.accelerator} as {state.name}")
-        if changed and state.phase in (lifecycle.CLEAN, lifecycle.END):
-            waits = state.wait_until > state.since
-            self._say(state.reason + (f"; no zone has one, asking again in {pause}" if waits else ""))
+        try:
+            nodes.send(nodes.deletion(self._args.name))
+        except cloud_tpu.ApiError as error:
+            if error.status != 404:
+                self._say(f"{self._args.name} in {zone} cannot be deleted yet ({error})")
 
     # Backups run in a process of their own: copying takes minutes, and TensorFlow takes memory.
 
     def _watch_backup(self):
-        if self._backup and self._backup.poll() is not None:
-            self._end_backup()
-        due = (time.time() - self._state.backed_up >= self._args.backup_hours * 3600
-               and time.monotonic() >= self._backup_due)
-        if due and self._args.backup_dir and self._state.step and not self._backup \
-                and self._state.phase == lifecycle.RUN:
+        """Notes how a backup ended, and starts one when it is due."""
+        status = self._backup.poll() if self._backup else None
+        if status == 0:
+            self._save(self._state._replace(backed_up=time.time()))
+        elif status is not None:
+            again = "; trying again in an hour" if self._state.phase != lifecycle.DONE else ""
+            self._say(f"the backup failed, see {self._run.output}{again}")
+            self._backup_due = time.time() + BACKUP_RETRY_SECONDS
+        if status is not None:
+            self._backup = None
+        due = time.time() >= max(self._state.backed_up + self._args.backup_hours * 3600, self._backup_due)
+        running = self._state.phase == lifecycle.RUN and self._state.step
+        if self._args.backup_dir and running and due and not self._backup:
             self._start_backup()
 
     def _start_backup(self):
@@ -196,27 +184,16 @@ class Keeper:
             self._backup = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=f, stderr=f,
                                             start_new_session=True)
 
-    def _end_backup(self):
-        """Notes whether the backup, whose process has ended, succeeded."""
-        if self._backup.returncode == 0:
-            self._save(self._state._replace(backed_up=time.time()))
-        else:
-            again = "; trying again in an hour" if self._state.phase != lifecycle.DONE else ""
-            self._say(f"the backup failed, see {self._run.output}{again}")
-            self._backup_due = time.monotonic() + BACKUP_RETRY_SECONDS
-        self._backup = None
-
-    def _back_up(self, seconds):
-        """Backs up the last checkpoint and waits for that."""
+    def _make_last_backup(self):
         try:
             if self._backup:
-                self._backup.wait(seconds)
+                self._backup.wait(LAST_BACKUP_SECONDS)
             self._start_backup()
-            self._backup.wait(seconds)
-            self._end_backup()
+            self._backup.wait(LAST_BACKUP_SECONDS)
+            self._watch_backup()
         except subprocess.TimeoutExpired:
             self._backup.kill()
-            self._say(f"the last backup took more than {seconds / 3600:g} hours and was given up")
+            self._say(f"the last backup took more than {LAST_BACKUP_SECONDS / 3600:g} hours and was given up")
 
     # Files, signals, and the end after an error.
 
@@ -239,7 +216,16 @@ class Keeper:
         """Makes `state` the current one, on disk first, and prints what has changed."""
         storage.write_whole(self._path, json.dumps(state._asdict()) + "\n")
         before, self._state = self._state, state
-        self._report(before)
+        pause = f"{self._args.retry_minutes:g} minutes"
+        if state.failures > before.failures and state.phase == lifecycle.RUN:
+            self._say(f"the run failed at step {state.step}; starting it again in {pause}")
+        if state.phase == before.phase:
+            return
+        if state.phase == lifecycle.ASKED:
+            self._say(f"zone {state.zone}: asked for {self._args.accelerator} as {state.name}")
+        elif state.phase in (lifecycle.CLEAN, lifecycle.END):
+            waits = state.wait_until > state.since
+            self._say(state.reason + (f"; no zone has one, asking again in {pause}" if waits else ""))
 
     def _nodes(self, zone):
         return cloud_tpu.Nodes(self._service, self._args.project, zone, self._args.answer_seconds)
@@ -247,18 +233,16 @@ class Keeper:
     def _abandon(self):
         """Ends the run and deletes the node without writing anything: the disk may be full."""
         state = self._state
-        until = time.monotonic() + self._rules.grace_seconds + 5
+        until = time.monotonic() + self._args.grace_seconds + 5
         while self._run.running() and time.monotonic() < until:
-            self._run.stop(self._rules.grace_seconds)
+            self._run.stop(self._args.grace_seconds)
             time.sleep(TICK_SECONDS)
         if not os.path.exists(self._path):
             return  # no node was asked for
         for attempt in range(DELETE_ATTEMPTS):
-            node = self._node_state(state.zone)
-            if node in NOTHING_TO_DELETE and node != lifecycle.UNKNOWN:
+            if self._node_state(state.zone) in NOTHING_TO_DELETE:
                 return
-            with contextlib.suppress(cloud_tpu.ApiError):
-                self._delete(state.zone)
+            self._delete(state.zone)
             time.sleep(attempt * TICK_SECONDS)
         self._say(f"the node may be left; run `gcloud compute tpus delete {state.name} --zone {state.zone}"
                   f" --project {state.project}`")

@@ -22,17 +22,6 @@ HEARD = "heard"  # stands for the operation's name where the API got our request
 CAP_REACHED, SIGNAL = 3, 128  # exit statuses; a signal's number is added to the second
 
 
-class Rules(NamedTuple):
-    """Where to ask for nodes, and when to give up what.  The options of tools/tpu_survival.py, in seconds."""
-    zones: tuple  # in the order of preference
-    max_seconds: float  # that nodes may exist, all together
-    grace_seconds: float  # for the run to save and end
-    hang_seconds: float  # without a step
-    create_seconds: float  # for a node to become READY
-    retry_seconds: float  # before the run is started again, or the first zone asked again after all have refused
-    max_failures: int  # of the run in a row, none of which got further than those before
-
-
 class SurvivalState(NamedTuple):
     """What has to outlive this process.  Times are of the wall clock."""
     project: str
@@ -66,28 +55,20 @@ class Observation(NamedTuple):
     signal: int | None = None  # that told us to stop
 
 
-def begin_again(state, rules):
-    """The SurvivalState of another attempt after the end; what was paid stays paid."""
-    return SurvivalState(state.project, state.name, state.label, rules.zones[0], paid=state.paid, step=state.step,
-                         backed_up=state.backed_up)
-
-
 def cost(state, now):
     """Seconds that nodes have existed."""
     return state.paid + (now - state.paid_since if state.paid_since is not None else 0.0)
 
 
 def decide(state, seen, rules):
-    """Returns (the next SurvivalState, the action for it or None)."""
-    if state.phase in (END, DONE):
-        return _end(state, seen)
-    if seen.signal is not None:
-        return _end(_ending(state, seen, SIGNAL + seen.signal, f"stopped by signal {seen.signal}"), seen)
-    # The time in which the run saves before the node goes is paid, too.
-    if cost(state, seen.now) >= rules.max_seconds - rules.grace_seconds:
-        hours = cost(state, seen.now) / 3600
-        return _end(_ending(state, seen, CAP_REACHED, f"--max_hours is reached ({hours:.2f} hours of TPU)"), seen)
-    return {WANT: _want, ASKED: _asked, RUN: _run, CLEAN: _clean}[state.phase](state, seen, rules)
+    """Returns (the next SurvivalState, the action for it or None); `rules` are tools/tpu_survival.py's options."""
+    paid = cost(state, seen.now)
+    paid_in_the_end = paid + rules.grace_seconds  # the time in which the run saves, too
+    if state.phase != END and seen.signal is not None:
+        state = _ending(state, seen, SIGNAL + seen.signal, f"stopped by signal {seen.signal}")
+    elif state.phase != END and paid_in_the_end >= rules.max_hours * 3600:
+        state = _ending(state, seen, CAP_REACHED, f"--max_hours is reached ({paid / 3600:.2f} hours of TPU)")
+    return {WANT: _want, ASKED: _asked, RUN: _run, CLEAN: _remove, END: _remove}[state.phase](state, seen, rules)
 
 
 def _want(state, seen, rules):
@@ -106,14 +87,14 @@ def _want(state, seen, rules):
 def _asked(state, seen, rules):
     if seen.node == READY:
         return state._replace(phase=RUN, since=seen.now, refused=()), None if seen.running else START
+    if seen.node == ABSENT and state.operation is None:  # the API never got the request
+        return state._replace(phase=WANT), None
     if seen.node == ABSENT:
-        if state.operation is None:  # the API never got the request
-            return state._replace(phase=WANT), None
         return refuse(state, seen.now, seen.node_error or "the node vanished while it was made", False, rules), None
     if seen.node in LOST:
         return _give_up(state, seen, f"is {seen.node} before it was READY", rules), None
-    if seen.node != UNKNOWN and seen.now - state.since > rules.create_seconds:
-        why = f"still {seen.node} after {rules.create_seconds / 60:g} minutes"
+    if seen.node != UNKNOWN and seen.now - state.since > rules.create_minutes * 60:
+        why = f"still {seen.node} after {rules.create_minutes:g} minutes"
         return refuse(state, seen.now, why, False, rules), None
     return state, None
 
@@ -133,7 +114,7 @@ def refuse(state, now, why, for_good, rules):
     if all(final for _, _, final in refused):
         return state._replace(phase=END, status=errors.USER_ERROR,
                               reason="; ".join(f"zone {zone} gives no TPU: {why}" for zone, why, _ in refused))
-    return state._replace(next_zone=rules.zones[0], refused=(), wait_until=now + rules.retry_seconds)
+    return state._replace(next_zone=rules.zones[0], refused=(), wait_until=now + rules.retry_minutes * 60)
 
 
 def _run(state, seen, rules):
@@ -144,8 +125,8 @@ def _run(state, seen, rules):
     if seen.exit_status == errors.PREEMPTED:  # the run may know before we do
         return _give_up(state, seen, "was preempted, says the run", rules), None
     if seen.running:
-        if seen.quiet_seconds > rules.hang_seconds:
-            return _give_up(state, seen, f"made no step for {rules.hang_seconds / 60:g} minutes", rules), STOP
+        if seen.quiet_seconds > rules.hang_minutes * 60:
+            return _give_up(state, seen, f"made no step for {rules.hang_minutes:g} minutes", rules), STOP
         return (state._replace(step=seen.step, failures=0) if seen.step > state.step else state), None
     if seen.node != READY:
         return state, None  # the node is being repaired, or the API does not answer
@@ -159,7 +140,7 @@ def _run(state, seen, rules):
     if failures > 1:  # the node may be at fault
         return _give_up(state, seen, f"had the run fail {failures} times in a row", rules), None
     # A node may need a while after it is READY, or until the API knows that it is lost.
-    return state._replace(wait_until=seen.now + rules.retry_seconds), None
+    return state._replace(wait_until=seen.now + rules.retry_minutes * 60), None
 
 
 def _give_up(state, seen, what, rules):
@@ -168,22 +149,17 @@ def _give_up(state, seen, what, rules):
                           reason=f"{state.name} in {state.zone} {what}")
 
 
-def _clean(state, seen, rules):
-    return _remove(state, seen, phase=WANT, since=seen.now, zone=state.next_zone or rules.zones[0], operation=None)
-
-
 def _ending(state, seen, status, reason):
     return state._replace(phase=END, since=seen.now, status=status, reason=reason)
 
 
-def _end(state, seen):
-    return _remove(state, seen, phase=DONE)
-
-
-def _remove(state, seen, **then):
-    """Ends the run, then the node; when both are gone, counts the node's cost and makes the changes `then`."""
+def _remove(state, seen, rules):
+    """Ends the run, then the node; when both are gone, counts the node's cost and goes on."""
     if seen.running:
         return state, STOP
-    if seen.node in (ABSENT, FOREIGN):
-        return state._replace(paid=cost(state, seen.now), paid_since=None, **then), None
-    return state, None if seen.node in (UNKNOWN, "DELETING") else DELETE
+    if seen.node not in (ABSENT, FOREIGN):
+        return state, None if seen.node in (UNKNOWN, "DELETING") else DELETE
+    state = state._replace(paid=cost(state, seen.now), paid_since=None)
+    if state.phase == END:
+        return state._replace(phase=DONE), None
+    return state._replace(phase=WANT, since=seen.now, zone=state.next_zone or rules.zones[0], operation=None), None

@@ -30,7 +30,7 @@ class RunProcess:
         self.step, self.step_time = 0, time.monotonic()
         self.exit_status = None  # as a shell gives it; None where another process started the run
 
-    def start(self, command, environment=None):
+    def start(self, command):
         """Starts the run unless it is there; there is never a second one, whatever becomes of this process."""
         lock = storage.lock(self._lock)
         if not lock:
@@ -42,7 +42,7 @@ class RunProcess:
                 os.unlink(self._pid)
             self._process = subprocess.Popen(
                 ["/bin/sh", "-c", STARTER, self._pid, *command], stdin=subprocess.DEVNULL, stdout=f, stderr=f,
-                pass_fds=[lock.fileno()], start_new_session=True, env={**os.environ, **(environment or {})})
+                pass_fds=[lock.fileno()], start_new_session=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
 
     def running(self):
         """Whether the run, or a process that it started, is there."""

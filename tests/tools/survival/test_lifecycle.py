@@ -1,4 +1,5 @@
 """tools/survival/lifecycle.py in a world of its own, in which everything fails at random, and its single decisions."""
+import argparse
 import json
 import random
 
@@ -6,11 +7,11 @@ import pytest
 
 from configs import errors
 from tools.survival import lifecycle
-from tools.survival.lifecycle import ABSENT, FOREIGN, READY, UNKNOWN, Observation, Rules, SurvivalState
+from tools.survival.lifecycle import ABSENT, FOREIGN, READY, UNKNOWN, Observation, SurvivalState
 
 HOUR = 3600.0
-RULES = Rules(zones=("a", "b", "c"), max_seconds=100 * HOUR, grace_seconds=180.0, hang_seconds=1800.0,
-              create_seconds=1800.0, retry_seconds=300.0, max_failures=3)
+RULES = argparse.Namespace(zones=["a", "b", "c"], max_hours=100.0, grace_seconds=180.0, hang_minutes=30.0,
+                           create_minutes=30.0, retry_minutes=5.0, max_failures=3)
 LENGTH = 5000  # steps of the run in the world below
 TICK = 30.0
 
@@ -125,7 +126,8 @@ def test_whatever_happens_there_is_one_node_one_run_and_nothing_in_the_end(troub
         assert not world.nodes and not world.running, (seed, state)
         assert state.status in (0, lifecycle.CAP_REACHED, errors.USER_ERROR)
         assert (state.status == 0) == (world.step >= LENGTH)
-        assert world.cost <= RULES.max_seconds + RULES.grace_seconds + 40 * TICK, "the nodes cost more than allowed"
+        allowed = RULES.max_hours * HOUR + RULES.grace_seconds + 40 * TICK
+        assert world.cost <= allowed, "the nodes cost more than allowed"
     assert 0 in ends or trouble > 0.01  # else no node lives from one checkpoint to the next
 
 
@@ -163,8 +165,8 @@ def test_an_api_that_does_not_answer_changes_nothing_until_the_run_hangs():
 def test_a_run_that_fails_is_started_again_then_on_another_node_then_given_up():
     before, action = advance(state(step=50), READY, exit_status=1, step=40)
     assert (before.phase, before.failures, action) == ("run", 1, None)
-    assert decide(before, READY, now=HOUR + RULES.retry_seconds - 1) == ("run", None)
-    assert decide(before, READY, now=HOUR + RULES.retry_seconds) == ("run", "start")
+    assert decide(before, READY, now=HOUR + RULES.retry_minutes * 60 - 1) == ("run", None)
+    assert decide(before, READY, now=HOUR + RULES.retry_minutes * 60) == ("run", "start")
     before, action = advance(before, READY, exit_status=1, step=50)
     assert (before.phase, before.failures, action) == ("clean", 2, None)
     before, action = advance(before._replace(phase="run"), READY, exit_status=2)
@@ -203,7 +205,7 @@ def test_zones_are_tried_in_their_order_and_again_after_a_pause():
             current = lifecycle.refuse(current, now, "quota", current.zone == "b", RULES)
         now += 10
     assert [zone for zone, _ in asked] == ["a", "b", "c", "a"]
-    assert asked[3][1] - asked[2][1] >= RULES.retry_seconds
+    assert asked[3][1] - asked[2][1] >= RULES.retry_minutes * 60
     assert current.paid == 0 and current.paid_since is None
 
 
