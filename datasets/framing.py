@@ -4,9 +4,7 @@ Source: https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format
 """
 from __future__ import annotations
 
-import contextlib
 import functools
-import os
 import struct
 from typing import NamedTuple
 
@@ -36,23 +34,6 @@ def frame(payload):
     """bytes -> bytes: the payload as a record of a TFRecord file."""
     length = struct.pack("<Q", len(payload))
     return b"".join([length, struct.pack("<I", masked_crc(length)), payload, struct.pack("<I", masked_crc(payload))])
-
-
-@contextlib.contextmanager
-def written_whole(path, temporary):
-    """A file to write bytes to, called `temporary` until it is complete and on disk, then `path`."""
-    try:
-        with open(temporary, "wb") as f:
-            yield f
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        if isinstance(error, OSError):
-            error.filename = error.filename or path  # a failed write does not say of which file
-        raise
 
 
 def read(path):

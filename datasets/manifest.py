@@ -61,8 +61,7 @@ def write(path, plan, entries):
 
 def load(path):
     """The Manifest at `path`.  Raises UserError where it is damaged or of a version this code does not know."""
-    with storage.open_file(path, "rb") as f:
-        data = f.read()
+    data = storage.read_bytes(path)
     try:
         content = json.loads(data.decode())
         version = content.pop("format_version")

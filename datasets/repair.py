@@ -139,13 +139,10 @@ def _say(path, known, note):
 def _copy(path, target, limit):
     """Writes the good records of `path` to `target`, whole or not at all; returns the bytes."""
     good = (framing.frame(piece.payload) for piece, _, problem in integrity.judged(path, limit) if not problem)
-    if storage.is_remote(target):  # an object of Google Storage appears when it is complete
-        with storage.open_file(target, "wb") as f:
-            return sum(f.write(data) or len(data) for data in good)
-    os.makedirs(os.path.dirname(target), exist_ok=True)
+    # One name, so that what a killed run left is written over.
     partial = os.path.join(os.path.dirname(target), ".partial-" + os.path.basename(target))
-    with framing.written_whole(target, partial) as f:
-        return sum(f.write(data) for data in good)
+    with storage.written_whole(target, partial) as f:
+        return sum(f.write(data) or len(data) for data in good)
 
 
 def _load(folder):

@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
 
+from configs import storage
 from configs.errors import UserError
-from datasets.framing import FOOTER_BYTES, HEADER_BYTES, REMEDY, frame, read, written_whole
+from datasets.framing import FOOTER_BYTES, HEADER_BYTES, REMEDY, frame, read
 
 GROUP_TOKENS = 1 << 16  # that are packed at once
 
@@ -83,7 +84,7 @@ def write(path, documents, temporary_folder=None):
     temporary = os.path.join(temporary_folder or os.path.dirname(path) or ".",
                              f".partial-{secrets.token_hex(8)}-{os.path.basename(path)}")
     shard, digest = Shard.empty(path)._replace(text_bytes=0), hashlib.sha256()
-    with written_whole(path, temporary) as f:
+    with storage.written_whole(path, temporary) as f:
         for group in groups(documents, lambda document: len(document[1]) + 1, GROUP_TOKENS):
             keys, ids, text_bytes = zip(*group)
             data = b"".join(map(frame, encode_all(keys, ids)))

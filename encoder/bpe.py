@@ -215,8 +215,7 @@ def _gpt2_folder():
 def _read(path):
     if not storage.exists(path):
         raise UserError(f"no vocabulary file {path}: give a folder that holds {TOKENS_FILE} and {MERGES_FILE}")
-    with storage.open_file(path, "rb") as f:
-        return f.read()
+    return storage.read_bytes(path)
 
 
 def _fingerprint(*contents):

@@ -52,10 +52,8 @@ def read(path, given):
 def _text_of(path):
     if not storage.exists(path):
         raise UserError(f"--predict_file {path}: no such file")
-    with storage.open_file(path, "rb") as f:
-        data = f.read()
     try:
-        return data.decode().lstrip(reading.WINDOWS_MARK)
+        return storage.read_bytes(path).decode().lstrip(reading.WINDOWS_MARK)
     except UnicodeDecodeError as error:
         raise UserError(f"--predict_file {path} is not UTF-8 text (byte {error.start}); convert it first")
 
