@@ -87,7 +87,7 @@ def write(path, documents, temporary_folder=None):
     with storage.written_whole(path, temporary) as f:
         for group in groups(documents, lambda document: len(document[1]) + 1, GROUP_TOKENS):
             keys, ids, text_bytes = zip(*group)
-            data = b"".join(map(frame, encode_all(keys, ids)))
+            data = b"".join(map(frame, encode(keys, ids)))
             f.write(data)
             digest.update(data)
             shard = shard.with_records([len(one) for one in ids], np.concatenate(ids))
@@ -121,13 +121,8 @@ def groups(items, size, limit):
         yield group
 
 
-def encode(key, ids):
-    """(bytes, int [T] >= 0) -> the bytes of a tf.train.Example, features sorted by name, ids packed."""
-    return next(encode_all([key], [ids]))
-
-
-def encode_all(keys, ids):
-    """Yields what `encode` gives for each of the keys and its ids.
+def encode(keys, ids):
+    """Yields a tf.train.Example as bytes for each key (bytes) and its ids (int [T] >= 0): features sorted by name.
 
     NumPy packs the ids of all of them at once: 26 M tokens/s in documents of 1,000 tokens, 14 where protobuf does it.
     """
