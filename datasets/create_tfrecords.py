@@ -113,14 +113,11 @@ def _plan(args, encoder, index, drop_sha256):
     """All that decides the bytes of the output."""
     tools = {"unicode": unicodedata.unidata_version, "tiktoken": version("tiktoken"),
              **({} if args.no_ftfy else {"ftfy": version("ftfy")})}
-    plan = {"name": args.name, "vocabulary": encoder.fingerprint, "vocabulary_size": encoder.size,
+    return {"name": args.name, "vocabulary": encoder.fingerprint, "vocabulary_size": encoder.size,
             "cleaning": "none" if args.no_ftfy else "ftfy NFKC", "minimum_size": args.minimum_size,
             "files_per": args.files_per, "eval_fraction": args.eval_fraction, "seed": args.seed,
             "exclude": args.exclude, "drop": drop_sha256, "inputs": index.fingerprint, "documents": len(index.file),
-            "tools": tools}
-    if args.eval_input:
-        plan["held_out"] = index.held_out
-    return plans.as_read(plan)
+            "tools": tools, **({"held_out": index.held_out} if args.eval_input else {})}
 
 
 def _finished(args, plan, target, state):
