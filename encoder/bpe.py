@@ -242,7 +242,7 @@ def _parse_merges(data, tokens, path):
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 ({error}): fetch or build the vocabulary anew")
     first = 1 if lines[0].startswith("#version") else 0
-    merges, made = [], set()
+    merges = {}  # by what they make
     for number, line in enumerate(lines[first:], first + 1):
         if not line and number == len(lines):
             continue
@@ -250,10 +250,9 @@ def _parse_merges(data, tokens, path):
         if not (left and right) or not set(left + right) <= _SYMBOL_TO_BYTE.keys():
             raise UserError(f"{path}, line {number}: expected two tokens with a space between, got {line!r}")
         absent = [token for token in (left, right, left + right) if token not in tokens]
-        if absent or left + right in made:
+        if absent or left + right in merges:
             raise UserError(f"{path}, line {number}: the token {absent[0] if absent else left + right!r} "
                             f"{'is not in ' + TOKENS_FILE if absent else 'is merged a second time'}: the two files "
                             "must come from one vocabulary")
-        made.add(left + right)
-        merges.append((left, right))
-    return merges
+        merges[left + right] = left, right
+    return list(merges.values())
