@@ -125,10 +125,8 @@ def _survey(files, encoder, processes):
 
 def _limit(known, encoder):
     """Size of the smaller vocabulary of manifest and --encoder_path; None where neither is known."""
-    sizes = [encoder.size] if encoder else []
-    if known and known[1].plan.get("vocabulary_size"):
-        sizes.append(known[1].plan["vocabulary_size"])
-    return min(sizes, default=None)
+    sizes = encoder and encoder.size, known and known[1].plan.get("vocabulary_size")
+    return min(filter(None, sizes), default=None)
 
 
 def _differences(survey, known):
