@@ -4,6 +4,7 @@ Texts and pages are those that are installed with Python and the system, or --te
 turn on the same files, in one process each and after a round that is not counted, and must come to the same records.
 Ends with one JSON line.
 """
+import argparse
 import itertools
 import json
 import logging
@@ -172,7 +173,7 @@ def pages(args, folder):
 
 def _in_page_process(found, kept):
     tasks = itertools.chain([(-1, found[0])], enumerate(found))  # after the first the process has started
-    extractor = extractors.ExtractorOptions(("trafilatura",), 1, None)
+    extractor = argparse.Namespace(extractors=["trafilatura"], minimum_characters=1, language=None)
     results = page_processes.results(tasks, extractors.make, extractor, 1, PAGE_SECONDS)
     next(results)
     child, = multiprocessing.active_children()

@@ -11,6 +11,7 @@ import warnings
 from configs.errors import UserError
 
 REMOTE = "gs://"
+PARTIAL = ".partial-"  # begins the names of files that are not complete
 ANSWERS = {"401": "no or outdated credentials", "403": "no permission", "404": "no such bucket or object"}
 FULL = ("No space left on device", "Disk quota exceeded", "File too large")  # the last one: `ulimit -f`
 
@@ -100,7 +101,7 @@ def written_whole(path, temporary=None):
         return
     folder = os.path.dirname(path) or "."
     os.makedirs(folder, exist_ok=True)
-    temporary = temporary or os.path.join(folder, f".partial-{secrets.token_hex(8)}")
+    temporary = temporary or os.path.join(folder, PARTIAL + secrets.token_hex(8))
     try:
         with open(temporary, "wb") as f:
             yield f
@@ -113,6 +114,13 @@ def written_whole(path, temporary=None):
         if isinstance(error, OSError):
             error.filename = error.filename or path  # a failed write does not say of which file
         raise
+
+
+def clear(folder):
+    """Removes what killed runs left incomplete in a local folder, whose lock the caller holds."""
+    for name in os.listdir(folder):
+        if name.startswith(PARTIAL):
+            os.unlink(os.path.join(folder, name))
 
 
 def copy(source, target):

@@ -208,7 +208,6 @@ def arguments(argv=None):
         raise UserError(f"--name {args.name!r}: use letters, digits, dot, dash and underscore")
     if args.work_dir and (not args.bucket or storage.is_remote(args.work_dir)):
         raise UserError(f"--work_dir {args.work_dir}: give a local folder, and only where --output_dir is on gs://")
-    workers.check(args)
     return args
 
 

@@ -3,7 +3,7 @@
 Stages, each from files to files and in bounded memory: signatures of all documents (parallel; a run that is killed
 goes on with the next chunk), pairs with equal keys by sorting one band after another, clusters of the pairs whose
 estimated similarity reaches the threshold.  Of a cluster the first document stays, in the order of --input and of the
-names.  The list is for `create_tfrecords.py --drop`.  Sources in datasets/minhash.py.
+names.  The list is for `create_tfrecords.py --drop`.  Sources in datasets/duplicates/minhash.py.
 """
 import argparse
 import os
@@ -32,7 +32,6 @@ AGAINST_WORDS = 13
 COMMON = 10
 PAIRS = 1 << 18  # judged at once
 LARGEST = 10  # clusters that the report names
-KINDS = {signing.EMPTY: "empty", signing.BAD_LINE: "bad_lines"}
 
 
 def main(argv=None):
@@ -69,11 +68,11 @@ def _dedup(args, index, against, state):
     parents, exact, found = find_clusters(jobs, facts[:, 0], args.threshold)
     survives = parents == np.arange(len(parents))
     overlaps = _overlapping(jobs, survives, overlap) if against else np.zeros(len(parents), bool)
-    sha256 = drop_list.write(args.output, index, np.flatnonzero(~survives | overlaps))
+    dropped = np.flatnonzero(~survives | overlaps)
+    sha256 = drop_list.write(args.output, index, dropped)
     outcomes = _outcomes(facts, exact, survives, overlaps)
-    dropped_bytes = int(index.length[np.flatnonzero(~survives | overlaps)].sum())
-    content = {**plan, "outcomes": outcomes, "dropped_bytes": dropped_bytes, "pairs": found, "against_texts": overlap,
-               "clusters": _largest(index, parents), "sha256": sha256}
+    content = {**plan, "outcomes": outcomes, "dropped_bytes": int(index.length[dropped].sum()), "pairs": found,
+               "against_texts": overlap, "clusters": _largest(index, parents), "sha256": sha256}
     storage.write_whole(report, json.dumps(content, indent=1) + "\n")
     shutil.rmtree(state)
     print(f"documents: {', '.join(f'{name} {count}' for name, count in outcomes.items())}")
@@ -125,25 +124,20 @@ def _column(jobs, number):
 
 
 def _judge(jobs, parents, one, other, threshold, found):
-    """Unites the pairs that are similar enough, leaving alone those that are together already."""
+    """Unites the pairs whose signatures on disk are similar enough, but for those that are together already."""
     apart = clusters.roots(parents, one) != clusters.roots(parents, other)
     one, other = one[apart], other[apart]
     if not len(one):
         return
-    similar = _similarities(jobs, one, other) >= threshold
-    clusters.unite(parents, one[similar], other[similar])
-    found["candidates"] += len(one)
-    found["similar"] += int(np.count_nonzero(similar))
-
-
-def _similarities(jobs, one, other):
-    """float64 [pairs], estimated from the signatures on disk."""
     numbers, places = np.unique(np.concatenate([one, other]), return_inverse=True)
     rows = np.empty((len(numbers), minhash.PERMUTATIONS), np.uint8)
     chunks, starts = np.unique(numbers // signing.CHUNK, return_index=True)
     for chunk, start, stop in zip(chunks, starts, [*starts[1:], len(numbers)]):
         rows[start:stop] = jobs[chunk].rows(numbers[start:stop] - chunk * signing.CHUNK)
-    return minhash.similarity(rows[places[:len(one)]], rows[places[len(one):]])
+    similar = minhash.similarity(rows[places[:len(one)]], rows[places[len(one):]]) >= threshold
+    clusters.unite(parents, one[similar], other[similar])
+    found["candidates"] += len(one)
+    found["similar"] += int(np.count_nonzero(similar))
 
 
 def _overlapping(jobs, survives, overlap):
@@ -167,11 +161,12 @@ def _overlapping(jobs, survives, overlap):
 
 def _outcomes(facts, exact, survives, overlaps):
     """{outcome: documents}; all but the last two add up to those that were read."""
-    unread = {name: int(np.count_nonzero(facts[:, 0] == kind)) for kind, name in KINDS.items()}
+    kinds = np.bincount(facts[:, 0], minlength=len(signing.KINDS)).tolist()
     counts = {"exact": exact, "near": int(np.count_nonzero(~survives)) - exact,
-              "against": int(np.count_nonzero(overlaps)), **unread}
-    return {"read": len(facts), "kept": len(facts) - sum(counts.values()), **counts,
-            "short": int(np.count_nonzero(facts[:, 0] == signing.SHORT)), "invalid_utf8": int(facts[:, 1].sum())}
+              "against": int(np.count_nonzero(overlaps)), "empty": kinds[signing.EMPTY],
+              "bad_lines": kinds[signing.BAD_LINE]}
+    return {"read": len(facts), "kept": len(facts) - sum(counts.values()), **counts, "short": kinds[signing.SHORT],
+            "invalid_utf8": int(facts[:, 1].sum())}
 
 
 def _largest(index, parents):
@@ -230,7 +225,6 @@ def arguments(argv=None):
         raise UserError(f"--output {args.output}: write to a local file and copy it with `gsutil cp`")
     if args.output.endswith((".json", os.sep)) or os.path.isdir(args.output):
         raise UserError(f"--output {args.output}: give a file, such as drop.txt; the report beside it ends in .json")
-    workers.check(args)
     return args
 
 

@@ -33,8 +33,7 @@ def main(argv=None):
 
 def arguments(argv=None):
     """Parsed and checked.  Raises UserError."""
-    parser = errors.Parser(description=__doc__.split("\n\n")[0],
-                           formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = errors.Parser(description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add, number = parser.add_argument, errors.at_least(1)
     seconds = errors.checked(float, lambda value: value > 0, "more than 0")
     add("urls", nargs="+", help="lists, one URL a line; RS_2017-04 in the name, else the name, names the archives")
@@ -59,11 +58,7 @@ def arguments(argv=None):
     add("--ignore_robots", action="store_true", help="do not ask for robots.txt")
     add("--report", help="file for the counts as JSON")
     args = parser.parse_args(argv)
-    _check(args)
-    return args
-
-
-def _check(args):
+    args.state_dir = args.state_dir or os.path.join(args.output_dir, "state")
     months = [archives.month_of(path) for path in args.urls]
     for i, month in enumerate(months):
         if month in months[:i]:
@@ -72,10 +67,11 @@ def _check(args):
     if not re.fullmatch(r"[\x20-\x7e]*[\x21-\x7e][\x20-\x7e]*", args.user_agent):
         raise UserError(f"--user_agent {args.user_agent!r}: use printable ASCII characters")
     for name in ("output_dir", "state_dir"):
-        if storage.is_remote(getattr(args, name) or ""):
+        if storage.is_remote(getattr(args, name)):
             raise UserError(f"--{name} {getattr(args, name)}: write to a local folder and copy it with `gsutil -m cp`")
     with errors.packages_from("requirements-data.txt"):
         importlib.import_module("datasets.crawl.downloading")
+    return args
 
 
 if __name__ == "__main__":

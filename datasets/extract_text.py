@@ -16,16 +16,11 @@ from datasets.pages import extraction
 
 def main(argv=None):
     """Arguments -> texts; returns 0."""
-    args = _arguments(argv)
-    extraction.run([args.archive], args)
-    return 0
-
-
-def _arguments(argv):
     parser = errors.Parser(description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--archive", "--html_archive", required=True, help="path of the file")
-    extraction.add_arguments(parser)
-    return parser.parse_args(argv)
+    args = extraction.arguments(parser, argv)
+    extraction.run([args.archive], args)
+    return 0
 
 
 if __name__ == "__main__":

@@ -11,15 +11,13 @@ PLAN = "plan.json"
 def begin(state, plan):
     """Makes the folder `state`, notes the plan in it and removes what a run that was killed left half-written."""
     os.makedirs(state, exist_ok=True)
-    for name in os.listdir(state):
-        if name.startswith(".partial-"):
-            os.unlink(os.path.join(state, name))
+    storage.clear(state)
     storage.write_whole(os.path.join(state, PLAN), json.dumps(plan))
 
 
 def check(found, plan, there, remedy):
     """Raises UserError where the plan `found` of what is `there` is not `plan`, and says in what they differ."""
-    changed = [f"{key} was {found.get(key)!s:.40}, now {plan.get(key)!s:.40}"
+    changed = [f"{key} was {found.get(key)!s:.60}, now {plan.get(key)!s:.60}"
                for key in sorted({*plan, *found}) if found.get(key) != plan.get(key)]
     if changed:
         raise UserError(f"{there} in another way ({'; '.join(changed)}): repeat that command, or {remedy}")

@@ -40,11 +40,10 @@ def _expand(pattern):
 
 
 def arguments(argv=None):
-    """Parsed.  Raises UserError."""
+    """Parsed and checked.  Raises UserError."""
     parser = errors.Parser(description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--input", nargs="+", required=True, help="archives, folders of them, or globs")
-    extraction.add_arguments(parser)
-    return parser.parse_args(argv)
+    return extraction.arguments(parser, argv)
 
 
 if __name__ == "__main__":

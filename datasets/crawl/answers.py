@@ -57,13 +57,19 @@ async def read_body(response, max_bytes, *, cut):
     encoding = response.headers.get("Content-Encoding", "").strip().lower()
     if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
         raise Failure("other_encoding")
-    decoder, body, received = None, bytearray(), 0
+    plain, decoder, body, received = encoding in ("", "identity"), None, bytearray(), 0
     async for chunk in response.content.iter_any():
         received += len(chunk)
-        if encoding in ("", "identity"):
+        if plain:
             body += chunk
-        else:
-            decoder = _unpack(chunk, decoder or _decoder(encoding, chunk), body, max_bytes)
+        elif decoder is None:
+            decoder = _decoder(encoding, chunk)
+        while chunk and not plain:
+            body += decoder.decompress(chunk, max(1, max_bytes + 1 - len(body)))  # at most one byte too many
+            chunk = decoder.unused_data
+            if not chunk.startswith(b"\x1f\x8b"):  # else gzip again: files packed one by one may stand in a row
+                break
+            decoder = _decoder("gzip", chunk)
         if len(body) > max_bytes or received > max_bytes:
             if cut:
                 return bytes(body[:max_bytes])
@@ -71,17 +77,6 @@ async def read_body(response, max_bytes, *, cut):
     if decoder is not None and not decoder.eof:
         raise Failure("cut_off", passing=True)
     return bytes(body)
-
-
-def _unpack(chunk, decoder, body, max_bytes):
-    """Adds to `body` what a chunk holds, at most one byte too many; returns the decoder to go on with."""
-    while chunk:
-        body += decoder.decompress(chunk, max(1, max_bytes + 1 - len(body)))
-        chunk = decoder.unused_data
-        if not chunk.startswith(b"\x1f\x8b"):  # else gzip again: files packed one by one may stand in a row
-            break
-        decoder = _decoder("gzip", chunk)
-    return decoder
 
 
 def _decoder(encoding, start):

@@ -40,7 +40,9 @@ def decode(page, declared=None):
         if broken <= BROKEN_SHARE * (len(text) - len(text.encode("ascii", "ignore"))):
             return text
     if encoding == "utf-8":  # which it is not, whatever it says
-        encoding = _guess(page)
+        words = TAGS.sub(b" ", page[:SAMPLE_BYTES])
+        foreign = len(words.translate(None, ASCII)) >= max(FOREIGN_BYTES, FOREIGN_SHARE * len(words))
+        encoding = (foreign and detect_encoding(words, html5_compatible=False)) or "cp1252"
     return page.decode(SUPERSETS.get(encoding, encoding), "replace")
 
 
@@ -58,11 +60,3 @@ def _declared(page, declared):
         if known and not (known.startswith("utf-16") and name != declared):
             return known
     return "utf-8"
-
-
-def _guess(page):
-    """Python's name for the charset of a page that is not UTF-8 and does not say what else."""
-    words = TAGS.sub(b" ", page[:SAMPLE_BYTES])
-    if len(words.translate(None, ASCII)) < max(FOREIGN_BYTES, FOREIGN_SHARE * len(words)):
-        return "cp1252"
-    return detect_encoding(words, html5_compatible=False) or "cp1252"

@@ -7,12 +7,9 @@ import os
 import re
 import resource
 import signal
-import sys
 from concurrent import futures
 
-from tqdm import tqdm
-
-from configs import storage
+from configs import progress, storage
 from datasets.crawl import fetching, url_lists
 from datasets.pages import archive_writer, archives
 
@@ -27,12 +24,11 @@ STEM = re.compile(r"\d{7,9}-[0-9a-f]{32}")
 
 def run(args):
     """Downloads what is left of the lists; returns the exit status: 0, or 128 + the signal that ended it."""
-    archive_writer.clear(args.output_dir)
+    storage.clear(args.output_dir)
     finished, stems = zip(*(_finished(args, archives.month_of(path)) for path in args.urls))
     print("reading the lists", flush=True)
     lists = url_lists.survey(args.urls, finished, stems, args.output_dir)
-    with tqdm(total=sum(urls.left for urls in lists), unit="url",
-              mininterval=0.5 if sys.stderr.isatty() else 30) as bar:
+    with progress.bar(sum(urls.left for urls in lists), unit="url") as bar:
         download = Download(args, bar)
         ended_by = asyncio.run(download.run(lists))
     download.report(lists, ended_by)
@@ -44,7 +40,7 @@ def _finished(args, month):
 
     First adds to the state what it lacks of that archive, since a kill came between the two.
     """
-    state = _state_path(args, month)
+    state = os.path.join(args.state_dir, f"{month}.txt")
     lines = url_lists.Lines(archive_writer.read_state(state))
     data, meta = (archives.find(args.output_dir, month, kind) for kind in ("data", "meta"))
     if not data:
@@ -57,13 +53,8 @@ def _finished(args, month):
     if missing:
         print(f"{state}: {len(missing)} lines of {path} added", flush=True)
         archive_writer.note_finished(state, [(line, "saved") for line in missing])
-        for line in missing:
-            lines.add(line)
+        lines = url_lists.Lines(archive_writer.read_state(state))
     return lines, stems
-
-
-def _state_path(args, month):
-    return os.path.join(args.state_dir or os.path.join(args.output_dir, "state"), month + ".txt")
 
 
 class Download:
@@ -72,7 +63,7 @@ class Download:
     def __init__(self, args, bar):
         self.args, self.bar = args, bar
         self.outcomes, self.passing = collections.Counter(), collections.Counter()
-        self._writers, self._thread = {}, futures.ThreadPoolExecutor(1)
+        self._writers, self._thread = [], futures.ThreadPoolExecutor(1)
         self._unwritten = 0  # bytes of pages
 
     async def run(self, lists):
@@ -87,22 +78,21 @@ class Download:
             try:
                 with self._thread:
                     ended_by = await _until_signal(_side_by_side(LISTS_AT_ONCE, lists, self._one_list))
-                for writer in self._writers.values():
+                for writer in self._writers:
                     writer.close()
                 return ended_by
             finally:
-                for writer in self._writers.values():
+                for writer in self._writers:
                     writer.abandon()
 
     async def _one_list(self, urls):
         """Takes the lines of a UrlList to their ends, then completes its archive."""
-        args = self.args
-        writer = self._writers[urls.month] = archive_writer.Writer(
-            args.output_dir, _state_path(args, urls.month), urls.month, args.compression)
+        state = os.path.join(self.args.state_dir, f"{urls.month}.txt")
+        writer = archive_writer.Writer(self.args.output_dir, state, urls.month, self.args.compression)
+        self._writers.append(writer)
         await _side_by_side(min(WINDOW, urls.left + 1), self._lines_to_download(urls),
                             lambda line: self._one_line(writer, *line))
-        await self._write(writer.close)
-        del self._writers[urls.month]
+        await self._write(0, writer.close)
 
     def _lines_to_download(self, urls):
         """Yields (line, URL), and now and then (line, None) while lines are skipped."""
@@ -118,22 +108,16 @@ class Download:
     async def _one_line(self, writer, line, url):
         if url is None:
             return await asyncio.sleep(0)
-        outcome = "saved"
+        page, meta, passing = None, None, False
         try:
             page, seconds = await self._fetcher.page(url)
+            outcome, meta = "saved", {"url": url, "elapsed": round(seconds, 3), "scraper": "raw"}
         except fetching.Failure as failure:
-            outcome = failure.outcome
-            if failure.passing:
-                self.passing[outcome] += 1
-            else:
-                await self._write(self._add, writer, line, "", None, None, outcome)
+            outcome, passing = failure.outcome, failure.passing
+        if passing:
+            self.passing[outcome] += 1
         else:
-            meta = {"url": url, "elapsed": round(seconds, 3), "scraper": "raw"}
-            self._count_unwritten(len(page))
-            try:
-                await self._write(self._add, writer, line, url, page, meta)
-            finally:
-                self._count_unwritten(-len(page))
+            await self._write(len(page or b""), self._add, writer, line, url, page, meta, outcome)
         self.outcomes[outcome] += 1
         self.bar.set_postfix(saved=self.outcomes["saved"], refresh=False)
         self.bar.update()
@@ -144,13 +128,17 @@ class Download:
         if len(writer.finished) >= self.args.urls_per_archive:
             writer.close()
 
+    async def _write(self, size, function, *args):
+        """Runs a function in the writing thread; no further request begins while too many bytes wait for it."""
+        self._count_unwritten(size)
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+        finally:
+            self._count_unwritten(-size)
+
     def _count_unwritten(self, size):
-        """Lets no further request begin while too many bytes wait for the thread that writes."""
         self._unwritten += size
         (self._fetcher.open.set if self._unwritten < UNWRITTEN_BYTES else self._fetcher.open.clear)()
-
-    async def _write(self, function, *args):
-        await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
 
     def report(self, lists, ended_by):
         """Prints the table of outcomes; for --report the same as JSON, there also over all runs."""
@@ -162,8 +150,10 @@ class Download:
         if left:
             print(f"{left} lines are left: the same command goes on with them")
         if self.args.report:
-            ever = sum((archive_writer.earlier_outcomes(_state_path(self.args, urls.month), urls.finished)
-                        for urls in lists), counted - collections.Counter(earlier=counted["earlier"]))
+            ever = counted - collections.Counter(earlier=counted["earlier"])
+            for urls in lists:
+                state = os.path.join(self.args.state_dir, f"{urls.month}.txt")
+                ever += archive_writer.earlier_outcomes(state, urls.finished)
             storage.write_whole(self.args.report, json.dumps(
                 {"lines": total, "left": left, "stopped": bool(ended_by), "outcomes": dict(sorted(counted.items())),
                  "all_runs": dict(sorted(ever.items())), "passing": dict(sorted(self.passing.items()))},

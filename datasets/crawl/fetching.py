@@ -64,7 +64,13 @@ class Fetcher:
         """
         for attempt in range(self.limits.retries + 1):
             try:
-                return await self._try(url)
+                content_type, body, seconds = await self._follow(url, self.limits.max_bytes, is_page=True)
+                text = charsets.decode(body, answers.charset(content_type))
+                if not charsets.is_text(text):
+                    raise Failure("binary")
+                if not text.strip():
+                    raise Failure("empty")
+                return text.encode(), seconds
             except Failure as failure:
                 # Without a network no host exists: until a name has been found, the page stays to be tried again.
                 failure.passing = failure.passing or failure.outcome == "no_such_host" and not self._names_work
@@ -72,15 +78,6 @@ class Fetcher:
                     raise
                 wait = self.limits.retry_wait * 2 ** attempt * random.uniform(0.5, 1.5)
                 await asyncio.sleep(min(max(wait, failure.wait), MAX_WAIT_SECONDS))
-
-    async def _try(self, url):
-        content_type, body, seconds = await self._follow(url, self.limits.max_bytes, is_page=True)
-        text = charsets.decode(body, answers.charset(content_type))
-        if not charsets.is_text(text):
-            raise Failure("binary")
-        if not text.strip():
-            raise Failure("empty")
-        return text.encode(), seconds
 
     async def _follow(self, url, max_bytes, *, is_page):
         """(Content-Type, body, seconds) at the end of the redirects; robots.txt must allow each redirect of a page."""

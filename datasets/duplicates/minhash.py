@@ -34,13 +34,18 @@ def word_hashes(texts):
 
     Words are letters, digits, marks and _ of the lower-case NFKC text; case, space and punctuation do not count.
     """
-    pieces = [(number, piece) for number, text in enumerate(texts) for piece in _pieces(_codes(text))]
-    ends = np.cumsum([len(piece) for _, piece in pieces])
-    hashes, counts, start = [np.zeros(0, np.uint64)], np.zeros(len(texts), np.int64), 0
-    while start < len(pieces):
-        stop = np.searchsorted(ends, ends[start] - len(pieces[start][1]) + PIECE, "right")  # PIECE characters
-        hashes.append(_hash_pieces(*zip(*pieces[start:stop]), counts))
-        start = stop
+    hashes, counts = [np.zeros(0, np.uint64)], np.zeros(len(texts), np.int64)
+    waiting, owners, size = [], [], 0
+    for number, text in enumerate(texts):
+        for piece in _pieces(_codes(text)):
+            if size + len(piece) > PIECE and waiting:
+                hashes.append(_hash_pieces(waiting, owners, counts))
+                waiting, owners, size = [], [], 0
+            waiting.append(piece)
+            owners.append(number)
+            size += len(piece)
+    if waiting:
+        hashes.append(_hash_pieces(waiting, owners, counts))
     return np.concatenate(hashes), counts
 
 
@@ -62,7 +67,7 @@ def _pieces(codes):
     yield codes
 
 
-def _hash_pieces(owners, pieces, counts):
+def _hash_pieces(pieces, owners, counts):
     """The hashes of the words in `pieces`; adds their numbers to the `counts` of their texts, the `owners`.
 
     A word's hash is the polynomial in a random odd BASE modulo 2^64 with its characters as coefficients: differences of
@@ -81,7 +86,7 @@ def _hash_pieces(owners, pieces, counts):
     sums = np.zeros(len(codes) + 1, np.uint64)
     np.cumsum(codes * powers[:len(codes)], out=sums[1:])
     before = np.searchsorted(starts, np.cumsum([len(piece) for piece in pieces]))
-    np.add.at(counts, list(owners), np.diff(before, prepend=0))
+    np.add.at(counts, owners, np.diff(before, prepend=0))
     return (sums[ends] - sums[starts]) * inverses[starts]
 
 

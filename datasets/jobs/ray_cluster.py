@@ -6,7 +6,6 @@ command: machines need the packages of the requirements files and no checkout.  
 """
 import contextlib
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -21,14 +20,23 @@ CONNECT_SECONDS = 5
 PROBE_SECONDS = 20  # Ray tries for two minutes by itself, then ends the process
 PROBE = "import ray, sys; ray.init(sys.argv[1], logging_level='ERROR', log_to_driver=False)"
 HOW_TO_START = "`ray start --head --port 6379` on one machine, `ray start --address HOST:6379` on the others"
-PACKAGES = ("configs", "datasets", "encoder")
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+# What travels to the workers; nothing else, since a checkout may hold an environment and data of any size.
+CODE = {"py_modules": [os.path.join(ROOT, name) for name in ("configs", "datasets", "encoder")],
+        "excludes": ["*.json", "__pycache__"]}
 
 
 def check(address):
-    """Raises UserError where no cluster answers at `address` ("auto" or "host:port"), within seconds."""
+    """Returns `address` ("auto" or "host:port"); raises UserError where no cluster answers there, within seconds."""
     if address != "auto":
-        _connect(address)
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdigit() or not 0 < int(port) < 65536:
+            raise UserError(f"--ray_address {address}: give `auto` or HOST:PORT, such as 10.0.0.1:6379")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+        except OSError as error:
+            raise UserError(f"--ray_address {address}: nobody answers ({error.strerror or error}): start Ray there "
+                            f"({HOW_TO_START}), or give another address")
     try:
         import ray  # noqa: F401 (after the check that needs no seconds)
     except ImportError:
@@ -37,8 +45,7 @@ def check(address):
     try:
         # In a process of its own, since a wrong address would hold up this one, and then end it.
         probe = subprocess.run([sys.executable, "-c", PROBE, address], text=True, stdin=subprocess.DEVNULL,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=PROBE_SECONDS,
-                               env=environment)
+                               capture_output=True, timeout=PROBE_SECONDS, env=environment)
     except subprocess.TimeoutExpired:
         raise UserError(f"--ray_address {address}: nothing there answers as Ray does within {PROBE_SECONDS} s: give the"
                         f" address that `ray start --head` has printed ({HOW_TO_START})")
@@ -46,18 +53,7 @@ def check(address):
         reason = (probe.stderr.strip().splitlines() or [f"status {probe.returncode}"])[-1]
         raise UserError(f"--ray_address {address}: no Ray cluster ({reason.split(': ', 1)[-1]}): start one "
                         f"({HOW_TO_START}) and run this command on one of its machines")
-
-
-def _connect(address):
-    """Raises UserError unless something listens at host:port."""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise UserError(f"--ray_address {address}: give `auto` or HOST:PORT, such as 10.0.0.1:6379")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
-    except OSError as error:
-        raise UserError(f"--ray_address {address}: nobody answers ({error.strerror or error}): start Ray there "
-                        f"({HOW_TO_START}), or give another address")
+    return address
 
 
 def each(function, jobs, address, state, advance):
@@ -133,23 +129,14 @@ def _run(function, job, number, folder, witness, progress):
 @contextlib.contextmanager
 def _connected(ray, address):
     """Connects to the cluster, and hands this project's code to its workers."""
-    with tempfile.TemporaryDirectory() as folder:
-        _copy_code(folder)
-        try:
-            ray.init(address, runtime_env={"working_dir": folder}, logging_level="ERROR")
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise UserError(f"--ray_address {address}: {error}")
-        try:
-            yield
-        finally:
-            ray.shutdown()  # ends what still runs of this command
-
-
-def _copy_code(folder):
-    """Copies the modules and nothing else: a checkout may hold an environment and data of any size."""
-    for name in PACKAGES:
-        shutil.copytree(os.path.join(ROOT, name), os.path.join(folder, name),
-                        ignore=shutil.ignore_patterns("*.json", "__pycache__"))
+    try:
+        ray.init(address, runtime_env=dict(CODE), logging_level="ERROR")
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise UserError(f"--ray_address {address}: {error}")
+    try:
+        yield
+    finally:
+        ray.shutdown()  # ends what still runs of this command
 
 
 def _witness(state):

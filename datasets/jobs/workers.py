@@ -27,14 +27,9 @@ def add_arguments(parser, promise, *names):
     """Adds --processes, also called `names`, and --ray_address; `promise` says what does not depend on them."""
     parser.add_argument("--processes", *names, type=errors.at_least(1), default=cores(),
                         help=f"on this machine; {promise}")
-    parser.add_argument("--ray_address", metavar="ADDRESS", help="run on the Ray cluster there, a job on each of its "
-                        "CPUs: `auto` (the one this machine belongs to) or HOST:PORT; all paths on shared storage")
-
-
-def check(args):
-    """Raises UserError where the arguments of `add_arguments` cannot be followed."""
-    if args.ray_address:
-        ray_cluster.check(args.ray_address)
+    parser.add_argument("--ray_address", type=ray_cluster.check, metavar="ADDRESS",
+                        help="run on the Ray cluster there, a job on each of its CPUs: `auto` (the one this machine "
+                             "belongs to) or HOST:PORT; all paths on shared storage")
 
 
 @contextlib.contextmanager

@@ -28,14 +28,6 @@ OUTCOMES = ("pages", *JUDGED, *SKIPPED)  # each page is judged once; what was sk
 PLAIN_TEXT = re.compile(r"urlsf_subset\d+")
 
 
-class ArchiveToExtract(NamedTuple):
-    """An archive and how to extract it: all that a worker needs to know."""
-    path: str
-    args: argparse.Namespace  # of extraction.add_arguments
-    options: extractors.ExtractorOptions
-    processes: int
-
-
 class Report(NamedTuple):
     """What came of an archive."""
     archive: str  # name of the file
@@ -45,25 +37,32 @@ class Report(NamedTuple):
     damage: Optional[str]  # what ended the reading early
 
 
-def extract(archive, advance):
-    """Extracts an archive, or goes on where an earlier run stopped; returns its Report.
+def extract(args, processes, path, advance):
+    """Extracts the archive `path`, or goes on where an earlier run stopped; returns its Report.
 
-    `advance(bytes)` is called with what has been read of the file.  A damaged archive gets no texts and no mark, unless
-    `--keep_damaged`: then the pages before the damage count.
+    `args`: of extraction.arguments.  `advance(bytes)` is called with what has been read of the file.  A damaged
+    archive gets no texts and no mark, unless `--keep_damaged`: then the pages before the damage count.
     """
-    output_dir, base = archive.args.output_dir, base_of(archive.args.output_dir, archive.path)
-    with storage.only_run(base + LOCK, "leave that archive to it", PATIENCE if archive.args.ray_address else 0):
-        report = finished(output_dir, archive.path)
+    base, folder = base_of(args.output_dir, path), os.path.join(args.output_dir, archives.month_of(path))
+    with storage.only_run(base + LOCK, "leave that archive to it", PATIENCE if args.ray_address else 0):
+        report = finished(args.output_dir, path)
         if report:
             return report
         if not os.path.isdir(base + COMPLETE):
-            report = _extract_pages(archive, base + PARTIAL, advance)
-            if report.damage and not archive.args.keep_damaged:
+            report = _extract_pages(args, processes, path, base + PARTIAL, advance)
+            if report.damage and not args.keep_damaged:
                 shutil.rmtree(base + PARTIAL)
                 return report
             os.sync()  # once for all, instead of an fsync for each of a hundred thousand small files
             os.rename(base + PARTIAL, base + COMPLETE)
-        return _publish(base, output_dir, month_folder(output_dir, archive.path))
+        os.makedirs(folder, exist_ok=True)
+        with publishing(args.output_dir):
+            for name in sorted(os.listdir(base + COMPLETE)):
+                if name != REPORT:
+                    _move_text(os.path.join(base + COMPLETE, name), os.path.join(folder, name[:-len(STAGED)] + ".txt"))
+        os.replace(os.path.join(base + COMPLETE, REPORT), base + DONE)
+        os.rmdir(base + COMPLETE)
+        return load(base + DONE)
 
 
 def finished(output_dir, path):
@@ -80,12 +79,6 @@ def finished(output_dir, path):
                     f"choose another --output_dir")
 
 
-def reports(output_dir):
-    """The Reports of all archives that are finished, sorted by name."""
-    state = os.path.join(output_dir, STATE)
-    return [load(os.path.join(state, name)) for name in sorted(os.listdir(state)) if name.endswith(DONE)]
-
-
 def load(path):
     """The Report in a mark."""
     content = reading.read_object(path)
@@ -93,13 +86,6 @@ def load(path):
         return Report(**content)
     except TypeError:
         raise UserError(f"{path} is no report of an extraction: delete it, and the archive is extracted again")
-
-
-def month_folder(output_dir, path):
-    """The folder for the texts of an archive."""
-    name = os.path.basename(path)
-    match = re.fullmatch(r"(.+)\.warc(\.gz)?", name)
-    return os.path.join(output_dir, match[1] if match else archives.month_of(name))
 
 
 def base_of(output_dir, path):
@@ -115,12 +101,13 @@ def publishing(output_dir):
         yield
 
 
-def _extract_pages(archive, folder, advance):
+def _extract_pages(args, processes, path, folder, advance):
     """Writes the texts of all pages and the Report into the new `folder`; returns the Report."""
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder)
-    name, size = os.path.basename(archive.path), os.path.getsize(archive.path)
-    options = archive.options._replace(extractors=("text",)) if PLAIN_TEXT.match(name) else archive.options
+    name, size = os.path.basename(path), os.path.getsize(path)
+    if PLAIN_TEXT.match(name):
+        args = argparse.Namespace(**{**vars(args), "extractors": ["text"]})
     outcomes, damage = dict.fromkeys(OUTCOMES, 0), None
 
     def pages():
@@ -128,7 +115,7 @@ def _extract_pages(archive, folder, advance):
         nonlocal damage
         source, before = warc if name.endswith(warc.SUFFIXES) else archives, 0
         try:
-            for stem, page, reason, position in source.members(archive.path, archive.args.page_bytes):
+            for stem, page, reason, position in source.members(path, args.page_bytes):
                 advance(position - before)
                 before = position
                 outcomes[reason or "pages"] += 1
@@ -137,27 +124,14 @@ def _extract_pages(archive, folder, advance):
         except UserError as error:
             damage = str(error)
         advance(size - before)
-    for stem, (outcome, text) in page_processes.results(pages(), extractors.make, options, archive.processes,
-                                                        archive.args.page_seconds):
+    for stem, (outcome, text) in page_processes.results(pages(), extractors.make, args, processes, args.page_seconds):
         outcomes[outcome] += 1
         if text is not None:
             with open(os.path.join(folder, stem + STAGED), "wb") as f:
                 f.write(text.encode("utf-8", "replace"))
-    report = Report(name, size, list(options.extractors), outcomes, damage)
+    report = Report(name, size, args.extractors, outcomes, damage)
     storage.write_whole(os.path.join(folder, REPORT), json.dumps(report._asdict(), indent=1))
     return report
-
-
-def _publish(base, output_dir, folder):
-    """Moves the texts to the `folder` of their month, then sets the mark; returns the Report."""
-    os.makedirs(folder, exist_ok=True)
-    with publishing(output_dir):
-        for name in sorted(os.listdir(base + COMPLETE)):
-            if name != REPORT:
-                _move_text(os.path.join(base + COMPLETE, name), os.path.join(folder, name[:-len(STAGED)] + ".txt"))
-    os.replace(os.path.join(base + COMPLETE, REPORT), base + DONE)
-    os.rmdir(base + COMPLETE)
-    return load(base + DONE)
 
 
 def _move_text(staged, target):

@@ -14,12 +14,12 @@ import re
 import tarfile
 import tempfile
 
+from configs import storage
 from configs.errors import UserError
 from datasets.pages import archives
 
 # xz's usual 6 packs 1.3 MB of HTML a second; 1 packs 10, to 1.5 times the size, and so keeps up with the network.
 LEVELS = {"xz": {"preset": 1}, "bz2": {}, "gz": {"compresslevel": 6}}
-PARTIAL = ".partial-"
 NOTE = re.compile(rb"(\d{1,9}) (\w+)\n")  # of an outcome
 
 
@@ -90,17 +90,10 @@ class Writer:
 
 def _begin(folder, compression):
     """(path, file, tar in it) of a compressed tar under a temporary name."""
-    handle, path = tempfile.mkstemp(dir=folder, prefix=PARTIAL)
+    handle, path = tempfile.mkstemp(dir=folder, prefix=storage.PARTIAL)
     os.fchmod(handle, 0o644)
     f = os.fdopen(handle, "wb")
     return path, f, tarfile.open(fileobj=f, mode=f"w:{compression}", **LEVELS[compression])
-
-
-def clear(folder):
-    """Removes the temporary files of killed runs; the caller holds the folder's lock."""
-    for name in os.listdir(folder):
-        if name.startswith(PARTIAL):
-            os.unlink(os.path.join(folder, name))
 
 
 def read_state(path):

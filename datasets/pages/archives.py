@@ -19,6 +19,7 @@ COMPRESSIONS = ("bz2", "gz", "xz")
 MAGIC = {b"\xfd7zXZ\0": lzma, b"BZh": bz2, b"\x1f\x8b": gzip}
 PAGE_SUFFIXES = (".txt", ".html", ".htm")
 MONTH = re.compile(r"(RS_.*2\d{3}-\d{2})")
+WARC = re.compile(r"(.+)\.warc(?:\.gz)?")
 ARCHIVE = re.compile(r"(?P<month>.+)-(?P<n>\d+)_(?P<kind>data|meta)\.(?:xz|bz2|gz)")
 MAX_BYTES = 10_000_000  # of one page; text of pages beyond is hardly ever worth its time
 MAX_HEADER_BYTES = 1 << 20  # of a long name or other extension of tar's headers, which tarfile reads whole
@@ -28,9 +29,9 @@ DAMAGE = (tarfile.TarError, EOFError, OSError, ValueError, lzma.LZMAError, zlib.
 
 
 def month_of(path):
-    """What names a file's archives and texts: the month in its name, such as `RS_2017-04`, else its name."""
+    """What names a file's archives and texts: the month in its name, such as `RS_2017-04`, or its name, as for WARC."""
     name = os.path.basename(path)
-    match = MONTH.search(name) or ARCHIVE.fullmatch(name)
+    match = WARC.fullmatch(name) or MONTH.search(name) or ARCHIVE.fullmatch(name)
     return match[1] if match else os.path.splitext(name)[0]
 
 
@@ -56,7 +57,11 @@ def members(path, max_bytes=MAX_BYTES, suffixes=PAGE_SUFFIXES):
     stems = set()
     with open_archive(path) as raw:
         try:
-            with _decompressed(raw) as stream, tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as tar:
+            start = raw.peek(6)  # tells the compression, not the name
+            module = next((module for magic, module in MAGIC.items() if start.startswith(magic)), None)
+            if not module:
+                raise ValueError("neither xz, bz2 nor gz" if start else "the file is empty")
+            with module.open(raw, "rb") as stream, tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as tar:
                 for member in iter(tar.next, None):
                     tar.members.clear()  # tarfile keeps each header for random access, which a stream does not have
                     stem, suffix = os.path.splitext(os.path.basename(member.name))
@@ -116,12 +121,3 @@ def _reason_to_skip(member, stem, known_suffix, max_bytes, repeated):
     if member.size > max_bytes:
         return "too_big"
     return "repeated_name" if repeated else None
-
-
-def _decompressed(raw):
-    """A file object of the tar inside; the first bytes tell the compression, not the name."""
-    start = raw.peek(6)
-    for magic, module in MAGIC.items():
-        if start.startswith(magic):
-            return module.open(raw, "rb")
-    raise ValueError("neither xz, bz2 nor gz" if start else "the file is empty")

@@ -1,29 +1,29 @@
 """Extracts archives of pages: checks the options, goes on after a stop, shows progress, writes `extraction.json`."""
 import collections
 import contextlib
+import functools
 import json
 import os
 import shutil
-import sys
 import time
 from importlib.metadata import version
 
-from tqdm import tqdm
-
-from configs import errors, reading, storage
+from configs import errors, progress, reading, storage
 from configs.errors import UserError
+from datasets import plans
 from datasets.jobs import workers
 from datasets.pages import archive_texts, archives, extractors, warc
+from datasets.pages.archive_texts import STATE
 
 SUMMARY = "extraction.json"
 OPTIONS = "options.json"
 
 
-def add_arguments(parser):
-    """Adds the options that both commands have."""
+def arguments(parser, argv):
+    """Parses and checks the options of a command, with those that both commands have.  Raises UserError."""
     add = parser.add_argument
     add("--output_dir", required=True, help="local folder for the texts, OUTPUT_DIR/MONTH/STEM.txt")
-    add("--extractor", default="trafilatura",
+    add("--extractor", dest="extractors", metavar="EXTRACTOR", type=extractors.parse_names, default="trafilatura",
         help=f"{', '.join(extractors.EXTRACTORS)} (text: the pages are text already), or several with commas between "
              "them: the first that yields enough counts")
     add("--minimum_characters", type=errors.at_least(1), default=100, help="texts below are dropped")
@@ -34,16 +34,25 @@ def add_arguments(parser):
     workers.add_arguments(parser, "the texts do not depend on it", "--n_procs")
     add("--keep_damaged", action="store_true",
         help="of an archive that is cut short or damaged, keep the texts before the damage")
+    args = parser.parse_args(argv)
+    if storage.is_remote(args.output_dir):
+        raise UserError(f"--output_dir {args.output_dir}: write to a local folder and copy it with `gsutil -m cp`")
+    with errors.packages_from("requirements-data.txt"):
+        extractors.versions(args.extractors)
+        from resiliparse.parse import lang
+        if args.language and args.language not in lang.supported_langs():
+            raise UserError(f"--language {args.language}: not one of {' '.join(sorted(lang.supported_langs()))}")
+    return args
 
 
 def run(paths, args):
     """Extracts the archives and prints what came of them.  Raises UserError where one is damaged."""
-    options = check(paths, args)
-    os.makedirs(os.path.join(args.output_dir, archive_texts.STATE), exist_ok=True)
-    _settle_options(paths, args, options)
+    _check_names(paths)
+    os.makedirs(os.path.join(args.output_dir, STATE), exist_ok=True)
+    _settle_options(paths, args)
     damages, left = [], [path for path in paths if not _finished(args.output_dir, path)]
     if left:
-        damages = _extract(left, sum(map(os.path.getsize, paths)), args, options)
+        damages = _extract(left, sum(map(os.path.getsize, paths)), args)
     else:
         print(f"{args.output_dir}: all of {len(paths)} archives are extracted already: nothing to do")
     _summarise(args.output_dir)
@@ -53,17 +62,15 @@ def run(paths, args):
                         + "; ".join(damages))
 
 
-def _extract(paths, total, args, options):
+def _extract(paths, total, args):
     """Extracts the archives that are left of `total` bytes; returns what is wrong with damaged ones, sorted."""
     start, damages, counts = time.monotonic(), [], collections.Counter()
     sizes = {path: os.path.getsize(path) for path in paths}
+    largest_first = sorted(paths, key=lambda path: (-sizes[path], path))  # not last and alone
     each = 1 if args.ray_address else max(1, args.processes // len(paths))
-    archives_left = [archive_texts.ArchiveToExtract(path, args, options, each)  # the largest first, not last and alone
-                     for path in sorted(paths, key=lambda path: (-sizes[path], path))]
-    with tqdm(total=total, initial=total - sum(sizes.values()), unit="B", unit_scale=True,
-              mininterval=0.5 if sys.stderr.isatty() else 30) as bar:
-        for report in workers.each(archive_texts.extract, archives_left, args.processes,
-                                   os.path.join(args.output_dir, archive_texts.STATE), bar.update, args.ray_address):
+    extract, state = functools.partial(archive_texts.extract, args, each), os.path.join(args.output_dir, STATE)
+    with progress.bar(total, unit="B", done=total - sum(sizes.values()), unit_scale=True) as bar:
+        for report in workers.each(extract, largest_first, args.processes, state, bar.update, args.ray_address):
             if report.damage and not args.keep_damaged:
                 damages.append(report.damage)
                 continue
@@ -86,14 +93,18 @@ def _finished(output_dir, path):
 
 def _summarise(output_dir):
     """Writes SUMMARY over all archives that ever were extracted to the folder, and prints its table."""
-    path = os.path.join(output_dir, SUMMARY)
+    path, state = os.path.join(output_dir, SUMMARY), os.path.join(output_dir, STATE)
     with archive_texts.publishing(output_dir):
-        reports = archive_texts.reports(output_dir)
+        reports = [archive_texts.load(os.path.join(state, name)) for name in sorted(os.listdir(state))
+                   if name.endswith(archive_texts.DONE)]
+        # These are fewer than all that were kept where two archives of a month share pages.
+        documents = sum(name.endswith(".txt") for entry in os.scandir(output_dir)
+                        if entry.is_dir() and entry.path != state for name in os.listdir(entry.path))
         totals = {name: sum(report.outcomes[name] for report in reports) for name in archive_texts.OUTCOMES}
         content = {"archives": len(reports), "bytes": sum(report.size for report in reports),
-                   "documents": _documents(output_dir), "outcomes": totals,
+                   "documents": documents, "outcomes": totals,
                    "damaged": [report.archive for report in reports if report.damage],
-                   "options": reading.read_object(os.path.join(output_dir, archive_texts.STATE, OPTIONS)),
+                   "options": reading.read_object(os.path.join(state, OPTIONS)),
                    "reports": [report._asdict() for report in reports]}
         if not os.path.exists(path) or reading.read_object(path) != content:
             storage.write_whole(path, json.dumps(content, indent=1) + "\n")
@@ -101,20 +112,11 @@ def _summarise(output_dir):
         if count or name in ("pages", "kept"):
             share = f"{count / totals['pages']:8.2%}" if name in archive_texts.JUDGED and totals["pages"] else ""
             print(f"{name:15}{count:12}{share}")
-    print(f"{'documents':15}{content['documents']:12}\n{path}")
+    print(f"{'documents':15}{documents:12}\n{path}")
 
 
-def _documents(output_dir):
-    """The number of texts, which is less than all that were kept where two archives of a month share pages."""
-    return sum(name.endswith(".txt") for entry in os.scandir(output_dir)
-               if entry.is_dir() and entry.name != archive_texts.STATE for name in os.listdir(entry.path))
-
-
-def check(paths, args):
-    """The ExtractorOptions in the arguments.  Raises UserError for what cannot be done."""
-    if storage.is_remote(args.output_dir):
-        raise UserError(f"--output_dir {args.output_dir}: write to a local folder and copy it with `gsutil -m cp`")
-    workers.check(args)
+def _check_names(paths):
+    """Raises UserError where an archive is not there, cannot be read here, or has a name that is not its own."""
     names = {}
     for path in paths:
         name = os.path.basename(path)
@@ -125,32 +127,21 @@ def check(paths, args):
         if os.path.realpath(names.setdefault(name, path)) != os.path.realpath(path):
             raise UserError(f"{names[name]} and {path} have the same name: rename one, or extract it to a folder of "
                             "its own")
-    options = extractors.ExtractorOptions(extractors.parse_names(args.extractor), args.minimum_characters,
-                                          args.language)
     with errors.packages_from("requirements-data.txt"):
-        extractors.versions(options)
         if any(path.endswith(warc.SUFFIXES) for path in paths):
             version("fastwarc")
-        from resiliparse.parse import lang
-        if args.language and args.language not in lang.supported_langs():
-            raise UserError(f"--language {args.language}: not one of {' '.join(sorted(lang.supported_langs()))}")
-    return options
 
 
-def _settle_options(paths, args, options):
+def _settle_options(paths, args):
     """Writes down all that decides the texts.  Raises UserError where the folder holds texts made in another way."""
-    values = {**options._asdict(), "extractors": list(options.extractors), "page_seconds": args.page_seconds,
-              "page_bytes": args.page_bytes, "tools": extractors.versions(options)}
-    path = os.path.join(args.output_dir, archive_texts.STATE, OPTIONS)
+    names = ("extractors", "minimum_characters", "language", "page_seconds", "page_bytes")
+    values = {**{name: getattr(args, name) for name in names}, "tools": extractors.versions(args.extractors)}
+    path = os.path.join(args.output_dir, STATE, OPTIONS)
     if os.path.exists(path):
-        before = reading.read_object(path)
-        changed = [f"{key} was {before.get(key)!s:.60}, now {values.get(key)!s:.60}"
-                   for key in sorted({*values, *before}) if before.get(key) != values.get(key)]
-        if changed:
-            raise UserError(f"{args.output_dir} already holds texts made in another way ({'; '.join(changed)}): repeat "
-                            "that command, or choose another --output_dir")
+        plans.check(reading.read_object(path), values, f"{args.output_dir} already holds texts made",
+                    "choose another --output_dir")
         return
-    for folder in (archive_texts.month_folder(args.output_dir, archive) for archive in paths):
+    for folder in (os.path.join(args.output_dir, archives.month_of(archive)) for archive in paths):
         if os.path.exists(folder):
             raise UserError(f"{folder} is there already, from elsewhere: choose another --output_dir")
     storage.write_whole(path, json.dumps(values, indent=1))

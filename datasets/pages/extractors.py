@@ -5,7 +5,6 @@ original's newspaper3k; resiliparse: https://resiliparse.chatnoir.eu, about 15 t
 """
 import re
 from importlib.metadata import version
-from typing import NamedTuple, Optional
 
 from configs.errors import UserError
 
@@ -14,16 +13,11 @@ UNLIMITED = 10 ** 9
 LANGUAGE_CHARACTERS = 100_000  # that the language is told by; 10 million would take a second
 
 
-class ExtractorOptions(NamedTuple):
-    extractors: tuple  # names, the first that yields enough counts
-    minimum_characters: int
-    language: Optional[str]  # as resiliparse names it
-
-
 def make(options):
     """The function `judge(page)`, with its libraries loaded: bytes -> (outcome, text or None).
 
-    Outcomes: kept, and without a text empty, short, other_language, error.
+    `options` hold `extractors` (names, the first that yields enough counts), `minimum_characters` and `language` (as
+    resiliparse names it, or None).  Outcomes: kept, and without a text empty, short, other_language, error.
     """
     from resiliparse.parse import lang
     functions = [EXTRACTORS[name]() for name in options.extractors]
@@ -44,15 +38,15 @@ def decode(page):
     return text[declaration.end():] if declaration else text
 
 
-def versions(options):
+def versions(extractors):
     """{library: version} of all that decides the text."""
-    used = {"resiliparse"} | {LIBRARIES.get(name) for name in options.extractors} - {None}
+    used = {"resiliparse"} | {LIBRARIES.get(name) for name in extractors} - {None}
     return {name: version(name) for name in sorted(used)}
 
 
 def parse_names(names):
-    """"a,b" -> ("a", "b").  Raises UserError for what is no extractor."""
-    parsed = tuple(name.strip() for name in names.split(","))
+    """"a,b" -> ["a", "b"].  Raises UserError for what is no extractor."""
+    parsed = [name.strip() for name in names.split(",")]
     for name in parsed:
         if name not in EXTRACTORS:
             raise UserError(f"--extractor {names}: {name!r} is none of {', '.join(EXTRACTORS)}")

@@ -1,6 +1,7 @@
 """Jobs on a real cluster of Ray nodes on this machine, one of which is killed; what is said where there is none."""
 import contextlib
 import errno
+import inspect
 import os
 import random
 import signal
@@ -11,6 +12,7 @@ import sysconfig
 import threading
 import time
 import types
+import zipfile
 
 import pytest
 
@@ -85,7 +87,16 @@ def test_without_ray_the_remedy_is_named(texts, tmp_path):
 
 
 def test_code_that_travels_to_the_workers_holds_all_that_their_jobs_import(tmp_path):
-    ray_cluster._copy_code(str(tmp_path))
+    from ray._private.runtime_env import packaging
+    options = {"include_parent_dir": True, "excludes": ray_cluster.CODE["excludes"]}
+    if "include_gitignore" in inspect.signature(packaging.create_package).parameters:  # not in each release of Ray
+        options["include_gitignore"] = True
+    for module in ray_cluster.CODE["py_modules"]:
+        packed = tmp_path / "packed.zip"
+        packaging.create_package(module, packed, **options)
+        with zipfile.ZipFile(packed) as f:
+            f.extractall(tmp_path)
+        packed.unlink()
     code = ("from datasets import building\nfrom datasets.duplicates import signing\n"
             "from datasets.pages import archive_texts\nprint(building.__file__, archive_texts.__file__)")
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, text=True, capture_output=True, timeout=60)
@@ -151,7 +162,8 @@ def named(folder, start):
 @pytest.fixture
 def each(cluster, tmp_path, monkeypatch):
     """Function (function, jobs) -> (sorted results, what `advance` got in all)."""
-    monkeypatch.setattr(ray_cluster, "PACKAGES", (*ray_cluster.PACKAGES, "tests"))
+    modules = [*ray_cluster.CODE["py_modules"], os.path.join(ROOT, "tests")]
+    monkeypatch.setitem(ray_cluster.CODE, "py_modules", modules)
 
     def run(function, jobs):
         amounts = []

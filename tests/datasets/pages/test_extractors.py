@@ -1,4 +1,5 @@
 """datasets/pages/extractors.py: real pages and written ones through each library."""
+import argparse
 import glob
 import os
 import socket
@@ -14,10 +15,14 @@ HTML = ("trafilatura", "newspaper", "resiliparse")
 HEAD = '<meta charset="{}">'
 
 
+def make_judge(name, language=None):
+    return extractors.make(argparse.Namespace(extractors=[name], minimum_characters=100, language=language))
+
+
 @pytest.fixture(scope="module")
 def judges():
     """{extractor: its judge}."""
-    return {name: extractors.make(extractors.ExtractorOptions((name,), 100, None)) for name in extractors.EXTRACTORS}
+    return {name: make_judge(name) for name in extractors.EXTRACTORS}
 
 
 @pytest.mark.parametrize("name", HTML)
@@ -123,7 +128,7 @@ def test_of_a_list_the_first_that_yields_enough_counts():
 
 
 def test_only_the_language_that_is_asked_for_is_kept():
-    judge = extractors.make(extractors.ExtractorOptions(("resiliparse",), 100, "de"))
+    judge = make_judge("resiliparse", "de")
     assert judge(article(1, "de").encode())[0] == "kept"
     assert judge(article(1, "en").encode()) == ("other_language", None)
 
