@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from configs import storage
 from configs.errors import UserError
 from datasets import packed
 
@@ -121,13 +122,9 @@ def load(folder):
 
 def save_array(path, array):
     """Like np.save, but its error on a full disk says so."""
-    try:
-        with open(path, "wb") as f:
-            np.lib.format.write_array_header_1_0(f, np.lib.format.header_data_from_array_1_0(array))
-            f.write(array.data)
-    except OSError as error:
-        error.filename = error.filename or path
-        raise
+    with storage.written_whole(path) as f:
+        np.lib.format.write_array_header_1_0(f, np.lib.format.header_data_from_array_1_0(array))
+        f.write(array.data)
 
 
 def identity(index, number):
@@ -254,10 +251,9 @@ def _lines(path):
 def _text_field(line):
     """The string in `text` of a JSON object, or None."""
     try:
-        content = json.loads(line)
-    except (ValueError, RecursionError):
+        text = json.loads(line)["text"]
+    except (ValueError, RecursionError, TypeError, KeyError):
         return None
-    text = content.get("text") if isinstance(content, dict) else None
     return text if isinstance(text, str) else None
 
 

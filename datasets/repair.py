@@ -138,7 +138,7 @@ def _copy(path, target, limit):
     """Writes the good records of `path` to `target`, whole or not at all; returns the bytes."""
     good = (framing.frame(piece.payload) for piece, _ in integrity.judged(path, limit) if not piece.kind)
     # One name, so that what a killed run left is written over.
-    partial = os.path.join(os.path.dirname(target), ".partial-" + os.path.basename(target))
+    partial = os.path.join(os.path.dirname(target), storage.PARTIAL + os.path.basename(target))
     with storage.written_whole(target, partial) as f:
         return sum(f.write(data) or len(data) for data in good)
 

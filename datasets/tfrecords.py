@@ -15,7 +15,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message, message_fa
 
 from configs import storage
 from configs.errors import UserError
-from datasets.framing import FOOTER_BYTES, HEADER_BYTES, REMEDY, frame, read
+from datasets.framing import REMEDY, frame, read
 
 GROUP_TOKENS = 1 << 16  # that are packed at once
 
@@ -82,7 +82,7 @@ def write(path, documents, temporary_folder=None):
     `temporary_folder` (default: the same folder; it must be on the same file system).
     """
     temporary = os.path.join(temporary_folder or os.path.dirname(path) or ".",
-                             f".partial-{secrets.token_hex(8)}-{os.path.basename(path)}")
+                             f"{storage.PARTIAL}{secrets.token_hex(8)}-{os.path.basename(path)}")
     shard, digest = Shard.empty(path)._replace(text_bytes=0), hashlib.sha256()
     with storage.written_whole(path, temporary) as f:
         for group in groups(documents, lambda document: len(document[1]) + 1, GROUP_TOKENS):
@@ -103,9 +103,8 @@ def scan(path):
             ids = token_ids(payload)
         except ValueError as error:
             raise UserError(f"{path}: record {shard.records} at byte {offset} {error}: {REMEDY}")
-        size = offset + HEADER_BYTES + len(payload) + FOOTER_BYTES
-        shard = shard.with_records([len(ids)], ids)._replace(size=size)
-    return shard
+        shard = shard.with_records([len(ids)], ids)
+    return shard._replace(size=storage.size(path))
 
 
 def groups(items, size, limit):
