@@ -113,9 +113,9 @@ def _job(source, target, clean):
     state = target + ".state"
     os.makedirs(state)
     index = documents.make_index([source])
-    count = len(index.file)
-    building.prepare(state, index, {"train": np.arange(count)}, np.zeros(count, bool))
-    return building.ShardToBuild(state, target, "train", 0, count, None, bpe.load().fingerprint, MINIMUM_SIZE, clean)
+    documents.save(index, state)
+    return building.ShardToBuild(state, target, "train", np.arange(len(index.file)), 0, None, bpe.load().fingerprint,
+                                 MINIMUM_SIZE, clean)
 
 
 def _same_records(paths):

@@ -78,19 +78,33 @@ def join(folder, path):
     return path if is_remote(path) else os.path.join(folder, path)
 
 
+def read_bytes(path):
+    with open_file(path, "rb") as f:
+        return f.read()
+
+
 def write_whole(path, text):
-    """Writes str or bytes so that `path` holds all of it or what it held before: temporary name, sync, rename."""
-    data = text.encode() if isinstance(text, str) else text
+    """Writes str or bytes so that `path` holds all of it or what it held before."""
+    with written_whole(path) as f:
+        f.write(text.encode() if isinstance(text, str) else text)
+
+
+@contextlib.contextmanager
+def written_whole(path, temporary=None):
+    """A file to write bytes to, called `temporary` until it is complete and on disk, then `path`.
+
+    `temporary` (default: a name that nobody else uses, beside `path`) must be on the same file system.
+    """
     if is_remote(path):  # an object of Google Storage appears when it is complete
         with _gfile().GFile(path, "wb") as f:
-            f.write(data)
+            yield f
         return
     folder = os.path.dirname(path) or "."
     os.makedirs(folder, exist_ok=True)
-    temporary = os.path.join(folder, PARTIAL + secrets.token_hex(8))
+    temporary = temporary or os.path.join(folder, PARTIAL + secrets.token_hex(8))
     try:
-        with open(temporary, "xb") as f:
-            f.write(data)
+        with open(temporary, "wb") as f:
+            yield f
             f.flush()
             os.fsync(f.fileno())
         os.replace(temporary, path)

@@ -1,7 +1,6 @@
 """Builds shards: one worker (datasets/jobs/workers.py) reads, cleans, encodes and writes all of one shard.
 
-The state folder holds what workers share (the index and order of the documents), what they have done so far, and
-one small file for each shard that is complete.
+The state folder holds the index of the documents and one small file for each shard that is complete.
 """
 from __future__ import annotations
 
@@ -18,7 +17,6 @@ from datasets import cleaning, documents, manifest, tfrecords
 from encoder import bpe
 
 OUTCOMES = ("read", "kept", "dropped", "short", "broken", "empty", "bad_lines", "invalid_utf8")
-DROPPED = "dropped.npy"
 COMPLETE = ".complete.json"
 GROUP_CHARACTERS = 1 << 17  # that are encoded at once
 
@@ -27,35 +25,26 @@ class ShardToBuild(NamedTuple):
     state: str  # folder
     path: str  # of the shard
     split: str  # "train" or "eval"
-    start: int  # of the split's order
-    stop: int
+    numbers: np.ndarray  # int64, of the documents to read, in their order
+    dropped: int  # documents that are left out because --drop names them
     encoder_path: str | None
     vocabulary: str  # fingerprint
     minimum_size: int  # tokens
     clean: bool
 
 
-def prepare(state, index, orders, dropped):
-    """Writes what the workers read: Index, {split: int64 document numbers in order}, bool [documents] to leave out."""
-    documents.save(index, state)
-    for split, order in orders.items():
-        documents.save_array(os.path.join(state, split + ".npy"), order)
-    documents.save_array(os.path.join(state, DROPPED), dropped)
-
-
 def completed(state, output_dir):
-    """Yields the Entries of the shards that earlier runs completed."""
-    for name in sorted(os.listdir(state)) if os.path.isdir(state) else ():
-        if name.endswith(COMPLETE):
-            yield manifest.entry_from_json(reading.read_object(os.path.join(state, name)), output_dir)
+    """[the Entry of each shard that earlier runs completed]."""
+    return [manifest.entry_from_json(reading.read_object(path), output_dir)
+            for path in storage.glob(manifest.below(state, "*" + COMPLETE))]
 
 
 def build(job, advance):
-    """Writes a ShardToBuild, then the note that it is complete; returns the Entry."""
+    """Writes a ShardToBuild, then the note that it is complete; returns the Entry.  The state holds the Index."""
     encoder, index = load_encoder(job.encoder_path, job.vocabulary), documents.load(job.state)
-    numbers = np.load(os.path.join(job.state, job.split + ".npy"), mmap_mode="r")[job.start:job.stop]
-    outcomes = dict.fromkeys(OUTCOMES, 0)
-    shard = tfrecords.write(job.path, _encoded(job, numbers, encoder, index, outcomes, advance), job.state)
+    outcomes = {**dict.fromkeys(OUTCOMES, 0), "dropped": job.dropped}
+    advance(job.dropped)
+    shard = tfrecords.write(job.path, _encoded(job, encoder, index, outcomes, advance), job.state)
     entry = manifest.Entry(job.split, shard, outcomes)
     storage.write_whole(os.path.join(job.state, os.path.basename(job.path) + COMPLETE),
                         json.dumps(manifest.entry_to_json(entry)))
@@ -71,9 +60,9 @@ def load_encoder(path, fingerprint):
     return encoder
 
 
-def _encoded(job, numbers, encoder, index, outcomes, advance):
+def _encoded(job, encoder, index, outcomes, advance):
     """Yields (key bytes, token ids, text bytes) of each document that is kept, and counts them all."""
-    texts = _texts(job, numbers, index, outcomes, advance)
+    texts = _texts(job, index, outcomes, advance)
     for group in tfrecords.groups(texts, lambda text: len(text[1]), GROUP_CHARACTERS):
         for (identity, text), ids in zip(group, _encode(encoder, group)):
             # Broken as in the original, which met files of nothing but token 0.
@@ -83,14 +72,10 @@ def _encoded(job, numbers, encoder, index, outcomes, advance):
                 yield os.fsencode(identity), ids, len(text.encode())
 
 
-def _texts(job, numbers, index, outcomes, advance):
+def _texts(job, index, outcomes, advance):
     """Yields (identity, text) of each document that has one, and counts the others."""
-    dropped = np.load(os.path.join(job.state, DROPPED), mmap_mode="r")
-    for number in numbers.tolist():
+    for number in job.numbers.tolist():
         advance(1)
-        if dropped[number]:
-            outcomes["dropped"] += 1
-            continue
         document = documents.read(index, number)
         outcomes["read"] += 1
         outcomes["invalid_utf8"] += document.invalid_utf8

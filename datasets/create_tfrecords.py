@@ -53,24 +53,23 @@ def main(argv=None):
 
 def _create(args, encoder, index, pool):
     """Finishes the output, whatever state it is in."""
-    drop, drop_sha256 = drop_list.read(args.drop) if args.drop else (np.zeros(0, np.uint64), None)
+    drop, drop_sha256 = drop_list.read(args.drop) if args.drop else (None, None)
     plan = _plan(args, encoder, index, drop_sha256)
     target = manifest.path_of(args.output_dir, args.name)
     state = os.path.join(args.output_dir, f".{args.name}.state")
     done = _finished(args, plan, target, state)
-    orders = _orders(index, args)
-    shards = _shards(args, encoder.fingerprint, state, orders)
+    shards = _shards(args, encoder.fingerprint, state, _orders(index, args))
     missing = [shard for shard in shards if os.path.basename(shard.path) not in done]
     if os.path.exists(target) and not missing:
         shutil.rmtree(state, ignore_errors=True)
         print(f"{target} is finished: nothing to do")
         return
-    dropped = _dropped(args, drop, index)
+    before = len(index.file) - sum(len(shard.numbers) for shard in missing)
+    jobs = _without_dropped(missing, args, drop, index)
     plans.begin(state, plan)
-    building.prepare(state, index, orders, dropped)
-    before = len(index.file) - sum(shard.stop - shard.start for shard in missing)
+    documents.save(index, state)
     with progress.bar(len(index.file), unit="doc", done=before) as bar:
-        for entry in workers.each(building.build, missing, args.processes, state, bar.update, args.ray_address, pool):
+        for entry in workers.each(building.build, jobs, args.processes, state, bar.update, args.ray_address, pool):
             done[os.path.basename(entry.shard.path)] = entry
     _finish(args, plan, [done[os.path.basename(shard.path)] for shard in shards], target, state)
 
@@ -78,8 +77,8 @@ def _create(args, encoder, index, pool):
 def _shards(args, vocabulary, state, orders):
     """The building.ShardToBuild of each shard, train first."""
     return [building.ShardToBuild(
-        state, os.path.join(args.output_dir, f"{args.name}{suffix}_{i}.tfrecords"), split, start,
-        min(start + args.files_per, len(orders[split])), args.encoder_path, vocabulary, args.minimum_size,
+        state, os.path.join(args.output_dir, f"{args.name}{suffix}_{i}.tfrecords"), split,
+        orders[split][start:start + args.files_per], 0, args.encoder_path, vocabulary, args.minimum_size,
         not args.no_ftfy) for split, suffix in (("train", ""), ("eval", "-eval"))
         for i, start in enumerate(range(0, len(orders[split]), args.files_per))]
 
@@ -114,14 +113,11 @@ def _plan(args, encoder, index, drop_sha256):
     """All that decides the bytes of the output."""
     tools = {"unicode": unicodedata.unidata_version, "tiktoken": version("tiktoken"),
              **({} if args.no_ftfy else {"ftfy": version("ftfy")})}
-    plan = {"name": args.name, "vocabulary": encoder.fingerprint, "vocabulary_size": encoder.size,
+    return {"name": args.name, "vocabulary": encoder.fingerprint, "vocabulary_size": encoder.size,
             "cleaning": "none" if args.no_ftfy else "ftfy NFKC", "minimum_size": args.minimum_size,
             "files_per": args.files_per, "eval_fraction": args.eval_fraction, "seed": args.seed,
             "exclude": args.exclude, "drop": drop_sha256, "inputs": index.fingerprint, "documents": len(index.file),
-            "tools": tools}
-    if args.eval_input:
-        plan["held_out"] = index.held_out
-    return plans.as_read(plan)
+            "tools": tools, **({"held_out": index.held_out} if args.eval_input else {})}
 
 
 def _finished(args, plan, target, state):
@@ -143,8 +139,8 @@ def _finished(args, plan, target, state):
             raise UserError(f"{args.output_dir} holds {shards[0]} without a manifest, from elsewhere: {remedy}")
         return {}
     plans.check(found, plan, f"{args.output_dir} already holds {args.name} made", remedy)
-    entries = [*entries, *building.completed(state, args.output_dir)]
-    return {os.path.basename(entry.shard.path): entry for entry in entries
+    return {os.path.basename(entry.shard.path): entry
+            for entry in [*entries, *building.completed(state, args.output_dir)]
             if os.path.exists(entry.shard.path) and os.path.getsize(entry.shard.path) == entry.shard.size}
 
 
@@ -164,17 +160,18 @@ def _orders(index, args):
     return {"train": random.permutation(np.flatnonzero(~chosen)), "eval": random.permutation(np.flatnonzero(chosen))}
 
 
-def _dropped(args, drop, index):
-    """bool [documents]: which ones --drop names."""
+def _without_dropped(shards, args, drop, index):
+    """The building.ShardToBuild of each shard without the documents that --drop names."""
     if not args.drop:
-        return np.zeros(len(index.file), bool)
+        return shards
     dropped, known = drop_list.mark(drop, index)
     if len(known) and not known.any():
         raise UserError(f"--drop {args.drop}: none of its {len(known)} lines names a document of --input: names start "
                         "at each --input, so give the same ones as to datasets/dedup.py")
     print(f"{args.drop}: leaves out {np.count_nonzero(dropped)} documents; "
           f"{np.count_nonzero(~known)} of its {len(known)} lines name none")
-    return dropped
+    return [shard._replace(numbers=shard.numbers[~dropped[shard.numbers]], dropped=int(dropped[shard.numbers].sum()))
+            for shard in shards]
 
 
 def arguments(argv=None):

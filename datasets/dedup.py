@@ -184,13 +184,12 @@ def report_path(output):
 
 def _plan(args, index, against):
     """All that decides the bytes of the output."""
-    plan = {"format_version": FORMAT_VERSION, "threshold": args.threshold, "exclude": args.exclude,
+    return {"format_version": FORMAT_VERSION, "threshold": args.threshold, "exclude": args.exclude,
             "inputs": index.fingerprint, "documents": len(index.file),
             "against": against.fingerprint if against else None,
             "against_words": args.against_words if against else None,
             "signatures": {"format": minhash.FORMAT, "shingle": minhash.SHINGLE, "bands": minhash.BANDS,
                            "rows": minhash.ROWS, "unicode": unicodedata.unidata_version}}
-    return plans.as_read(plan)
 
 
 def _finished(args, plan, state):

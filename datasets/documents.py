@@ -8,18 +8,19 @@ from __future__ import annotations
 import array
 import contextlib
 import fnmatch
-import functools
 import glob
 import hashlib
 import itertools
 import json
 import os
+import pathlib
 import re
 import stat
 from typing import NamedTuple
 
 import numpy as np
 
+from configs import storage
 from configs.errors import UserError
 from datasets import packed
 
@@ -65,30 +66,23 @@ def make_index(inputs, exclude=(), eval_inputs=(), scratch=None, option="--input
     for_evaluation = {os.path.join(*place[:2]): place for place in _find(eval_inputs, excluded, "--eval_input")}
     others = (place for place in _find(inputs, excluded, option)
               if not for_evaluation or os.path.join(*place[:2]) not in for_evaluation)
-    folders, numbers = [], {}
+    folders, names, digest = {}, bytearray(), hashlib.sha256()
     folder, file, arrays = array.array("i"), array.array("i"), [array.array("q") for _ in range(4)]
     name_end, first, offset, length = arrays
-    names, digest = bytearray(), hashlib.sha256()
     for root, relative, facts in itertools.chain(for_evaluation.values(), others):
         digest.update(b"%s\0%d\0%d\0" % (os.fsencode(relative), facts.st_size, facts.st_mtime_ns))
         below, name = os.path.split(relative)
-        if (root, below) not in numbers:
-            numbers[root, below] = len(folders)
-            folders.append([root, below])
         names += os.fsencode(name)
         name_end.append(len(names))
         first.append(len(offset))
+        starts, lengths = (0,), (facts.st_size,)
         if name.endswith(LINES_SUFFIXES):
             path = os.path.join(root, relative)
-            starts, lengths = _lines(packed.unpack(path, scratch) if path.endswith(packed.SUFFIXES) else path)
-            file.frombytes(np.full(len(starts), len(folder), np.int32).tobytes())
-            offset.frombytes(starts.tobytes())
-            length.frombytes(lengths.tobytes())
-        else:
-            file.append(len(folder))
-            offset.append(0)
-            length.append(facts.st_size)
-        folder.append(numbers[root, below])
+            starts, lengths = _lines(packed.unpack(path, scratch) if name.endswith(packed.SUFFIXES) else path)
+        file.extend(array.array("i", (len(folder),)) * len(starts))
+        offset.extend(starts)
+        length.extend(lengths)
+        folder.append(folders.setdefault((root, below), len(folders)))
     held_out = first[len(for_evaluation)] if len(first) > len(for_evaluation) else len(offset)
     for given, count in ((eval_inputs, held_out), (inputs, len(offset) - held_out)):
         if given and not count:
@@ -96,8 +90,8 @@ def make_index(inputs, exclude=(), eval_inputs=(), scratch=None, option="--input
                             f"{' and --eval_input' if held_out else ''}: give files, folders or globs of "
                             f"{', '.join(SUFFIXES)}")
     name_end, first, offset, length = [np.frombuffer(values, np.int64) for values in arrays]
-    return Index(folders, np.frombuffer(folder, np.int32), np.frombuffer(names, np.uint8), name_end, first,
-                 np.frombuffer(file, np.int32), offset, length, digest.hexdigest(), held_out, scratch)
+    return Index(list(map(list, folders)), np.frombuffer(folder, np.int32), np.frombuffer(names, np.uint8), name_end,
+                 first, np.frombuffer(file, np.int32), offset, length, digest.hexdigest(), held_out, scratch)
 
 
 def add_arguments(parser):
@@ -128,32 +122,28 @@ def load(folder):
 
 def save_array(path, array):
     """Like np.save, but its error on a full disk says so."""
-    try:
-        with open(path, "wb") as f:
-            np.lib.format.write_array_header_1_0(f, np.lib.format.header_data_from_array_1_0(array))
-            f.write(array.data)
-    except OSError as error:
-        error.filename = error.filename or path
-        raise
+    with storage.written_whole(path) as f:
+        np.lib.format.write_array_header_1_0(f, np.lib.format.header_data_from_array_1_0(array))
+        f.write(array.data)
 
 
 def identity(index, number):
-    """The name of a document: the stem of a file from openwebtext's archives, else its path below the input's root.
-
-    `books/war.txt`, and with the line for .jsonl: `books.jsonl:17`.
-    """
+    """The name of a document: that of its file, and with the line for .jsonl: `books.jsonl:17`."""
     file = int(index.file[number])
-    return _numbered(file_identity(index, file), index, file, number)
+    name = file_identity(index, file)
+    return f"{name}:{number - int(index.first[file]) + 1}" if name.endswith(LINES_SUFFIXES) else name
 
 
 def file_identity(index, file):
-    """What the identities of the file's documents begin with, or are."""
-    return _name_below(index.folders[int(index.folder[file])][1], _name(index, file))
+    """The stem of a text from openwebtext's archives, else the path below the input's root: `books/war.txt`."""
+    _, below, name = _place(index, file)
+    stem, suffix = os.path.splitext(name)
+    return stem if ARCHIVED_STEM.fullmatch(stem) and suffix in TEXT_SUFFIXES else os.path.join(below, name)
 
 
 def path(index, file):
     """Where the file lies."""
-    return os.path.join(*index.folders[int(index.folder[file])], _name(index, file))
+    return os.path.join(*_place(index, file))
 
 
 def identity_key(name):
@@ -163,11 +153,9 @@ def identity_key(name):
 
 def read(index, number):
     """The Document of that number.  Raises UserError where its file cannot be read as the index has it."""
-    file, length = int(index.file[number]), int(index.length[number])
-    (root, below), name = index.folders[int(index.folder[file])], _name(index, file)
-    place = os.path.join(root, below, name)
+    place, length = path(index, int(index.file[number])), int(index.length[number])
     try:
-        with open(_readable(place, index.scratch, index.fingerprint), "rb", buffering=0) as f:
+        with open(packed.place(place, index.scratch) if place.endswith(packed.SUFFIXES) else place, "rb", 0) as f:
             if index.offset[number]:
                 f.seek(int(index.offset[number]))
             data = f.read(length)
@@ -184,23 +172,22 @@ def read(index, number):
     text = text.removeprefix("\ufeff")
     if place.endswith(LINES_SUFFIXES):
         text = _text_field(text) if text.strip() else ""
-    return Document(_numbered(_name_below(below, name), index, file, number), text, invalid)
+    return Document(identity(index, number), text, invalid)
 
 
 def _find(inputs, excluded, option):
     """Yields (root, path below it, os.stat) of every file to read, sorted within each input, nothing twice."""
-    found = [place for pattern in inputs for place in _expand(pattern, option)]
-    whole = {os.path.abspath(path) for path, _ in found}
-    seen = set()
-    for path, root in found:
-        absolute = os.path.abspath(path)
-        if absolute in seen or any(parent in whole for parent in _parents(absolute)):
+    found = {}
+    for pattern in inputs:
+        for path, root in _expand(pattern, option):
+            found.setdefault(os.path.abspath(path), (path, os.path.abspath(root)))
+    for absolute, (path, root) in found.items():
+        if not found.keys().isdisjoint(map(str, pathlib.PurePath(absolute).parents)):
             continue  # a folder that is read anyway holds it
-        seen.add(absolute)
         if os.path.isdir(path):
-            yield from _walk(path, os.path.abspath(root), excluded)
+            yield from _walk(path, root, excluded)
         elif not excluded(os.path.relpath(path, root)):
-            yield os.path.abspath(root), os.path.relpath(path, root), os.stat(path)
+            yield root, os.path.relpath(path, root), os.stat(path)
 
 
 def _expand(pattern, option):
@@ -228,17 +215,11 @@ def _walk(path, root, excluded):
         subfolders[:] = sorted(name for name in subfolders if not excluded(os.path.join(below, name)))
         for name in sorted(names):
             relative = os.path.join(below, name)
-            if name.endswith(SUFFIXES) and not excluded(relative) and (facts := _facts(os.path.join(root, relative))):
-                yield root, relative, facts
-
-
-def _facts(path):
-    """os.stat of a file, None for anything else."""
-    with contextlib.suppress(OSError):  # a link to nowhere
-        facts = os.stat(path)
-        if stat.S_ISREG(facts.st_mode):
-            return facts
-    return None
+            if name.endswith(SUFFIXES) and not excluded(relative):
+                with contextlib.suppress(OSError):  # a link to nowhere
+                    facts = os.stat(os.path.join(root, relative))
+                    if stat.S_ISREG(facts.st_mode):
+                        yield root, relative, facts
 
 
 def _matcher(patterns):
@@ -253,14 +234,8 @@ def _matcher(patterns):
     return excluded
 
 
-@functools.lru_cache(maxsize=64)
-def _readable(path, scratch, fingerprint):
-    """Where what `path` held, when the Index was made, can be read by offset."""
-    return packed.place(path, scratch) if path.endswith(packed.SUFFIXES) else path
-
-
 def _lines(path):
-    """(offsets, lengths), int64 [lines], in bytes and without line ends; the last line may lack its own."""
+    """(offsets, lengths), arrays in bytes and without line ends; the last line may lack its own."""
     ends, position = [np.zeros(0, np.int64)], 0
     with open(path, "rb") as f:
         for chunk in iter(lambda: f.read(READ_BYTES), b""):
@@ -270,39 +245,23 @@ def _lines(path):
     if position and (not len(ends) or ends[-1] != position - 1):
         ends = np.append(ends, position)
     starts = np.concatenate([np.zeros(1, np.int64), ends[:-1] + 1])[:len(ends)]
-    return starts, ends - starts
+    return array.array("q", starts.tobytes()), array.array("q", (ends - starts).tobytes())
 
 
 def _text_field(line):
     """The string in `text` of a JSON object, or None."""
     try:
-        content = json.loads(line)
-    except (ValueError, RecursionError):
+        text = json.loads(line)["text"]
+    except (ValueError, RecursionError, TypeError, KeyError):
         return None
-    text = content.get("text") if isinstance(content, dict) else None
     return text if isinstance(text, str) else None
 
 
-def _name_below(folder, name):
-    stem = os.path.splitext(name)[0]
-    if ARCHIVED_STEM.fullmatch(stem) and name.endswith(TEXT_SUFFIXES):
-        return stem
-    return os.path.join(folder, name)
-
-
-def _numbered(name, index, file, number):
-    return f"{name}:{number - int(index.first[file]) + 1}" if name.endswith(LINES_SUFFIXES) else name
-
-
-def _name(index, file):
+def _place(index, file):
+    """(root, path of the folder below it, name) of a file."""
     start = int(index.name_end[file - 1]) if file else 0
-    return os.fsdecode(index.names[start:int(index.name_end[file])].tobytes())
-
-
-def _parents(path):
-    while os.path.dirname(path) != path:
-        path = os.path.dirname(path)
-        yield path
+    name = os.fsdecode(index.names[start:int(index.name_end[file])].tobytes())
+    return *index.folders[int(index.folder[file])], name
 
 
 def _raise(error):

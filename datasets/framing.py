@@ -4,9 +4,7 @@ Source: https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format
 """
 from __future__ import annotations
 
-import contextlib
 import functools
-import os
 import struct
 from typing import NamedTuple
 
@@ -28,31 +26,18 @@ class Piece(NamedTuple):
     """A record, or a damaged stretch, which ends where the next whole record begins and counts as one record."""
     number: int  # pieces before it in the file
     offset: int
-    payload: bytes | None
     kind: str | None  # of damage
+    words: str | None  # on the damage
+    payload: bytes | None  # of a whole record
+
+    def __str__(self):
+        return f"record {self.number} at byte {self.offset} {self.words}"
 
 
 def frame(payload):
     """bytes -> bytes: the payload as a record of a TFRecord file."""
     length = struct.pack("<Q", len(payload))
     return b"".join([length, struct.pack("<I", masked_crc(length)), payload, struct.pack("<I", masked_crc(payload))])
-
-
-@contextlib.contextmanager
-def written_whole(path, temporary):
-    """A file to write bytes to, called `temporary` until it is complete and on disk, then `path`."""
-    try:
-        with open(temporary, "wb") as f:
-            yield f
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        if isinstance(error, OSError):
-            error.filename = error.filename or path  # a failed write does not say of which file
-        raise
 
 
 def read(path):
@@ -65,11 +50,11 @@ def read(path):
             raise UserError(f"{path} is not an uncompressed TFRecord file (its first length does not match its CRC, and"
                             " no record follows): give files that create_tfrecords.py wrote")
         if piece.kind:
-            raise UserError(f"{path}: record {piece.number} at byte {piece.offset} {WORDS[piece.kind]}: {REMEDY}")
+            raise UserError(f"{path}: {piece}: {REMEDY}")
         yield piece.offset, piece.payload
 
 
-def walk(path, seen=None):
+def walk(path, seen=lambda data: None):
     """Yields the Pieces of a local or gs:// file from its start to its end, in bounded memory.
 
     `seen(bytes)` gets all bytes of the file, once and in order.  Raises UserError where the file is missing.
@@ -81,71 +66,59 @@ def walk(path, seen=None):
         ahead = _Ahead(f, seen)
         offset = number = 0
         while offset < size:
-            ahead.forget(offset)
+            ahead.wanted = offset
             payload, kind, end = _record_at(ahead, offset, size)
             if kind:
-                end = _next_after(ahead, offset, kind, end, size)
+                end = _next_after(ahead, offset, end, size)
                 if kind == LENGTH and number == 0 and end == size:
                     kind = FOREIGN
-            yield Piece(number, offset, payload, kind)
+            yield Piece(number, offset, kind, WORDS.get(kind), payload)
             offset, number = end, number + 1
 
 
 class _Ahead:
-    """Reads a file forward once, and keeps a stretch of it in memory."""
+    """Reads a file forward once; keeps in memory what it has read from byte `wanted` on, which must have been read."""
 
     def __init__(self, f, seen):
         self.f, self.seen = f, seen
         self.data, self.start, self.wanted = b"", 0, 0  # `data` begins at byte `start` of the file
 
     def get(self, offset, count):
-        """The bytes [offset, offset + count) of the file, fewer at its end; none of them may be forgotten."""
+        """The bytes [offset, offset + count) of the file, fewer at its end, from `wanted` on."""
         while self.start + len(self.data) < offset + count:
             more = self.f.read(max(READ_BYTES, offset + count - self.start - len(self.data)))
             if not more:
                 break
-            if self.seen:
-                self.seen(more)
+            self.seen(more)
             self.data = self.data[self.wanted - self.start:] + more
             self.start = self.wanted
         return self.data[offset - self.start:offset - self.start + count]
-
-    def forget(self, offset):
-        """Lets the bytes before `offset` go; `offset` is at most the end of what `get` gave."""
-        self.wanted = offset
 
 
 def _record_at(ahead, offset, size):
     """(payload, kind of damage, where the record ends by its length), each None where there is none."""
     header = ahead.get(offset, HEADER_BYTES)
-    if len(header) < HEADER_BYTES:
-        return None, CUT, None
-    if masked_crc(header[:8]) != _uint32(header[8:]):
-        return None, LENGTH, None
-    length = struct.unpack("<Q", header[:8])[0]
+    length = _length(header)
+    if length is None:
+        return None, CUT if len(header) < HEADER_BYTES else LENGTH, None
     end = offset + HEADER_BYTES + length + FOOTER_BYTES
     body = ahead.get(offset + HEADER_BYTES, length + FOOTER_BYTES) if end <= size else b""  # a length may be anything
     if len(body) < length + FOOTER_BYTES:
         return None, CUT, None
     payload = body[:length]
-    return (payload, None, end) if masked_crc(payload) == _uint32(body[length:]) else (None, PAYLOAD, end)
+    return (payload, None, end) if masked_crc(payload) == _number(body[length:]) else (None, PAYLOAD, end)
 
 
-def _next_after(ahead, offset, kind, end, size):
-    """Where the next piece begins after the damaged one at `offset`, whose length says that it ends at `end`."""
-    if kind != PAYLOAD:
-        return _search(ahead, offset + 1, size, size, forget=True)
-    header = ahead.get(end, HEADER_BYTES)
-    if end == size or (len(header) == HEADER_BYTES and masked_crc(header[:8]) == _uint32(header[8:])):
+def _next_after(ahead, offset, end, size):
+    """Where the next piece begins after the damaged one at `offset`; by its length that is `end`, if not None.
+
+    An undamaged record may begin before `end`: bytes may be missing.
+    """
+    if end is not None and (end == size or _length(ahead.get(end, HEADER_BYTES)) is not None):
         return end
-    return _search(ahead, offset + 1, end, size, forget=False)  # bytes are missing: the next one begins earlier
-
-
-def _search(ahead, offset, stop, size, forget):
-    """Offset of the first undamaged record that begins in [offset, stop), else `stop`."""
+    offset, stop = offset + 1, size if end is None else end
     while offset < stop:
-        if forget:
-            ahead.forget(offset)
+        ahead.wanted = offset
         count = min(READ_BYTES, stop - offset)
         for place in _header_places(ahead.get(offset, count + HEADER_BYTES - 1)):
             if _record_at(ahead, offset + int(place), size)[1] is None:
@@ -187,5 +160,11 @@ def masked_crc(data):
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def _uint32(data):
-    return struct.unpack("<I", data)[0]
+def _length(header):
+    """The length that a header tells, None where it is not whole and good."""
+    good = len(header) == HEADER_BYTES and masked_crc(header[:8]) == _number(header[8:])
+    return _number(header[:8]) if good else None
+
+
+def _number(data):
+    return int.from_bytes(data, "little")

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import functools
 import glob
 import json
 import os
@@ -37,7 +36,6 @@ class DescribedShards(NamedTuple):
     """Shards in the order asked for, and the vocabulary of their ids where a manifest tells it."""
     shards: tuple
     vocabulary: str | None  # fingerprint
-    vocabulary_size: int | None
 
 
 def path_of(folder, name):
@@ -61,8 +59,7 @@ def write(path, plan, entries):
 
 def load(path):
     """The Manifest at `path`.  Raises UserError where it is damaged or of a version this code does not know."""
-    with storage.open_file(path, "rb") as f:
-        data = f.read()
+    data = storage.read_bytes(path)
     try:
         content = json.loads(data.decode())
         version = content.pop("format_version")
@@ -122,9 +119,8 @@ def describe(paths, cache=True, replace=None):
         one, other = list(vocabularies.values())[:2]
         raise UserError(f"{one.path} and {other.path} have different vocabularies: train on one of them, or encode "
                         "both with one vocabulary")
-    plan = next(iter(involved.values())).plan if involved else {}
-    shards = (replace or functools.partial(_read_once, cache=cache))(facts)
-    return DescribedShards(tuple(shards[path] for path in paths), plan.get("vocabulary"), plan.get("vocabulary_size"))
+    shards = replace(facts) if replace else _read_once(facts, cache)
+    return DescribedShards(tuple(shards[path] for path in paths), next(iter(vocabularies), None))
 
 
 def _read_once(facts, cache):

@@ -10,6 +10,7 @@ import os
 import shutil
 import zlib
 
+from configs import storage
 from configs.errors import UserError
 
 SUFFIXES = (".jsonl.gz", ".jsonl.zst")
@@ -45,24 +46,14 @@ def unpack(path, scratch):
     target = place(path, scratch)
     if os.path.exists(target):
         return target
-    os.makedirs(scratch, exist_ok=True)
-    partial = f"{target}.partial-{os.getpid()}"
     largest, size = max(HARMLESS_BYTES, LARGEST_RATIO * os.path.getsize(path)), 0
-    try:
-        with open(partial, "wb") as f:
-            for data in _contents(path):
-                size += len(data)
-                if size > largest:
-                    raise UserError(f"{path} unpacks to more than {LARGEST_RATIO} times its size, so it is not text: "
-                                    "leave it out with --exclude, or unpack it yourself")
-                f.write(data)
-        os.replace(partial, target)
-    except BaseException as error:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(partial)
-        if isinstance(error, OSError):
-            error.filename = error.filename or partial
-        raise
+    with storage.written_whole(target) as f:
+        for data in _contents(path):
+            size += len(data)
+            if size > largest:
+                raise UserError(f"{path} unpacks to more than {LARGEST_RATIO} times its size, so it is not text: "
+                                "leave it out with --exclude, or unpack it yourself")
+            f.write(data)
     return target
 
 

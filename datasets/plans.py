@@ -8,11 +8,6 @@ from configs.errors import UserError
 PLAN = "plan.json"
 
 
-def as_read(plan):
-    """The plan as it will be read back from JSON: tuples are lists there."""
-    return json.loads(json.dumps(plan))
-
-
 def begin(state, plan):
     """Makes the folder `state`, notes the plan in it and removes what a run that was killed left half-written."""
     os.makedirs(state, exist_ok=True)

@@ -14,7 +14,7 @@ def check(folder, local, name):
     """Raises UserError, or TensorFlow's error, where `name` in `local` cannot go to `folder`: before days of work."""
     target, source = (manifest.path_of(place, name) for place in (folder, local))
     if storage.exists(target):
-        if not os.path.exists(source) or _read(source) != _read(target):
+        if not os.path.exists(source) or storage.read_bytes(source) != storage.read_bytes(target):
             raise UserError(f"{target} is there already and {source} is not the same: choose another --name, or delete"
                             f" {storage.join(folder, name)}*")
         return
@@ -38,10 +38,5 @@ def publish(folder, local, name):
         for path, shard in missing.items():
             storage.copy(shard.path, path)
             bar.update(shard.size)
-    storage.write_whole(target, _read(source))
+    storage.write_whole(target, storage.read_bytes(source))
     print(target)
-
-
-def _read(path):
-    with storage.open_file(path, "rb") as f:
-        return f.read()

@@ -28,17 +28,15 @@ class Note(NamedTuple):
     limit: int | None  # size of the vocabulary that its ids were held against
     shard: Shard  # of the good records; its path is that of the copy where records are damaged
     skipped: dict  # {kind: damaged records}
-    first: str  # the first Problem in words; empty where there is none
+    first: str  # the first damaged record in words; empty where there is none
 
 
 def replace(listed, *, folder, limit, write=True):
     """{path: Shard to read in its place}, after reading all shards that are not known yet, and says what is skipped.
 
-    Args:
-      listed: {path: (Shard, Manifest) or None}, what manifests say of the files.
-      folder: of the copies and notes, local or gs://.
-      limit: size of the vocabulary.
-      write: without it nothing is written or said, and manifests are believed where nothing is noted.
+    `listed`, {path: (Shard, Manifest) or None}, is what manifests say of the files.  `folder`, local or gs://, gets the
+    copies and notes.  `limit` is the size of the vocabulary.  Without `write` nothing is written or said, and manifests
+    are believed where nothing is noted.
     """
     if not write:
         return _foreseen(listed, folder, limit)
@@ -138,14 +136,11 @@ def _say(path, known, note):
 
 def _copy(path, target, limit):
     """Writes the good records of `path` to `target`, whole or not at all; returns the bytes."""
-    good = (framing.frame(piece.payload) for piece, _, problem in integrity.judged(path, limit) if not problem)
-    if storage.is_remote(target):  # an object of Google Storage appears when it is complete
-        with storage.open_file(target, "wb") as f:
-            return sum(f.write(data) or len(data) for data in good)
-    os.makedirs(os.path.dirname(target), exist_ok=True)
-    partial = os.path.join(os.path.dirname(target), ".partial-" + os.path.basename(target))
-    with framing.written_whole(target, partial) as f:
-        return sum(f.write(data) for data in good)
+    good = (framing.frame(piece.payload) for piece, _ in integrity.judged(path, limit) if not piece.kind)
+    # One name, so that what a killed run left is written over.
+    partial = os.path.join(os.path.dirname(target), storage.PARTIAL + os.path.basename(target))
+    with storage.written_whole(target, partial) as f:
+        return sum(f.write(data) or len(data) for data in good)
 
 
 def _load(folder):

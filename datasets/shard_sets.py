@@ -81,13 +81,11 @@ def find(config, split, cache=True):
     replace = None
     if config.skip_corrupt_records:
         replace = functools.partial(repair.replace, folder=repair_folder(config), limit=config.n_vocab, write=cache)
-    described = [(manifest.describe(paths, cache, replace), weight) for paths, weight in parts]
-    vocabularies = {part.vocabulary for part, _ in described} - {None}
-    if len(vocabularies) > 1:
-        raise UserError(f'"{split}_files": the parts of the mixture were encoded with different vocabularies')
-    sizes = [shard.text_bytes for part, _ in described for shard in part.shards]
-    return ShardSet(tuple(Part(part.shards, weight) for part, weight in described), next(iter(vocabularies), None),
-                    None if None in sizes else sum(sizes))
+    every = [path for paths, _ in parts for path in paths]
+    described = manifest.describe(every, cache, replace)
+    shards, sizes = dict(zip(every, described.shards)), [shard.text_bytes for shard in described.shards]
+    return ShardSet(tuple(Part(tuple(shards[path] for path in paths), weight) for paths, weight in parts),
+                    described.vocabulary, None if None in sizes else sum(sizes))
 
 
 def repair_folder(config):

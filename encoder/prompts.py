@@ -1,8 +1,6 @@
 """Reads the texts to continue, and how to continue each, from the command line and from files."""
-from __future__ import annotations
-
+import collections
 import difflib
-from typing import NamedTuple
 
 from configs import reading, storage
 from configs.errors import UserError
@@ -10,25 +8,14 @@ from configs.generation import OPTIONS, check
 from encoder import bpe
 
 LINES_SUFFIX = ".jsonl"
-
-
-class Prompt(NamedTuple):
-    """A text to continue, and one value for each of OPTIONS; `stop` is a tuple of texts, `seed` may be None."""
-    text: str
-    length: int
-    num_samples: int
-    temperature: float
-    top_k: int
-    top_p: float
-    repetition_penalty: float
-    seed: int | None
-    stop: tuple
+# A text to continue, and one value for each of OPTIONS; `stop` is a tuple of texts, `seed` may be None.
+Prompt = collections.namedtuple("Prompt", ("text", *OPTIONS, "stop"),
+                                defaults=(*(option.default for option in OPTIONS.values()), ()))
 
 
 def make(text, given):
     """The Prompt of the str `text` with `given`, a checked dict, before the defaults."""
-    defaults = {name: option.default for name, option in OPTIONS.items()}
-    prompt = Prompt(bpe.well_formed(text), **{**defaults, "stop": (), **given})
+    prompt = Prompt(bpe.well_formed(text), **given)
     return prompt._replace(stop=tuple(sorted(set(map(bpe.well_formed, prompt.stop)))))
 
 
@@ -52,10 +39,8 @@ def read(path, given):
 def _text_of(path):
     if not storage.exists(path):
         raise UserError(f"--predict_file {path}: no such file")
-    with storage.open_file(path, "rb") as f:
-        data = f.read()
     try:
-        return data.decode().lstrip(reading.WINDOWS_MARK)
+        return storage.read_bytes(path).decode().lstrip(reading.WINDOWS_MARK)
     except UnicodeDecodeError as error:
         raise UserError(f"--predict_file {path} is not UTF-8 text (byte {error.start}); convert it first")
 

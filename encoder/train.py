@@ -32,17 +32,14 @@ def main(argv=None):
     args = _arguments(argv)
     # The vocabulary's own folder may be on gs://; packed text is unpacked in TMPDIR.
     with tempfile.TemporaryDirectory(prefix="unpacked-") as scratch:
-        return _train(args, documents.make_index(args.input, args.exclude, scratch=scratch))
-
-
-def _train(args, index):
-    plan = {"size": args.size, "inputs": index.fingerprint, "documents": len(index.file),
-            "cleaning": "none" if args.no_ftfy else "ftfy NFKC",
-            "tools": {"tokenizers": version("tokenizers"), **({} if args.no_ftfy else {"ftfy": version("ftfy")})}}
-    if _finished(args.output_dir, plan):
-        print(f"{args.output_dir} is finished: nothing to do")
-        return 0
-    merges = learn(_texts(index, clean=not args.no_ftfy), args.size - SMALLEST)
+        index = documents.make_index(args.input, args.exclude, scratch=scratch)
+        plan = {"size": args.size, "inputs": index.fingerprint, "documents": len(index.file),
+                "cleaning": "none" if args.no_ftfy else "ftfy NFKC",
+                "tools": {"tokenizers": version("tokenizers"), **({} if args.no_ftfy else {"ftfy": version("ftfy")})}}
+        if _finished(args.output_dir, plan):
+            print(f"{args.output_dir} is finished: nothing to do")
+            return 0
+        merges = learn(_texts(index, clean=not args.no_ftfy), args.size - SMALLEST)
     if len(merges) < args.size - SMALLEST:
         raise UserError(f"--size {args.size} needs {args.size - SMALLEST} merges and the text gives {len(merges)}: "
                         f"give more text, or a --size of at most {len(merges) + SMALLEST}")
@@ -64,9 +61,7 @@ def learn(texts, count):
     trainer = trainers.BpeTrainer(vocab_size=SMALLEST - 1 + count, min_frequency=TIMES, show_progress=False,
                                   initial_alphabet=list(bpe.byte_symbols().values()))
     tokenizer.train_from_iterator(texts, trainer)
-    merges = json.loads(tokenizer.to_str())["model"]["merges"]
-    # Its releases before 0.20 write "a b" for what later ones write as ["a", "b"].
-    return [tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in merges]
+    return [*map(tuple, json.loads(tokenizer.to_str())["model"]["merges"])]
 
 
 def _texts(index, clean):

@@ -8,7 +8,8 @@ import tensorflow as tf
 from configs.errors import UserError
 from datasets import framing, integrity, tfrecords
 
-FRAMES = [tfrecords.frame(tfrecords.encode(b"key%d" % i, np.arange(37 * i % 200))) for i in range(9)]
+FRAMES = [*map(tfrecords.frame, tfrecords.encode([b"key%d" % i for i in range(9)],
+                                                 [np.arange(37 * i % 200) for i in range(9)]))]
 WHOLE = b"".join(FRAMES)
 STARTS = [sum(map(len, FRAMES[:i])) for i in range(len(FRAMES) + 1)]
 FLOATS = tf.train.Example(features=tf.train.Features(feature={

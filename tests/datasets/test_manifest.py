@@ -43,7 +43,7 @@ def test_totals_are_the_sums_and_loading_gives_back_what_was_written(tmp_path, d
 
 def test_describe_takes_the_facts_from_the_manifest_in_the_order_asked(tmp_path, data):
     corpus = manifest.describe([data[2].path, data[0].path, data[1].path])
-    assert corpus == manifest.DescribedShards((data[2], data[0], data[1]), "f" * 64, 300)
+    assert corpus == manifest.DescribedShards((data[2], data[0], data[1]), "f" * 64)
     assert not list(tmp_path.glob("*.scan.json"))
 
 
@@ -56,7 +56,7 @@ def test_describe_works_on_relative_paths(tmp_path, data, monkeypatch):
 def test_describe_scans_once_what_has_no_manifest(tmp_path, monkeypatch):
     shard = make_shard(tmp_path, "old_3.tfrecords", [4, 9])
     expected = shard._replace(text_bytes=None, sha256=None)
-    assert manifest.describe([shard.path]) == manifest.DescribedShards((expected,), None, None)
+    assert manifest.describe([shard.path]) == manifest.DescribedShards((expected,), None)
     monkeypatch.setattr(tfrecords, "scan", None)
     assert manifest.describe([shard.path]).shards == (expected,)
 

@@ -25,6 +25,11 @@ def data(text_corpus, tmp_path):
     return folder
 
 
+def encode(key, ids):
+    """The bytes of one record."""
+    return next(tfrecords.encode([key], [ids]))
+
+
 def second(path):
     return [offset for offset, _ in tfrecords.read(str(path))][1]
 
@@ -110,11 +115,11 @@ def test_two_runs_read_the_same(run_config, data, tmp_path):
 def test_every_kind_of_damage_is_left_out_of_the_copy(run_config, tmp_path, capsys):
     folder = tmp_path / "odd"
     folder.mkdir()
-    frames = [tfrecords.frame(tfrecords.encode(b"k%d" % i, np.arange(5 + i, 20 + 3 * i))) for i in range(7)]
+    frames = [tfrecords.frame(encode(b"k%d" % i, np.arange(5 + i, 20 + 3 * i))) for i in range(7)]
     good = {number: frames[number] for number in (0, 3, 5)}
     lost = frames[1][:3] + b"\xff" + frames[1][4:]
     damaged = b"".join([good[0], lost, tfrecords.frame(b"junk"), good[3],
-                        tfrecords.frame(tfrecords.encode(b"far", np.array([3, 300]))), good[5], frames[6][:-2]])
+                        tfrecords.frame(encode(b"far", np.array([3, 300]))), good[5], frames[6][:-2]])
     (folder / "x_0.tfrecords").write_bytes(damaged)
     (folder / "x_1.tfrecords").write_bytes(frames[2])
     config = schema.load(run_config(data_path=str(folder), train_files="x_*.tfrecords", skip_corrupt_records=True))

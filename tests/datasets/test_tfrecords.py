@@ -13,6 +13,11 @@ from datasets import tfrecords
 IDS = [[0], [127, 128], [16383, 16384, 50256], [], list(range(300)), [2 ** 21, 2 ** 31 - 1, 2 ** 62]]
 
 
+def encode(key, ids):
+    """The bytes of one record."""
+    return next(tfrecords.encode([key], [ids]))
+
+
 def documents(ids=IDS):
     return [(b"key%d" % i, np.array(values, np.int64), 3 * len(values)) for i, values in enumerate(ids)]
 
@@ -40,7 +45,7 @@ def shard(tmp_path):
 
 @pytest.mark.parametrize("ids", IDS)
 def test_an_encoded_record_is_the_example_tensorflow_makes(ids):
-    data = tfrecords.encode(b"\xffkey", np.array(ids, np.int64))
+    data = encode(b"\xffkey", np.array(ids, np.int64))
     assert tf.train.Example.FromString(data) == example(ids, b"\xffkey")
     assert len(data) == example(ids, b"\xffkey").ByteSize()
 
@@ -86,7 +91,7 @@ def test_unpacked_lists_negative_numbers_and_any_order_are_read():
 def test_random_numbers_survive_both_ways():
     rng = np.random.RandomState(3)
     values = (rng.randint(0, 2 ** 62, 5000, np.int64) >> rng.randint(0, 62, 5000)).astype(np.int64)
-    data = tfrecords.encode(b"k", values)
+    data = encode(b"k", values)
     assert data == example(values.tolist()).SerializeToString(deterministic=True)
     key, ids = tfrecords.decode(data)
     assert key == b"k" and ids.dtype == np.int64 and np.array_equal(ids, values)
@@ -95,7 +100,7 @@ def test_random_numbers_survive_both_ways():
 @pytest.mark.parametrize("key", [b"", "Zürich/世界.txt".encode(), b"\xff\0", b"k" * 127, b"k" * 128, b"k" * 20000])
 @pytest.mark.parametrize("ids", [[], [5], [128] * 63, [128] * 64, [16384] * 5461, [16384] * 5462, [50256] * 70000])
 def test_lengths_of_any_number_of_bytes_are_written_as_tensorflow_writes_them(key, ids):
-    assert tfrecords.encode(key, ids) == example(ids, key).SerializeToString(deterministic=True)
+    assert encode(key, ids) == example(ids, key).SerializeToString(deterministic=True)
 
 
 @pytest.mark.parametrize("payload, message", [
@@ -124,11 +129,11 @@ def test_text_of_another_type_and_a_missing_hash_are_named():
     with pytest.raises(ValueError, match="`hash`"):
         tfrecords.decode(wrong.SerializeToString())
     with pytest.raises(ValueError, match="-4"):
-        tfrecords.encode(b"k", np.array([3, -4]))
+        encode(b"k", np.array([3, -4]))
 
 
 def test_a_file_cut_anywhere_ends_at_a_record_or_says_where(tmp_path):
-    frames = [tfrecords.frame(tfrecords.encode(key, ids)) for key, ids, _ in documents([[1, 300], [], [50256] * 5])]
+    frames = [tfrecords.frame(encode(key, ids)) for key, ids, _ in documents([[1, 300], [], [50256] * 5])]
     whole, path = b"".join(frames), str(tmp_path / "cut.tfrecords")
     starts = [sum(map(len, frames[:i])) for i in range(len(frames) + 1)]
     for cut in range(len(whole) + 1):
@@ -144,7 +149,7 @@ def test_a_file_cut_anywhere_ends_at_a_record_or_says_where(tmp_path):
 
 
 def test_every_flipped_bit_is_found(tmp_path):
-    frames = [tfrecords.frame(tfrecords.encode(key, ids)) for key, ids, _ in documents([[1, 300], [7]])]
+    frames = [tfrecords.frame(encode(key, ids)) for key, ids, _ in documents([[1, 300], [7]])]
     whole, path = b"".join(frames), str(tmp_path / "flipped.tfrecords")
     for bit in range(8 * len(whole)):
         data = bytearray(whole)
