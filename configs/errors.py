@@ -18,6 +18,12 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; `python3 {self.prog} --help` lists the options")
 
 
+def script_parser(docstring, **options):
+    """The Parser of a script: what it does is the first paragraph of its docstring, and --help shows the defaults."""
+    return Parser(description=docstring.split("\n\n")[0].replace("\n", " "),
+                  formatter_class=argparse.ArgumentDefaultsHelpFormatter, **options)
+
+
 def checked(kind, allowed, words):
     """For add_argument(type=...): a value of `kind` (int, float) for which allowed(value) holds, which `words` say.
 

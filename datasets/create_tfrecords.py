@@ -4,7 +4,6 @@ Documents get one random order that depends on the seed alone and are cut into s
 sample of the whole and the bytes do not depend on the number of processes.  Differs from the original, which took
 files in the order of the disk: there a shard was whatever lay together.
 """
-import argparse
 import os
 import sys
 
@@ -176,7 +175,7 @@ def _without_dropped(shards, args, drop, index):
 
 def arguments(argv=None):
     """Parsed and checked.  Raises UserError."""
-    parser = errors.Parser(description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = errors.script_parser(__doc__)
     documents.add_arguments(parser)
     add, number = parser.add_argument, errors.at_least(1)
     add("--output_dir", required=True, help="folder for the shards and the manifest, local or gs://")

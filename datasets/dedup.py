@@ -5,7 +5,6 @@ goes on with the next chunk), pairs with equal keys by sorting one band after an
 estimated similarity reaches the threshold.  Of a cluster the first document stays, in the order of --input and of the
 names.  The list is for `create_tfrecords.py --drop`.  Sources in datasets/duplicates/minhash.py.
 """
-import argparse
 import os
 import sys
 
@@ -208,7 +207,7 @@ def _finished(args, plan, state):
 
 def arguments(argv=None):
     """Parsed and checked.  Raises UserError."""
-    parser = errors.Parser(description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = errors.script_parser(__doc__)
     documents.add_arguments(parser)
     add = parser.add_argument
     add("--output", required=True, metavar="FILE", help="the list; a report of the same name in .json comes with it")

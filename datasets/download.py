@@ -5,7 +5,6 @@ and at each later run.  Everything else is finished and stands in the state, whi
 """
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 
@@ -33,7 +32,7 @@ def main(argv=None):
 
 def arguments(argv=None):
     """Parsed and checked.  Raises UserError."""
-    parser = errors.Parser(description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = errors.script_parser(__doc__)
     add, number = parser.add_argument, errors.at_least(1)
     seconds = errors.checked(float, lambda value: value > 0, "more than 0")
     add("urls", nargs="+", help="lists, one URL a line; RS_2017-04 in the name, else the name, names the archives")

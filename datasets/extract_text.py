@@ -3,7 +3,6 @@
 Read are the archives of the OpenWebText downloader and of datasets/download.py (tar, compressed by xz, bz2 or gzip),
 OpenWebText's release, whose pages are text already, and WARC files.
 """
-import argparse
 import os
 import sys
 
@@ -16,7 +15,7 @@ from datasets.pages import extraction
 
 def main(argv=None):
     """Arguments -> texts; returns 0."""
-    parser = errors.Parser(description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = errors.script_parser(__doc__)
     parser.add_argument("--archive", "--html_archive", required=True, help="path of the file")
     args = extraction.arguments(parser, argv)
     extraction.run([args.archive], args)

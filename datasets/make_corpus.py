@@ -191,7 +191,7 @@ def _words(options):
 
 
 def _arguments(argv):
-    parser = errors.Parser(description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = errors.script_parser(__doc__)
     add = parser.add_argument
     add("--urls", nargs="+", required=True, metavar="LIST", help="lists of URLs, one a line")
     add("--output_dir", required=True, help="local folder, for all that is made")

@@ -2,7 +2,6 @@
 
 The name is the original's; newspaper is one of the extractors.  What is read: see datasets/extract_text.py.
 """
-import argparse
 import os
 import sys
 
@@ -41,7 +40,7 @@ def _expand(pattern):
 
 def arguments(argv=None):
     """Parsed and checked.  Raises UserError."""
-    parser = errors.Parser(description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = errors.script_parser(__doc__)
     parser.add_argument("--input", nargs="+", required=True, help="archives, folders of them, or globs")
     return extraction.arguments(parser, argv)
 

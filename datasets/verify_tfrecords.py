@@ -5,7 +5,6 @@ that it says, its vocabulary, and whether all its shards are there.
 """
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 
@@ -142,7 +141,7 @@ def _differences(survey, known):
 
 def arguments(argv=None):
     """Parsed.  Raises UserError."""
-    parser = errors.Parser(description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = errors.script_parser(__doc__)
     add = parser.add_argument
     add("paths", nargs="+", metavar="PATH", help="shards, folders, globs or manifests, local or gs://")
     add("--encoder_path", help="folder with encoder.json and vocab.bpe that the ids must come from; without it the"

@@ -3,7 +3,6 @@
 The merges are learned by Hugging Face's tokenizers (https://github.com/huggingface/tokenizers), which breaks ties in
 a fixed order: the same text gives the same bytes.
 """
-import argparse
 import json
 import os
 import sys
@@ -95,7 +94,7 @@ def _finished(folder, plan):
 
 
 def _arguments(argv):
-    parser = errors.Parser(description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = errors.script_parser(__doc__)
     documents.add_arguments(parser)
     add = parser.add_argument
     size = errors.checked(int, lambda value: value >= SMALLEST, f"at least {SMALLEST}, 256 bytes and {bpe.END_OF_TEXT}")

@@ -2,7 +2,6 @@
 
     python3 tools/backup_checkpoint.py gs://bucket/runs/345M gs://other-bucket/backups --keep 7
 """
-import argparse
 import glob
 import os
 import re
@@ -65,7 +64,7 @@ def backups(backup_dir):
 
 
 def _arguments(argv):
-    parser = errors.Parser(description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = errors.script_parser(__doc__)
     parser.add_argument("model_dir", help="of the run")
     parser.add_argument("backup_dir", help="gets a folder for each copy")
     parser.add_argument("--keep", type=errors.at_least(1), default=7, help="newest copies that are kept")

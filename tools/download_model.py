@@ -4,7 +4,6 @@
     python3 tools/download_model.py 124M --source hf
     python3 tools/download_model.py encoder
 """
-import argparse
 import os
 import re
 import sys
@@ -53,7 +52,7 @@ def main(argv=None):
 
 
 def _arguments(argv):
-    parser = errors.Parser(description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = errors.script_parser(__doc__)
     add = parser.add_argument
     add("model", choices=[*REPOSITORIES, VOCABULARY], help="what to fetch: weights with their vocabulary, or the"
         " vocabulary alone, which needs no network")

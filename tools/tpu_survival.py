@@ -11,7 +11,6 @@ reached; 130 and 143 stopped by a signal.
 """
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import shlex
@@ -52,9 +51,9 @@ def _show(args):
 
 
 def _arguments(argv):
-    parser = errors.Parser(description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-                           usage="%(prog)s --name NAME --zones ZONES --accelerator TYPE --max_hours HOURS [options] --"
-                           " python3 main.py --model CONFIG.json", allow_abbrev=False)
+    parser = errors.script_parser(
+        __doc__, allow_abbrev=False, usage="%(prog)s --name NAME --zones ZONES --accelerator TYPE --max_hours HOURS"
+        " [options] -- python3 main.py --model CONFIG.json")
     add, count = parser.add_argument, errors.at_least(1)
     positive = errors.checked(float, lambda value: value > 0, "more than 0")
     add("--name", required=True, help="of the node", type=errors.checked(

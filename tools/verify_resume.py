@@ -233,8 +233,7 @@ def _train_and_record(model, record):
 
 
 def _arguments(argv):
-    parser = errors.Parser(description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-                           allow_abbrev=False)
+    parser = errors.script_parser(__doc__, allow_abbrev=False)
     add = parser.add_argument
     add("--model", required=True, metavar="CONFIG.json", help="the run's config")
     add("--steps", type=errors.at_least(3), default=20, help="length of both runs")
