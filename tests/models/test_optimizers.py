@@ -1,4 +1,5 @@
 """Schedules, AdamW, Adafactor, clipping and accumulation against NumPy."""
+import dataclasses
 import re
 
 import numpy as np
@@ -127,6 +128,19 @@ def test_gradients_are_clipped_by_their_global_norm(least, monkeypatch):
         np.testing.assert_allclose(found[name], expected, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.parametrize("opt_name", optimizers.CLASSES)
+def test_every_optimizer_takes_the_clipped_gradients(opt_name):
+    config = graphs.small_config(opt_name=opt_name, lr_schedule="constant", beta1=0.5, epsilon=1.0, grad_clip=0.5)
+    start, grads = problem(3)
+    norms = [np.sqrt(sum((grads[name][i].astype(np.float64) ** 2).sum() for name in start)) for i in range(STEPS)]
+    assert max(norms) > 0.5
+    clipped = {name: [g * min(1, 0.5 / norm) for g, norm in zip(grads[name], norms)] for name in start}
+    found, _ = train(config, start, grads)
+    expected, _ = train(dataclasses.replace(config, grad_clip=0), start, clipped)
+    for name in start:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
+
+
 @pytest.mark.parametrize("shape", ["cosine", "linear", "constant"])
 @pytest.mark.parametrize("warmup", [0, 7])
 def test_schedule_of_the_graph_is_that_of_the_plan(shape, warmup):
@@ -168,7 +182,7 @@ def test_accumulated_gradients_equal_those_of_the_whole_batch(slices):
 
 def test_schema_slots_and_classes_name_the_same_optimizers():
     names = set(re.findall(r'"(\w+)"', schema.FIELDS["opt_name"].metadata["kind"].allowed))
-    assert names == set(weights.OPTIMIZERS) == set(optimizers.CLASSES)
+    assert names == set(weights.OPTIMIZERS) == set(optimizers.CLASSES) == set(schema.DEFAULT_BETA1)
 
 
 @pytest.mark.parametrize("beta1", [0.0, 0.9])

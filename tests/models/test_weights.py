@@ -15,7 +15,8 @@ def test_every_optimizer_of_the_schema_says_what_it_keeps():
     assert schema.FIELDS["opt_name"].metadata["kind"].allowed == " or ".join(f'"{name}"' for name in OPTIMIZERS)
 
 
-@pytest.mark.parametrize("opt_name, beta1", [("adam", 0.9), ("adam", 0.0), ("adafactor", 0.0), ("adafactor", 0.9)])
+@pytest.mark.parametrize("beta1", [0.0, 0.9])
+@pytest.mark.parametrize("opt_name", OPTIMIZERS)
 def test_slots_are_those_that_the_optimizer_makes(opt_name, beta1):
     config = graphs.small_config(opt_name=opt_name, beta1=beta1)
     with tf.Graph().as_default():
@@ -31,4 +32,4 @@ def test_slots_are_those_that_the_optimizer_makes(opt_name, beta1):
 
 def test_unknown_optimizer_is_not_taken_for_adam():
     with pytest.raises(KeyError):
-        slot_shapes(dataclasses.replace(graphs.small_config(), opt_name="lion"))
+        slot_shapes(dataclasses.replace(graphs.small_config(), opt_name="no_such_optimizer"))
