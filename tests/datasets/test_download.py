@@ -37,7 +37,7 @@ def server(tmp_path, monkeypatch):
 
 def options(folder, *more):
     return ["--output_dir", str(folder), "--allow_private", "--max_bytes", str(bad_server.MAX_BYTES),
-            "--per_host", "40", "--connect_timeout", "2", "--read_timeout", "1", "--timeout", "1.5",
+            "--per_host", "40", "--connect_timeout", "5", "--read_timeout", "3", "--timeout", "4",
             "--retries", "1", "--retry_wait", "0.05", "--compression", "gz", *more]
 
 
