@@ -25,13 +25,14 @@ def main(argv=None):
     if args.mode == arguments.PLAN:
         from models.run import plan
         return plan.show(config, encoder, args)
+    if args.mode == arguments.PREDICT:  # before TensorFlow is there: a mistake in them is told at once
+        texts = prompts.read(args.predict_file, args.generation) if args.predict_text is None \
+            else [prompts.make(args.predict_text, args.generation)]
     storage.silence_tensorflow()
     tpu = arguments.find_tpu(args, config)  # before the data are looked at, which may take longer
     from models.run import workarounds
     workarounds.prepare()
     if args.mode == arguments.PREDICT:
-        texts = prompts.read(args.predict_file, args.generation) if args.predict_text is None \
-            else [prompts.make(args.predict_text, args.generation)]
         from models.run import predict
         return predict.run(config, encoder, texts, tpu, build_estimator, as_json=args.json)
     if args.mode == arguments.INTERACTIVE:
@@ -84,6 +85,7 @@ def train(config, encoder, tpu=None, strategy=None):
     from models.checkpoints import run_folder
     from models.run import devices
     strategy = devices.choose(strategy, tpu)
+    first = devices.is_first(strategy)  # of several hosts, the one that saves, evaluates and has the lock
     train_set = read_shards(config, encoder, shard_sets.TRAIN)
     eval_set = read_shards(config, encoder, shard_sets.EVAL) if config.eval_steps else None
     # Anything wrong with the data is said before the first step.
@@ -93,7 +95,6 @@ def train(config, encoder, tpu=None, strategy=None):
         for path in shard_sets.overlap(train_set, eval_set)[:1]:
             print(f"warning: {path} is trained on and evaluated on; the evaluation will look too good")
     run_folder.make(config.model_dir)
-    first = devices.is_first(strategy)  # of several hosts, the one that saves, evaluates and has the lock
     with run_folder.locked(config.model_dir) if first else contextlib.nullcontext():
         return train_in_folder(config, encoder, tpu, strategy, train_set, order, eval_set if first else None)
 
@@ -156,7 +157,7 @@ def train_steps(estimator, config, encoder, train_set, order, step, target, stop
     input_fn = inputs.train_input_fn(order, encoder.eot, start_step=step, stop_step=target)
     progress = hooks.Progress(config.model_dir, order, config.max_steps, watch)
     with damage.named(config, train_set), tf_checkpoint.naming_damage(run_checkpoints.latest(config.model_dir)), \
-            damage.named_in_training(config, order, progress, target):
+            damage.named_in_training(config, order, in_step or progress, target):
         if in_step:
             in_step.train(estimator, input_fn, target, progress, last=target == config.max_steps)
         else:

@@ -92,7 +92,7 @@ def check_tpu_paths(args, config):
 
 def find_tpu(args, config):
     """The tpu_names.Tpu that is named, None without one or where the mode needs none.  Raises UserError in seconds."""
-    if args.tpu is None or args.mode in (INTERACTIVE, EXPORT, WHICH_DATA):
+    if not args.tpu or args.mode in (INTERACTIVE, EXPORT, WHICH_DATA):
         return None
     check_tpu_paths(args, config)
     return tpu_names.find(args.tpu, args.tpu_project or config.tpu_project, args.tpu_zone or config.tpu_zone)

@@ -86,8 +86,8 @@ def decoding_step(weights, config, *, layer_packed=None, output=None, in_place=F
 
 
 def cast_weights(variables, config):
-    """Tensors to generate with: matrices in the dtype of the activations, cast once and not in every step of a loop."""
-    return {name: tf.cast(value, config.precision) if value.shape.rank == 3 else tf.identity(value)
+    """Tensors to generate with: those of products in the dtype of the activations, cast once and not in each step."""
+    return {name: tf.cast(value, config.precision) if "/c_" in name else tf.identity(value)
             for name, value in variables.items()}
 
 
@@ -108,7 +108,8 @@ def decoder(variables, config, *, use_tpu=False):
         centred = wte if dtype == tf.float32 else _for_the_session(tf.cast(wte - tf.reduce_mean(wte, 0), dtype))
         output = packed.PackedMatrix(centred, transposed=True)
         if dtype != tf.float32:
-            layers = [_packed(layer_weights(weights, i), dtype) for i in range(config.n_layer)]
+            layers = [{name: packed.PackedMatrix(tf.squeeze(value, 0)) if value.shape.rank == 3 else value
+                       for name, value in layer_weights(weights, i).items()} for i in range(config.n_layer)]
             layer_packed = layers.__getitem__
     in_place = config.n_ctx // 2 > 1  # a window that is read in again by one token would overwrite its neighbours' rows
     return (decoding_step(weights, config, layer_packed=layer_packed, output=output, in_place=in_place),
@@ -119,15 +120,6 @@ def _for_the_session(value):
     """`value` computed once, when local variables are initialised."""
     return tf.Variable(value, trainable=False, use_resource=True,
                        collections=[tf.GraphKeys.LOCAL_VARIABLES]).read_value()
-
-
-def _packed(w, dtype):
-    """The weights of a layer for models/cpu/packed.py; biases of products in `dtype`, too, norms in float32."""
-    def convert(name, value):
-        if value.shape.rank == 3:
-            return packed.PackedMatrix(tf.squeeze(value, 0))
-        return _for_the_session(tf.cast(value, dtype)) if "/c_" in name else value
-    return {name: convert(name, value) for name, value in w.items()}
 
 
 def sampler(config, limits):

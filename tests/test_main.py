@@ -6,6 +6,7 @@ import sys
 import pytest
 
 import main
+from configs import arguments as command_line
 from tests.helpers.runs import ROOT, command, mistake
 
 
@@ -99,6 +100,17 @@ def test_empty_or_binary_prompt_file_is_an_error(run_config, tmp_path):
     (tmp_path / "binary.txt").write_bytes(b"abc\xff")
     assert "empty.txt is empty" in mistake("--model", run_config(), "--predict_file", str(tmp_path / "empty.txt"))
     assert "not UTF-8 text (byte 3)" in mistake("--model", run_config(), "--predict_file", str(tmp_path / "binary.txt"))
+
+
+def test_a_mistake_in_prompts_is_told_before_tensorflow_is_there(run_config):
+    code = "import sys; sys.modules['tensorflow'] = None; import main; main.main(sys.argv[1:])"
+    result = subprocess.run([sys.executable, "-c", code, "--model", run_config(), "--predict_file", "/nowhere.txt"],
+                            cwd=ROOT, text=True, capture_output=True)
+    assert "UserError: --predict_file /nowhere.txt: no such file" in result.stderr
+
+
+def test_an_empty_name_of_a_tpu_is_none(run_config):
+    assert command_line.find_tpu(command_line.parse(["--model", run_config(), "--tpu", ""]), None) is None
 
 
 def test_missing_shards_name_the_pattern(run_config, tmp_path):

@@ -86,7 +86,7 @@ def copy(path, folder, copy_file=storage.copy):
     Whenever the process is killed, the file "checkpoint" there names a whole checkpoint, or is not there.
     """
     files = files_of(path)
-    if path + ".index" not in files:
+    if not any(name.endswith(".index") for name in files):
         raise tf.errors.NotFoundError(None, None, f"{path}: the run has deleted it")
     storage.make_folder(folder)
     run_files = [storage.join(os.path.dirname(path), name) for name in (CONFIG_FILE, DATA_FILE)]

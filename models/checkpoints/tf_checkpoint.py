@@ -40,17 +40,17 @@ def named_newest(folder):
     state = storage.join(folder, STATE_FILE)
     if not storage.exists(state):
         return None
-    with storage.open_file(state, "rb") as f:
-        match = re.search(rb'^model_checkpoint_path: "(?:[^"]*/)?([^"/]+)"', f.read(), re.MULTILINE)
+    match = re.search(rb'^model_checkpoint_path: "(?:[^"]*/)?([^"/]+)"', storage.read_bytes(state), re.MULTILINE)
     return storage.join(folder, os.fsdecode(match.group(1))) if match else None
 
 
 def note_newest(path):
     """Makes the file "checkpoint" beside the checkpoint `path` name it: TensorFlow restores that one."""
     folder, _, name = path.rpartition("/")
-    if named_newest(folder) != path:
-        storage.write_whole(storage.join(folder, STATE_FILE),
-                            f'model_checkpoint_path: "{name}"\nall_model_checkpoint_paths: "{name}"\n')
+    state, line = storage.join(folder, STATE_FILE), f'model_checkpoint_path: "{name}"\n'
+    # A path to another folder would not do: TensorFlow would restore from there.
+    if not storage.exists(state) or line.encode() not in storage.read_bytes(state):
+        storage.write_whole(state, line + f'all_model_checkpoint_paths: "{name}"\n')
 
 
 def step_in_name(path):

@@ -38,7 +38,7 @@ def _remedy(config):
 
 @contextlib.contextmanager
 def named_in_training(config, order, progress, target):
-    """Turns TensorFlow's error in a step after those of a hooks.Progress into one that names documents, or the disk."""
+    """Turns TensorFlow's error in a step after `progress.step` into one that names its documents, or the disk."""
     try:
         yield
     except (tf.train.NanLossDuringTrainingError, tf.errors.OpError) as error:

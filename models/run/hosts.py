@@ -25,11 +25,11 @@ FOREVER = 10**9
 class HostsInStep(tf.train.SessionRunHook):
     """Trains step by step with the other hosts; all stop after the same step, when one of them was told to.
 
-    `stop` is this host's StopOnSignal; `stopped` says afterwards whether all have stopped.
+    `stop` is this host's StopOnSignal; `stopped` says afterwards whether all have stopped, `step` the last step made.
     """
 
     def __init__(self, stop, model_dir):
-        self._stop, self._model_dir, self.stopped, self._step, self._last_step = stop, model_dir, False, None, None
+        self._stop, self._model_dir, self.stopped, self.step, self._last_step = stop, model_dir, False, 0, None
         self._others_may_leave = threading.Event()
         threading.Thread(target=self._watch_others, args=devices.cluster(), daemon=True).start()
 
@@ -48,7 +48,7 @@ class HostsInStep(tf.train.SessionRunHook):
             if not self._may_leave():
                 start_again(f"the other hosts cannot be reached ({str(error).splitlines()[0][:100]})")
         # The first host saves; who began the next chunk before would begin it from older weights.
-        while not run_checkpoints.is_at(self._model_dir, self._step):
+        while not run_checkpoints.is_at(self._model_dir, self.step):
             time.sleep(LOOK_SECONDS / 4)
         if self.stopped and self._stop.signal_number is None:
             self._stop.signal_number = signal.SIGTERM  # another host's
@@ -57,13 +57,13 @@ class HostsInStep(tf.train.SessionRunHook):
 
     def _may_leave(self):
         """Whether the others may be gone: who is done leaves, while this host may still be closing its session."""
-        return (self.stopped or self._step == self._last_step) and run_checkpoints.is_at(self._model_dir, self._step)
+        return (self.stopped or self.step == self._last_step) and run_checkpoints.is_at(self._model_dir, self.step)
 
     def begin(self):
         self._wishes, self._agreed = metrics.stop_tensors()
 
     def after_create_session(self, session, coord):
-        self._step = session.run(tf.train.get_global_step())
+        self.step = session.run(tf.train.get_global_step())
 
     def before_run(self, run_context):
         self._stop.before_run(run_context)
@@ -71,7 +71,7 @@ class HostsInStep(tf.train.SessionRunHook):
         return tf.train.SessionRunArgs(self._agreed, feed_dict=dict.fromkeys(self._wishes, wish))
 
     def after_run(self, run_context, run_values):
-        self._step += 1
+        self.step += 1
         if run_values.results > 0:
             self.stopped = True
             run_context.request_stop()

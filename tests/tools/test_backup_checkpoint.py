@@ -27,9 +27,10 @@ def save(folder, step):
     return folder
 
 
-def test_a_copy_is_a_model_dir_by_itself(tmp_path, capsys):
+@pytest.mark.parametrize("end", ["", "//"])
+def test_a_copy_is_a_model_dir_by_itself(tmp_path, capsys, end):
     source = save(tmp_path / "run", 7)
-    assert backup_checkpoint.main([str(source), str(tmp_path / "backups")]) == 0
+    assert backup_checkpoint.main([str(source) + end, str(tmp_path / "backups")]) == 0
     copy = tmp_path / "backups" / "step-7"
     for child in (source, copy):
         path = run_checkpoints.latest(str(child))

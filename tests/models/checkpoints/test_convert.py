@@ -153,6 +153,14 @@ def test_checkpoint_that_was_copied_is_found_where_it_is(tmp_path, state):
     assert source_of(tmp_path / "copy").path == str(tmp_path / "copy" / "model.ckpt-1700")
 
 
+def test_a_path_to_another_folder_in_the_file_checkpoint_is_written_over(tmp_path):
+    """TensorFlow would restore from there."""
+    shutil.copytree(write_original(tmp_path / "src"), tmp_path / "copy")
+    (tmp_path / "copy" / "checkpoint").write_text(f'model_checkpoint_path: "{tmp_path}/src/model.ckpt-1700"\n')
+    tf_checkpoint.note_newest(str(tmp_path / "copy" / "model.ckpt-1700"))
+    assert tf.train.latest_checkpoint(str(tmp_path / "copy")) == str(tmp_path / "copy" / "model.ckpt-1700")
+
+
 def test_tensors_larger_than_a_group_are_written_in_several_files(tmp_path, monkeypatch):
     monkeypatch.setattr(tf_checkpoint, "GROUP_BYTES", 3000)
     call("import-openai", write_openai(tmp_path / "src"), tmp_path / "dst")

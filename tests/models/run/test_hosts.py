@@ -105,6 +105,8 @@ def test_a_batch_that_the_hosts_cannot_share_and_a_bad_cluster_are_one_line(run_
     assert devices.cluster() == (["a:1", "b:2"], 1)
     monkeypatch.setenv("TF_CONFIG", '{"cluster": {}}')
     assert "TF_CONFIG is {" in mistake("--model", run_config())
+    there = mistake("--model", run_config(train_files="none"), "--strategy", "multi_worker")
+    assert "TF_CONFIG is {" in there  # before the data are looked at
     monkeypatch.delenv("TF_CONFIG")
     assert "needs the environment variable TF_CONFIG" in mistake("--model", run_config(), "--strategy", "multi_worker")
     assert "--strategy is for training" in mistake("--model", run_config(), "--strategy", "mirrored", "--eval")
