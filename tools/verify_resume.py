@@ -74,7 +74,7 @@ def _verify(args, folder):
         status, killed = parts.attempt(chance if len(parts.starts) < args.kills else None)
         end = f"killed {killed}" if killed else f"ended at step {parts.step()}"
         print(f"started at step {parts.starts[-1]}, {end}", flush=True)
-    starts = [start for start in parts.starts[1:] if start]
+    starts = [start for start in parts.starts[1:] if 0 < start < args.steps]
     if not status and not starts:
         raise UserError(f"--steps {args.steps} were over before a kill came; give more")
     problem = f"after the kill the run ended with status {status}" if status else _difference(whole, parts, args.steps)

@@ -307,7 +307,7 @@ def test_restart_with_another_micro_batch_size_goes_on_with_the_same_examples(un
 def test_command_kills_resumes_and_says_that_all_is_equal(uninterrupted, tmp_path):
     write, _ = uninterrupted
     config = write(tmp_path)
-    result = command("--model", config, "--steps", "12", "--kills", "2", "--seed", "5")
+    result = command("--model", config, "--steps", "40", "--kills", "2", "--seed", "5")
     assert result.returncode == 0 and result.stderr == "", result.stdout + result.stderr
     assert result.stdout.count("killed after step") >= 1 and "EQUAL to the bit" in result.stdout
     assert not (tmp_path / "run").exists()
@@ -325,7 +325,7 @@ def test_command_finds_a_run_that_is_not_resumed_exactly(uninterrupted, tmp_path
             schema.save(dataclasses.replace(schema.load(self._path), seed=2), self._path)
         return attempt(self, chance)
     monkeypatch.setattr(verify_resume._Run, "attempt", changed)
-    assert verify_resume.main(["--model", config, "--steps", "12", "--seed", "5"]) == 1
+    assert verify_resume.main(["--model", config, "--steps", "40", "--seed", "5"]) == 1
     assert "DIFFERENT: the batch of step" in capsys.readouterr().out
 
 
