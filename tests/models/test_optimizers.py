@@ -113,15 +113,20 @@ def test_adafactor_stores_a_row_and_a_column_per_matrix(beta1, names):
     assert found == names
 
 
+def clip(grads, limit):
+    """(the global norm of each step, the gradients clipped to the norm `limit`), by NumPy."""
+    norms = [np.sqrt(sum((steps[i].astype(np.float64) ** 2).sum() for steps in grads.values())) for i in range(STEPS)]
+    return norms, {name: [g * min(1, limit / norm) for g, norm in zip(steps, norms)] for name, steps in grads.items()}
+
+
 @pytest.mark.parametrize("least", [1, compiled.LEAST])
 def test_gradients_are_clipped_by_their_global_norm(least, monkeypatch):
     monkeypatch.setattr(compiled, "LEAST", least)
     config = graphs.small_config(lr_schedule="constant", beta1=0.0, beta2=0.0, epsilon=1.0, grad_clip=0.5)
     start, grads = problem(3)
     _, shown = train(config, start, grads)
-    norms = [np.sqrt(sum((grads[name][i].astype(np.float64) ** 2).sum() for name in start)) for i in range(STEPS)]
+    norms, clipped = clip(grads, 0.5)
     np.testing.assert_allclose([values["gradient_norm"] for values in shown], norms, rtol=1e-5)
-    clipped = {name: [g * min(1, 0.5 / norm) for g, norm in zip(grads[name], norms)] for name in start}
     found, _ = train(config, start, grads)
     for name, weight in start.items():
         expected = reference.adamw(weight, clipped[name], rate=1e-2, decay=0.0, beta1=0.0, beta2=0.0, epsilon=1.0)
@@ -132,9 +137,8 @@ def test_gradients_are_clipped_by_their_global_norm(least, monkeypatch):
 def test_every_optimizer_takes_the_clipped_gradients(opt_name):
     config = graphs.small_config(opt_name=opt_name, lr_schedule="constant", beta1=0.5, epsilon=1.0, grad_clip=0.5)
     start, grads = problem(3)
-    norms = [np.sqrt(sum((grads[name][i].astype(np.float64) ** 2).sum() for name in start)) for i in range(STEPS)]
+    norms, clipped = clip(grads, 0.5)
     assert max(norms) > 0.5
-    clipped = {name: [g * min(1, 0.5 / norm) for g, norm in zip(grads[name], norms)] for name in start}
     found, _ = train(config, start, grads)
     expected, _ = train(dataclasses.replace(config, grad_clip=0), start, clipped)
     for name in start:
