@@ -117,7 +117,7 @@ def written_whole(path, temporary=None):
 
 
 def clear(folder):
-    """Removes what killed runs left incomplete in a local folder, whose lock the caller holds."""
+    """Removes incomplete files that killed runs left in a local folder.  The caller must hold its lock."""
     for name in os.listdir(folder):
         if name.startswith(PARTIAL):
             os.unlink(os.path.join(folder, name))

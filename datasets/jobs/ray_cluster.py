@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 
+from configs import storage
 from configs.errors import UserError
 
 RETRIES = 5  # machines that may die under one job
@@ -141,4 +142,4 @@ def _connected(ray, address):
 
 def _witness(state):
     """A file in the folder `state`: a worker that finds it sees the same folder as the command."""
-    return tempfile.NamedTemporaryFile(dir=os.path.abspath(state), prefix=".partial-ray-")
+    return tempfile.NamedTemporaryFile(dir=os.path.abspath(state), prefix=storage.PARTIAL + "ray-")
