@@ -63,7 +63,7 @@ def _add_options(group):
 
 
 def _given(args, names):
-    """Those of the names whose options are given."""
+    """Returns the names of the options that the user gave, out of `names`."""
     values = {name: getattr(args, name) for name in names}
     return [name for name, value in values.items() if value is not None and value is not False]  # 0 is a value
 

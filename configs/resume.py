@@ -18,9 +18,10 @@ def saved_config_warnings(config):
 
 
 def check_resume(saved, new, where):
-    """Warning lines for continuing, with config `new`, a run whose resolved config, in the file `where`, is `saved`.
+    """Returns warnings, one line each, for a run that began with the config `saved` and goes on with the config `new`.
 
-    Raises UserError when the checkpoints do not fit the new network or its optimizer.
+    `where` is the file that holds `saved`.  Raises UserError when the checkpoints do not fit the new network or its
+    optimizer.
     """
     # Adafactor keeps a momentum for every weight only where beta1 is not zero.
     changes_slots = new.opt_name == "adafactor" and bool(saved.beta1) != bool(new.beta1)

@@ -42,7 +42,10 @@ class Tpu(NamedTuple):
 
 
 def find(name, project=None, zone=None):
-    """The Tpu, whose workers answer, of a name, grpc://HOST:PORT[,HOST:PORT...] or local.  UserError within seconds."""
+    """Finds the Tpu that `name` means: a name, grpc://HOST:PORT[,HOST:PORT...] or local.
+
+    Its workers have answered.  Raises UserError within seconds.
+    """
     if name == LOCAL:
         return Tpu(name, None, None, (), None)
     tpu = _of_addresses(name) if name.startswith(GRPC) else _look_up(name, project, zone)

@@ -123,7 +123,7 @@ def _column(jobs, number):
 
 
 def _judge(jobs, parents, one, other, threshold, found):
-    """Unites the pairs whose signatures on disk are similar enough, but for those that are together already."""
+    """Joins the clusters of each pair of similar documents.  It skips pairs that are in one cluster already."""
     apart = clusters.roots(parents, one) != clusters.roots(parents, other)
     one, other = one[apart], other[apart]
     if not len(one):
