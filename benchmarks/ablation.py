@@ -50,7 +50,6 @@ def main(argv=None):
     args = _arguments(argv)
     if args.run:
         return run_one(args.output_dir, args.run, args.seed)
-    os.makedirs(args.output_dir, exist_ok=True)
     with storage.only_run(os.path.join(args.output_dir, ".lock"), "choose another --output_dir"):
         tokens = prepare(args)
         results = run_missing(args)

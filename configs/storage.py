@@ -141,6 +141,7 @@ def only_run(path, remedy, seconds=0):
     if is_remote(path):
         yield
         return
+    make_folder(os.path.dirname(path) or ".")
     end = time.monotonic() + seconds
     while not (held := lock(path)):
         if time.monotonic() >= end:

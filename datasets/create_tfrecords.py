@@ -39,7 +39,6 @@ def main(argv=None):
     vocabulary = args.encoder_path, bpe.fingerprint(args.encoder_path)
     print("listing documents", flush=True)
     hidden = os.path.join(args.output_dir, f".{args.name}.")
-    os.makedirs(args.output_dir, exist_ok=True)
     with storage.only_run(hidden + "lock", "choose another --name"), \
             packed.scratch_folder(hidden + "unpacked") as scratch, \
             workers.started(0 if args.ray_address else args.processes, building.load_encoder, *vocabulary) as pool:

@@ -38,7 +38,6 @@ def main(argv=None):
     args = arguments(argv)
     folder, name = os.path.split(args.output)
     hidden = os.path.join(folder, f".{name}.")
-    os.makedirs(folder or ".", exist_ok=True)
     with storage.only_run(hidden + "lock", "choose another --output"), \
             packed.scratch_folder(hidden + "unpacked") as scratch:
         print("listing documents", flush=True)

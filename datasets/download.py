@@ -25,7 +25,6 @@ def main(argv=None):
     """Arguments -> archives, state, table; returns 0, or 128 + the signal that ended it."""
     args = arguments(argv)
     from datasets.crawl import downloading  # here, so that --help needs none of its packages
-    os.makedirs(args.output_dir, exist_ok=True)
     with storage.only_run(os.path.join(args.output_dir, ".download.lock"), "choose another --output_dir"):
         return downloading.run(args)
 

@@ -48,7 +48,6 @@ def main(argv=None):
     args = _arguments(argv)
     stages = _stages(args)
     _check(args, stages)
-    os.makedirs(args.output_dir, exist_ok=True)
     with storage.only_run(os.path.join(args.output_dir, ".lock"), "choose another --output_dir"):
         _note_lists(args)
         for number, stage in enumerate(stages, 1):

@@ -40,7 +40,6 @@ def replace(listed, *, folder, limit, write=True):
     """
     if not write:
         return _foreseen(listed, folder, limit)
-    storage.make_folder(folder)
     with storage.only_run(storage.join(folder, LOCK_FILE), "wait until it has read its shards"):
         notes = _load(folder)
         try:

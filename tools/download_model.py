@@ -38,7 +38,6 @@ def main(argv=None):
     base = (args.base_url or BASE_URLS[args.source]).rstrip("/")
     base += f"/{args.model}" if args.source == "openai" else f"/{REPOSITORIES[args.model]}/resolve/main"
     pinned = _pinned(args)
-    storage.make_folder(folder)
     with storage.only_run(os.path.join(folder, ".lock"), "choose another --output_dir"):
         kept = [name for name in files if os.path.exists(os.path.join(folder, name))]
         for name in files:

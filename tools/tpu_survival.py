@@ -29,7 +29,6 @@ def main(argv=None):
     args.project, _ = cloud_tpu.place(args.tpu_project, args.zones[0])
     if args.dry_run:
         return _show(args)
-    storage.make_folder(args.state_dir)
     with storage.only_run(os.path.join(args.state_dir, "lock"), "give this one another --state_dir and --name"):
         return keeper.Keeper(args).keep()
 

@@ -33,13 +33,13 @@ def test_write_that_fails_leaves_what_was_there_and_names_the_file(tmp_path, mon
 
 
 def test_lock_is_held_by_one_at_a_time_and_its_file_goes_with_it(tmp_path):
-    path = str(tmp_path / "lock")
+    path = str(tmp_path / "new" / "lock")
     with storage.only_run(path, "wait"):
         assert storage.lock(path) is None
         with pytest.raises(UserError, match="another run holds .*lock; wait for it, or choose another"), \
                 storage.only_run(path, "choose another"):
             pass
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(tmp_path / "new") == []
     with storage.lock(path) as file:
         assert file and storage.lock(path) is None
     assert storage.lock(path)
