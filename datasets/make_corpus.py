@@ -98,10 +98,7 @@ def _check(args, stages):
 
 def _note_lists(args):
     """Writes down the lists of URLs.  Raises UserError where the corpus is made of other lists."""
-    lists = {}
-    for path in args.urls:
-        with storage.open_file(path, "rb") as f:
-            lists[os.path.basename(path)] = hashlib.sha256(f.read()).hexdigest()
+    lists = {os.path.basename(path): hashlib.sha256(storage.read_bytes(path)).hexdigest() for path in args.urls}
     note = os.path.join(args.output_dir, LISTS)
     if not os.path.exists(note):
         storage.write_whole(note, json.dumps(lists, indent=1) + "\n")
