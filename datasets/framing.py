@@ -5,7 +5,6 @@ Source: https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format
 from __future__ import annotations
 
 import functools
-import struct
 from typing import NamedTuple
 
 import google_crc32c
@@ -36,8 +35,8 @@ class Piece(NamedTuple):
 
 def frame(payload):
     """bytes -> bytes: the payload as a record of a TFRecord file."""
-    length = struct.pack("<Q", len(payload))
-    return b"".join([length, struct.pack("<I", masked_crc(length)), payload, struct.pack("<I", masked_crc(payload))])
+    length = len(payload).to_bytes(8, "little")
+    return b"".join([length, masked_crc(length), payload, masked_crc(payload)])
 
 
 def read(path):
@@ -106,7 +105,7 @@ def _record_at(ahead, offset, size):
     if len(body) < length + FOOTER_BYTES:
         return None, CUT, None
     payload = body[:length]
-    return (payload, None, end) if masked_crc(payload) == _number(body[length:]) else (None, PAYLOAD, end)
+    return (payload, None, end) if masked_crc(payload) == body[length:] else (None, PAYLOAD, end)
 
 
 def _next_after(ahead, offset, end, size):
@@ -155,16 +154,11 @@ def _crc_tables():
 
 
 def masked_crc(data):
-    """int: the CRC as TFRecord files store it."""
+    """4 bytes: the CRC as TFRecord files store it."""
     crc = google_crc32c.value(data)
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8 & 0xFFFFFFFF).to_bytes(4, "little")
 
 
 def _length(header):
     """The length that a header tells, None where it is not whole and good."""
-    good = len(header) == HEADER_BYTES and masked_crc(header[:8]) == _number(header[8:])
-    return _number(header[:8]) if good else None
-
-
-def _number(data):
-    return int.from_bytes(data, "little")
+    return int.from_bytes(header[:8], "little") if masked_crc(header[:8]) == header[8:] else None

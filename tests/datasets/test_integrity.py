@@ -86,7 +86,7 @@ def test_two_records_whose_bytes_between_are_random_are_told_apart_from_them(tmp
 
 def test_a_length_of_many_bytes_that_are_not_there_is_not_read(tmp_path):
     length = (1 << 60).to_bytes(8, "little")
-    header = length + framing.masked_crc(length).to_bytes(4, "little")
+    header = length + framing.masked_crc(length)
     found = survey_of(tmp_path, FRAMES[3] + header + FRAMES[4])
     assert found.shard.records == 2 and [problem[:3] for problem in found.problems] == [(1, len(FRAMES[3]), "cut off")]
 
