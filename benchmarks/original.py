@@ -16,7 +16,7 @@ import tensorflow as tf
 import inputs
 from configs.constants import RANDOM
 from configs.errors import UserError
-from datasets import tfrecords, window_order
+from datasets import integrity, window_order
 from datasets.window_order import WindowOrder
 from models import dropout, initial_values, optimizers, weights
 
@@ -118,7 +118,7 @@ def _one_window(order, eot, *, start_step, stop_step):
 @functools.lru_cache(maxsize=2)
 def _documents(paths):
     """[int64 [T]] of all records in these files."""
-    return [tfrecords.decode(payload)[1] for path in paths for _, payload in tfrecords.read(path)]
+    return [ids for path in paths for _, ids in integrity.judged(path)]
 
 
 def stitched_windows(documents, eot, n_ctx, seed, start, stop):

@@ -21,7 +21,7 @@ from resiliparse.extract import html2text
 from benchmarks import machine, options, straightforward
 from configs import commands
 from configs.errors import UserError
-from datasets import building, documents, tfrecords
+from datasets import building, documents, framing, tfrecords
 from datasets.pages import extractors, page_processes
 from encoder import bpe
 
@@ -120,8 +120,7 @@ def _job(source, target, clean):
 
 def _same_records(paths):
     """How many records each file holds.  Raises UserError where they differ."""
-    contents = [[(key, ids.tolist()) for key, ids in map(tfrecords.decode, (p for _, p in tfrecords.read(path)))]
-                for path in paths]
+    contents = [[tfrecords.features(piece.payload) for piece in framing.walk(path)] for path in paths]
     for path, content in zip(paths, contents):
         if content != contents[0]:
             raise UserError(f"{path} and {paths[0]} hold different records: the comparison is void")

@@ -39,20 +39,6 @@ def frame(payload):
     return b"".join([length, masked_crc(length), payload, masked_crc(payload)])
 
 
-def read(path):
-    """Yields (byte offset, payload bytes) of each record of a local or gs:// file, checked, in bounded memory.
-
-    Raises UserError naming file, record and offset where the file is cut off, damaged or no TFRecord file.
-    """
-    for piece in walk(path):
-        if piece.kind == FOREIGN:
-            raise UserError(f"{path} is not an uncompressed TFRecord file (its first length does not match its CRC, and"
-                            " no record follows): give files that create_tfrecords.py wrote")
-        if piece.kind:
-            raise UserError(f"{path}: {piece}: {REMEDY}")
-        yield piece.offset, piece.payload
-
-
 def walk(path, seen=lambda data: None):
     """Yields the Pieces of a local or gs:// file from its start to its end, in bounded memory.
 

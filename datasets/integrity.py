@@ -4,6 +4,8 @@ from __future__ import annotations
 import hashlib
 from typing import NamedTuple
 
+from configs import storage
+from configs.errors import UserError
 from datasets import framing, tfrecords
 from datasets.jobs import workers
 from datasets.tfrecords import Shard
@@ -35,6 +37,16 @@ def judged(path, limit=None, seen=lambda data: None):
         except ValueError as error:
             kind = IDS if isinstance(error, tfrecords.IdError) else FORMAT
             yield piece._replace(kind=kind, words=str(error), payload=None), None
+
+
+def scan(path):
+    """The Shard of a file without damage; text bytes and sha256 stay unknown.  Raises UserError at the first damage."""
+    shard = Shard.empty(path)
+    for piece, ids in judged(path):
+        if piece.kind:
+            raise UserError(f"{path}: {piece}: {framing.REMEDY}")
+        shard = shard.with_records([len(ids)], ids)
+    return shard._replace(size=storage.size(path))
 
 
 def survey(job, advance=lambda amount: None):

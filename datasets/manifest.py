@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from configs import progress, storage
 from configs.errors import UserError
-from datasets import tfrecords
+from datasets import integrity
 from datasets.tfrecords import Shard
 
 FORMAT_VERSION = 1
@@ -138,7 +138,7 @@ def _checked(path, shard, manifest):
     size = storage.size(path) if storage.exists(path) else 0
     if size != shard.size:
         if size:
-            tfrecords.scan(path)  # a file that is cut off: names the record and the offset
+            integrity.scan(path)  # a file that is cut off: names the record and the offset
         raise UserError(f"{path} has {size} bytes, {manifest.path} says {shard.size}: fetch or build the file anew,"
                         ' or set "skip_corrupt_records" to true to read what is good in it')
     return shard._replace(path=path)
@@ -155,7 +155,7 @@ def _scan_once(path, keep):
             content = json.load(f)
         if content.pop("state") == state:
             return Shard(path=path, **content)
-    shard = tfrecords.scan(path)
+    shard = integrity.scan(path)
     if keep:
         facts = {name: value for name, value in shard._asdict().items() if name != "path"}
         with contextlib.suppress(Exception):  # a folder that is read-only costs another scan next time, no more

@@ -14,8 +14,7 @@ import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
 
 from configs import storage
-from configs.errors import UserError
-from datasets.framing import REMEDY, frame, read
+from datasets.framing import frame
 
 GROUP_TOKENS = 1 << 16  # that are packed at once
 
@@ -95,18 +94,6 @@ def write(path, documents, temporary_folder=None):
     return shard._replace(sha256=digest.hexdigest())
 
 
-def scan(path):
-    """The Shard of a file, from reading all of it; text bytes and sha256 stay unknown.  Raises UserError."""
-    shard = Shard.empty(path)
-    for offset, payload in read(path):
-        try:
-            ids = token_ids(payload)
-        except ValueError as error:
-            raise UserError(f"{path}: record {shard.records} at byte {offset} {error}: {REMEDY}")
-        shard = shard.with_records([len(ids)], ids)
-    return shard._replace(size=storage.size(path))
-
-
 def groups(items, size, limit):
     """Yields lists of consecutive items, each list as soon as the sizes in it add up to `limit`."""
     group, total = [], 0
@@ -156,21 +143,18 @@ def pack(values):
     return out[:sizes.sum()].tobytes(), ends
 
 
-def decode(payload):
-    """The bytes of a tf.train.Example -> (key bytes, int64 [T]).  Raises ValueError naming what is missing."""
-    features = _features(payload)
-    keys = features["hash"].bytes_list.value if "hash" in features else ()
-    if len(keys) != 1:
-        raise ValueError(f"has {len(keys)} values in the feature `hash`, not one")
-    return keys[0], _token_ids(features)
-
-
 def token_ids(payload, limit=None):
     """The bytes of a tf.train.Example -> int64 [T] >= 0.  Raises ValueError saying why it is no text.
 
     `limit` is the size of the vocabulary where it is known; an id beyond it raises IdError.
     """
-    ids = _token_ids(_features(payload))
+    found = features(payload)
+    if "text" not in found:
+        raise ValueError(f"has no feature `text` (it has: {', '.join(sorted(found)) or 'none'})")
+    if any(field.name != "int64_list" for field, _ in found["text"].ListFields()):
+        raise ValueError("has a feature `text` that is not an int64 list")
+    values = found["text"].int64_list.value
+    ids = np.fromiter(values, np.int64, len(values))
     if ids.min(initial=0) < 0:
         raise IdError(f"holds token id {ids.min()}; ids start at 0")
     if limit is not None and ids.max(initial=-1) >= limit:
@@ -178,19 +162,9 @@ def token_ids(payload, limit=None):
     return ids
 
 
-def _features(payload):
-    """{name: its tf.train.Feature}, whatever their order."""
+def features(payload):
+    """The bytes of a tf.train.Example -> {name: its tf.train.Feature}, whatever their order.  Raises ValueError."""
     try:
         return {entry.key: entry.value for entry in Example.FromString(payload).features.feature}
     except message.DecodeError:
         raise ValueError("is not a tf.train.Example")
-
-
-def _token_ids(features):
-    """int64 [T] of the feature `text`.  Raises ValueError when there is no such list."""
-    if "text" not in features:
-        raise ValueError(f"has no feature `text` (it has: {', '.join(sorted(features)) or 'none'})")
-    if any(field.name != "int64_list" for field, _ in features["text"].ListFields()):
-        raise ValueError("has a feature `text` that is not an int64 list")
-    values = features["text"].int64_list.value
-    return np.fromiter(values, np.int64, len(values))

@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks import data
 from configs.errors import UserError
-from datasets import manifest, tfrecords
+from datasets import integrity, manifest
 
 
 def test_synthetic_corpus_has_the_size_asked_for_and_the_shape_of_real_text(tmp_path):
@@ -18,7 +18,7 @@ def test_synthetic_corpus_has_the_size_asked_for_and_the_shape_of_real_text(tmp_
     assert 600 < tokens / sum(shard.records for shard in shards) < 2000
     assert 2.1 < sum(shard.size for shard in shards) / tokens < 2.4
     assert max(shard.largest_id for shard in shards) < 50256  # the last id is <|endoftext|>
-    assert tfrecords.scan(shards[0].path).tokens == shards[0].tokens
+    assert integrity.scan(shards[0].path).tokens == shards[0].tokens
 
 
 def test_synthetic_corpus_of_another_size_is_not_overwritten(tmp_path):

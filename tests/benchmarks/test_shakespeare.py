@@ -5,8 +5,9 @@ import pytest
 
 from benchmarks import shakespeare
 from configs.errors import UserError
-from datasets import manifest, tfrecords
+from datasets import manifest
 from encoder import bpe
+from tests.helpers import records
 
 # White space at both ends of both parts: the split lies among the line ends.
 TEXT = "\n  \tFirst Citizen:\nBefore we proceed any further, hear me speak. " * 11 + "\n" * 60 + "Speak!" + "\n" * 40
@@ -30,8 +31,7 @@ def test_shards_hold_every_character_of_the_text_as_one_token(tmp_path):
     entries = manifest.load(str(tmp_path / "shakespeare-char.manifest.json")).entries
     assert [entry.split for entry in entries] == ["train", "eval"]
     for entry in entries:
-        (_, payload), = tfrecords.read(entry.shard.path)
-        ids = tfrecords.decode(payload)[1]
+        (_, ids), = records.read(entry.shard.path)
         assert "".join(characters[i] for i in ids) == expected[entry.split]
         assert entry.shard.tokens == entry.shard.text_bytes == len(expected[entry.split])
 

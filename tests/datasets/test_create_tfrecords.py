@@ -12,8 +12,9 @@ import sys
 import pytest
 
 from configs.errors import UserError
-from datasets import create_tfrecords, manifest, tfrecords
+from datasets import create_tfrecords, integrity, manifest
 from encoder import bpe
+from tests.helpers import records
 from tests.helpers.runs import ROOT
 from tests.helpers.waiting import children, wait_until, wait_until_gone
 
@@ -60,7 +61,7 @@ def contents(folder):
 def keys(folder, pattern):
     """The names of the documents in shards, in order."""
     paths = sorted(folder.glob(pattern), key=lambda path: int(path.stem.split("_")[-1]))
-    return [tfrecords.decode(payload)[0].decode() for path in paths for _, payload in tfrecords.read(str(path))]
+    return [key.decode() for path in paths for key, _ in records.read(path)]
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +76,7 @@ def test_every_document_is_there_once_as_its_ids(corpus, reference):
     encoder, found = bpe.load(), keys(reference, "a*.tfrecords")
     expected = [f"{i:03}.txt" for i in range(180)] + [f"lines.jsonl:{i}" for i in range(1, 47)]
     assert sorted(found) == sorted(expected)
-    ids = next(ids for path in reference.glob("a*.tfrecords") for _, payload in tfrecords.read(str(path))
-                    for key, ids in [tfrecords.decode(payload)] if key == b"042.txt")
+    ids = next(ids for path in reference.glob("a*.tfrecords") for key, ids in records.read(path) if key == b"042.txt")
     with open(os.path.join(corpus, "042.txt"), encoding="utf-8") as f:
         assert encoder.decode(ids) == f.read().replace("“", '"').replace("”", '"')
 
@@ -85,7 +85,7 @@ def test_the_manifest_says_what_the_shards_hold(reference):
     paths = [str(path) for path in reference.glob("*.tfrecords")]
     with open(reference / "a.manifest.json") as f:
         content = json.load(f)
-    scanned = [tfrecords.scan(path) for path in paths]
+    scanned = [integrity.scan(path) for path in paths]
     for key in ("records", "tokens", "size"):
         assert sum(totals[key] for totals in content["totals"].values()) == sum(getattr(s, key) for s in scanned)
     assert content["outcomes"] == {"read": DOCUMENTS, "kept": 226, "dropped": 0, "short": 1, "broken": 0,
@@ -99,7 +99,7 @@ def test_the_manifest_says_what_the_shards_hold(reference):
 def test_text_bytes_are_those_of_the_decoded_text(reference):
     entry = manifest.load(str(reference / "a.manifest.json")).entries[0]
     encoder = bpe.load()
-    texts = [encoder.decode_bytes(tfrecords.decode(payload)[1]) for _, payload in tfrecords.read(entry.shard.path)]
+    texts = [encoder.decode_bytes(ids) for _, ids in records.read(entry.shard.path)]
     assert entry.shard.text_bytes == sum(map(len, texts))
 
 
@@ -152,8 +152,7 @@ def test_documents_named_for_evaluation_are_the_eval_shards(corpus, held_out, tm
     assert sorted(found) == sorted(expected) and found != expected
     assert len(list((tmp_path / "out").glob("a-eval_*"))) == 2  # of PER_SHARD documents
     assert len(keys(tmp_path / "out", "a_*.tfrecords")) == 226
-    ids = [ids for path in (tmp_path / "out").glob("a-eval_*") for _, payload in tfrecords.read(str(path))
-           for key, ids in [tfrecords.decode(payload)] if key == b"000.txt"]
+    ids = [ids for path in (tmp_path / "out").glob("a-eval_*") for key, ids in records.read(path) if key == b"000.txt"]
     assert [bpe.load().decode(found) for found in ids] == ["other words " * 30]
 
 
@@ -327,7 +326,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_partial_shard(corpus, tmp_path, p
     assert run.returncode == 2 and "error: " in last and "File too large" in last and ".tfrecords" in last
     assert "Traceback" not in err
     for path in tmp_path.glob("*.tfrecords"):
-        list(tfrecords.read(str(path)))
+        integrity.scan(str(path))
 
 
 def test_a_second_run_at_the_same_time_is_refused(corpus, tmp_path):

@@ -15,9 +15,10 @@ import pytest
 
 from configs import storage
 from configs.errors import UserError
-from datasets import create_tfrecords, extract_text, run_newspaper_extract, tfrecords
+from datasets import create_tfrecords, extract_text, run_newspaper_extract
 from datasets.pages import archive_texts, archive_writer, archives
 from tests.datasets.pages import test_warc
+from tests.helpers import records
 from tests.helpers.pages import article, paragraphs
 from tests.helpers.runs import ROOT
 from tests.helpers.waiting import children, wait_until, wait_until_gone
@@ -336,7 +337,7 @@ def test_every_extractor_runs_from_the_command_line(tmp_path):
 def test_texts_become_records_that_are_called_like_the_pages(reference, tmp_path):
     create_tfrecords.main(["--input", str(reference), "--output_dir", str(tmp_path), "--name", "a", "--eval_fraction",
                            "0", "--processes", "1", "--no_ftfy"])
-    found = {tfrecords.decode(payload)[0].decode() for _, payload in tfrecords.read(str(tmp_path / "a_0.tfrecords"))}
+    found = {key.decode() for key, _ in records.read(tmp_path / "a_0.tfrecords")}
     assert found == {os.path.basename(name)[:-4] for name in texts(reference)}
 
 

@@ -96,7 +96,7 @@ def test_first_problem_and_the_strict_reader_agree(tmp_path):
     path = str(tmp_path / "x_0.tfrecords")
     problem = integrity.first_problem(path)
     with pytest.raises(UserError) as caught:
-        tfrecords.scan(path)
+        integrity.scan(path)
     assert f"{path}: {problem}: " in str(caught.value) and problem.offset == STARTS[2]
     with open(path, "wb") as f:
         f.write(WHOLE)

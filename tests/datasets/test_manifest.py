@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs.errors import UserError
-from datasets import manifest, tfrecords
+from datasets import integrity, manifest, tfrecords
 
 PLAN = {"name": "a", "vocabulary": "f" * 64, "vocabulary_size": 300, "seed": 5}
 
@@ -57,7 +57,7 @@ def test_describe_scans_once_what_has_no_manifest(tmp_path, monkeypatch):
     shard = make_shard(tmp_path, "old_3.tfrecords", [4, 9])
     expected = shard._replace(text_bytes=None, sha256=None)
     assert manifest.describe([shard.path]) == manifest.DescribedShards((expected,), None)
-    monkeypatch.setattr(tfrecords, "scan", None)
+    monkeypatch.setattr(integrity, "scan", None)
     assert manifest.describe([shard.path]).shards == (expected,)
 
 

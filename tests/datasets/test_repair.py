@@ -10,7 +10,8 @@ import tensorflow.compat.v1 as tf
 import main
 from configs import schema
 from configs.errors import UserError
-from datasets import integrity, manifest, repair, shard_sets, tfrecords
+from datasets import framing, integrity, manifest, repair, shard_sets, tfrecords
+from tests.helpers import records
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def encode(key, ids):
 
 
 def second(path):
-    return [offset for offset, _ in tfrecords.read(str(path))][1]
+    return [piece.offset for piece in framing.walk(str(path))][1]
 
 
 def damage(path):
@@ -71,7 +72,7 @@ def test_training_stops_at_a_damaged_record_or_goes_on_without_it_to_the_bit(run
 
     clean = tmp_path / "clean"  # the same shards, written without that record
     shutil.copytree(data, clean)
-    documents = [tfrecords.decode(payload) for _, payload in tfrecords.read(str(text_corpus / "text_0.tfrecords"))]
+    documents = records.read(text_corpus / "text_0.tfrecords")
     (clean / "text.manifest.json").unlink()
     tfrecords.write(str(clean / "text_0.tfrecords"), [(key, ids, 1) for key, ids in documents[:1]])
     main.main(["--model", run_config(**{**changes, "data_path": str(clean), "model_dir": str(tmp_path / "clean_run")})])
@@ -125,7 +126,7 @@ def test_every_kind_of_damage_is_left_out_of_the_copy(run_config, tmp_path, caps
     config = schema.load(run_config(data_path=str(folder), train_files="x_*.tfrecords", skip_corrupt_records=True))
     one, whole = shards_of(config)
     assert content(one.path) == b"".join(good.values())
-    assert one._replace(path="", sha256=None) == tfrecords.scan(one.path)._replace(path="")
+    assert one._replace(path="", sha256=None) == integrity.scan(one.path)._replace(path="")
     assert whole.path == str(folder / "x_1.tfrecords")
     assert sorted(os.listdir(folder)) == ["x_0.tfrecords", "x_1.tfrecords"]
     assert "x_0.tfrecords: skipped 4 damaged records, of which the first: record 1 at byte" in capsys.readouterr().out
@@ -140,7 +141,7 @@ def test_a_file_shorter_than_its_manifest_says_is_read_as_far_as_it_goes(run_con
     assert shards_of(config)[0].records == 1
     assert f"record 1 at byte {where} is cut off; 1 of 2 records are good" in capsys.readouterr().out
     path.write_bytes(whole[:where])
-    assert shards_of(config)[0]._replace(sha256=None) == tfrecords.scan(str(path))
+    assert shards_of(config)[0]._replace(sha256=None) == integrity.scan(str(path))
     assert "holds 1 undamaged records" in capsys.readouterr().out
     path.write_bytes(whole)
     assert shards_of(config)[0] == manifest.describe([str(path)]).shards[0]

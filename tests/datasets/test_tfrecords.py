@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 
 from configs.errors import UserError
-from datasets import tfrecords
+from datasets import integrity, tfrecords
+from tests.helpers import records
 
 IDS = [[0], [127, 128], [16383, 16384, 50256], [], list(range(300)), [2 ** 21, 2 ** 31 - 1, 2 ** 62]]
 
@@ -70,9 +71,8 @@ def test_what_tensorflow_writes_is_read(tmp_path, extra):
     with tf.io.TFRecordWriter(path) as writer:
         for i, ids in enumerate(IDS):
             writer.write(example(ids, b"%d" % i, extra).SerializeToString())
-    found = [tfrecords.decode(payload) for _, payload in tfrecords.read(path)]
-    assert [(key, ids.tolist()) for key, ids in found] == [(b"%d" % i, ids) for i, ids in enumerate(IDS)]
-    facts = tfrecords.scan(path)
+    assert [(key, ids.tolist()) for key, ids in records.read(path)] == [(b"%d" % i, ids) for i, ids in enumerate(IDS)]
+    facts = integrity.scan(path)
     assert (facts.records, facts.tokens, facts.shortest, facts.largest_id) == (6, 309, 0, 2 ** 62)
     assert facts.size == os.path.getsize(path)
 
@@ -85,7 +85,10 @@ def test_unpacked_lists_negative_numbers_and_any_order_are_read():
         data = b"\x18\x01" + field(1, entries)  # with an unknown field before
         reference = tf.train.Example.FromString(data).features.feature["text"].int64_list.value
         assert list(reference) == [5, 128, 7, 8, -1]
-        assert tfrecords.decode(data)[0] == b"k" and tfrecords.decode(data)[1].tolist() == list(reference)
+        found = tfrecords.features(data)
+        assert found["hash"].bytes_list.value == [b"k"] and found["text"].int64_list.value == list(reference)
+        with pytest.raises(tfrecords.IdError, match="token id -1"):
+            tfrecords.token_ids(data)
 
 
 def test_random_numbers_survive_both_ways():
@@ -93,8 +96,8 @@ def test_random_numbers_survive_both_ways():
     values = (rng.randint(0, 2 ** 62, 5000, np.int64) >> rng.randint(0, 62, 5000)).astype(np.int64)
     data = encode(b"k", values)
     assert data == example(values.tolist()).SerializeToString(deterministic=True)
-    key, ids = tfrecords.decode(data)
-    assert key == b"k" and ids.dtype == np.int64 and np.array_equal(ids, values)
+    ids = tfrecords.token_ids(data)
+    assert ids.dtype == np.int64 and np.array_equal(ids, values)
 
 
 @pytest.mark.parametrize("key", [b"", "Zürich/世界.txt".encode(), b"\xff\0", b"k" * 127, b"k" * 128, b"k" * 20000])
@@ -115,19 +118,15 @@ def test_a_record_without_text_is_named(tmp_path, payload, message):
     with open(path, "wb") as f:
         f.write(tfrecords.frame(example([1]).SerializeToString()) + tfrecords.frame(payload))
     with pytest.raises(UserError) as caught:
-        tfrecords.scan(path)
+        integrity.scan(path)
     assert message in str(caught.value) and path in str(caught.value) and "record 1 at byte" in str(caught.value)
 
 
-def test_text_of_another_type_and_a_missing_hash_are_named():
+def test_text_of_another_type_and_negative_ids_are_named():
     wrong = tf.train.Example(features=tf.train.Features(feature={
-        "text": tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"words"])),
-        "hash": tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"k"]))}))
+        "text": tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"words"]))}))
     with pytest.raises(ValueError, match="not an int64 list"):
-        tfrecords.decode(wrong.SerializeToString())
-    del wrong.features.feature["hash"]
-    with pytest.raises(ValueError, match="`hash`"):
-        tfrecords.decode(wrong.SerializeToString())
+        tfrecords.token_ids(wrong.SerializeToString())
     with pytest.raises(ValueError, match="-4"):
         encode(b"k", np.array([3, -4]))
 
@@ -140,10 +139,10 @@ def test_a_file_cut_anywhere_ends_at_a_record_or_says_where(tmp_path):
         with open(path, "wb") as f:
             f.write(whole[:cut])
         if cut in starts:
-            assert len(list(tfrecords.read(path))) == starts.index(cut)
+            assert integrity.scan(path).records == starts.index(cut)
             continue
         with pytest.raises(UserError) as caught:
-            list(tfrecords.read(path))
+            integrity.scan(path)
         last = max(i for i in range(len(frames)) if starts[i] <= cut)
         assert f"{path}: record {last} at byte {starts[last]} is cut off" in str(caught.value)
 
@@ -157,7 +156,7 @@ def test_every_flipped_bit_is_found(tmp_path):
         with open(path, "wb") as f:
             f.write(data)
         with pytest.raises(UserError) as caught:
-            list(tfrecords.read(path))
+            integrity.scan(path)
         number = int(bit // 8 >= len(frames[0]))
         kind = "has a damaged length" if bit // 8 - number * len(frames[0]) < 12 else "is damaged"
         assert f"record {number} at byte {number * len(frames[0])} {kind} (CRC mismatch)" in str(caught.value)
@@ -168,13 +167,13 @@ def test_every_flipped_bit_is_found(tmp_path):
 def test_another_kind_of_file_is_named(tmp_path, content):
     path = tmp_path / "x.tfrecords"
     path.write_bytes(content)
-    with pytest.raises(UserError, match="not an uncompressed TFRecord file"):
-        list(tfrecords.read(str(path)))
+    with pytest.raises(UserError, match="x.tfrecords: record 0 at byte 0 begins no uncompressed TFRecord file"):
+        integrity.scan(str(path))
 
 
 def test_a_missing_file_is_named():
     with pytest.raises(UserError, match="no file /nowhere"):
-        list(tfrecords.read("/nowhere/x.tfrecords"))
+        integrity.scan("/nowhere/x.tfrecords")
 
 
 def test_the_writer_returns_what_a_scan_and_the_disk_say(shard):
@@ -183,7 +182,7 @@ def test_the_writer_returns_what_a_scan_and_the_disk_say(shard):
         data = f.read()
     assert facts.size == len(data) and facts.sha256 == hashlib.sha256(data).hexdigest()
     assert facts.text_bytes == 3 * facts.tokens
-    assert tfrecords.scan(path) == facts._replace(text_bytes=None, sha256=None)
+    assert integrity.scan(path) == facts._replace(text_bytes=None, sha256=None)
 
 
 @pytest.mark.parametrize("tokens", [1, 7, tfrecords.GROUP_TOKENS])
@@ -195,14 +194,14 @@ def test_records_are_the_same_however_many_are_packed_at_once(tmp_path, monkeypa
     with open(tmp_path / "x.tfrecords", "rb") as f:
         assert f.read() == b"".join(tfrecords.frame(example(ids, key).SerializeToString(deterministic=True))
                                     for key, ids, _ in given)
-    assert tfrecords.scan(facts.path) == facts._replace(text_bytes=None, sha256=None)
+    assert integrity.scan(facts.path) == facts._replace(text_bytes=None, sha256=None)
 
 
 def test_an_empty_shard_is_legal(tmp_path):
     path = str(tmp_path / "empty.tfrecords")
     facts = tfrecords.write(path, [])
     assert (facts.records, facts.tokens, facts.size, facts.shortest, facts.largest_id) == (0, 0, 0, 0, -1)
-    assert tfrecords.scan(path) == facts._replace(text_bytes=None, sha256=None)
+    assert integrity.scan(path) == facts._replace(text_bytes=None, sha256=None)
 
 
 def test_nothing_is_left_of_a_shard_that_failed(tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from configs.errors import UserError
-from datasets import manifest, tfrecords, verify_tfrecords
+from datasets import framing, manifest, tfrecords, verify_tfrecords
 from encoder import bpe, train
 from tests.helpers.runs import ROOT
 
@@ -38,7 +38,7 @@ def verify(capsys, *arguments):
 
 
 def offsets(path):
-    return [offset for offset, _ in tfrecords.read(str(path))]
+    return [piece.offset for piece in framing.walk(str(path))]
 
 
 def flip(path, place):

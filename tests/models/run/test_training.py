@@ -15,9 +15,8 @@ import tensorflow.compat.v1 as tf
 
 import main
 from configs import schema
-from datasets import tfrecords
 from models.run import hooks
-from tests.helpers import reference
+from tests.helpers import records, reference
 from tests.helpers.runs import ROOT, command, mistake, scalars_of, stop_after, weights_of
 
 
@@ -139,8 +138,8 @@ def test_eval_equals_numpy_over_the_same_windows(run_config, text_corpus, capsys
     bits, bits_per_byte = map(float, re.search(r"([\d.]+) bits per token, ([\d.]+) bits per byte", out).groups())
     text = []
     for path in sorted(text_corpus.glob("text-eval_*.tfrecords")):
-        for _, payload in tfrecords.read(str(path)):
-            text += [*tfrecords.decode(payload)[1], 299]
+        for _, ids in records.read(path):
+            text += [*ids, 299]
     weights = {name[len("model/"):]: value for name, value in weights_of(config.model_dir, 40).items()
                if name.startswith("model/") and "adam" not in name}
     losses = []
