@@ -150,7 +150,8 @@ def _make_shards(folder):
 def _enough(paths, tokens):
     """The fewest leading shards with that many tokens, or all."""
     held = 0
-    for count, shard in enumerate(manifest.describe(paths).shards, 1):
+    shards = manifest.shards_of(manifest.look_up(paths)[0])
+    for count, shard in enumerate(map(shards.get, paths), 1):
         held += shard.tokens + shard.records
         if held >= tokens:
             return paths[:count]

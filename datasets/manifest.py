@@ -32,12 +32,6 @@ class Manifest(NamedTuple):
     entries: tuple
 
 
-class DescribedShards(NamedTuple):
-    """Shards in the order asked for, and the vocabulary of their ids where a manifest tells it."""
-    shards: tuple
-    vocabulary: str | None  # fingerprint
-
-
 def path_of(folder, name):
     return storage.join(folder, name + SUFFIX)
 
@@ -99,13 +93,10 @@ def sum_outcomes(entries):
     return dict(total)
 
 
-def describe(paths, cache=True, replace=None):
-    """The DescribedShards of the files `paths` (local or gs://), from their manifests or else from reading them once.
+def look_up(paths):
+    """({path: (Shard, Manifest), or None where no manifest lists the file}, fingerprint of the vocabulary, if known).
 
-    With `cache` the facts of shards that had to be read are left beside them.  replace({path: (Shard, Manifest) or
-    None}) -> {path: Shard}, where given, reads them instead, and may give other files in their place.
-
-    Raises UserError where a file is not what its manifest says or the manifests have different vocabularies.
+    `paths` are local or gs://.  Raises UserError where their manifests have different vocabularies.
     """
     listed = {}
     for folder in sorted({os.path.dirname(path) for path in paths}):
@@ -113,18 +104,19 @@ def describe(paths, cache=True, replace=None):
             manifest = load(found)
             listed.update({os.path.normpath(entry.shard.path): (entry.shard, manifest) for entry in manifest.entries})
     facts = {path: listed.get(os.path.normpath(path)) for path in paths}
-    involved = {known[1].path: known[1] for known in facts.values() if known}
-    vocabularies = {manifest.plan.get("vocabulary"): manifest for manifest in involved.values()}
+    vocabularies = {known[1].plan.get("vocabulary"): known[1] for known in facts.values() if known}
     if len(vocabularies) > 1:
         one, other = list(vocabularies.values())[:2]
         raise UserError(f"{one.path} and {other.path} have different vocabularies: train on one of them, or encode "
                         "both with one vocabulary")
-    shards = replace(facts) if replace else _read_once(facts, cache)
-    return DescribedShards(tuple(shards[path] for path in paths), next(iter(vocabularies), None))
+    return facts, next(iter(vocabularies), None)
 
 
-def _read_once(facts, cache):
-    """{path: Shard}: of each file what its manifest says, or what reading it says."""
+def shards_of(facts, cache=True):
+    """{path: Shard} from the facts that `look_up` gives: what its manifest says, or what reading the file says.
+
+    With `cache` the latter is left beside the file, to read it once.  Raises UserError where a manifest is not right.
+    """
     shards = {path: _checked(path, *known) for path, known in facts.items() if known}
     unlisted = [path for path in facts if path not in shards]
     with progress.bar(len(unlisted), "scan", "file", disable=not unlisted) as bar:

@@ -1,5 +1,4 @@
 """Which shards a config reads for training and for evaluation, and whether they fit it (no TensorFlow here)."""
-import functools
 import hashlib
 import json
 import os
@@ -78,14 +77,15 @@ def find(config, split, cache=True):
         parts = _files(config, split)
     else:
         parts = [(_openwebtext_shards(config, name, split), weight) for name, weight in OPENWEBTEXT[config.input]]
-    replace = None
-    if config.skip_corrupt_records:
-        replace = functools.partial(repair.replace, folder=repair_folder(config), limit=config.n_vocab, write=cache)
     every = [path for paths, _ in parts for path in paths]
-    described = manifest.describe(every, cache, replace)
-    shards, sizes = dict(zip(every, described.shards)), [shard.text_bytes for shard in described.shards]
-    return ShardSet(tuple(Part(tuple(shards[path] for path in paths), weight) for paths, weight in parts),
-                    described.vocabulary, None if None in sizes else sum(sizes))
+    listed, vocabulary = manifest.look_up(every)
+    if config.skip_corrupt_records:
+        shards = repair.replace(listed, folder=repair_folder(config), limit=config.n_vocab, write=cache)
+    else:
+        shards = manifest.shards_of(listed, cache)
+    sizes = [shards[path].text_bytes for path in every]
+    return ShardSet(tuple(Part(tuple(shards[path] for path in paths), weight) for paths, weight in parts), vocabulary,
+                    None if None in sizes else sum(sizes))
 
 
 def repair_folder(config):

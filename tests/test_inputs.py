@@ -9,8 +9,8 @@ import inputs
 from configs import schema
 from configs.constants import IGNORED
 from configs.errors import UserError
-from datasets import manifest, shard_sets, window_order
-from tests.helpers import graphs
+from datasets import shard_sets, window_order
+from tests.helpers import graphs, records
 
 EOT = 999
 N_CTX = 5
@@ -336,7 +336,7 @@ def test_vocabulary_larger_than_the_network_is_an_error(tmp_path):
 
 def test_facts_of_shards_without_manifest_are_those_of_their_records(tmp_path):
     documents = write_shards(tmp_path, "a", [9])
-    shard, = manifest.describe([str(tmp_path / "a_0.tfrecords")]).shards
+    shard, = records.shards_of(str(tmp_path / "a_0.tfrecords"))
     assert (shard.records, shard.tokens) == (9, sum(map(len, documents)))
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from configs.errors import UserError
 from datasets import integrity, manifest, tfrecords
+from tests.helpers.records import shards_of
 
 PLAN = {"name": "a", "vocabulary": "f" * 64, "vocabulary_size": 300, "seed": 5}
 
@@ -41,37 +42,37 @@ def test_totals_are_the_sums_and_loading_gives_back_what_was_written(tmp_path, d
     assert [entry.split for entry in loaded.entries] == ["train", "train", "eval"]
 
 
-def test_describe_takes_the_facts_from_the_manifest_in_the_order_asked(tmp_path, data):
-    corpus = manifest.describe([data[2].path, data[0].path, data[1].path])
-    assert corpus == manifest.DescribedShards((data[2], data[0], data[1]), "f" * 64)
+def test_the_facts_are_taken_from_the_manifest_in_the_order_asked(tmp_path, data):
+    paths = [data[2].path, data[0].path, data[1].path]
+    assert shards_of(*paths) == [data[2], data[0], data[1]] and manifest.look_up(paths)[1] == "f" * 64
     assert not list(tmp_path.glob("*.scan.json"))
 
 
-def test_describe_works_on_relative_paths(tmp_path, data, monkeypatch):
+def test_manifests_are_found_for_relative_paths(tmp_path, data, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert manifest.describe(["a_0.tfrecords"]).shards == (data[0]._replace(path="a_0.tfrecords"),)
-    assert manifest.describe(["./a_0.tfrecords"]).shards[0].sha256 == data[0].sha256
+    assert shards_of("a_0.tfrecords") == [data[0]._replace(path="a_0.tfrecords")]
+    assert shards_of("./a_0.tfrecords")[0].sha256 == data[0].sha256
 
 
-def test_describe_scans_once_what_has_no_manifest(tmp_path, monkeypatch):
+def test_what_has_no_manifest_is_scanned_once(tmp_path, monkeypatch):
     shard = make_shard(tmp_path, "old_3.tfrecords", [4, 9])
     expected = shard._replace(text_bytes=None, sha256=None)
-    assert manifest.describe([shard.path]) == manifest.DescribedShards((expected,), None)
+    assert shards_of(shard.path) == [expected] and manifest.look_up([shard.path])[1] is None
     monkeypatch.setattr(integrity, "scan", None)
-    assert manifest.describe([shard.path]).shards == (expected,)
+    assert shards_of(shard.path) == [expected]
 
 
 def test_a_changed_file_is_scanned_again(tmp_path):
     shard = make_shard(tmp_path, "old_3.tfrecords", [4, 9])
-    manifest.describe([shard.path])
+    shards_of(shard.path)
     make_shard(tmp_path, "old_3.tfrecords", [9, 4, 2])
-    assert manifest.describe([shard.path]).shards[0].records == 3
+    assert shards_of(shard.path)[0].records == 3
 
 
 def test_a_cache_that_cannot_be_used_or_written_is_no_error(tmp_path):
     shard = make_shard(tmp_path, "old_3.tfrecords", [4, 9])
     (tmp_path / "old_3.scan.json").mkdir()
-    assert manifest.describe([shard.path]).shards[0].tokens == 13
+    assert shards_of(shard.path)[0].tokens == 13
 
 
 def test_a_file_of_another_size_than_its_manifest_says_is_an_error(data):
@@ -80,20 +81,20 @@ def test_a_file_of_another_size_than_its_manifest_says_is_an_error(data):
     with open(data[0].path, "ab") as f:
         f.write(content)
     with pytest.raises(UserError, match=f"has {2 * data[0].size} bytes, .*a.manifest.json says {data[0].size}"):
-        manifest.describe([data[0].path])
+        shards_of(data[0].path)
     with open(data[0].path, "wb") as f:
         f.write(content[:-1])
     with pytest.raises(UserError, match=r"a_0.tfrecords.*byte \d+"):
-        manifest.describe([data[0].path])
-    assert manifest.describe([data[2].path]).shards == (data[2],)
+        shards_of(data[0].path)
+    assert shards_of(data[2].path) == [data[2]]
 
 
 def test_a_file_that_is_missing_is_an_error(tmp_path, data):
     os.unlink(data[0].path)
     with pytest.raises(UserError, match="a_0.tfrecords"):
-        manifest.describe([data[0].path])
+        shards_of(data[0].path)
     with pytest.raises(UserError, match="no file .*b_0.tfrecords"):
-        manifest.describe([str(tmp_path / "b_0.tfrecords")])
+        shards_of(str(tmp_path / "b_0.tfrecords"))
 
 
 def test_two_vocabularies_are_an_error_only_where_both_are_used(tmp_path, data):
@@ -101,8 +102,8 @@ def test_two_vocabularies_are_an_error_only_where_both_are_used(tmp_path, data):
     manifest.write(manifest.path_of(str(tmp_path), "b"), {**PLAN, "vocabulary": "0" * 64},
                    [manifest.Entry("train", other, {})])
     with pytest.raises(UserError, match="a.manifest.json and .*b.manifest.json have different vocabularies"):
-        manifest.describe([data[0].path, other.path])
-    assert manifest.describe([other.path]).vocabulary == "0" * 64
+        shards_of(data[0].path, other.path)
+    assert manifest.look_up([other.path])[1] == "0" * 64
 
 
 @pytest.mark.parametrize("content, message", [
@@ -117,4 +118,4 @@ def test_two_vocabularies_are_an_error_only_where_both_are_used(tmp_path, data):
 def test_a_manifest_that_cannot_be_understood_is_an_error(tmp_path, data, content, message):
     (tmp_path / "a.manifest.json").write_text(content)
     with pytest.raises(UserError, match=message):
-        manifest.describe([data[0].path])
+        shards_of(data[0].path)

@@ -10,7 +10,7 @@ import tensorflow.compat.v1 as tf
 import main
 from configs import schema
 from configs.errors import UserError
-from datasets import framing, integrity, manifest, repair, shard_sets, tfrecords
+from datasets import framing, integrity, repair, shard_sets, tfrecords
 from tests.helpers import records
 
 
@@ -144,7 +144,7 @@ def test_a_file_shorter_than_its_manifest_says_is_read_as_far_as_it_goes(run_con
     assert shards_of(config)[0]._replace(sha256=None) == integrity.scan(str(path))
     assert "holds 1 undamaged records" in capsys.readouterr().out
     path.write_bytes(whole)
-    assert shards_of(config)[0] == manifest.describe([str(path)]).shards[0]
+    assert shards_of(config)[0] == records.shards_of(str(path))[0]
     assert capsys.readouterr().out == ""
 
 
@@ -171,7 +171,7 @@ def test_plan_writes_nothing_and_says_that_records_will_be_skipped(run_config, d
 
 def test_shards_of_another_vocabulary_are_not_taken_for_damage(run_config, text_corpus, tmp_path):
     config = schema.load(run_config(skip_corrupt_records=True, n_vocab=300))
-    shards = {shard.path: None for shard in manifest.describe([str(text_corpus / "text_0.tfrecords")]).shards}
+    shards = {str(text_corpus / "text_0.tfrecords"): None}
     with pytest.raises(UserError, match='text_0.tfrecords: 2 of its 2 records hold ids outside the 40 of "n_vocab"'):
         repair.replace(shards, folder=str(tmp_path / "repaired"), limit=40)
 
