@@ -51,18 +51,17 @@ def scan(path):
 
 def survey(job, advance=lambda amount: None):
     """The Survey of a ShardToRead; `advance(bytes)` is called as it is read."""
-    shard, digest, sizes, problems = Shard.empty(job.path), hashlib.sha256(), [], []
+    shard, digest, problems = Shard.empty(job.path), hashlib.sha256(), []
 
     def seen(data):
         digest.update(data)
-        sizes.append(len(data))
         advance(len(data))
     for piece, ids in judged(job.path, job.limit, seen):
         if piece.kind:
             problems.append(piece)
         else:
             shard = shard.with_records([len(ids)], ids)
-    return Survey(shard._replace(size=sum(sizes), sha256=digest.hexdigest()), tuple(problems))
+    return Survey(shard._replace(size=storage.size(job.path), sha256=digest.hexdigest()), tuple(problems))
 
 
 def survey_all(jobs, total_bytes, processes, advance):
