@@ -69,7 +69,7 @@ class WindowOrder:
     def __init__(self, parts, *, n_ctx, batch, seed):
         self.n_ctx, self.batch, self.seed = n_ctx, batch, seed
         self.parts = tuple(PartOrder(part, n_ctx, seed) for part in parts)
-        self._weights = [part.weight for part in parts]
+        self._quota = mixture_quota([part.weight for part in parts])
 
     @classmethod
     def of(cls, config, shards):
@@ -107,28 +107,22 @@ class WindowOrder:
     def seen(self, step):
         """The Seen of the first `step` steps."""
         windows = step * self.batch
-        counts = mixture_counts(self._weights, self.seed, windows)
+        counts = mixture_counts(self._quota, self.seed, windows)
         epochs = tuple(int(count) / order.windows for order, count in zip(self.parts, counts))
         documents = sum(int(epoch * order.part.records) for epoch, order in zip(epochs, self.parts))
         return Seen(epochs, documents, windows * self.n_ctx)
 
     def ranges(self, start_step, stop_step):
         """[(first, last)]: steps [start_step, stop_step) read windows [first, last) of each part."""
-        ends = [mixture_counts(self._weights, self.seed, step * self.batch) for step in (start_step, stop_step)]
+        ends = [mixture_counts(self._quota, self.seed, step * self.batch) for step in (start_step, stop_step)]
         return [(int(first), int(last)) for first, last in zip(*ends)]
 
     def turns(self, start_step, stop_step):
         """Which part each window of steps [start_step, stop_step) comes from: int64 [windows]."""
         start, stop = start_step * self.batch, stop_step * self.batch
-        quota = mixture_quota(self._weights)
         periods = range(start // MIXTURE_PERIOD, -(-stop // MIXTURE_PERIOD))
-        turns = np.concatenate([mixture_order(quota, self.seed, period) for period in periods])
+        turns = np.concatenate([mixture_order(self._quota, self.seed, period) for period in periods])
         return turns[start % MIXTURE_PERIOD:][:stop - start]
-
-
-def window_count(tokens, records, n_ctx):
-    """Whole windows in `records` documents of `tokens` tokens in all."""
-    return max(0, tokens + records - 1) // n_ctx
 
 
 def cut_blocks(shards, n_ctx):
@@ -138,7 +132,8 @@ def cut_blocks(shards, n_ctx):
         tokens, records = tokens + shard.tokens, records + shard.records
         following = shards[last].tokens if last < len(shards) else BLOCK_TOKENS
         if tokens + following > BLOCK_TOKENS:
-            blocks.append(Block(first, last, records, tokens, window_count(tokens, records, n_ctx)))
+            windows = max(0, tokens + records - 1) // n_ctx  # an <|endoftext|> behind each record
+            blocks.append(Block(first, last, records, tokens, windows))
             first, tokens, records = last, 0, 0
     return [block for block in blocks if block.windows]
 
@@ -148,10 +143,9 @@ def stable_seed(*numbers):
     return np.random.SeedSequence([int(number) for number in numbers]).generate_state(4)
 
 
-def mixture_counts(weights, seed, start):
+def mixture_counts(quota, seed, start):
     """How many of the first `start` windows of a mixture come from each part: int [parts]."""
     period, rest = divmod(start, MIXTURE_PERIOD)
-    quota = mixture_quota(weights)
     return period * quota + np.bincount(mixture_order(quota, seed, period)[:rest], minlength=len(quota))
 
 
