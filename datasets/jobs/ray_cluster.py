@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 
-from configs import storage
+from configs import errors, storage
 from configs.errors import UserError
 
 RETRIES = 5  # machines that may die under one job
@@ -38,10 +38,8 @@ def check(address):
         except OSError as error:
             raise UserError(f"--ray_address {address}: nobody answers ({error.strerror or error}): start Ray there "
                             f"({HOW_TO_START}), or give another address")
-    try:
+    with errors.packages_from("requirements-ray.txt"):
         import ray  # noqa: F401 (after the check that needs no seconds)
-    except ImportError:
-        raise UserError(f"--ray_address {address}: Ray is not installed here: `pip install -r requirements-ray.txt`")
     environment = {name: value for name, value in os.environ.items() if address == "auto" or name != "RAY_ADDRESS"}
     try:
         # In a process of its own, since a wrong address would hold up this one, and then end it.

@@ -80,10 +80,10 @@ def test_port_of_something_else_is_one_line(monkeypatch):
 
 
 def test_without_ray_the_remedy_is_named(texts, tmp_path):
-    (tmp_path / "ray.py").write_text("raise ImportError('no ray')")
+    (tmp_path / "ray.py").write_text("raise ModuleNotFoundError(name='ray')")
     result = run("create_tfrecords.py", *shards(texts, "--ray_address", "auto"), PYTHONPATH=str(tmp_path))
     assert result.returncode == 2 and result.stderr.count("\n") == 1
-    assert "pip install -r requirements-ray.txt" in result.stderr
+    assert "the package ray is not installed: `pip install -r requirements-ray.txt`" in result.stderr
 
 
 def test_code_that_travels_to_the_workers_holds_all_that_their_jobs_import(tmp_path):
