@@ -144,8 +144,7 @@ def _openwebtext_shards(config, name, split):
     """Shards {name}_{i} to train on and {name}-eval_{i} to evaluate on; without the latter the original's split."""
     def numbered(stem):
         paths = storage.glob(manifest.below(config.data_path, stem + "_*.tfrecords"))
-        return {int(match.group(1)): path for path in paths
-                for match in [re.search(r"_(\d+)\.tfrecords$", path)] if match}
+        return {int(match.group(1)): path for path in paths if (match := re.search(r"_(\d+)\.tfrecords$", path))}
     everything, held_out = numbered(name), numbered(name + "-eval")
     if not held_out:
         held_out = {number: path for number, path in everything.items() if number in HELD_OUT}
