@@ -11,9 +11,6 @@ import sys
 if __name__ == "__main__":  # run as a file: imports start at the repository
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-import importlib
-import re
-
 from configs import commands, errors, storage
 from configs.errors import UserError
 from datasets.pages import archives
@@ -62,13 +59,13 @@ def arguments(argv=None):
         if month in months[:i]:
             raise UserError(f"{args.urls[months.index(month)]} and {args.urls[i]} would both write {month}-1_data: "
                             "rename one of them")
-    if not re.fullmatch(r"[\x20-\x7e]*[\x21-\x7e][\x20-\x7e]*", args.user_agent):
+    if not (args.user_agent.isascii() and args.user_agent.isprintable() and args.user_agent.strip()):
         raise UserError(f"--user_agent {args.user_agent!r}: use printable ASCII characters")
     for name in ("output_dir", "state_dir"):
         if storage.is_remote(getattr(args, name)):
             raise UserError(f"--{name} {getattr(args, name)}: write to a local folder and copy it with `gsutil -m cp`")
     with errors.packages_from("requirements-data.txt"):
-        importlib.import_module("datasets.crawl.downloading")
+        from datasets.crawl import downloading  # noqa: F401 (whether its packages are there)
     return args
 
 
