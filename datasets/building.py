@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from configs import reading, storage
+from configs import grouping, reading, storage
 from configs.errors import UserError
 from datasets import cleaning, documents, manifest, tfrecords
 from encoder import bpe
@@ -63,7 +63,7 @@ def load_encoder(path, fingerprint):
 def _encoded(job, encoder, index, outcomes, advance):
     """Yields (key bytes, token ids, text bytes) of each document that is kept, and counts them all."""
     texts = _texts(job, index, outcomes, advance)
-    for group in tfrecords.groups(texts, lambda text: len(text[1]), GROUP_CHARACTERS):
+    for group in grouping.groups(texts, lambda text: len(text[1]), GROUP_CHARACTERS):
         for (identity, text), ids in zip(group, _encode(encoder, group)):
             # Broken as in the original, which met files of nothing but token 0.
             outcome = "short" if len(ids) < job.minimum_size else "kept" if ids.any() else "broken"

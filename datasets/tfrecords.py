@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
 
-from configs import storage
+from configs import grouping, storage
 from datasets.framing import frame
 
 GROUP_TOKENS = 1 << 16  # that are packed at once
@@ -84,7 +84,7 @@ def write(path, documents, temporary_folder=None):
                              f"{storage.PARTIAL}{secrets.token_hex(8)}-{os.path.basename(path)}")
     shard, digest = Shard.empty(path)._replace(text_bytes=0), hashlib.sha256()
     with storage.written_whole(path, temporary) as f:
-        for group in groups(documents, lambda document: len(document[1]) + 1, GROUP_TOKENS):
+        for group in grouping.groups(documents, lambda document: len(document[1]) + 1, GROUP_TOKENS):
             keys, ids, text_bytes = zip(*group)
             data = b"".join(map(frame, encode(keys, ids)))
             f.write(data)
@@ -94,17 +94,6 @@ def write(path, documents, temporary_folder=None):
     return shard._replace(sha256=digest.hexdigest())
 
 
-def groups(items, size, limit):
-    """Yields lists of consecutive items, each list as soon as the sizes in it add up to `limit`."""
-    group, total = [], 0
-    for item in items:
-        group.append(item)
-        total += size(item)
-        if total >= limit:
-            yield group
-            group, total = [], 0
-    if group:
-        yield group
 
 
 def encode(keys, ids):

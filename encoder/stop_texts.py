@@ -45,13 +45,13 @@ def automaton(encoder, stop_sets):
 
     `stop_sets` is a list of tuples of str.  Raises UserError where the texts are too long for a table.
     """
+    if sum(len(stop.encode()) for stops in set(stop_sets) for stop in stops) > LONGEST:
+        raise UserError(f"the stop texts have more than {LONGEST} bytes together; give shorter or fewer ones")
     byte_rows, first = [np.full([1, 256], STOPPED), np.full([1, 256], NEVER)], {(): NEVER}
     for stops in stop_sets:
         if stops not in first:
             first[stops] = sum(map(len, byte_rows))
             byte_rows.append(_byte_automaton([stop.encode() for stop in stops], first[stops]))
-        if sum(map(len, byte_rows)) > LONGEST + 2:
-            raise UserError(f"the stop texts have more than {LONGEST} bytes together; give shorter or fewer ones")
     after_byte = np.concatenate(byte_rows).astype(np.int32)  # [Q, 256]
     tokens = [encoder.decode_bytes([token]) for token in range(encoder.size)]
     states = np.tile(np.arange(len(after_byte), dtype=np.int32)[:, None], [1, len(tokens)])  # [Q, V]
@@ -67,25 +67,16 @@ def _byte_automaton(texts, offset):
 
     Aho and Corasick 1975, https://doi.org/10.1145/360825.360855.
     """
-    children, complete = [{}], [False]  # a tree of the texts' beginnings
-    for text in texts:
-        node = 0
-        for byte in text:
-            if byte not in children[node]:
-                children[node][byte] = len(children)
-                children.append({})
-                complete.append(False)
-            node = children[node][byte]
-        complete[node] = True
-    after = np.zeros([len(children), 256], int)
-    shorter, wanted = [0] * len(children), [0]  # the longest other beginning that a node's text ends with
-    for node in wanted:  # the shortest first: `wanted` grows
+    beginnings = sorted({text[:n] for text in texts for n in range(len(text) + 1)}, key=lambda text: (len(text), text))
+    number = {beginning: node for node, beginning in enumerate(beginnings)}
+    complete = [beginning in texts for beginning in beginnings]
+    after, shorter = np.zeros([len(beginnings), 256], int), [0] * len(beginnings)
+    for node, beginning in enumerate(beginnings):  # `shorter`: the longest other beginning that this one ends with
         after[node] = after[shorter[node]]
-        for byte, child in children[node].items():
-            shorter[child] = after[node, byte]
-            complete[child] = complete[child] or complete[shorter[child]]
-            after[node, byte] = child
-            wanted.append(child)
+        complete[node] = complete[node] or complete[shorter[node]]
+        for byte in range(256):
+            if child := number.get(beginning + bytes([byte])):
+                shorter[child], after[node, byte] = after[node, byte], child
     return np.where(np.array(complete)[after], STOPPED, after + offset)
 
 

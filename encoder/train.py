@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from configs import commands, errors, progress, reading, storage
 from configs.errors import UserError
-from datasets import cleaning, documents
+from datasets import cleaning, documents, plans
 from encoder import bpe
 
 NOTE = "vocabulary.json"  # written last: what the two files were made from
@@ -83,14 +83,11 @@ def _finished(folder, plan):
             raise UserError(f"{folder} holds {present[0]} without {NOTE}, from elsewhere: {remedy}")
         return False
     found = reading.read_object(note)
-    if {**found, "fingerprint": None} != {**plan, "fingerprint": None}:
-        changed = [key for key in plan if found.get(key) != plan[key]]
-        raise UserError(f"{folder} holds a vocabulary made from other {', '.join(changed)}: {remedy}")
-    if "fingerprint" not in found:
-        return False
-    if bpe.load(folder).fingerprint != found["fingerprint"]:
+    fingerprint = found.pop("fingerprint", None)
+    plans.check(found, plan, f"{folder} already holds a vocabulary made", remedy)
+    if fingerprint and bpe.load(folder).fingerprint != fingerprint:
         raise UserError(f"{folder} holds a vocabulary that was changed after it was made: {remedy}")
-    return True
+    return fingerprint is not None
 
 
 def _arguments(argv):

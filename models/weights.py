@@ -6,6 +6,8 @@ import math
 import re
 from typing import Callable, NamedTuple
 
+from configs import grouping
+
 SCOPE = "model"
 POSITION_DEVIATION = 0.01  # of wpe, as in OpenAI's code
 SHOWN = 3  # names per kind of misfit in a message
@@ -62,14 +64,7 @@ def _normalisation(name, width):
 
 def groups(shapes, limit):
     """The names of {name: shape} in lists, in order, each of one name or of up to `limit` bytes of float32 numbers."""
-    lists, space = [], 0
-    for name, shape in shapes.items():
-        size = 4 * math.prod(shape)
-        if not lists or space + size > limit:
-            lists, space = lists + [[]], 0
-        lists[-1].append(name)
-        space += size
-    return lists
+    return list(grouping.groups(shapes, lambda name: 4 * math.prod(shapes[name]), limit))
 
 
 def _adafactor_slots(shape, beta1):

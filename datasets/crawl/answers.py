@@ -7,6 +7,7 @@ import zlib
 from email.utils import parsedate_to_datetime
 
 import aiohttp
+from aiohttp import helpers
 
 from datasets.crawl.addresses import PrivateAddress
 
@@ -95,9 +96,5 @@ def seconds_to_wait(retry_after):
 
 
 def charset(content_type):
-    """The charset that a Content-Type header names, or None."""
-    for parameter in content_type.split(";")[1:]:
-        name, _, value = parameter.partition("=")
-        if name.strip().lower() == "charset":
-            return value.strip().strip("\"'")
-    return None
+    """The charset that a Content-Type header names, or ""."""
+    return helpers.parse_mimetype(content_type).parameters.get("charset", "").strip("'")

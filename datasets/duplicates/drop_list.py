@@ -2,8 +2,8 @@
 
 Names of files that are not UTF-8 keep their bytes.
 """
-import array
 import hashlib
+import io
 import os
 
 import numpy as np
@@ -39,16 +39,11 @@ def check_names(index):
 
 def read(path):
     """(uint64 [lines] keys of the identities, hex sha256 of the file).  Raises UserError where it cannot be read."""
-    digest, keys = hashlib.sha256(), array.array("Q")
     if not os.path.isfile(path):
         raise UserError(f"--drop {path}: no such file; give the list that datasets/dedup.py wrote")
-    with open(path, "rb") as f:
-        for line in f:
-            digest.update(line)
-            name = line.rstrip(b"\r\n")
-            if name:
-                keys.append(documents.identity_key(os.fsdecode(name)))
-    return np.array(keys, np.uint64), digest.hexdigest()
+    data = storage.read_bytes(path)
+    names = filter(None, (line.rstrip(b"\r\n") for line in io.BytesIO(data)))
+    return _keys(map(os.fsdecode, names)), hashlib.sha256(data).hexdigest()
 
 
 def mark(keys, index):

@@ -13,6 +13,8 @@ import unicodedata
 
 import numpy as np
 
+from configs import grouping
+
 SHINGLE = 5  # words
 BANDS, ROWS = 14, 8
 PERMUTATIONS = BANDS * ROWS
@@ -35,17 +37,10 @@ def word_hashes(texts):
     Words are letters, digits, marks and _ of the lower-case NFKC text; case, space and punctuation do not count.
     """
     hashes, counts = [np.zeros(0, np.uint64)], np.zeros(len(texts), np.int64)
-    waiting, owners, size = [], [], 0
-    for number, text in enumerate(texts):
-        for piece in _pieces(_codes(text)):
-            if size + len(piece) > PIECE and waiting:
-                hashes.append(_hash_pieces(waiting, owners, counts))
-                waiting, owners, size = [], [], 0
-            waiting.append(piece)
-            owners.append(number)
-            size += len(piece)
-    if waiting:
-        hashes.append(_hash_pieces(waiting, owners, counts))
+    pieces = ((number, piece) for number, text in enumerate(texts) for piece in _pieces(_codes(text)))
+    for group in grouping.groups(pieces, lambda item: len(item[1]), PIECE):
+        owners, some = zip(*group)
+        hashes.append(_hash_pieces(some, list(owners), counts))
     return np.concatenate(hashes), counts
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from configs import storage
+from configs import grouping, storage
 from datasets import documents
 from datasets.duplicates import minhash
 
@@ -61,7 +61,8 @@ def sign(chunk, advance):
     keys = np.zeros((COLUMNS, chunk.count), "<u8")
     low, facts = np.zeros((chunk.count, minhash.PERMUTATIONS), np.uint8), np.zeros((chunk.count, 2), np.uint8)
     hits = []
-    for rows, texts in _batches(index, chunk, facts):
+    for group in grouping.groups(_texts(index, chunk, facts), lambda item: len(item[1]), minhash.TEXT_BYTES):
+        rows, texts = map(list, zip(*group))
         words, counts = minhash.word_hashes(texts)
         signatures = minhash.minima(words, counts)
         keys[:minhash.BANDS, rows], low[rows] = minhash.band_keys(signatures), signatures.astype(np.uint8)
@@ -76,23 +77,15 @@ def sign(chunk, advance):
     storage.write_whole(chunk.path, b"".join(part.tobytes() for part in (keys, low, facts, *hits)))
 
 
-def _batches(index, chunk, facts):
-    """Yields (rows of the chunk, their texts) that are not empty, some at a time; notes the others in `facts`."""
-    rows, texts, size = [], [], 0
+def _texts(index, chunk, facts):
+    """Yields (row of the chunk, text) of each document that is not empty; notes the others in `facts`."""
     for row in range(chunk.count):
         document = documents.read(index, chunk.number * CHUNK + row)
         facts[row, 1] = document.invalid_utf8
         if document.text is None or not document.text.strip():
             facts[row, 0] = BAD_LINE if document.text is None else EMPTY
             continue
-        rows.append(row)
-        texts.append(document.text)
-        size += len(document.text)
-        if size >= minhash.TEXT_BYTES:
-            yield rows, texts
-            rows, texts, size = [], [], 0
-    if rows:
-        yield rows, texts
+        yield row, document.text
 
 
 def ngrams_of(index, length):

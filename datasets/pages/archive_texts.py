@@ -9,7 +9,6 @@ import contextlib
 import fcntl
 import json
 import os
-import pathlib
 import re
 import shutil
 from typing import NamedTuple, Optional
@@ -137,7 +136,7 @@ def _extract_pages(args, processes, path, folder, advance):
 def _move_text(staged, target):
     """Moves a text to its place, unless a longer one of the same page, downloaded twice, is there already."""
     def rank(path):  # the same text stays, whichever comes first
-        data = pathlib.Path(path).read_bytes()
+        data = storage.read_bytes(path)
         return len(data), data
     if os.path.exists(target) and rank(target) >= rank(staged):
         os.unlink(staged)

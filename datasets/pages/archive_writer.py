@@ -6,13 +6,11 @@ set_state of OpenWebText's downloader.  `{month}.outcomes`, our own, says what b
 import array
 import collections
 import contextlib
-import functools
 import io
 import json
 import os
 import re
 import tarfile
-import tempfile
 
 from configs import storage
 from configs.errors import UserError
@@ -34,20 +32,19 @@ class Writer:
         self.folder, self.state_path, self.month, self.compression = folder, state_path, month, compression
         self.number = max([0, *archives.find(folder, month), *archives.find(folder, month, "meta")]) + 1
         self.finished = []  # (line, outcome) since the last archive
-        self._parts = {}  # kind -> (path, file, tar in it)
+        self._tars, self._open = {}, contextlib.ExitStack()  # {kind: tar} of the open archive; all that is to close
 
     def add(self, line, url="", page=None, meta=None, outcome="saved"):
         """Notes a line as finished; `page` (bytes, UTF-8) and `meta` (for JSON) are stored if there are any."""
         with self._all_or_nothing():
             if page is not None:
+                if not self._tars:
+                    self._begin()
                 for kind, suffix, data in (("data", "txt", page), ("meta", "json", json.dumps(meta).encode())):
-                    if kind not in self._parts:
-                        self._parts[kind] = _begin(self.folder, self.compression)
                     member = tarfile.TarInfo(f"{archives.stem_of(line, url)}.{suffix}")  # mode 0644, time 0, no owner
                     member.size = len(data)
-                    _, _, tar = self._parts[kind]
-                    tar.addfile(member, io.BytesIO(data))
-                    tar.members.clear()
+                    self._tars[kind].addfile(member, io.BytesIO(data))
+                    self._tars[kind].members.clear()
             self.finished.append((line, outcome))
 
     def close(self):
@@ -55,27 +52,29 @@ class Writer:
         if not self.finished:
             return
         with self._all_or_nothing():
-            if self._parts:
-                for _, f, tar in self._parts.values():
-                    tar.close()
-                    f.flush()
-                    os.fsync(f.fileno())
-                    f.close()
-                for kind in ("meta", "data"):  # in this order: where there is a data archive, both are complete
-                    name = f"{self.month}-{self.number}_{kind}.{self.compression}"
-                    os.rename(self._parts[kind][0], os.path.join(self.folder, name))
+            if self._tars:
+                for tar in self._tars.values():
+                    tar.close()  # both before either file is complete: on a full disk none appears
+                self._open.close()
                 _sync_folder(self.folder)
-                self._parts, self.number = {}, self.number + 1
+                self._tars, self.number = {}, self.number + 1
             note_finished(self.state_path, self.finished)
             self.finished = []
 
     def abandon(self):
         """Removes what is not complete."""
-        for path, f, tar in self._parts.values():
-            for end in (functools.partial(os.unlink, path), tar.close, f.close):
-                with contextlib.suppress(OSError, ValueError):  # the disk may be full, or the file complete already
-                    end()
-        self._parts, self.finished = {}, []
+        with contextlib.suppress(OSError, ValueError), self._open:  # the disk may be full
+            raise OSError("abandoned")  # so that storage.written_whole removes its files
+        self._tars, self.finished = {}, []
+
+    def _begin(self):
+        """Opens both tars.  The data archive is complete last: where there is one, both are there."""
+        for kind in ("data", "meta"):
+            path = os.path.join(self.folder, f"{self.month}-{self.number}_{kind}.{self.compression}")
+            f = self._open.enter_context(storage.written_whole(path))
+            # With the name "" gzip notes none.
+            tar = tarfile.open("", f"w:{self.compression}", f, **LEVELS[self.compression])  # noqa: SIM115
+            self._tars[kind] = self._open.enter_context(tar)
 
     @contextlib.contextmanager
     def _all_or_nothing(self):
@@ -86,14 +85,6 @@ class Writer:
             if isinstance(error, OSError):
                 error.filename = error.filename or self.folder
             raise
-
-
-def _begin(folder, compression):
-    """(path, file, tar in it) of a compressed tar under a temporary name."""
-    handle, path = tempfile.mkstemp(dir=folder, prefix=storage.PARTIAL)
-    os.fchmod(handle, 0o644)
-    f = os.fdopen(handle, "wb")
-    return path, f, tarfile.open(fileobj=f, mode=f"w:{compression}", **LEVELS[compression])
 
 
 def read_state(path):

@@ -11,7 +11,7 @@ def test_when_to_come_again(text, seconds):
 
 
 @pytest.mark.parametrize("content_type, charset", [
-    ("text/html; charset=koi8-r", "koi8-r"), ("text/html;q=1; Charset = 'UTF-8' ", "UTF-8"), ("text/html", None),
-    ('text/html; charset="gbk"', "gbk"), ("", None), ("; charset", "")])
+    ("text/html; charset=koi8-r", "koi8-r"), ("text/html;q=1; Charset = 'UTF-8' ", "UTF-8"), ("text/html", ""),
+    ('text/html; charset="gbk"', "gbk"), ("", ""), ("; charset", "")])
 def test_charset_of_a_content_type(content_type, charset):
     assert answers.charset(content_type) == charset
