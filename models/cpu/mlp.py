@@ -8,7 +8,7 @@ import tensorflow.compat.v1 as tf
 
 from configs.constants import NORM_EPSILON
 from models import dropout
-from models.cpu.compiled import Recomputed, compiled, run_compiled
+from models.cpu.compiled import compiled, run_compiled
 
 GELU_SCALE, GELU_CUBE = math.sqrt(2 / math.pi), 0.044715
 
@@ -43,10 +43,7 @@ def column_sums(x):
 
 
 def product(x, w):
-    """x, a Recomputed or a tensor [..., I], times w [1, I, O] -> [N, O] in the dtype of x."""
-    if not isinstance(x, Recomputed):
-        return tf.matmul(rows_of(x), _matrix(w, x.dtype))
-
+    """x, a Recomputed [..., I], times w [1, I, O] -> [N, O] in the dtype of x."""
     @tf.custom_gradient
     def run(w, *tensors):
         value = x.compute(*tensors)
