@@ -81,7 +81,7 @@ def build_estimator(config, tpu=None, *, strategy=None, sampler=None):
 def train(config, encoder, tpu=None, strategy=None):
     """Trains up to max_steps, by `strategy` or what the machine and TF_CONFIG suggest; returns the exit status."""
     import inputs
-    from datasets import shard_sets
+    from datasets import shard_sets, window_order
     from models.checkpoints import run_folder
     from models.run import devices
     strategy = devices.choose(strategy, tpu)
@@ -89,7 +89,7 @@ def train(config, encoder, tpu=None, strategy=None):
     train_set = read_shards(config, encoder, shard_sets.TRAIN)
     eval_set = read_shards(config, encoder, shard_sets.EVAL) if config.eval_steps else None
     # Anything wrong with the data is said before the first step.
-    order = order_of(config, train_set)
+    order = window_order.WindowOrder.of(config, train_set)
     if eval_set:
         inputs.eval_batches(eval_set, config.n_ctx, config.eval_batch_size, config.eval_steps)
         for path in shard_sets.overlap(train_set, eval_set)[:1]:
@@ -217,11 +217,11 @@ def print_documents(config, encoder, step):
     if step > config.max_steps:
         raise UserError(f'--which_data {step} is beyond "max_steps" {config.max_steps}')
     import inputs
-    from datasets import shard_sets
+    from datasets import shard_sets, window_order
     from models.run import damage
     train_set = read_shards(config, encoder, shard_sets.TRAIN)
     with damage.named(config, train_set):
-        print("\n".join(inputs.documents_of(order_of(config, train_set), step)))
+        print("\n".join(inputs.documents_of(window_order.WindowOrder.of(config, train_set), step)))
     return 0
 
 
@@ -232,14 +232,6 @@ def read_shards(config, encoder, split):
     if config.skip_corrupt_records:
         run_folder.make(config.model_dir)  # for the copies of what is good
     return shard_sets.read(config, encoder, split)
-
-
-def order_of(config, train_set):
-    """The WindowOrder of the run.  Raises UserError where the data do not fill a window."""
-    from datasets.window_order import WindowOrder
-    order = WindowOrder.of(config, train_set)
-    order.check()
-    return order
 
 
 if __name__ == "__main__":

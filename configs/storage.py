@@ -5,6 +5,7 @@ import glob as local_glob
 import os
 import re
 import secrets
+import shutil
 import time
 import warnings
 
@@ -114,6 +115,30 @@ def written_whole(path, temporary=None):
         if isinstance(error, OSError):
             error.filename = error.filename or path  # a failed write does not say of which file
         raise
+
+
+@contextlib.contextmanager
+def new_folder(path):
+    """A folder to write to: renamed to `path` when all went well, deleted when not.
+
+    Raises UserError where `path` holds something.  On gs://, where nothing can be renamed, the folder is `path`
+    itself: the file that others look for there is to be written last.
+    """
+    if is_remote(path):
+        if glob(join(path, "*")):
+            raise UserError(f"{path} is not empty; give a new folder")
+        yield path
+        return
+    if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
+        raise UserError(f"{path} exists and is no empty folder; give a new one")
+    partial = path.rstrip("/") + ".partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        os.makedirs(partial)
+        yield partial
+        os.replace(partial, path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def clear(folder):

@@ -94,8 +94,6 @@ def write(path, documents, temporary_folder=None):
     return shard._replace(sha256=digest.hexdigest())
 
 
-
-
 def encode(keys, ids):
     """Yields a tf.train.Example as bytes for each key (bytes) and its ids (int [T] >= 0): features sorted by name.
 

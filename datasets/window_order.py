@@ -63,13 +63,18 @@ class PartOrder:
 class WindowOrder:
     """The sequence of global batches as a function of (parts, n_ctx, batch, seed, step); it never changes.
 
-    `parts` are those of a shard_sets.ShardSet, `batch` is the size of the global batch.
+    `parts` are those of a shard_sets.ShardSet, `batch` is the size of the global batch.  Raises UserError where a
+    part does not fill one window.
     """
 
     def __init__(self, parts, *, n_ctx, batch, seed):
         self.n_ctx, self.batch, self.seed = n_ctx, batch, seed
         self.parts = tuple(PartOrder(part, n_ctx, seed) for part in parts)
         self._quota = mixture_quota([part.weight for part in parts])
+        empty = next((order.part for order in self.parts if not order.windows), None)
+        if empty:
+            raise UserError(f"the {empty.tokens} tokens in {empty.shards[0].path} do not fill one window of n_ctx + 1 ="
+                            f' {n_ctx + 1}; add text or lower "n_ctx"')
 
     @classmethod
     def of(cls, config, shards):
@@ -92,17 +97,6 @@ class WindowOrder:
         """Steps whose schedule is worked out at once: a tiny data set has many epochs in few steps."""
         rows = max(len(part.blocks) / part.windows for part in self.parts)  # for each window
         return max(1, int(LONGEST_SCHEDULE / (rows * self.batch)))
-
-    def empty_part(self):
-        """The first shard_sets.Part that does not fill one window, or None."""
-        return next((order.part for order in self.parts if not order.windows), None)
-
-    def check(self):
-        """Raises UserError where a part does not fill one window."""
-        part = self.empty_part()
-        if part:
-            raise UserError(f"the {part.tokens} tokens in {part.shards[0].path} do not fill one window of n_ctx + 1 ="
-                            f' {self.n_ctx + 1}; add text or lower "n_ctx"')
 
     def seen(self, step):
         """The Seen of the first `step` steps."""

@@ -6,7 +6,6 @@ import tensorflow as tf2
 import tensorflow.compat.v1 as tf
 
 COLLECTION = "training_scalars/"  # graph collections of this name and the scalar's, one tensor each
-STOP = "training_stop/"
 NAMES = ("loss", "learning_rate", "gradient_norm")
 
 
@@ -33,23 +32,6 @@ def show(scalars, step, model_dir, use_tpu):
 def collected():
     """{name: scalar tensor} of the default graph; empty on a TPU."""
     return {name: tensor for name in NAMES for tensor in tf.get_collection(COLLECTION + name)}
-
-
-def stop_wish():
-    """A float32 scalar that is 0 unless a hook feeds it: more than 0 asks all replicas to stop."""
-    wish = tf.placeholder_with_default(0.0, [])
-    tf.add_to_collection(STOP + "wish", wish)
-    return wish
-
-
-def agree_to_stop(mean):
-    """Notes the mean of all replicas' wishes, which is more than 0 where all are to stop."""
-    tf.add_to_collection(STOP + "agreed", mean)
-
-
-def stop_tensors():
-    """(the wishes of the default graph, their mean over all replicas)."""
-    return tf.get_collection(STOP + "wish"), tf.get_collection(STOP + "agreed")[-1]
 
 
 def loss_and_perplexity(losses, counts):

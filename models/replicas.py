@@ -3,7 +3,7 @@ import tensorflow.compat.v1 as tf
 from tensorflow.compiler.tf2xla.python import xla
 from tensorflow.python.tpu import tpu_function
 
-from models import metrics
+WISHES, AGREED = "training_stop/wish", "training_stop/agreed"  # collections of the graph
 
 
 def number(use_tpu):
@@ -14,7 +14,7 @@ def number(use_tpu):
 def mean(tensors, use_tpu):
     """The tensors' means over all replicas, in float32; a single device gets the tensors as they are.
 
-    The devices of a strategy also agree here on whether to stop (`metrics.stop_wish`).
+    The devices of a strategy also agree here on whether to stop (`stop_tensors`).
     """
     if use_tpu:
         cores = tpu_function.get_tpu_context().number_of_shards or 1
@@ -24,8 +24,15 @@ def mean(tensors, use_tpu):
 
     def reduce(strategy, tensors):
         return strategy.extended.batch_reduce_to(tf.distribute.ReduceOp.MEAN, [(tensor, tensor) for tensor in tensors])
-    tensors = [*(tf.cast(tensor, tf.float32) for tensor in tensors), metrics.stop_wish()]
+    wish = tf.placeholder_with_default(0.0, [])
+    tf.add_to_collection(WISHES, wish)
+    tensors = [*(tf.cast(tensor, tf.float32) for tensor in tensors), wish]
     # Not ReplicaContext.all_reduce, which an Estimator's graph does not know (TensorFlow 2.15.1).
-    *means, wish = tf.distribute.get_replica_context().merge_call(reduce, args=(tensors,))
-    metrics.agree_to_stop(wish)
+    *means, agreed = tf.distribute.get_replica_context().merge_call(reduce, args=(tensors,))
+    tf.add_to_collection(AGREED, agreed)
     return means
+
+
+def stop_tensors():
+    """(the replicas' wishes to stop, float32 [], 0 unless a hook feeds them; their mean: above 0, all are to stop)."""
+    return tf.get_collection(WISHES), tf.get_collection(AGREED)[-1]

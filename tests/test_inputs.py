@@ -239,7 +239,7 @@ def test_corpus_too_small_for_one_window_is_an_error(tmp_path):
     write_shards(tmp_path, "a", [1])
     config = config_for(tmp_path, n_ctx=400)
     with pytest.raises(UserError, match="do not fill one window of n_ctx"):
-        order_of(config).check()
+        order_of(config)
 
 
 def test_negative_token_id_is_found_before_training(tmp_path):

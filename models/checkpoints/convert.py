@@ -6,11 +6,8 @@
     python3 -m models.checkpoints export-openai MODEL.json DST
     python3 -m models.checkpoints inspect PATH
 """
-import contextlib
 import json
 import logging
-import os
-import shutil
 
 from configs import arguments, errors, schema, storage
 from configs.errors import UserError
@@ -64,7 +61,7 @@ def _import(args):
     if args.command != right:
         raise UserError(f"{args.src} holds weights of another format ({source.kind}); use {right}")
     destination = args.dst.rstrip("/")
-    with _new_folder(destination) as folder:
+    with storage.new_folder(destination) as folder:
         values = _sizes(source, args.n_head)
         data = formats.find(source.path.rpartition("/")[0] or ".")
         values.update(_take_vocabulary(data, folder, destination, values["n_vocab"]))
@@ -94,7 +91,7 @@ def _export(args):
         raise UserError(f"{source.path} is not the network of the config: {problem}; train first")
     data = bpe.read_files(config.encoder_path)
     destination = args.dst.rstrip("/")
-    with _new_folder(destination) as folder:
+    with storage.new_folder(destination) as folder:
         if args.command == TO_HF:
             hugging_face.write_folder(folder, config, source.shapes, source.read, encoder.eot)
             formats.write_hugging_face(folder, data, config.n_ctx)
@@ -157,23 +154,3 @@ def _write_proof(folder, report, lines, source):
     for line in lines:
         print(line)
     print(f"sha256 of each tensor: {PROOF_FILE}")
-
-
-@contextlib.contextmanager
-def _new_folder(destination):
-    """A folder to write to: renamed to `destination` when all went well, deleted when not."""
-    if storage.is_remote(destination):  # it cannot be renamed there; the file that main.py needs is written last
-        if storage.glob(storage.join(destination, "*")):
-            raise UserError(f"{destination} is not empty; give a new folder")
-        yield destination
-        return
-    if os.path.lexists(destination) and not (os.path.isdir(destination) and not os.listdir(destination)):
-        raise UserError(f"{destination} exists and is no empty folder; give a new one")
-    partial = destination + ".partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        os.makedirs(partial)
-        yield partial
-        os.replace(partial, destination)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

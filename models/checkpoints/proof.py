@@ -62,22 +62,20 @@ def network_logits(source, config, tokens):
     config = dataclasses.replace(config, precision="float32", recompute=False)
     shapes = {weight.name: weight.shape for weight in weight_list(config)}
 
-    def run(names, function, prefix="", **given):
-        """function({name: tensor}, **tensors) in a session of its own, with the weights prefix + name."""
+    def run(names, function, x, prefix=""):
+        """function({name: tensor}, x) in a session of its own, with the weights prefix + name."""
         with tf.Graph().as_default(), tf.Session() as session:
             weights = {name: tf.placeholder(tf.float32, shapes[prefix + name]) for name in names}
-            tensors = {name: tf.constant(value) for name, value in given.items()}
-            return session.run(function(weights, **tensors),
+            return session.run(function(weights, tf.constant(x)),
                                {tensor: source.read(prefix + name) for name, tensor in weights.items()})
 
     def layer(weights, h):
         return gpt2.block(h, weights, config.n_head, dropout.NONE.layer(0))
-    h = run(["wte", "wpe"], lambda weights, tokens: gpt2.embed(weights, tokens, config),
-            tokens=tokens[None])  # [1, T, C]
+    h = run(["wte", "wpe"], lambda weights, tokens: gpt2.embed(weights, tokens, config), tokens[None])  # [1, T, C]
     for i in range(config.n_layer):
-        h = run(layer_weights(shapes, i), layer, f"h{i}/", h=h)
-    h = run(["ln_f/g", "ln_f/b"], lambda weights, h: gpt2.norm(h, weights["ln_f/g"], weights["ln_f/b"]), h=h)
-    return run(["wte"], lambda weights, h: gpt2.logits(h, weights["wte"]), h=h)[0]
+        h = run(layer_weights(shapes, i), layer, h, f"h{i}/")
+    h = run(["ln_f/g", "ln_f/b"], lambda weights, h: gpt2.norm(h, weights["ln_f/g"], weights["ln_f/b"]), h)
+    return run(["wte"], lambda weights, h: gpt2.logits(h, weights["wte"]), h)[0]
 
 
 def _difference(expected, found, result):

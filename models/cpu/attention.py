@@ -24,8 +24,7 @@ def attn(h, w, n_head, drop, cache=None):
     elif drop.attention is dropout.keep:
         x = causal_attention(q, k, v)
     else:
-        visible = tf.linalg.band_part(tf.ones([h.shape[1]] * 2, tf.bool), -1, 0)
-        x = masked_attention(q, k, v, tf.where_v2(visible, 0.0, HIDDEN), drop.attention)
+        x = masked_attention(q, k, v, _causal(tf.zeros([h.shape[1]] * 2), 0), drop.attention)
     x = Recomputed(_merge_heads, _merge_heads_gradient, (x,))  # [N, C]
     return add_to_residual(h, product(x, w["attn/c_proj/w"]), w["attn/c_proj/b"], drop.attn)
 

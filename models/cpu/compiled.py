@@ -61,10 +61,6 @@ class Recomputed(NamedTuple):
     gradient: Callable
     tensors: tuple
 
-    def value(self):
-        """The value as a tensor, through which no gradient flows."""
-        return self.compute(*self.tensors)
-
 
 def run_compiled(function, *tensors, **keywords):
     """function(*tensors, **keywords) in one compiled pass, without a gradient; `keywords` are no tensors."""

@@ -8,7 +8,7 @@ import tensorflow.compat.v1 as tf
 
 from configs.constants import NORM_EPSILON
 from models import dropout
-from models.cpu.compiled import Recomputed, compiled, run_compiled
+from models.cpu.compiled import compiled, run_compiled
 
 GELU_SCALE, GELU_CUBE = math.sqrt(2 / math.pi), 0.044715
 
@@ -43,10 +43,7 @@ def column_sums(x):
 
 
 def product(x, w):
-    """x, a Recomputed or a tensor [..., I], times w [1, I, O] -> [N, O] in the dtype of x."""
-    if not isinstance(x, Recomputed):
-        return tf.matmul(rows_of(x), _matrix(w, x.dtype))
-
+    """x, a Recomputed [..., I], times w [1, I, O] -> [N, O] in the dtype of x."""
     @tf.custom_gradient
     def run(w, *tensors):
         value = x.compute(*tensors)
@@ -66,7 +63,7 @@ def _matrix(w, dtype):
     return tf.reshape(tf.cast(w, dtype), w.shape[1:])
 
 
-def _standardise(x):
+def standardise(x):
     """(x less its mean, over its deviation, along the last axis; one over that deviation), float32."""
     wide = tf.cast(x, tf.float32)
     centred = wide - tf.reduce_mean(wide, -1, keepdims=True)
@@ -76,7 +73,7 @@ def _standardise(x):
 
 def _norm_pieces(x, g, dy):
     """(dx, what dg is the sum of) for the gradient dy of `norm`."""
-    standard, scale = _standardise(x)
+    standard, scale = standardise(x)
     dy = tf.cast(dy, tf.float32)
     inner = dy * g
     parallel = standard * tf.reduce_mean(inner * standard, -1, keepdims=True)
@@ -92,7 +89,7 @@ def _norm_gradient(x, g, b, dy):
 @compiled(_norm_gradient)
 def norm(x, g, b):
     """As gpt2.norm."""
-    return tf.cast(_standardise(x)[0] * g + b, x.dtype)
+    return tf.cast(standardise(x)[0] * g + b, x.dtype)
 
 
 def _gelu_piece(x, b, dy):

@@ -13,8 +13,8 @@ import tensorflow.compat.v1 as tf
 from tensorflow.core.framework import attr_value_pb2
 from tensorflow.python.framework import op_def_library
 
-from configs.constants import NORM_EPSILON
 from models.cpu import processor
+from models.cpu.mlp import standardise
 
 # Grappler turns products into this operation, too.  But it marks only constants as constant, and weights read in a loop
 # are not constants to it.
@@ -49,10 +49,7 @@ def mlp(h, w, drop):
 
 
 def _norm(x, g, b):
-    wide = tf.cast(x, tf.float32)
-    centred = wide - tf.reduce_mean(wide, -1, keepdims=True)
-    scale = tf.math.rsqrt(tf.reduce_mean(tf.square(centred), -1, keepdims=True) + NORM_EPSILON)
-    return tf.cast(centred * scale * g + b, x.dtype)
+    return tf.cast(standardise(x)[0] * g + b, x.dtype)
 
 
 def linear(x, packed, b=None, *, gelu=False, plus=None):

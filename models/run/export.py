@@ -3,7 +3,6 @@
 Token ids in and out; the vocabulary's two files are its assets.
 """
 import os
-import shutil
 
 import tensorflow.compat.v1 as tf
 
@@ -23,17 +22,8 @@ def run(config, encoder, folder, tpu=None):
     if tpu:
         raise UserError("--export_dir needs no TPU; leave --tpu out")
     path = predict.weights_path(config, encoder)
-    if storage.exists(folder) and (not storage.is_folder(folder) or storage.glob(storage.join(folder, "*"))):
-        raise UserError(f"--export_dir {folder} exists already; name a new folder, or remove that one")
-    # Complete or not there at all; on gs:// the file that makes it a SavedModel is written last.
-    place = folder if storage.is_remote(folder) else folder.rstrip("/") + ".partial"
-    shutil.rmtree(place, ignore_errors=True)
-    try:
+    with storage.new_folder(folder) as place:  # on gs:// the file that makes it a SavedModel is written last
         _save(config, encoder, path, place)
-        if place != folder:
-            os.replace(place, folder)
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
     print(f"wrote {path or config.init_checkpoint} as a SavedModel to {folder}: signatures generate and score,"
           " vocabulary in assets/")
     return 0

@@ -13,7 +13,7 @@ import time
 
 import tensorflow.compat.v1 as tf
 
-from models import metrics
+from models import replicas
 from models.checkpoints import run_checkpoints
 from models.run import devices, hooks
 
@@ -60,7 +60,7 @@ class HostsInStep(tf.train.SessionRunHook):
         return (self.stopped or self.step == self._last_step) and run_checkpoints.is_at(self._model_dir, self.step)
 
     def begin(self):
-        self._wishes, self._agreed = metrics.stop_tensors()
+        self._wishes, self._agreed = replicas.stop_tensors()
 
     def after_create_session(self, session, coord):
         self.step = session.run(tf.train.get_global_step())

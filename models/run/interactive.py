@@ -24,13 +24,16 @@ def run(config, encoder, given, tpu, *, as_json):
     with predict.threads_for(config, 1):
         workarounds.compile_silently()
         draw = _load(config, encoder, path)
+
+    def say(piece):
+        print("" if as_json else piece, end="", flush=True)
     number = 0
     for line in _lines(shown=not as_json):
         with _ctrl_c() as came:
             for row in predict.rows_of(prompts.make(line, given), encoder, config.n_ctx):
-                shown = "" if as_json else predict.heading(number) + row.prompt.text
-                print(shown, end="", flush=True)
-                sample = _continue(draw, encoder, row, came, silent=as_json)
+                shown = predict.heading(number) + row.prompt.text
+                say(shown)
+                sample = predict.finish(encoder, row.prompt, draw(row, came), say)
                 predict.show(config, number, sample, as_json=as_json, shown=shown + sample.text)
                 number += 1
                 if came.is_set():
@@ -50,9 +53,9 @@ def _ctrl_c():
 
 
 def _load(config, encoder, path):
-    """draw(a predict.Row), which yields its (token, logprob) one after the other, by the weights at `path`.
+    """draw(a predict.Row, Event), which yields (token, logprob) one after the other until the Event is set.
 
-    The session is kept, and what is between two tokens stays in its variables.
+    The weights are those at `path`.  The session is kept, and what is between two tokens stays in its variables.
     """
     with tf.Graph().as_default():
         variables = initial_values.create_variables(config)
@@ -71,12 +74,12 @@ def _load(config, encoder, path):
         warm_start.restore(path, config, variables, session)
         session.run(tf.local_variables_initializer())
 
-    def draw(row):
+    def draw(row, came):
         values = row.options(stop_texts.NEVER)  # the caller sees the text, and stops
         feed = {place: [values[name]] for name, place in options._asdict().items()}
         token, logprob, ended = session.run(first, {**feed, tokens: [row.tokens]})
         yield int(token), logprob
-        while not ended:
+        while not (ended or came.is_set()):
             token, logprob, ended = session.run(following, feed)
             yield int(token), logprob
     return draw
@@ -93,23 +96,6 @@ def _keep_state(places, state):
     """What to fetch: token, logprob, and whether the sample has ended, once `state` lies in its variables `places`."""
     with tf.control_dependencies([place.assign(part) for place, part in zip(places, tf.nest.flatten(state))]):
         return [tf.identity(part) for part in (state.token[0], state.logprobs[0, state.number - 1], state.ended[0])]
-
-
-def _continue(draw, encoder, row, came, *, silent):
-    """The predict.Sample of a Row, whose text is printed as it comes unless `silent`; `came` is set by Ctrl-C."""
-    text, tokens, logprobs = stop_texts.Text(encoder, row.prompt.stop), [], []
-    for token, logprob in draw(row):
-        tokens.append(token)
-        logprobs.append(logprob)
-        piece = text.add(token) if token != encoder.eot else ""
-        print("" if silent else piece, end="", flush=True)
-        if text.stopped or came.is_set():
-            break
-    print("" if silent else text.end(), end="", flush=True)
-    sample = predict.finish(encoder, row.prompt, tokens, logprobs)
-    if came.is_set() and sample.stop == "length" and len(tokens) < row.prompt.length:
-        return sample._replace(stop="interrupted")
-    return sample
 
 
 def _lines(*, shown):

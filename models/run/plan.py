@@ -159,16 +159,18 @@ def _data(config, data):
         rows.append(("damaged records", "skipped: the start of training reads every shard whole once and counts the"
                      " good records; above, manifests are believed"))
     order = _order(config, data.train)
-    if order:
+    if isinstance(order, WindowOrder):
         rows += [("read in all", str(order.seen(config.max_steps))),
                  ("dropped", f"{order.dropped:.4%} of each epoch, at the ends of blocks of files")]
     return rows
 
 
 def _order(config, train):
-    """The WindowOrder of the training data; None where they cannot be read."""
-    order = None if isinstance(train, str) else WindowOrder.of(config, train)
-    return None if order is None or order.empty_part() else order
+    """The WindowOrder of the training data; the str that says why there is none."""
+    try:
+        return train if isinstance(train, str) else WindowOrder.of(config, train)
+    except UserError as error:
+        return str(error)
 
 
 def _cost(config):
@@ -192,15 +194,8 @@ def _schedule(config):
 
 
 def _data_problems(config, data):
-    lines = []
-    if isinstance(data.train, str):
-        lines.append(f"no training data: {data.train}")
-    elif not _order(config, data.train):
-        tokens = min(part.tokens for part in data.train.parts)
-        lines.append(f"the training data has {tokens:,} tokens, less than one window of"
-                     f' "n_ctx" + 1 = {config.n_ctx + 1:,}')
-    else:
-        lines += reading_problems(config, _order(config, data.train))
+    order = _order(config, data.train)
+    lines = [f"no training data: {order}"] if isinstance(order, str) else reading_problems(config, order)
     if config.eval_steps == 0:
         return lines
     if isinstance(data.eval, str):

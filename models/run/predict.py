@@ -58,8 +58,8 @@ def run(config, encoder, prompts, tpu, build_estimator, *, as_json):
         samples = draw(config, tpu, path, input_fn, limits, build_estimator)
         for number, (row, drawn) in enumerate(zip(rows, samples)):
             count = drawn["count"]
-            show(config, number, finish(encoder, row.prompt, drawn["tokens"][:count], drawn["logprobs"][:count]),
-                 as_json=as_json)
+            sample = finish(encoder, row.prompt, zip(drawn["tokens"][:count], drawn["logprobs"]))
+            show(config, number, sample, as_json=as_json)
     return 0
 
 
@@ -126,14 +126,21 @@ def draw(config, tpu, path, input_fn, limits, build_estimator):
         yield from build_estimator(config, tpu, sampler=sampler).predict(input_fn, checkpoint_path=path)
 
 
-def finish(encoder, prompt, tokens, logprobs):
-    """The Sample of what was drawn for `prompt`."""
-    tokens = [int(token) for token in tokens]
-    text = stop_texts.Text(encoder, prompt.stop)
-    ended = tokens[-1:] == [encoder.eot]
-    pieces = [text.add(token) for token in (tokens[:-1] if ended else tokens)] + [text.end()]
-    stop = "stop" if text.stopped else "eot" if ended else "length"
-    return Sample(prompt.text, "".join(pieces), tokens, [round(float(value), 6) for value in logprobs], stop)
+def finish(encoder, prompt, drawn, say=lambda piece: None):
+    """The Sample of the (token, logprob) pairs `drawn` for `prompt`, whose text goes to `say` piece by piece."""
+    text, pieces, tokens, logprobs = stop_texts.Text(encoder, prompt.stop), [], [], []
+    for token, logprob in drawn:
+        tokens.append(int(token))
+        logprobs.append(round(float(logprob), 6))
+        pieces.append(text.end() if token == encoder.eot else text.add(tokens[-1]))
+        say(pieces[-1])
+        if text.stopped:
+            break
+    pieces.append(text.end())
+    say(pieces[-1])
+    stop = "length" if len(tokens) == prompt.length else "interrupted"
+    stop = "stop" if text.stopped else "eot" if tokens[-1:] == [encoder.eot] else stop
+    return Sample(prompt.text, "".join(pieces), tokens, logprobs, stop)
 
 
 def show(config, number, sample, *, as_json, shown=""):

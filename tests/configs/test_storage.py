@@ -43,3 +43,19 @@ def test_lock_is_held_by_one_at_a_time_and_its_file_goes_with_it(tmp_path):
     with storage.lock(path) as file:
         assert file and storage.lock(path) is None
     assert storage.lock(path)
+
+
+def test_new_folder_is_there_when_it_is_complete_and_never_in_place_of_another(tmp_path):
+    path = tmp_path / "new"
+    with pytest.raises(KeyError), storage.new_folder(str(path)) as folder:
+        storage.write_whole(os.path.join(folder, "half"), "x")
+        raise KeyError
+    assert os.listdir(tmp_path) == []
+    with storage.new_folder(f"{path}/") as folder:
+        storage.write_whole(os.path.join(folder, "whole"), "x")
+        assert not path.exists()
+    assert os.listdir(tmp_path) == ["new"] and os.listdir(path) == ["whole"]
+    (tmp_path / "link").symlink_to("nowhere")
+    for taken in (path, path / "whole", tmp_path / "link"):
+        with pytest.raises(UserError, match=f"{taken} exists and is no empty folder"), storage.new_folder(str(taken)):
+            pass

@@ -469,7 +469,7 @@ def test_hugging_face_s_files_that_are_no_gpt2_are_refused(tmp_path, tensors, co
 
 
 @pytest.mark.parametrize("size, words", [(0, "a header of 0 bytes in a file of 0"), (4, "in a file of 4"),
-                                         (200, "in a file of 200"), (-1, "bytes of data instead of")])
+                                         (200, "in a file of 200"), (-1, "file not fully covered")])
 def test_safetensors_that_are_cut_off_are_named(tmp_path, size, words):
     source = write_hf(tmp_path / "src")
     cut(tmp_path / "src" / "model.safetensors", size)

@@ -12,6 +12,9 @@ from models.checkpoints import safetensors_file
 
 NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "U8": "uint8", "I64": "int64",
          "BOOL": "bool", "F8_E4M3": "float8_e4m3fn"}  # the format's name and the library's
+BITS = {"BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "F16": 16, "BF16": 16, "U32": 32, "I32": 32, "F32": 32,
+        "U64": 64, "I64": 64, "F64": 64, "C64": 64, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F6_E2M3": 6,
+        "F6_E3M2": 6, "F4": 4}
 FILES = 3000  # damaged ones a test
 
 
@@ -20,7 +23,7 @@ def random_content(chance):
     content = {}
     for number in range(chance.randint(0, 5)):
         dtype, shape = chance.choice(list(NAMES)), [chance.randint(0, 3) for _ in range(chance.randint(0, 3))]
-        size = safetensors_file.BITS[dtype] // 8 * int(np.prod(shape))
+        size = BITS[dtype] // 8 * int(np.prod(shape))
         content[chance.choice("abcü") + str(number)] = {"dtype": NAMES[dtype], "shape": shape,
                                                         "data": chance.randbytes(size)}
     return content
@@ -47,7 +50,7 @@ def read(tmp_path, data):
 def bytes_of(tensor):
     with open(tensor.path, "rb") as f:
         f.seek(tensor.start)
-        return f.read(safetensors_file.BITS[tensor.dtype] * int(np.prod(tensor.shape)) // 8)
+        return f.read(BITS[tensor.dtype] * int(np.prod(tensor.shape)) // 8)
 
 
 def test_files_of_the_library_are_read_as_it_reads_them(tmp_path):
@@ -104,51 +107,48 @@ X = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
 Y = {"dtype": "F16", "shape": [2], "data_offsets": [24, 28]}
 
 
-@pytest.mark.parametrize("header, size, words", [
-    ({"x": X, "y": {**Y, "data_offsets": [20, 24]}}, 24, '"y" begins at byte 20 of the data, not at 24'),
-    ({"x": X, "y": {**Y, "data_offsets": [28, 32]}}, 32, '"y" begins at byte 28 of the data, not at 24'),
-    ({"x": X, "y": X}, 24, '"y" begins at byte 0 of the data, not at 24'),
-    ({"x": X, "y": {**Y, "data_offsets": [24, 20]}}, 20, '"y" has -4 bytes'),
-    ({"x": X, "y": {**Y, "data_offsets": [24, 27]}}, 27, '"y" has 3 bytes'),
-    ({"x": {**X, "dtype": "F64"}}, 24, '"x" has 24 bytes'),
-    ({"x": {**X, "dtype": "F33"}}, 24, "'F33'"),
-    ({"x": {**X, "shape": [2.0, 3]}}, 24, '"x" is described wrongly'),
-    ({"x": {**X, "shape": [True, 6]}}, 24, '"x" is described wrongly'),
-    ({"x": {**X, "shape": [-2, -3]}}, 24, '"x" is described wrongly'),
-    ({"x": {**X, "shape": [2**64, 0], "data_offsets": [0, 0]}}, 0, '"x" has 0 bytes'),
-    ({"x": {**X, "shape": [2**32, 2**32, 0], "data_offsets": [0, 0]}}, 0, '"x" has 0 bytes'),
-    ({"x": {**X, "shape": {}, "data_offsets": [0, 4]}}, 4, '"x" is described wrongly'),
-    ({"x": {**X, "data_offsets": [False, 24]}}, 24, '"x" is described wrongly'),
-    ({"x": {**X, "data_offsets": [0, 24, 24]}}, 24, "too many values"),
-    ({"x": {"dtype": "F32", "shape": [6]}}, 24, "'data_offsets'"),
-    ({"x": {**X, "more": float("nan")}}, 24, '"x" is described wrongly'),
-    ({"x": None}, 0, "not subscriptable"),
-    ({"x": X}, 25, "25 bytes of data instead of 24"),
-    ({"x": X}, 23, "23 bytes of data instead of 24"),
-    ({"x": X, "__metadata__": {"a": 1}}, 24, "holds more than texts"),
-    ({"x": X, "__metadata__": ["a"]}, 24, "'values'"),
-    ({"x": X, "__metadata__": {"a": "\ud800"}}, 24, "surrogates"),
-    ({"\ud800": X}, 24, "surrogates"),
-    ([1], 0, "list"), ("[" * 5000, 0, "recursion"), ("\ufeff{}", 0, "BOM"), ("{}\0", 0, "Extra data"),
-    (" ", 7, "a header of 1 bytes in a file of 16")])
-def test_damaged_header_is_named_as_it_is_refused_by_the_library(tmp_path, header, size, words):
+@pytest.mark.parametrize("header, size", [
+    ({"x": X, "y": {**Y, "data_offsets": [20, 24]}}, 24),
+    ({"x": X, "y": {**Y, "data_offsets": [28, 32]}}, 32),
+    ({"x": X, "y": X}, 24),
+    ({"x": X, "y": {**Y, "data_offsets": [24, 20]}}, 20),
+    ({"x": X, "y": {**Y, "data_offsets": [24, 27]}}, 27),
+    ({"x": {**X, "dtype": "F64"}}, 24),
+    ({"x": {**X, "dtype": "F33"}}, 24),
+    ({"x": {**X, "shape": [2.0, 3]}}, 24),
+    ({"x": {**X, "shape": [True, 6]}}, 24),
+    ({"x": {**X, "shape": [-2, -3]}}, 24),
+    ({"x": {**X, "shape": [2**64, 0], "data_offsets": [0, 0]}}, 0),
+    ({"x": {**X, "shape": [2**32, 2**32, 0], "data_offsets": [0, 0]}}, 0),
+    ({"x": {**X, "shape": {}, "data_offsets": [0, 4]}}, 4),
+    ({"x": {**X, "data_offsets": [False, 24]}}, 24),
+    ({"x": {**X, "data_offsets": [0, 24, 24]}}, 24),
+    ({"x": {"dtype": "F32", "shape": [6]}}, 24),
+    ({"x": {**X, "more": float("nan")}}, 24),
+    ({"x": None}, 0),
+    ({"x": X}, 25),
+    ({"x": X}, 23),
+    ({"x": X, "__metadata__": {"a": 1}}, 24),
+    ({"x": X, "__metadata__": ["a"]}, 24),
+    ({"x": X, "__metadata__": {"a": "\ud800"}}, 24),
+    ({"\ud800": X}, 24),
+    ([1], 0), ("[" * 5000, 0), ("\ufeff{}", 0), ("{}\0", 0)])
+def test_damaged_header_is_named_as_it_is_refused_by_the_library(tmp_path, header, size):
     data = joined(header, bytes(size))
-    with pytest.raises(safetensors.SafetensorError):
+    with pytest.raises(safetensors.SafetensorError) as refused:
         safetensors.deserialize(data)
     with pytest.raises(UserError, match="is damaged, cut off or no safetensors file") as caught:
         read(tmp_path, data)
-    assert words in str(caught.value) and "\n" not in str(caught.value)
+    assert str(refused.value).partition(": ")[2] in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("header, words", [
-    (f'{{"x": {json.dumps(X)}, "x": {json.dumps(X)}}}', '"x" is given twice'),
-    ({"x": {**X, "dtype": {"F32": None}}}, "unhashable"),
-    ({"x": {**X, "more": 1}}, '"x" is described wrongly')])
-def test_header_that_the_library_takes_although_it_could_mean_two_things_is_refused(tmp_path, header, words):
-    data = joined(header, bytes(24))
-    assert len(safetensors.deserialize(data)) == 1
+@pytest.mark.parametrize("header, size, words", [
+    (" ", 7, "a header of 1 bytes in a file of 16"),
+    (f'{{"x": {json.dumps(X)}, "x": {json.dumps(X)}}}', 24, '"x" is given twice'),
+    ('{"x": ["F32", [1, 7], [0, 28]]}', 28, "list indices")])
+def test_header_that_is_refused_before_or_after_the_library_is_named(tmp_path, header, size, words):
     with pytest.raises(UserError) as caught:
-        read(tmp_path, data)
+        read(tmp_path, joined(header, bytes(size)))
     assert words in str(caught.value)
 
 
@@ -190,7 +190,7 @@ def changed_entry(data, chance):
     if how == 0:
         entry["data_offsets"][chance.randrange(2)] += chance.choice([-8, -4, -1, 1, 4, 8])
     elif how == 1:
-        entry["dtype"] = chance.choice(list(safetensors_file.BITS))
+        entry["dtype"] = chance.choice(list(BITS))
     elif how == 2 and entry["shape"]:
         entry["shape"][chance.randrange(len(entry["shape"]))] = chance.choice([0, 1, 2, 6, 2**31, -1, 1.0, None])
     elif how == 3:

@@ -104,7 +104,7 @@ def test_assets_are_the_vocabulary_byte_for_byte(random_run, exported):
 
 def test_a_folder_that_exists_is_a_mistake_and_stays_as_it_is(random_run, exported):
     before = sorted(os.listdir(exported))
-    with pytest.raises(UserError, match="exists already; name a new folder, or remove that one"):
+    with pytest.raises(UserError, match="exists and is no empty folder; give a new one"):
         main.main(["--model", random_run, "--export_dir", exported])
     assert sorted(os.listdir(exported)) == before
     assert os.listdir(os.path.dirname(exported)) == ["model"]

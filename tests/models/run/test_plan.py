@@ -145,7 +145,7 @@ def test_setting_that_spoils_the_run_is_a_problem(values, words, tmp_path):
 
 @pytest.mark.parametrize("train, held_out, words", [
     ("no shard matches x_*.tfrecords", ENOUGH.eval, "no training data: no shard matches x_*.tfrecords"),
-    (found(1, 3, 1020), ENOUGH.eval, 'the training data has 1,020 tokens, less than one window of "n_ctx" + 1 ='),
+    (found(1, 3, 1020), ENOUGH.eval, "no training data: the 1020 tokens in x_0.tfrecords do not fill one window of"),
     (ENOUGH.train, "no shard matches y", 'no eval data: no shard matches y; set "eval_steps" to 0 to train without'),
     (ENOUGH.train, found(1, 0, 0), "the eval data is empty; give another"),
 ])

@@ -105,7 +105,7 @@ def test_text_is_printed_and_stored_in_the_original_s_layout_and_json_is_stored_
 def test_the_end_of_text_ends_a_sample_and_is_not_part_of_it(random_run):
     encoder = bpe.load(schema.load(random_run).encoder_path)
     a = encoder.encode("a")[0]
-    sample = predict.finish(encoder, prompts.make("p", {}), [a, a, encoder.eot], [-1.0, -2.0, -0.5])
+    sample = predict.finish(encoder, prompts.make("p", {}), zip([a, a, encoder.eot], [-1.0, -2.0, -0.5]))
     assert sample == ("p", "aa", [a, a, encoder.eot], [-1.0, -2.0, -0.5], "eot")
 
 
