@@ -116,11 +116,9 @@ def _attempt(url, partial, name):
 class _SystemCertificates(requests.adapters.HTTPAdapter):
     """Trusts the system's certificates and those in SSL_CERT_FILE, too: no package holds a company's own."""
 
-    def init_poolmanager(self, *arguments, **named):
-        super().init_poolmanager(*arguments, **named, ssl_context=ssl.create_default_context())
-
-    def proxy_manager_for(self, proxy, **named):
-        return super().proxy_manager_for(proxy, **named, ssl_context=ssl.create_default_context())
+    def build_connection_pool_key_attributes(self, request, verify, cert=None):
+        host, pool = super().build_connection_pool_key_attributes(request, verify, cert)
+        return host, {**pool, "ssl_context": ssl.create_default_context()}
 
 
 class _Session(requests.Session):
