@@ -67,10 +67,6 @@ def fetch(url, path, checksum=None):
                 raise UserError(f"{url}: no more comes after {ATTEMPTS} attempts ({_cause(error)}); run the same"
                                 " command later, and it goes on from there, or give another --base_url")
             time.sleep(PAUSE * 2 ** max(failures - 1, 0))
-        except UserError:
-            if not _size(partial):
-                _forget(partial)
-            raise
     checksum = checksum or remote.checksum
     wrong = _mismatch(partial, checksum)
     if wrong:
@@ -105,6 +101,7 @@ def _attempt(url, partial, name):
                 progress.bar(remote.total, name, "B", start, unit_scale=True, unit_divisor=1000) as bar:
             for data in response.iter_content(CHUNK):
                 if f.tell() == 0 and re.match(rb"\s*<(!doctype|html|\?xml|error)", data[:100], re.I):
+                    _forget(partial)
                     raise UserError(f"{url} answers with a page of text instead of the file; give another --base_url")
                 f.write(data)
                 bar.update(len(data))
