@@ -211,8 +211,7 @@ def _mismatch(path, checksum):
 def _noted(partial):
     """The _RemoteFile that `partial` began with; None where it is not known."""
     try:
-        with open(partial + NOTE, encoding="utf-8") as f:
-            values = json.load(f)
+        values = json.loads(storage.read_bytes(partial + NOTE))
         checksum = values["checksum"]
         return _RemoteFile(values["total"], values["version"], checksum and Checksum(*checksum))
     except (OSError, ValueError, TypeError, KeyError):

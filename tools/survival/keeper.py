@@ -202,8 +202,7 @@ class Keeper:
         if not os.path.exists(self._path):
             return lifecycle.SurvivalState(args.project, args.name, secrets.token_hex(8), args.zones[0])
         try:
-            with open(self._path, encoding="utf-8") as f:
-                state = lifecycle.SurvivalState(**json.load(f))
+            state = lifecycle.SurvivalState(**json.loads(storage.read_bytes(self._path)))
         except (ValueError, TypeError):
             raise UserError(f"{self._path} is damaged; delete the nodes that are left (`gcloud compute tpus list`), and"
                             " then this file")
