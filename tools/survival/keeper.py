@@ -8,7 +8,6 @@ import secrets
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 from configs import cloud_tpu, errors, storage
@@ -46,8 +45,8 @@ class Keeper:
         self._service = cloud_tpu.connect(args.answer_seconds)
         self._path = os.path.join(args.state_dir, STATE_FILE)
         self._run = run_process.RunProcess(args.state_dir, args.step_pattern)
-        self._signal, self._woken = None, threading.Event()
-        self._api_answers, self._backup, self._backup_due = True, None, 0.0
+        self._signal, self._api_answers = None, True
+        self._backup, self._backup_due = None, 0.0
         self._state = self._load()
 
     def keep(self):
@@ -251,16 +250,14 @@ class Keeper:
             os.write(2, b"killed: the node and the run may be left; the same command again takes them up\n")
             os._exit(128 + number)
         self._signal = number
-        self._woken.set()
         os.write(2, b"signal %d: ending the run and deleting the node; once more leaves them\n" % number)
 
     def _wait(self):
-        """Waits until it is time to observe anew, or the run begins or ends, or a signal comes."""
+        """Waits until it is time to observe anew, or the run begins or ends, or a signal is to be heeded."""
         until, running = time.monotonic() + self._args.poll_seconds, self._run.running()
-        while time.monotonic() < until and self._run.running() == running and not self._woken.wait(
-                min(TICK_SECONDS, self._args.poll_seconds)):
-            pass
-        self._woken.clear()
+        while time.monotonic() < until and self._run.running() == running and (
+                self._signal is None or self._state.phase == lifecycle.END):
+            time.sleep(min(TICK_SECONDS, self._args.poll_seconds))
 
     def _say(self, line):
         text = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}"
