@@ -162,14 +162,13 @@ class Keeper:
 
     def _watch_backup(self):
         """Notes how a backup ended, and starts one when it is due."""
-        status = self._backup.poll() if self._backup else None
-        if status == 0:
-            self._save(self._state._replace(backed_up=time.time()))
-        elif status is not None:
-            again = "; trying again in an hour" if self._state.phase != lifecycle.DONE else ""
-            self._say(f"the backup failed, see {self._run.output}{again}")
-            self._backup_due = time.time() + BACKUP_RETRY_SECONDS
-        if status is not None:
+        if self._backup and self._backup.poll() is not None:
+            if self._backup.returncode == 0:
+                self._save(self._state._replace(backed_up=time.time()))
+            else:
+                again = "; trying again in an hour" if self._state.phase != lifecycle.DONE else ""
+                self._say(f"the backup failed, see {self._run.output}{again}")
+                self._backup_due = time.time() + BACKUP_RETRY_SECONDS
             self._backup = None
         due = time.time() >= max(self._state.backed_up + self._args.backup_hours * 3600, self._backup_due)
         running = self._state.phase == lifecycle.RUN and self._state.step
