@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import functools
 import importlib.metadata
 import json
 import re
@@ -154,9 +153,8 @@ def _reach(tpu):
     """Connects to all workers at the same time.  Raises UserError for the first that does not answer."""
     def reach(worker):
         host, _, port = worker.rpartition(":")
-        connect = functools.partial(socket.create_connection, (host, int(port)), CONNECT_SECONDS)
         try:
-            cloud_tpu.within(CONNECT_SECONDS, connect).close()
+            cloud_tpu.within(CONNECT_SECONDS, lambda: socket.create_connection((host, int(port)))).close()
         except (OSError, OverflowError) as error:
             cause = getattr(error, "strerror", None) or error
             raise UserError(f"--tpu {tpu}: its worker {worker} does not answer ({cause}); run on a VM in the TPU's"
