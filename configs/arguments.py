@@ -26,7 +26,7 @@ def parse(argv):
                         " or of the hosts in TF_CONFIG (multi_worker); without it, on all that there are")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
                         help="override a key of the config for this run (JSON value); may be repeated")
-    _add_modes(parser.add_argument_group("instead of training"))
+    _add_modes(parser.add_argument_group("instead of training").add_mutually_exclusive_group())
     _add_options(parser.add_argument_group("generation"))
     args = parser.parse_args(argv)
     _check(args)
@@ -71,8 +71,6 @@ def _given(args, names):
 def _check(args):
     """Raises UserError where arguments exclude or need each other."""
     modes = _given(args, IN_PLACE)
-    if len(modes) > 1:
-        raise UserError(f"--{modes[0]} and --{modes[1]} exclude each other; give one")
     if args.strategy and (modes or args.tpu):
         raise UserError(f"--strategy is for training on GPUs and hosts; leave it out with --{(modes or ['tpu'])[0]}")
     place = _given(args, ["tpu_project", "tpu_zone"])

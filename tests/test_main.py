@@ -71,7 +71,7 @@ def test_plan_imports_no_tensorflow_and_writes_nothing(run_config, tmp_path):
 def test_a_mistake_is_one_line_on_stderr_and_status_2(run_config):
     for arguments, words in [(["--model", run_config(), "--set", "n_embed=3"], '"n_embed"; did you mean "n_embd"?'),
                              (["--model", "nowhere.json"], "nowhere.json"),
-                             (["--model", run_config(), "--plan", "--eval"], "exclude each other"),
+                             (["--model", run_config(), "--plan", "--eval"], "not allowed with argument"),
                              (["--modle", "x"], "--help")]:
         result = command(*arguments)
         assert result.returncode == 2 and result.stdout == "", result
@@ -79,10 +79,10 @@ def test_a_mistake_is_one_line_on_stderr_and_status_2(run_config):
 
 
 @pytest.mark.parametrize("arguments, words", [
-    (["--predict_text", "a", "--predict_file", "b"], "exclude each other"),
+    (["--predict_text", "a", "--predict_file", "b"], "not allowed with argument"),
     (["--top_k", "3"], "--top_k needs a text to continue; give --predict_text TEXT, --predict_file FILE or --inter"),
     (["--temperature", "0"], "--temperature needs a text"), (["--json"], "--json needs a text to continue"),
-    (["--interactive", "--eval"], "exclude each other"),
+    (["--interactive", "--eval"], "not allowed with argument"),
     (["--interactive", "--tpu", "local"], "--interactive runs on this machine's CPU or GPU; leave --tpu out"),
     (["--predict_text", "a", "--stop", ""], '--stop is [""], but must be a text that is not empty'),
     (["--predict_text", "a", "--temperature", "-1"], "--temperature is -1.0, but must be a number from 0 to 1000000"),
