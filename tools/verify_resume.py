@@ -27,7 +27,6 @@ from typing import NamedTuple
 from configs import commands, errors, schema, storage
 from configs.errors import UserError
 
-MAIN = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "main.py")
 SAVES = 5  # fewest checkpoints of a run
 POLL_SECONDS = 0.001
 SAVE_SECONDS = 0.03  # writing a small checkpoint takes about as long
@@ -228,8 +227,8 @@ def _train_and_record(model, record):
             with open(record, "a") as f:
                 f.write(f"{self.step} {float(values['loss']).hex()} {digest}\n")
     hooks.Progress = Recorder
-    sys.argv = [MAIN, "--model", model]
-    runpy.run_path(MAIN, run_name="__main__")
+    sys.argv[1:] = ["--model", model]
+    runpy.run_module("main", run_name="__main__", alter_sys=True)
 
 
 def _arguments(argv):
