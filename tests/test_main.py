@@ -90,7 +90,7 @@ def test_a_mistake_is_one_line_on_stderr_and_status_2(run_config):
     (["--predict_text", "a", "--length", "0"], "--length is 0, but must be an integer from 1 to 1000000"),
     (["--predict_text", "a"], "holds no checkpoint to generate with; train first"),
     (["--eval"], "holds no checkpoint to evaluate; train first"),
-    (["--predict_file", "/nonexistent.txt"], "/nonexistent.txt: no such file")])
+    (["--predict_file", "/nonexistent.txt"], "/nonexistent.txt: cannot be read (No such file")])
 def test_wrong_options_are_named(run_config, arguments, words):
     assert words in mistake("--model", run_config(), *arguments)
 
@@ -106,7 +106,7 @@ def test_a_mistake_in_prompts_is_told_before_tensorflow_is_there(run_config):
     code = "import sys; sys.modules['tensorflow'] = None; import main; main.main(sys.argv[1:])"
     result = subprocess.run([sys.executable, "-c", code, "--model", run_config(), "--predict_file", "/nowhere.txt"],
                             cwd=ROOT, text=True, capture_output=True)
-    assert "UserError: --predict_file /nowhere.txt: no such file" in result.stderr
+    assert "UserError: /nowhere.txt: cannot be read (No such file" in result.stderr
 
 
 def test_an_empty_name_of_a_tpu_is_none(run_config):

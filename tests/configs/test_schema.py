@@ -223,7 +223,7 @@ def test_file_that_cannot_be_read_says_why(tmp_path):
 
 
 def test_failure_of_google_storage_is_one_line_and_our_own_bug_keeps_its_traceback(monkeypatch):
-    def fail(path):
+    def fail(path, mode):
         raise RuntimeError("403 no access")
     monkeypatch.setattr(storage, "open_file", fail)
     assert error_of(schema.load, "gs://a/x.json") == (
