@@ -14,7 +14,6 @@ if __name__ == "__main__":  # run as a file: imports start at the repository
 
 import argparse
 import dataclasses
-import glob
 import hashlib
 import random
 import runpy
@@ -140,7 +139,7 @@ class _Run:
 
     def _files(self):
         """Paths of all files of checkpoints, half-written ones included."""
-        return set(glob.glob(os.path.join(glob.escape(self._config.model_dir), "model.ckpt*")))
+        return set(storage.glob(storage.below(self._config.model_dir, "model.ckpt*")))
 
     def notes(self):
         """All Notes in the order in which they were written: steps that a resumed run made again stand there twice."""
