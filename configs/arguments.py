@@ -1,7 +1,7 @@
 """main.py's command line: the arguments, and which of them go together."""
 import sys
 
-from configs import errors, generation, tpu_names
+from configs import errors, generation, schema, storage, tpu_names
 from configs.errors import UserError
 
 TRAIN, EVAL, PLAN, WHICH_DATA, PREDICT, INTERACTIVE, EXPORT = MODES = (
@@ -26,7 +26,7 @@ def parse(argv):
                         " or of the hosts in TF_CONFIG (multi_worker); without it, on all that there are")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
                         help="override a key of the config for this run (JSON value); may be repeated")
-    _add_modes(parser.add_argument_group("instead of training"))
+    _add_modes(parser.add_argument_group("instead of training").add_mutually_exclusive_group())
     _add_options(parser.add_argument_group("generation"))
     args = parser.parse_args(argv)
     _check(args)
@@ -71,8 +71,6 @@ def _given(args, names):
 def _check(args):
     """Raises UserError where arguments exclude or need each other."""
     modes = _given(args, IN_PLACE)
-    if len(modes) > 1:
-        raise UserError(f"--{modes[0]} and --{modes[1]} exclude each other; give one")
     if args.strategy and (modes or args.tpu):
         raise UserError(f"--strategy is for training on GPUs and hosts; leave it out with --{(modes or ['tpu'])[0]}")
     place = _given(args, ["tpu_project", "tpu_zone"])
@@ -85,9 +83,28 @@ def _check(args):
 
 
 def check_tpu_paths(args, config):
-    """Raises UserError where the TPU would need a file that lies on this machine."""
-    tpu_names.check_paths(config, args.tpu, train=args.mode in (TRAIN, PLAN),
-                          evaluate=args.mode == EVAL or args.mode in (TRAIN, PLAN) and config.eval_steps != 0)
+    """Raises UserError where a TPU node would need a file that lies on this machine.
+
+    A node reads data and checkpoints itself, and sees no disk but its own.  A TPU VM is one machine with its TPU.
+    """
+    trains = args.mode in (TRAIN, PLAN)
+    evaluates = args.mode == EVAL or trains and config.eval_steps != 0
+    paths = [("model_dir", config.model_dir), *(_data_paths(config, "train_files") if trains else []),
+             *(_data_paths(config, "eval_files") if evaluates else [])]
+    for key, path in paths:
+        if args.tpu != tpu_names.LOCAL and not storage.is_remote(path):
+            raise UserError(f'--tpu {args.tpu} is another machine, which cannot read "{key}" {path} here; copy it with'
+                            f' `gsutil -m cp -r` and set "{key}" to gs://BUCKET/..., or give --tpu local on a TPU VM')
+
+
+def _data_paths(config, key):
+    """[(key to change, path or glob)] for the shards that `key` names."""
+    if config.input != schema.FILES_INPUT:
+        return [("data_path", config.data_path or ".")]
+    given = getattr(config, key) or ()
+    globs = (given,) if isinstance(given, str) else [part if isinstance(part, str) else part[0] for part in given]
+    paths = [(storage.join(config.data_path, pattern), pattern) for pattern in globs]
+    return [(key if path == pattern else "data_path", path) for path, pattern in paths]
 
 
 def find_tpu(args, config):

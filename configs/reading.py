@@ -1,17 +1,16 @@
-"""Reads the user's JSON: a config file, or one KEY=VALUE of the command line, with errors that say where."""
+"""Reads what the user wrote: a text, a JSON file, or one KEY=VALUE of the command line, with errors that say where."""
 import json
 
 from configs import storage
 from configs.errors import UserError
 
 LONGEST_SHOWN = 60
-WINDOWS_MARK = "\ufeff"  # some editors put it before UTF-8 text
 
 
 def read_object(path):
     """The dict in a JSON file, local or gs://.  Raises UserError, also when a key is given twice."""
     try:
-        values = parse(_read_text(path).lstrip(WINDOWS_MARK), path)
+        values = parse(read_text(path, "a JSON file"), path)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: not JSON at line {error.lineno} column {error.colno}: {error.msg}; look there for a"
                         " comma or quote too many or too few") from None
@@ -40,18 +39,18 @@ def shown(value):
     return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "..."
 
 
-def _read_text(path):
+def read_text(path, what):
+    """The UTF-8 text in a file, local or gs://.  Raises UserError, which asks for the path of `what`."""
     try:
-        with storage.open_file(path) as f:
-            return f.read()
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: is not UTF-8 text; give the path of a JSON file") from None
+        return storage.read_bytes(path).decode("utf-8-sig")  # some editors of Windows put a mark before the text
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not UTF-8 text (byte {error.start}); give the path of {what}") from None
     except Exception as error:
         # Google Storage raises TensorFlow's errors, which cannot be named without importing TensorFlow.
         if not isinstance(error, OSError) and not storage.is_remote(path):
             raise
         cause = getattr(error, "strerror", None) or storage.blame(error) or str(error).splitlines()[0]
-        raise UserError(f"{path}: cannot be read ({cause}); give the path of a JSON file") from None
+        raise UserError(f"{path}: cannot be read ({cause}); give the path of {what}") from None
 
 
 def parse(text, where):

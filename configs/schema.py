@@ -169,13 +169,9 @@ def from_dict(values, where):
     return _build(values, dict.fromkeys(values, where), where)
 
 
-def to_json(config):
-    """The complete resolved config as text, in the order of the fields; `load` gives back an equal Config."""
-    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
-
-
 def save(config, path):
-    storage.write_whole(path, to_json(config))
+    """Writes the complete resolved config as JSON, in the order of the fields; `load` gives back an equal Config."""
+    storage.write_whole(path, json.dumps(dataclasses.asdict(config), indent=2) + "\n")
 
 
 def markdown():

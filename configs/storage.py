@@ -67,6 +67,11 @@ def glob(pattern):
     return sorted(_gfile().glob(pattern) if is_remote(pattern) else local_glob.glob(pattern, recursive=True))
 
 
+def below(folder, pattern):
+    """The glob `pattern` in a folder whose name may hold characters that globs use."""
+    return join(local_glob.escape(folder), pattern)
+
+
 def make_folder(path):
     # Google Storage has no folders; TensorFlow's makedirs would write empty objects, and never return from a bucket
     # that does not exist.

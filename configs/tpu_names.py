@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import functools
 import importlib.metadata
 import json
 import re
@@ -14,7 +13,7 @@ import socket
 import time
 from typing import NamedTuple
 
-from configs import cloud_tpu, schema, storage
+from configs import cloud_tpu
 from configs.errors import UserError
 
 LOCAL = "local"  # this machine is a TPU VM
@@ -49,36 +48,11 @@ def find(name, project=None, zone=None):
     if name == LOCAL:
         return Tpu(name, None, None, (), None)
     tpu = _of_addresses(name) if name.startswith(GRPC) else _look_up(name, project, zone)
-    _check_version(tpu)
     _reach(tpu)
     if tpu.version is None:
         tpu = tpu._replace(version=_ask_version(tpu.workers[0]))
-        _check_version(tpu)
+    _check_version(tpu)
     return tpu
-
-
-def check_paths(config, name, *, train, evaluate):
-    """Raises UserError where a TPU node would need a file that lies on this machine.
-
-    A node reads data and checkpoints itself, and sees no disk but its own.  A TPU VM is one machine with its TPU.
-    """
-    paths = [("model_dir", config.model_dir), *(_data_paths(config, "train_files") if train else []),
-             *(_data_paths(config, "eval_files") if evaluate else [])]
-    local = [(key, path) for key, path in paths if not storage.is_remote(path)]
-    if local and name != LOCAL:
-        key, path = local[0]
-        raise UserError(f'--tpu {name} is another machine, which cannot read "{key}" {path} here; copy it with'
-                        f' `gsutil -m cp -r` and set "{key}" to gs://BUCKET/..., or run on a TPU VM with --tpu local')
-
-
-def _data_paths(config, key):
-    """[(key to change, path or glob)] for the shards that `key` names."""
-    if config.input != schema.FILES_INPUT:
-        return [("data_path", config.data_path or ".")]
-    given = getattr(config, key) or ()
-    globs = (given,) if isinstance(given, str) else [part if isinstance(part, str) else part[0] for part in given]
-    paths = [(storage.join(config.data_path, pattern), pattern) for pattern in globs]
-    return [(key if path == pattern else "data_path", path) for path, pattern in paths]
 
 
 def _of_addresses(name):
@@ -155,9 +129,8 @@ def _reach(tpu):
     """Connects to all workers at the same time.  Raises UserError for the first that does not answer."""
     def reach(worker):
         host, _, port = worker.rpartition(":")
-        connect = functools.partial(socket.create_connection, (host, int(port)), CONNECT_SECONDS)
         try:
-            cloud_tpu.within(CONNECT_SECONDS, connect).close()
+            cloud_tpu.within(CONNECT_SECONDS, lambda: socket.create_connection((host, int(port)))).close()
         except (OSError, OverflowError) as error:
             cause = getattr(error, "strerror", None) or error
             raise UserError(f"--tpu {tpu}: its worker {worker} does not answer ({cause}); run on a VM in the TPU's"

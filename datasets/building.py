@@ -36,7 +36,7 @@ class ShardToBuild(NamedTuple):
 def completed(state, output_dir):
     """[the Entry of each shard that earlier runs completed]."""
     return [manifest.entry_from_json(reading.read_object(path), output_dir)
-            for path in storage.glob(manifest.below(state, "*" + COMPLETE))]
+            for path in storage.glob(storage.below(state, "*" + COMPLETE))]
 
 
 def build(job, advance):

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import glob
 import json
 import os
 from typing import NamedTuple
@@ -34,11 +33,6 @@ class Manifest(NamedTuple):
 
 def path_of(folder, name):
     return storage.join(folder, name + SUFFIX)
-
-
-def below(folder, pattern):
-    """The glob `pattern` in a folder whose name may hold characters that globs use."""
-    return storage.join(folder if storage.is_remote(folder) else glob.escape(folder), pattern)
 
 
 def write(path, plan, entries):
@@ -100,7 +94,7 @@ def look_up(paths):
     """
     listed = {}
     for folder in sorted({os.path.dirname(path) for path in paths}):
-        for found in storage.glob(below(folder, "*" + SUFFIX)):
+        for found in storage.glob(storage.below(folder, "*" + SUFFIX)):
             manifest = load(found)
             listed.update({os.path.normpath(entry.shard.path): (entry.shard, manifest) for entry in manifest.entries})
     facts = {path: listed.get(os.path.normpath(path)) for path in paths}

@@ -132,7 +132,7 @@ def _files(config, split):
 
 
 def _match(config, pattern, key):
-    pattern = manifest.below(config.data_path, pattern)
+    pattern = storage.below(config.data_path, pattern)
     paths = [path for path in storage.glob(pattern) if not storage.is_folder(path)]
     if not paths:
         raise UserError(f'"{key}": no file matches {pattern}; make shards with datasets/create_tfrecords.py or set'
@@ -143,7 +143,7 @@ def _match(config, pattern, key):
 def _openwebtext_shards(config, name, split):
     """Shards {name}_{i} to train on and {name}-eval_{i} to evaluate on; without the latter the original's split."""
     def numbered(stem):
-        paths = storage.glob(manifest.below(config.data_path, stem + "_*.tfrecords"))
+        paths = storage.glob(storage.below(config.data_path, stem + "_*.tfrecords"))
         return {int(match.group(1)): path for path in paths if (match := re.search(r"_(\d+)\.tfrecords$", path))}
     everything, held_out = numbered(name), numbered(name + "-eval")
     if not held_out:

@@ -64,14 +64,14 @@ def _select(arguments):
             raise UserError(f"no file, folder or match of {argument}: give shards, their folder, a glob or a manifest")
         for path in matches:
             if storage.is_folder(path):
-                asked += storage.glob(manifest.below(path, "*" + manifest.SUFFIX))
-                files += storage.glob(manifest.below(path, "*" + SUFFIX))
+                asked += storage.glob(storage.below(path, "*" + manifest.SUFFIX))
+                files += storage.glob(storage.below(path, "*" + SUFFIX))
             elif path.endswith(manifest.SUFFIX):
                 asked.append(path)
             elif not path.endswith(".scan.json"):  # a cache of what has no manifest; a glob takes it along
                 files.append(path)
     folders = sorted({os.path.dirname(path) for path in files + asked})
-    beside = [path for folder in folders for path in storage.glob(manifest.below(folder, "*" + manifest.SUFFIX))]
+    beside = [path for folder in folders for path in storage.glob(storage.below(folder, "*" + manifest.SUFFIX))]
     for path in dict.fromkeys(_normal(path) for path in asked + beside):
         try:
             manifests[path] = manifest.load(path)
@@ -99,7 +99,7 @@ def _unlisted(path, listed):
     """The files that are called like shards of the manifest at `path` but stand in none."""
     stem = os.path.basename(path)[:-len(manifest.SUFFIX)]
     return [name for middle in ("", "-eval") for name in storage.glob(
-        manifest.below(os.path.dirname(path), f"{glob.escape(stem)}{middle}_[0-9]*{SUFFIX}"))
+        storage.below(os.path.dirname(path), f"{glob.escape(stem)}{middle}_[0-9]*{SUFFIX}"))
         if _normal(name) not in listed]
 
 

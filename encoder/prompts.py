@@ -2,7 +2,7 @@
 import collections
 import difflib
 
-from configs import reading, storage
+from configs import reading
 from configs.errors import UserError
 from configs.generation import OPTIONS, check
 from encoder import bpe
@@ -24,7 +24,7 @@ def read(path, given):
 
     `given` are options, checked, for all that a line does not set itself.
     """
-    text = _text_of(path)
+    text = reading.read_text(path, "a text or a .jsonl to --predict_file")
     if not path.lower().endswith(LINES_SUFFIX):
         if not text.strip():
             raise UserError(f"--predict_file {path} is empty; write the text to continue into it")
@@ -34,15 +34,6 @@ def read(path, given):
     if not found:
         raise UserError(f'--predict_file {path} is empty; write a line {{"prompt": "..."}} for each text to continue')
     return found
-
-
-def _text_of(path):
-    if not storage.exists(path):
-        raise UserError(f"--predict_file {path}: no such file")
-    try:
-        return storage.read_bytes(path).decode().lstrip(reading.WINDOWS_MARK)
-    except UnicodeDecodeError as error:
-        raise UserError(f"--predict_file {path} is not UTF-8 text (byte {error.start}); convert it first")
 
 
 def _parse_line(line, where, given):

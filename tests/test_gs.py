@@ -235,7 +235,7 @@ def test_refusal_of_google_storage_is_one_line(gcs, call, requests, status, word
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments, words", [
-    (["--predict_file", "gs://bucket/nowhere.txt"], "gs://bucket/nowhere.txt: no such file"),
+    (["--predict_file", "gs://bucket/nowhere.txt"], "gs://bucket/nowhere.txt: cannot be read"),
     (["--eval"], '"model_dir" gs://bucket/run holds no checkpoint'),
     (["--plan", "--set", "data_path=gs://wrong/data"], "gs://wrong/data: Google Storage answers 404")])
 def test_missing_object_in_every_mode_is_one_line(call, arguments, words):

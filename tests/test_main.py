@@ -71,7 +71,7 @@ def test_plan_imports_no_tensorflow_and_writes_nothing(run_config, tmp_path):
 def test_a_mistake_is_one_line_on_stderr_and_status_2(run_config):
     for arguments, words in [(["--model", run_config(), "--set", "n_embed=3"], '"n_embed"; did you mean "n_embd"?'),
                              (["--model", "nowhere.json"], "nowhere.json"),
-                             (["--model", run_config(), "--plan", "--eval"], "exclude each other"),
+                             (["--model", run_config(), "--plan", "--eval"], "not allowed with argument"),
                              (["--modle", "x"], "--help")]:
         result = command(*arguments)
         assert result.returncode == 2 and result.stdout == "", result
@@ -79,10 +79,10 @@ def test_a_mistake_is_one_line_on_stderr_and_status_2(run_config):
 
 
 @pytest.mark.parametrize("arguments, words", [
-    (["--predict_text", "a", "--predict_file", "b"], "exclude each other"),
+    (["--predict_text", "a", "--predict_file", "b"], "not allowed with argument"),
     (["--top_k", "3"], "--top_k needs a text to continue; give --predict_text TEXT, --predict_file FILE or --inter"),
     (["--temperature", "0"], "--temperature needs a text"), (["--json"], "--json needs a text to continue"),
-    (["--interactive", "--eval"], "exclude each other"),
+    (["--interactive", "--eval"], "not allowed with argument"),
     (["--interactive", "--tpu", "local"], "--interactive runs on this machine's CPU or GPU; leave --tpu out"),
     (["--predict_text", "a", "--stop", ""], '--stop is [""], but must be a text that is not empty'),
     (["--predict_text", "a", "--temperature", "-1"], "--temperature is -1.0, but must be a number from 0 to 1000000"),
@@ -90,7 +90,7 @@ def test_a_mistake_is_one_line_on_stderr_and_status_2(run_config):
     (["--predict_text", "a", "--length", "0"], "--length is 0, but must be an integer from 1 to 1000000"),
     (["--predict_text", "a"], "holds no checkpoint to generate with; train first"),
     (["--eval"], "holds no checkpoint to evaluate; train first"),
-    (["--predict_file", "/nonexistent.txt"], "/nonexistent.txt: no such file")])
+    (["--predict_file", "/nonexistent.txt"], "/nonexistent.txt: cannot be read (No such file")])
 def test_wrong_options_are_named(run_config, arguments, words):
     assert words in mistake("--model", run_config(), *arguments)
 
@@ -106,7 +106,7 @@ def test_a_mistake_in_prompts_is_told_before_tensorflow_is_there(run_config):
     code = "import sys; sys.modules['tensorflow'] = None; import main; main.main(sys.argv[1:])"
     result = subprocess.run([sys.executable, "-c", code, "--model", run_config(), "--predict_file", "/nowhere.txt"],
                             cwd=ROOT, text=True, capture_output=True)
-    assert "UserError: --predict_file /nowhere.txt: no such file" in result.stderr
+    assert "UserError: /nowhere.txt: cannot be read (No such file" in result.stderr
 
 
 def test_an_empty_name_of_a_tpu_is_none(run_config):

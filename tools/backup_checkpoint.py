@@ -2,7 +2,6 @@
 
     python3 tools/backup_checkpoint.py gs://bucket/runs/345M gs://other-bucket/backups --keep 7
 """
-import glob
 import os
 import re
 import sys
@@ -58,7 +57,7 @@ def back_up(model_dir, backup_dir):
 def backups(backup_dir):
     """Folders of whole copies, oldest step first."""
     from models.checkpoints import run_checkpoints
-    found = storage.glob(storage.join(glob.escape(backup_dir), f"{FOLDER}*/{run_checkpoints.STATE_FILE}"))
+    found = storage.glob(storage.below(backup_dir, f"{FOLDER}*/{run_checkpoints.STATE_FILE}"))
     folders = [os.path.dirname(path) for path in found if re.search(rf"/{FOLDER}\d+/[^/]+$", path)]
     return sorted(folders, key=lambda folder: int(folder.rpartition("-")[2]))
 

@@ -67,10 +67,6 @@ def fetch(url, path, checksum=None):
                 raise UserError(f"{url}: no more comes after {ATTEMPTS} attempts ({_cause(error)}); run the same"
                                 " command later, and it goes on from there, or give another --base_url")
             time.sleep(PAUSE * 2 ** max(failures - 1, 0))
-        except UserError:
-            if not _size(partial):
-                _forget(partial)
-            raise
     checksum = checksum or remote.checksum
     wrong = _mismatch(partial, checksum)
     if wrong:
@@ -105,6 +101,7 @@ def _attempt(url, partial, name):
                 progress.bar(remote.total, name, "B", start, unit_scale=True, unit_divisor=1000) as bar:
             for data in response.iter_content(CHUNK):
                 if f.tell() == 0 and re.match(rb"\s*<(!doctype|html|\?xml|error)", data[:100], re.I):
+                    _forget(partial)
                     raise UserError(f"{url} answers with a page of text instead of the file; give another --base_url")
                 f.write(data)
                 bar.update(len(data))
@@ -116,11 +113,9 @@ def _attempt(url, partial, name):
 class _SystemCertificates(requests.adapters.HTTPAdapter):
     """Trusts the system's certificates and those in SSL_CERT_FILE, too: no package holds a company's own."""
 
-    def init_poolmanager(self, *arguments, **named):
-        super().init_poolmanager(*arguments, **named, ssl_context=ssl.create_default_context())
-
-    def proxy_manager_for(self, proxy, **named):
-        return super().proxy_manager_for(proxy, **named, ssl_context=ssl.create_default_context())
+    def build_connection_pool_key_attributes(self, request, verify, cert=None):
+        host, pool = super().build_connection_pool_key_attributes(request, verify, cert)
+        return host, {**pool, "ssl_context": ssl.create_default_context()}
 
 
 class _Session(requests.Session):
@@ -216,8 +211,7 @@ def _mismatch(path, checksum):
 def _noted(partial):
     """The _RemoteFile that `partial` began with; None where it is not known."""
     try:
-        with open(partial + NOTE, encoding="utf-8") as f:
-            values = json.load(f)
+        values = json.loads(storage.read_bytes(partial + NOTE))
         checksum = values["checksum"]
         return _RemoteFile(values["total"], values["version"], checksum and Checksum(*checksum))
     except (OSError, ValueError, TypeError, KeyError):

@@ -14,7 +14,6 @@ if __name__ == "__main__":  # run as a file: imports start at the repository
 
 import argparse
 import dataclasses
-import glob
 import hashlib
 import random
 import runpy
@@ -27,7 +26,6 @@ from typing import NamedTuple
 from configs import commands, errors, schema, storage
 from configs.errors import UserError
 
-MAIN = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "main.py")
 SAVES = 5  # fewest checkpoints of a run
 POLL_SECONDS = 0.001
 SAVE_SECONDS = 0.03  # writing a small checkpoint takes about as long
@@ -141,7 +139,7 @@ class _Run:
 
     def _files(self):
         """Paths of all files of checkpoints, half-written ones included."""
-        return set(glob.glob(os.path.join(glob.escape(self._config.model_dir), "model.ckpt*")))
+        return set(storage.glob(storage.below(self._config.model_dir, "model.ckpt*")))
 
     def notes(self):
         """All Notes in the order in which they were written: steps that a resumed run made again stand there twice."""
@@ -228,8 +226,8 @@ def _train_and_record(model, record):
             with open(record, "a") as f:
                 f.write(f"{self.step} {float(values['loss']).hex()} {digest}\n")
     hooks.Progress = Recorder
-    sys.argv = [MAIN, "--model", model]
-    runpy.run_path(MAIN, run_name="__main__")
+    sys.argv[1:] = ["--model", model]
+    runpy.run_module("main", run_name="__main__", alter_sys=True)
 
 
 def _arguments(argv):
@@ -238,15 +236,12 @@ def _arguments(argv):
     add("--model", required=True, metavar="CONFIG.json", help="the run's config")
     add("--steps", type=errors.at_least(3), default=20, help="length of both runs")
     add("--kills", type=errors.at_least(1), default=1, help="times that the second run is killed")
-    add("--seed", type=int, default=None, help="of the random moments of the kills (another each time if left out)")
+    add("--seed", type=int, default=random.randrange(2**31), help="of the kills' random moments, another each time")
     add("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
         help="override a key of the config, as for main.py; may be repeated")
     add("--keep", action="store_true", help="do not remove the temporary folder")
     add("--record", help=argparse.SUPPRESS)  # how this program starts itself to train
-    args = parser.parse_args(argv)
-    if args.seed is None:
-        args.seed = random.randrange(2**31)
-    return args
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

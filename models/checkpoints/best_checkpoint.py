@@ -1,6 +1,5 @@
 """Keeps the checkpoint with the lowest evaluation loss in model_dir/best, which is a model_dir by itself."""
 import contextlib
-import glob
 import json
 import os
 
@@ -23,7 +22,7 @@ def keep(model_dir, path, result):
     comparable = all(before.get(key) == result[key] for key in ("eval_set", "windows"))
     if comparable and before["loss"] <= result["loss"]:
         return False
-    stale = storage.glob(storage.join(glob.escape(folder), "model.ckpt-*"))
+    stale = storage.glob(storage.below(folder, "model.ckpt-*"))
     run_checkpoints.copy(path, folder, _link)
     storage.write_whole(note, json.dumps(result) + "\n")
     for old in stale:

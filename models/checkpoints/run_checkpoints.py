@@ -36,7 +36,7 @@ def newest_whole(model_dir):
     """
     state, named = storage.join(model_dir, STATE_FILE), tf_checkpoint.named_newest(model_dir)
     paths = sorted((path[:-len(".index")] for path in storage.glob(
-        storage.join(glob.escape(model_dir), "model.ckpt-*.index"))), key=step_in_name, reverse=True)
+        storage.below(model_dir, "model.ckpt-*.index"))), key=step_in_name, reverse=True)
     if not storage.exists(state):
         if paths:
             raise UserError(f'{model_dir} holds checkpoints, but not the file "{STATE_FILE}" that names the'

@@ -1,7 +1,6 @@
 """The folder of a run: whether it fits config, vocabulary and disk, and the notes beside the checkpoints."""
 import contextlib
 import errno
-import glob
 import json
 import os
 import shutil
@@ -102,7 +101,7 @@ def save(config, encoder, shards, path):
         schema.save(config, storage.join(config.model_dir, CONFIG_FILE))
         storage.write_whole(storage.join(config.model_dir, DATA_FILE), json.dumps(note) + "\n")
     if not storage.is_remote(config.model_dir):  # what a checkpoint that was cut short left behind
-        for temporary in storage.glob(storage.join(glob.escape(config.model_dir), "model.ckpt-*_temp")):
+        for temporary in storage.glob(storage.below(config.model_dir, "model.ckpt-*_temp")):
             shutil.rmtree(temporary, ignore_errors=True)
     if path:  # newer ones may be damaged
         tf_checkpoint.note_newest(path)

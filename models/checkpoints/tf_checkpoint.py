@@ -4,7 +4,6 @@ A model that does not fit into memory is written part by part.  Sources: the nam
 https://github.com/openai/gpt-2, src/model.py; the format, tensorflow/core/util/tensor_bundle.
 """
 import contextlib
-import glob
 import json
 import os
 import re
@@ -28,7 +27,7 @@ def find(path):
             return prefix
     if not storage.is_folder(path):
         return None
-    prefixes = [name[:-len(".index")] for name in storage.glob(storage.join(glob.escape(path), "*.index"))]
+    prefixes = [name[:-len(".index")] for name in storage.glob(storage.below(path, "*.index"))]
     return max(prefixes, key=step_in_name, default=None)
 
 

@@ -1,4 +1,5 @@
 """tpu_names.py against Google's API on loopback: what is found, and one line in seconds for what is not."""
+import argparse
 import json
 import os
 import socket
@@ -10,7 +11,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import main as program
-from configs import cloud_tpu, schema, tpu_names
+from configs import arguments, cloud_tpu, schema, tpu_names
 from configs.errors import UserError
 from tests.helpers.fake_tpu_api import PROJECT, ZONE, FakeTpuApi
 from tests.helpers.runs import ROOT
@@ -233,14 +234,16 @@ def remote_config(**changes):
     ({"input": "openwebtext", "train_files": None, "eval_files": None, "data_path": "data"}, "data_path", "data"),
 ])
 def test_a_tpu_node_needs_data_and_checkpoints_on_google_storage(changes, key, path):
-    tpu_names.check_paths(remote_config(), "mine", train=True, evaluate=True)
+    def check(config, name, mode=arguments.TRAIN):
+        arguments.check_tpu_paths(argparse.Namespace(tpu=name, mode=mode), config)
+    check(remote_config(), "mine")
     config = remote_config(**changes)
     with pytest.raises(UserError) as caught:
-        tpu_names.check_paths(config, "grpc://10.0.0.1:8470", train=True, evaluate=True)
+        check(config, "grpc://10.0.0.1:8470")
     assert f'cannot read "{key}" {path} here' in str(caught.value)
-    tpu_names.check_paths(config, "local", train=True, evaluate=True)
+    check(config, "local")
     if key != "model_dir":
-        tpu_names.check_paths(config, "mine", train=False, evaluate=False)
+        check(config, "mine", arguments.PREDICT)
 
 
 @pytest.mark.parametrize("mode, changes, refused", [

@@ -8,7 +8,6 @@ import secrets
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 from configs import cloud_tpu, errors, storage
@@ -46,8 +45,8 @@ class Keeper:
         self._service = cloud_tpu.connect(args.answer_seconds)
         self._path = os.path.join(args.state_dir, STATE_FILE)
         self._run = run_process.RunProcess(args.state_dir, args.step_pattern)
-        self._signal, self._woken = None, threading.Event()
-        self._api_answers, self._backup, self._backup_due = True, None, 0.0
+        self._signal, self._api_answers = None, True
+        self._backup, self._backup_due = None, 0.0
         self._state = self._load()
 
     def keep(self):
@@ -163,14 +162,13 @@ class Keeper:
 
     def _watch_backup(self):
         """Notes how a backup ended, and starts one when it is due."""
-        status = self._backup.poll() if self._backup else None
-        if status == 0:
-            self._save(self._state._replace(backed_up=time.time()))
-        elif status is not None:
-            again = "; trying again in an hour" if self._state.phase != lifecycle.DONE else ""
-            self._say(f"the backup failed, see {self._run.output}{again}")
-            self._backup_due = time.time() + BACKUP_RETRY_SECONDS
-        if status is not None:
+        if self._backup and self._backup.poll() is not None:
+            if self._backup.returncode == 0:
+                self._save(self._state._replace(backed_up=time.time()))
+            else:
+                again = "; trying again in an hour" if self._state.phase != lifecycle.DONE else ""
+                self._say(f"the backup failed, see {self._run.output}{again}")
+                self._backup_due = time.time() + BACKUP_RETRY_SECONDS
             self._backup = None
         due = time.time() >= max(self._state.backed_up + self._args.backup_hours * 3600, self._backup_due)
         running = self._state.phase == lifecycle.RUN and self._state.step
@@ -202,8 +200,7 @@ class Keeper:
         if not os.path.exists(self._path):
             return lifecycle.SurvivalState(args.project, args.name, secrets.token_hex(8), args.zones[0])
         try:
-            with open(self._path, encoding="utf-8") as f:
-                state = lifecycle.SurvivalState(**json.load(f))
+            state = lifecycle.SurvivalState(**json.loads(storage.read_bytes(self._path)))
         except (ValueError, TypeError):
             raise UserError(f"{self._path} is damaged; delete the nodes that are left (`gcloud compute tpus list`), and"
                             " then this file")
@@ -252,16 +249,14 @@ class Keeper:
             os.write(2, b"killed: the node and the run may be left; the same command again takes them up\n")
             os._exit(128 + number)
         self._signal = number
-        self._woken.set()
         os.write(2, b"signal %d: ending the run and deleting the node; once more leaves them\n" % number)
 
     def _wait(self):
-        """Waits until it is time to observe anew, or the run begins or ends, or a signal comes."""
+        """Waits until it is time to observe anew, or the run begins or ends, or a signal is to be heeded."""
         until, running = time.monotonic() + self._args.poll_seconds, self._run.running()
-        while time.monotonic() < until and self._run.running() == running and not self._woken.wait(
-                min(TICK_SECONDS, self._args.poll_seconds)):
-            pass
-        self._woken.clear()
+        while time.monotonic() < until and self._run.running() == running and (
+                self._signal is None or self._state.phase == lifecycle.END):
+            time.sleep(min(TICK_SECONDS, self._args.poll_seconds))
 
     def _say(self, line):
         text = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}"

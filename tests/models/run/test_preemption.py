@@ -27,12 +27,12 @@ RUN = """
 import sys
 from unittest import mock
 import main
-from configs import commands, tpu_names
+from configs import arguments, commands
 from models.run import preemption, workarounds
 from tests.helpers.tpu_emulator import emulated
 preemption.SECONDS = 0.5
 sys.argv[0] = main.__file__
-with emulated(), mock.patch.object(tpu_names, "check_paths", lambda *_, **__: None):
+with emulated(), mock.patch.object(arguments, "check_tpu_paths", lambda *_, **__: None):
     commands.run(main.main)
 """
 
