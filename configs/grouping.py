@@ -5,10 +5,10 @@ def groups(items, size, limit):
     """Yields lists of consecutive items, each of a single one or of some whose sizes add up to `limit` at most."""
     group, total = [], 0
     for item in items:
-        if group and total + size(item) > limit:
-            yield group
-            group, total = [], 0
-        group.append(item)
         total += size(item)
+        if total > limit and group:
+            yield group
+            group, total = [], size(item)
+        group.append(item)
     if group:
         yield group

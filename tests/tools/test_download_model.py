@@ -96,6 +96,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _say(self, status, body, headers):
         self.send_response(status)
+        self.send_header("Connection", "close")  # else a client may use it again while it is closed
         for name, value in headers.items():
             self.send_header(name, value)
         if self.server.mirror.length:

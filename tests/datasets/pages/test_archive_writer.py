@@ -2,6 +2,7 @@
 import hashlib
 import json
 import os
+import random
 import resource
 import tarfile
 
@@ -78,6 +79,29 @@ def test_what_is_abandoned_leaves_nothing(tmp_path):
     assert all(name.startswith(".partial-") for name in os.listdir(tmp_path)) and len(os.listdir(tmp_path)) == 2
     writer.abandon()
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("compression", ["xz", "bz2", "gz"])
+def test_a_full_disk_leaves_neither_of_the_two_and_the_next_archive_is_sound(tmp_path, compression):
+    writer = archive_writer.Writer(str(tmp_path), str(tmp_path / "state" / "m.txt"), "m", compression)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            writer.add(1, "http://a", random.Random(1).randbytes(100_000), {})
+            writer.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.filename == str(tmp_path) and os.listdir(tmp_path) == []
+    writer.add(2, "http://b", b"page", {})
+    writer.close()
+    assert [member[1] for member in archives.members(archives.find(str(tmp_path), "m")[1])] == [b"page"]
+    assert list(archive_writer.read_state(writer.state_path)) == [2]
+
+
+def test_gzip_notes_no_name_of_a_temporary_file(tmp_path):
+    write(tmp_path, compression="gz")
+    assert (tmp_path / "RS_2017-04-1_data.gz").read_bytes()[:4] == b"\x1f\x8b\x08\0"  # RFC 1952: no flag
 
 
 def test_a_state_that_a_kill_cut_short_loses_its_last_line_only(tmp_path):

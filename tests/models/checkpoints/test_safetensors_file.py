@@ -139,7 +139,8 @@ def test_damaged_header_is_named_as_it_is_refused_by_the_library(tmp_path, heade
         safetensors.deserialize(data)
     with pytest.raises(UserError, match="is damaged, cut off or no safetensors file") as caught:
         read(tmp_path, data)
-    assert str(refused.value).partition(": ")[2] in str(caught.value) and "\n" not in str(caught.value)
+    reason = str(refused.value).partition(": ")[2].partition("`")[0]  # of two tensors at one place it names either
+    assert reason and reason in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("header, size, words", [
