@@ -44,7 +44,7 @@ corpus: $(READY_FOR_PAGES)
 	@$(PYTHON) datasets/make_corpus.py --urls $(URLS) --output_dir "$(OUT)" $(OPTIONS)
 
 # A test process for each core; more than four would ask for much memory.
-PYTEST := $(PYTHON) -m pytest --numprocesses logical --maxprocesses 4 --dist loadscope
+PYTEST := $(PYTHON) -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
 test: $(READY)
 	@$(PYTEST) -m "not slow"

@@ -79,6 +79,7 @@ def error_of(process):
     return process.stderr
 
 
+@pytest.mark.slow
 def test_killed_run_under_faults_ends_with_the_weights_figures_and_texts_of_a_local_one(
         gcs, start, call, run_config, tmp_path, capsys):
     """Every kind of fault strikes many times, one run is killed (kill -9), and nothing shows."""

@@ -50,6 +50,7 @@ def test_loss_is_read_from_the_line_that_eval_prints():
                                "9 targets, 2 bits per token\n") == 1.8812
 
 
+@pytest.mark.slow
 def test_benchmark_trains_evaluates_and_ends_with_one_json_line(tmp_path, measure):
     (tmp_path / "input.txt").write_text(TEXT, newline="")
     lines, found = measure(shakespeare, "--text", tmp_path / "input.txt", "--seeds", 1, "--output_dir", tmp_path,

@@ -44,7 +44,8 @@ def figures(said):
     return re.findall(r"evaluation at .* batches|.* targets, .*", said)
 
 
-@pytest.mark.parametrize("changes", [pytest.param(CHANGES[0], marks=pytest.mark.slow), CHANGES[1]])
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", CHANGES)
 def test_core_trains_to_the_same_weights_and_tells_the_same(changes, run_config, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(hooks, "SCALARS_STEPS", 1)
     # 3 steps a visit of the host: the last visit before an evaluation, and before the end, is shorter.

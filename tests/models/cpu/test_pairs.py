@@ -293,7 +293,8 @@ with tf.Session() as session:
 """
 
 
-@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_sequence_more_in_a_step_takes_the_memory_that_the_plan_says(precision, tmp_path):
     """What a backward pass can compute again is not kept for it: else it would be 3 to 6 times as much."""
     if precision == "bfloat16" and packed.FOR_BFLOAT16 not in processor.features():

@@ -13,7 +13,8 @@ from models.cpu import compiled
 from models.run import devices, workarounds
 from tests.helpers import graphs
 
-DROPOUT = {"embed_dropout": 0.1, "attn_dropout": 0.1, "res_dropout": 0.1}
+LEVERS = {"opt_name": "adafactor", "micro_batch_size": 2, "recompute": True, "embed_dropout": 0.1, "attn_dropout": 0.1,
+          "res_dropout": 0.1}
 
 
 def weights_of(config):
@@ -47,10 +48,10 @@ def two_devices(monkeypatch):
     monkeypatch.setattr(devices, "devices", lambda: ["/cpu:0", "/cpu:1"])
 
 
-@pytest.mark.parametrize("changes", [{}, {"opt_name": "adafactor", "micro_batch_size": 2, "recompute": True,
-                                          **DROPOUT}])
-@pytest.mark.parametrize("least", [1, compiled.LEAST])
-def test_two_devices_reach_the_weights_of_one(two_devices, run_config, tmp_path, monkeypatch, changes, least):
+@pytest.mark.parametrize("least, changes", [
+    (1, LEVERS), (compiled.LEAST, {}), pytest.param(1, {}, marks=pytest.mark.slow),
+    pytest.param(compiled.LEAST, LEVERS, marks=pytest.mark.slow)])
+def test_two_devices_reach_the_weights_of_one(two_devices, run_config, tmp_path, monkeypatch, least, changes):
     monkeypatch.setattr(compiled, "LEAST", least)  # compiled, and not
     one = trained(run_config(model_dir=str(tmp_path / "one"), **changes))
     two = trained(run_config(model_dir=str(tmp_path / "two"), **changes), strategy=devices.MIRRORED)

@@ -30,6 +30,7 @@ def test_training_evaluates_after_each_chunk_and_stops_exactly_at_max_steps(run_
     assert json.loads((tmp_path / "run" / "config.json").read_text())["n_embd"] == 32
 
 
+@pytest.mark.slow
 def test_every_checkpoint_and_the_graph_are_written_once(run_config, tmp_path):
     config = run_config(max_steps=10)
     for _ in range(2):  # the second call finds the run finished
