@@ -36,7 +36,7 @@ WANTED_SPEED, WANTED_MEMORY = 0.98, 1.03  # of the other commit's: at least, at 
 SIDE_BYTES = 6e9
 PRECISIONS = ("float32", "bfloat16")
 WARM_UP, TURNS = 2, 2  # of training in a round: the first turn is the first step, the second is not counted either
-PROMPT, LENGTH, DRAWS = 64, 128, 3  # tokens given and drawn, and how often in a round
+PROMPT, LENGTH, DRAWS = 64, 64, 2  # tokens given and drawn, and how often in a round
 EVAL_WINDOWS, TEXT_MEGABYTES, FILES_PER = 64, 40, 1000
 # What --quick has instead, in the place of 124M and of the small network.
 QUICK = {"n_embd": 24, "n_layer": 2, "n_head": 3, "n_ctx": 64}
@@ -177,7 +177,7 @@ def _row(name, job, rounds, figures):
 
 def _training(setting, precision, quick, folder):
     changes = options.overrides(QUICK) if quick else []
-    steps = 2 if quick else train.SETTINGS[setting].steps
+    steps = 2 if quick else max(1, train.SETTINGS[setting].steps // 2)
     arguments = ["--setting", setting, "--device", "cpu", "--steps", str(steps), "--output_dir", folder,
                  *options.set_words(changes)]
     config = train.config_of(train.arguments(arguments), setting, folder)
