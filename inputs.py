@@ -18,7 +18,6 @@ import numpy as np
 import tensorflow as tf
 
 from configs.constants import IGNORED
-from configs.errors import UserError
 from datasets import window_order
 
 # What waits to be drawn, of all parts of a mixture together and twice (_in_turn): 35 MB of records, 67 MB of windows.
@@ -191,25 +190,20 @@ def _host(params, context):
 
 # Evaluation
 
-def eval_batches(eval_set, n_ctx, batch, wanted):
-    """Batches of an evaluation: `wanted`, at most (for -1 exactly) the whole ShardSet.  UserError where it is empty."""
-    if eval_set.targets < 1:
-        raise UserError(f"the eval set {eval_set.parts[0].shards[0].path} holds no text; give another in"
-                        ' "eval_files" or set "eval_steps" to 0')
-    windows = -(-eval_set.targets // n_ctx)
-    batches = -(-windows // batch)
-    return batches if wanted < 0 else min(wanted, batches)
+def eval_input_fn(evaluation, eot):
+    """input_fn that reads the shards of an EvalWindows once in order.
 
+    The last window and batch are filled up with IGNORED labels.
+    """
+    n_ctx = evaluation.n_ctx
 
-def eval_input_fn(eval_set, n_ctx, eot):
-    """input_fn that reads all shards once in order; the last window and batch are filled up with IGNORED labels."""
     def examples(windows):
         tokens, labels = _split(windows, n_ctx)
         return tf.where(tf.equal(tokens, IGNORED), eot, tokens), labels
 
     def input_fn(params):
         parts = [_tokens(tf.data.TFRecordDataset([shard.path for shard in part.shards]), part, eot)
-                 for part in eval_set.parts]
+                 for part in evaluation.shards.parts]
         tokens = functools.reduce(tf.data.Dataset.concatenate, parts)
         # What the last whole window leaves over becomes one more, filled up with IGNORED.
         end = tf.data.Dataset.from_tensors(tf.fill([n_ctx], IGNORED))

@@ -80,7 +80,6 @@ def build_estimator(config, tpu=None, *, strategy=None, sampler=None):
 
 def train(config, encoder, tpu=None, strategy=None):
     """Trains up to max_steps, by `strategy` or what the machine and TF_CONFIG suggest; returns the exit status."""
-    import inputs
     from datasets import shard_sets, window_order
     from models.checkpoints import run_folder
     from models.run import devices
@@ -90,17 +89,16 @@ def train(config, encoder, tpu=None, strategy=None):
     eval_set = read_shards(config, encoder, shard_sets.EVAL) if config.eval_steps else None
     # Anything wrong with the data is said before the first step.
     order = window_order.WindowOrder.of(config, train_set)
-    if eval_set:
-        inputs.eval_batches(eval_set, config.n_ctx, config.eval_batch_size, config.eval_steps)
-        for path in shard_sets.overlap(train_set, eval_set)[:1]:
-            print(f"warning: {path} is trained on and evaluated on; the evaluation will look too good")
+    evaluation = eval_set and window_order.EvalWindows.of(config, eval_set)
+    for path in shard_sets.overlap(train_set, eval_set)[:1] if eval_set else []:
+        print(f"warning: {path} is trained on and evaluated on; the evaluation will look too good")
     run_folder.make(config.model_dir)
     with run_folder.locked(config.model_dir) if first else contextlib.nullcontext():
-        return train_in_folder(config, encoder, tpu, strategy, train_set, order, eval_set if first else None)
+        return train_in_folder(config, encoder, tpu, strategy, train_set, order, evaluation if first else None)
 
 
-def train_in_folder(config, encoder, tpu, strategy, train_set, order, eval_set):
-    """`train` behind its checks of the data; `eval_set` is None where this host does not evaluate."""
+def train_in_folder(config, encoder, tpu, strategy, train_set, order, evaluation):
+    """`train` behind its checks of the data; `evaluation` is None where this host does not evaluate."""
     from models.checkpoints import run_checkpoints, run_folder
     from models.run import after_evaluation, devices, hooks, hosts, plan
     path, changes = run_folder.check(config, encoder, train_set.fingerprint)
@@ -112,7 +110,7 @@ def train_in_folder(config, encoder, tpu, strategy, train_set, order, eval_set):
         return 0
     run_folder.check_room(config.model_dir, path)
     estimator = build_estimator(config, tpu, strategy=strategy)
-    devices.check_cores(estimator, config, "train_batch_size", *(["eval_batch_size"] if eval_set else []))
+    devices.check_cores(estimator, config, "train_batch_size", *(["eval_batch_size"] if evaluation else []))
     if devices.is_first(strategy):
         run_folder.save(config, encoder, train_set.fingerprint, path)
     print(f"{'continuing' if path else 'starting'} {config.model_dir} at step {step} of {config.max_steps},"
@@ -135,13 +133,13 @@ def train_in_folder(config, encoder, tpu, strategy, train_set, order, eval_set):
                 raise UserError(f"{train_set.parts[0].shards[0].path} or a shard beside it holds fewer records than its"
                                 " manifest says; delete the manifest, and the shards are scanned instead, or set"
                                 ' "skip_corrupt_records" to true')
-            if eval_set and step == due:
+            if evaluation and step == due:
                 # While the first of several hosts evaluates, the others wait for their next step with it.
                 with hosts.alone() if in_step else contextlib.nullcontext():
                     own = build_estimator(config) if in_step else estimator
                     path = run_checkpoints.latest(config.model_dir)
-                    loss = evaluate(own, config, encoder, eval_set, path, None if in_step else stop)
-                after_evaluation.run(config, eval_set, path, loss)
+                    loss = evaluate(own, config, encoder, evaluation, path, None if in_step else stop)
+                after_evaluation.run(config.model_dir, evaluation, path, step, loss)
         except hooks.Interrupted:
             print(f"stopped by signal {stop.signal_number}; step {step} is saved in {config.model_dir}")
             return 128 + stop.signal_number
@@ -162,24 +160,23 @@ def train_steps(estimator, config, encoder, train_set, order, step, target, stop
             in_step.train(estimator, input_fn, target, progress, last=target == config.max_steps)
         else:
             # A TPUEstimator counts on its own hook where a TPU makes many steps at once.
-            savers = [] if estimator.config.cluster else [hooks.Saver(estimator)]
+            savers = [] if estimator.config.cluster else [workarounds.Saver(estimator)]
             estimator.train(input_fn, max_steps=target, hooks=[*savers, progress, stop])
     workarounds.release_graphs()
 
 
-def evaluate(estimator, config, encoder, eval_set, path, stop=None):
+def evaluate(estimator, config, encoder, evaluation, path, stop=None):
     """Evaluates the checkpoint `path` (None: init_checkpoint), prints the result, returns the mean loss of a token.
 
-    A signal that `stop`, a StopOnSignal, sees ends it with hooks.Interrupted; None: nothing does.
+    `evaluation` is an EvalWindows.  A signal that `stop`, a StopOnSignal, sees ends it with hooks.Interrupted.
     """
     import inputs
     from models.checkpoints import tf_checkpoint
     from models.run import damage, hooks, workarounds
     begun = time.monotonic()
-    batches = inputs.eval_batches(eval_set, config.n_ctx, config.eval_batch_size, config.eval_steps)
-    input_fn = inputs.eval_input_fn(eval_set, config.n_ctx, encoder.eot)
-    with damage.named(config, eval_set), tf_checkpoint.naming_damage(path or config.init_checkpoint):
-        result = estimator.evaluate(input_fn, steps=batches, checkpoint_path=path,
+    input_fn = inputs.eval_input_fn(evaluation, encoder.eot)
+    with damage.named(config, evaluation.shards), tf_checkpoint.naming_damage(path or config.init_checkpoint):
+        result = estimator.evaluate(input_fn, steps=evaluation.batches, checkpoint_path=path,
                                     hooks=[hooks.GiveUpOnSignal(stop)] if stop else [])
     workarounds.release_graphs()
     loss = float(result["token_loss"])
@@ -187,23 +184,24 @@ def evaluate(estimator, config, encoder, eval_set, path, stop=None):
         raise UserError(f"the evaluation loss at step {result['global_step']} is {loss}: the weights in"
                         f' {config.model_dir} are spoiled; lower "lr" and go back to an older checkpoint')
     print(f"evaluation at step {result['global_step']}: loss {loss:.4f}, perplexity {result['perplexity']:.2f},"
-          f" {batches} batches in {hooks.duration(time.monotonic() - begun)}")
+          f" {evaluation.batches} batches in {hooks.duration(time.monotonic() - begun)}")
     return loss
 
 
 def evaluate_whole(config, encoder, tpu=None):
     """Evaluates the newest checkpoint on every token of the eval set; returns the exit status."""
-    from datasets import shard_sets
+    from datasets import shard_sets, window_order
     from models.checkpoints import run_folder
     from models.run import devices, hooks
     config = dataclasses.replace(config, eval_steps=-1)
     eval_set = read_shards(config, encoder, shard_sets.EVAL)
+    evaluation = window_order.EvalWindows.of(config, eval_set)
     path = run_folder.trained(config, encoder, "evaluate")
     estimator = build_estimator(config, tpu)
     devices.check_cores(estimator, config, "eval_batch_size")
     stop = hooks.StopOnSignal()
     try:
-        loss = evaluate(estimator, config, encoder, eval_set, path, stop)
+        loss = evaluate(estimator, config, encoder, evaluation, path, stop)
     except hooks.Interrupted:
         return 128 + stop.signal_number
     bits = loss / math.log(2)

@@ -119,6 +119,29 @@ class WindowOrder:
         return turns[start % MIXTURE_PERIOD:][:stop - start]
 
 
+class EvalWindows(NamedTuple):
+    """The batches of an evaluation: the text of a shard_sets.ShardSet in order, every token but the first a target."""
+    shards: object
+    n_ctx: int
+    batch: int  # windows
+    batches: int  # that are read
+
+    @classmethod
+    def of(cls, config, shards):
+        """What `config` evaluates of the ShardSet `shards`.  Raises UserError where that is empty."""
+        if shards.targets < 1:
+            raise UserError(f"the eval set {shards.parts[0].shards[0].path} holds no text; give another in"
+                            ' "eval_files" or set "eval_steps" to 0')
+        whole = cls(shards, config.n_ctx, config.eval_batch_size, 0)
+        batches = -(-whole.windows // whole.batch)
+        return whole._replace(batches=batches if config.eval_steps < 0 else min(config.eval_steps, batches))
+
+    @property
+    def windows(self):
+        """Of the whole set; the last one may be shorter."""
+        return -(-self.shards.targets // self.n_ctx)
+
+
 def cut_blocks(shards, n_ctx):
     """The Blocks of the shards; only those that hold a window."""
     blocks, first, tokens, records = [], 0, 0, 0

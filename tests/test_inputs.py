@@ -45,8 +45,8 @@ def order_of(config):
     return window_order.WindowOrder.of(config, shard_sets.find(config, shard_sets.TRAIN))
 
 
-def eval_batches(config, eval_set):
-    return inputs.eval_batches(eval_set, config.n_ctx, config.eval_batch_size, config.eval_steps)
+def evaluation_of(config):
+    return window_order.EvalWindows.of(config, shard_sets.find(config, shard_sets.EVAL))
 
 
 def batches(config, start, stop):
@@ -216,9 +216,8 @@ def test_quota_of_a_mixture_sums_to_the_period_and_starves_nobody(weights):
 def test_evaluation_reads_every_target_once_in_order(tmp_path, batch_size):
     documents = write_shards(tmp_path, "a", [3, 8, 2])
     config = config_for(tmp_path, eval_batch_size=batch_size, eval_steps=-1)
-    found = shard_sets.find(config, shard_sets.EVAL)
-    result = run(inputs.eval_input_fn(found, config.n_ctx, EOT), batch_size)
-    result = result[:eval_batches(config, found)]
+    result = run(inputs.eval_input_fn(evaluation_of(config), EOT), batch_size)
+    result = result[:evaluation_of(config).batches]
     text = [token for document in documents for token in document + [EOT]]
     tokens, labels = (np.concatenate([batch[i].reshape(-1) for batch in result]) for i in (0, 1))
     counted = labels != IGNORED
@@ -232,7 +231,7 @@ def test_number_of_evaluation_batches_is_at_most_what_there_is(tmp_path):
     windows = -(-(sum(map(len, documents)) + len(documents) - 1) // N_CTX)
     for wanted, expected in [(1, 1), (2, 2), (10**6, -(-windows // 4)), (-1, -(-windows // 4))]:
         config = config_for(tmp_path, eval_steps=wanted)
-        assert eval_batches(config, shard_sets.find(config, shard_sets.EVAL)) == expected
+        assert evaluation_of(config).batches == expected
 
 
 def test_corpus_too_small_for_one_window_is_an_error(tmp_path):

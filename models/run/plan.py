@@ -16,7 +16,7 @@ import numpy as np
 from configs import arguments, resume, schedule, storage
 from configs.errors import UserError
 from datasets import shard_sets
-from datasets.window_order import WindowOrder
+from datasets.window_order import EvalWindows, WindowOrder
 from models.weights import count, slot_shapes, weight_list
 
 FLOAT32 = 4
@@ -200,10 +200,11 @@ def _data_problems(config, data):
         return lines
     if isinstance(data.eval, str):
         return [*lines, f'no eval data: {data.eval}; set "eval_steps" to 0 to train without']
-    windows = -(-data.eval.targets // config.n_ctx)  # the last one may be shorter
-    if windows < 1:
-        lines.append('the eval data is empty; give another, or set "eval_steps" to 0 to train without')
-    elif config.eval_steps * config.eval_batch_size > windows:
+    try:
+        windows = EvalWindows.of(config, data.eval).windows
+    except UserError as error:
+        return [*lines, str(error)]
+    if config.eval_steps * config.eval_batch_size > windows:
         lines.append(f'"eval_steps" {config.eval_steps:,} x "eval_batch_size" {config.eval_batch_size:,} is more than'
                      f' the {windows:,} windows of the eval data; set "eval_steps" to -1')
     return lines

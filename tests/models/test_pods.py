@@ -11,7 +11,7 @@ import main
 from configs import schema
 from configs.errors import UserError
 from datasets import shard_sets
-from datasets.window_order import WindowOrder
+from datasets.window_order import EvalWindows, WindowOrder
 from encoder import bpe
 from models.run import workarounds
 from tests.helpers import graphs, tpu_graphs
@@ -22,7 +22,7 @@ POD = tpu_graphs.tpu_with(HOSTS)
 
 def evaluation(config, tpu):
     """NodeDefs of the graph and its functions for an evaluation on the pod, which is named to us as `tpu`."""
-    input_fn = inputs.eval_input_fn(shard_sets.find(config, shard_sets.EVAL), config.n_ctx, 299)
+    input_fn = inputs.eval_input_fn(EvalWindows.of(config, shard_sets.find(config, shard_sets.EVAL)), 299)
     graph = tpu_graphs.graph_of(config, "eval", input_fn, cores=CORES, hosts=HOSTS, tpu=tpu)
     return graphs.all_nodes(graph)
 

@@ -19,7 +19,7 @@ import main
 from configs import schema
 from configs.errors import UserError
 from datasets import shard_sets
-from datasets.window_order import WindowOrder
+from datasets.window_order import EvalWindows, WindowOrder
 from encoder import bpe, prompts
 from models import gpt2, replicas
 from models.checkpoints import warm_start
@@ -55,8 +55,8 @@ def train_graph(config, **tpu):
 
 
 def eval_graph(config, **tpu):
-    eval_set = shard_sets.find(config, shard_sets.EVAL)
-    return tpu_graphs.graph_of(config, "eval", inputs.eval_input_fn(eval_set, config.n_ctx, 299), **tpu)
+    evaluation = EvalWindows.of(config, shard_sets.find(config, shard_sets.EVAL))
+    return tpu_graphs.graph_of(config, "eval", inputs.eval_input_fn(evaluation, 299), **tpu)
 
 
 def generation_graph(config):
