@@ -50,7 +50,7 @@ test: $(READY)
 	@$(PYTEST) -m "not slow"
 
 test-slow: $(READY)
-	@$(PYTEST) -m slow
+	@$(PYTEST) --dist loadscope -m slow  # the last one counts; the blocks of test_docs.py need their order
 
 # All benchmarks at smaller sizes; OPTIONS are those of `python3 -m benchmarks.every`.
 bench: $(READY)

@@ -117,7 +117,7 @@ def train(config, after_step, *, xla=False):
     stop = min(config.max_steps, order.longest_stretch)
     input_fn = inputs.train_input_fn(order, config.n_vocab - 1, start_step=0, stop_step=stop)
     estimator = main.build_estimator(config)
-    estimator.train(input_fn, max_steps=stop, hooks=[hooks.Saver(estimator), progress, hooks.StopOnSignal(),
+    estimator.train(input_fn, max_steps=stop, hooks=[workarounds.Saver(estimator), progress, hooks.StopOnSignal(),
                                                      AfterStep()])
 
 

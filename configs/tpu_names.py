@@ -180,7 +180,7 @@ def resolver(tpu):
         spec = cloud_tpu.within(ANSWER_SECONDS, made.cluster_spec)
     except (TimeoutError, ValueError, RuntimeError) as error:
         raise UserError(f"--tpu {tpu}: {str(error).splitlines()[0]}; run again")
-    made.cluster_spec = lambda: spec  # else TensorFlow asks Google at each use
+    made.cluster_spec = lambda: spec  # else TensorFlow (2.15.1) asks Google at each use
     made.cores = _count_cores(tf, tpu, made)
     return made
 

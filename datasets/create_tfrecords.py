@@ -25,8 +25,8 @@ from datasets.duplicates import drop_list
 from datasets.jobs import workers
 from encoder import bpe
 
-# 175000 in the original, about 250 MB a file.  Training shuffles up to order.BLOCK_TOKENS at once, and a run that goes
-# on within a shard reads it from its start: 12500 documents of OpenWebText are 14 million tokens, just below a block.
+# 175000 in the original, about 250 MB a file.  Training shuffles up to window_order.BLOCK_TOKENS at once, and a run
+# that goes on within a shard reads it from its start: 12500 documents of OpenWebText have 14 million tokens, just less.
 FILES_PER = 12500
 EVAL_FRACTION = 0.01
 

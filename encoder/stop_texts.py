@@ -6,9 +6,10 @@ import codecs
 
 import numpy as np
 
+from configs.constants import STOPPED
 from configs.errors import UserError
 
-STOPPED, NEVER = 0, 1  # states of the table: a stop text is complete; there is nothing to stop at
+NEVER = 1  # state of the table in which there is nothing to stop at
 LONGEST = 1000  # bytes of all stop texts together: the table has one row of the vocabulary's size for each
 
 

@@ -14,12 +14,11 @@ import math
 
 import tensorflow.compat.v1 as tf
 
-from configs.constants import IGNORED, NORM_EPSILON
+from configs.constants import HIDDEN, IGNORED, NORM_EPSILON
 from models import cpu, dropout, initial_values, metrics, optimizers, replicas
 from models.shapes import shape_of
 from models.weights import layer_weights
 
-HIDDEN = -1e9  # what is added to the score of a position that must not be seen
 TRAIN, EVAL, PREDICT = tf.estimator.ModeKeys.TRAIN, tf.estimator.ModeKeys.EVAL, tf.estimator.ModeKeys.PREDICT
 
 

@@ -17,6 +17,7 @@ def mean(tensors, use_tpu):
     The devices of a strategy also agree here on whether to stop (`stop_tensors`).
     """
     if use_tpu:
+        # The number of cores stands in no public place while a TPU's program is built (TensorFlow 2.15.1).
         cores = tpu_function.get_tpu_context().number_of_shards or 1
         return [tf.tpu.cross_replica_sum(tf.cast(tensor, tf.float32)) / cores for tensor in tensors]
     if tf.distribute.get_strategy().num_replicas_in_sync == 1:

@@ -7,11 +7,10 @@ from typing import Any, NamedTuple, Optional
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from configs.constants import RANDOM
+from configs.constants import RANDOM, STOPPED
 from models.shapes import shape_of
 
 COLDEST = 1e-6  # a temperature below it is 0
-STOPPED = 0  # the state of the automaton once a stop text is complete
 
 
 class Options(NamedTuple):

@@ -12,7 +12,7 @@ def moves():
     with open(os.path.join(ROOT, "docs", "moved.md")) as f:
         table = f.read().split("Python modules")[1]
     found = []
-    for row in re.findall(r"^\| (`.*) \| (.*`) \|$", table, re.M):
+    for row in re.findall(r"^\| (`.*) \| (.*`) \|$", table, re.M):  # not those that begin "parts of"
         old, new = (re.findall(r"`([\w.]+)`", cell) for cell in row)
         if row[1].startswith("in "):
             new = [f"{new[0]}.{name.rpartition('.')[2]}" for name in old]

@@ -236,12 +236,14 @@ def _arguments(argv):
     add("--model", required=True, metavar="CONFIG.json", help="the run's config")
     add("--steps", type=errors.at_least(3), default=20, help="length of both runs")
     add("--kills", type=errors.at_least(1), default=1, help="times that the second run is killed")
-    add("--seed", type=int, default=random.randrange(2**31), help="of the kills' random moments, another each time")
+    add("--seed", type=int, help="of the random moments of the kills (without it another each time)")
     add("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
         help="override a key of the config, as for main.py; may be repeated")
     add("--keep", action="store_true", help="do not remove the temporary folder")
     add("--record", help=argparse.SUPPRESS)  # how this program starts itself to train
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    args.seed = random.randrange(2**31) if args.seed is None else args.seed
+    return args
 
 
 if __name__ == "__main__":

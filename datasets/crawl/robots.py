@@ -60,7 +60,8 @@ def parse(body, product):
     except ValueError:  # of a path like a://[x: the other lines still count
         rules = Protego.parse("\n".join(filter(_is_sound, lines)))
     # Protego makes regular expressions of patterns with wildcards.  Each * more multiplies their time by the length of
-    # the URL, so that a single line could stop a download for years: _Wildcards takes their place.
+    # the URL, so that a single line could stop a download for years: _Wildcards takes their place.  These
+    # parts of Protego are private: look again with another release than 0.5.0.
     for group in rules._user_agents.values():
         for rule in group._rules:
             if "*" in rule.value._pattern:

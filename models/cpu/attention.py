@@ -7,11 +7,11 @@ import functools
 
 import tensorflow.compat.v1 as tf
 
+from configs.constants import HIDDEN
 from models import dropout
 from models.cpu.compiled import Recomputed, compiled, run_compiled
 from models.cpu.mlp import add_to_residual, biased, column_sums, norm, product
 
-HIDDEN = -1e9  # the score of a position that must not be seen
 BLOCK = 256  # queries that attention takes at a time
 
 

@@ -26,6 +26,7 @@ def worth_compiling(x):
 
 def on_cpu():
     """Whether the default graph runs on CPUs, operation by operation, and may use what is made for them."""
+    # There is no public way to ask whether a graph is for XLA (TensorFlow 2.15.1).
     return not (FORMULAS_ONLY or tf.config.list_physical_devices("GPU")
                 or control_flow_util.GraphOrParentsInXlaContext(tf.get_default_graph()))
 

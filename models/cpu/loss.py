@@ -5,8 +5,8 @@ of the activations.
 """
 import tensorflow.compat.v1 as tf
 
-from configs.constants import IGNORED
-from models.cpu.attention import HIDDEN, softmax_pieces
+from configs.constants import HIDDEN, IGNORED
+from models.cpu.attention import softmax_pieces
 from models.cpu.compiled import on_cpu, run_compiled
 from models.cpu.mlp import column_sums, rows_of
 

@@ -10,7 +10,6 @@ import time
 import tensorflow.compat.v1 as tf
 
 from models import metrics
-from models.checkpoints import run_checkpoints
 from models.run import workarounds
 
 LINE_SECONDS = 5  # between progress lines
@@ -125,24 +124,6 @@ def duration(seconds):
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-
-
-class Saver(tf.train.CheckpointSaverHook):
-    """Saves as an Estimator's own hook, but not at once what the session has just restored.
-
-    So a checkpoint is written once for each evaluation, not twice; and the graph goes into TensorBoard's file only
-    when that is opened, for each copy takes time and memory.  Stands before Progress, which flushes that file at the
-    end.
-    """
-
-    def __init__(self, estimator):
-        super().__init__(estimator.model_dir, save_steps=estimator.config.save_checkpoints_steps, save_graph_def=False)
-
-    def after_create_session(self, session, coord):
-        step = session.run(self._global_step_tensor)
-        if not run_checkpoints.is_at(self._checkpoint_dir, step):
-            self._save(session, step)
-        self._timer.update_last_triggered_step(step)
 
 
 class Interrupted(Exception):

@@ -15,7 +15,7 @@ import tensorflow.compat.v1 as tf
 
 from models import replicas
 from models.checkpoints import run_checkpoints
-from models.run import devices, hooks
+from models.run import devices, workarounds
 
 LOOK_SECONDS = 1.0
 MISSES = 3  # in a row, until a host counts as gone
@@ -38,7 +38,7 @@ class HostsInStep(tf.train.SessionRunHook):
         mine, self._last_step = [self], target if last else None
         if devices.is_first(devices.MULTI_WORKER):
             # Of several hosts an Estimator saves only if it writes summaries of its own as well (TensorFlow 2.15.1).
-            mine += [hooks.Saver(estimator), progress]
+            mine += [workarounds.Saver(estimator), progress]
         spec = tf.estimator.TrainSpec(input_fn, max_steps=target, hooks=mine)
         # Nothing is evaluated in here.
         idle = tf.estimator.EvalSpec(input_fn, steps=1, start_delay_secs=0, throttle_secs=FOREVER)

@@ -18,7 +18,8 @@ from tensorflow.python.tpu import preempted_hook
 from tensorflow.python.training import monitored_session
 from tensorflow_estimator.python.estimator.tpu import error_handling
 
-from configs import tpu_names
+from configs import arguments, tpu_names
+from models.checkpoints import run_checkpoints
 from models.run import devices, preemption
 
 
@@ -72,11 +73,17 @@ def resolver(tpu):
         watch = preemption.NodeWatch(tpu)
         watch.start()
         preempted_hook._TPUPollingThread = lambda cluster, session: watch
+    elif tpu.name != tpu_names.LOCAL:
+        arguments.note(f"--tpu {tpu}: whether its node was preempted is noticed by the connection alone")
     return tpu_names.resolver(tpu)
 
 
 def session_config():
-    """What every session runs with."""
+    """What every session runs with.
+
+    Normally that is TensorFlow's own default.  It makes products slower on CPUs, as said below; measure again with
+    another release.
+    """
     config = tf.ConfigProto(allow_soft_placement=True)
     options = config.graph_options.rewrite_options
     # Grappler's remapper joins products with what follows into kernels that are up to four times slower on CPUs.
@@ -148,6 +155,24 @@ def ended_by_ctrl_c(model_fn):
         training = mode == tf.estimator.ModeKeys.TRAIN
         return spec._replace(training_hooks=(_KeepInterrupt(),)) if training else spec
     return ended
+
+
+class Saver(tf.train.CheckpointSaverHook):
+    """Saves every so many steps, but not at once what the session has just restored.  Stands before hooks.Progress.
+
+    Normally an Estimator adds TensorFlow's own hook.  But that one saves as soon as there is a session, so that each
+    checkpoint is written twice for an evaluation; and it writes the graph into TensorBoard's file each time, where
+    here the file's opening does (each copy takes time and memory).  Progress flushes that file at the end.
+    """
+
+    def __init__(self, estimator):
+        super().__init__(estimator.model_dir, save_steps=estimator.config.save_checkpoints_steps, save_graph_def=False)
+
+    def after_create_session(self, session, coord):
+        step = session.run(self._global_step_tensor)
+        if not run_checkpoints.is_at(self._checkpoint_dir, step):
+            self._save(session, step)
+        self._timer.update_last_triggered_step(step)
 
 
 class _KeepInterrupt(tf.train.SessionRunHook):

@@ -1,6 +1,6 @@
 """Every formula that has a faster twin in models/cpu/ against that twin: the same values and gradients.
 
-B 2, T 5 or 13, C 12, H 3, V 71: all odd to one another, and none a multiple of the blocks.
+B 2, T 5, C 12, H 3, V 71: no multiples of the blocks that the twins work in.
 """
 import json
 import os
