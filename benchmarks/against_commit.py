@@ -1,6 +1,6 @@
 """This checkout beside another commit: speed and peak memory of training, generation, evaluation and create_tfrecords.
 
-    python3 -m benchmarks.beside --commit COMMIT [--only CASE...] [--rounds 5]
+    python3 -m benchmarks.against_commit --commit COMMIT [--only CASE...] [--rounds 5]
 
 The other commit is unpacked into a temporary folder and run by the same Python; it is driven through its own
 `benchmarks.train --serve`, `benchmarks.generate --serve`, main.py and datasets/create_tfrecords.py, so its other files
@@ -57,7 +57,7 @@ class Measured(NamedTuple):
     result: object  # a list of numbers or of texts
 
 
-class Job(NamedTuple):
+class Case(NamedTuple):
     """What both sides do."""
     amount: float  # of `unit` in one round
     unit: str
@@ -77,14 +77,14 @@ def main(argv=None):
         for name in args.only:
             with tempfile.TemporaryDirectory(dir=folder) as place:
                 try:
-                    job = CASES[name](args.quick, place)
-                    rounds = _measure(name, job, sides, args)
+                    case = CASES[name](args.quick, place)
+                    rounds = _measure(name, case, sides, args)
                 except UserError as error:
                     failed[name] = str(error)
                     print(f"{name} failed: {error}", flush=True)
                     continue
             figures[name] = _figures(rounds)
-            rows.append(_row(name, job, rounds, figures[name]))
+            rows.append(_row(name, case, rounds, figures[name]))
     heads = ["case", "here", args.commit, "speed, median (least, most)", "by CPU seconds",
              "memory, median (least, most)", "results differ by"]
     print("\n".join(["", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", *rows]))
@@ -124,21 +124,21 @@ def _git(*words):
 
 # Rounds
 
-def _measure(name, job, sides, args):
+def _measure(name, case, sides, args):
     """[(Measured of here, Measured of there) of each round]; prints a line for each."""
     rounds = []
-    together = not args.apart and (args.quick or machine.available() > 2 * SIDE_BYTES)
-    for number in range(args.rounds + job.warm_up):
+    in_turns = not args.apart and (args.quick or machine.available() > 2 * SIDE_BYTES)
+    for number in range(args.rounds + case.warm_up):
         order = sides[::-1] if number % 2 else sides
-        running = [job.run(side) for side in order]
-        ends = list(zip(*running))[-1] if together else [list(one)[-1] for one in running]
-        if number < job.warm_up:
+        running = [case.run(side) for side in order]
+        ends = list(zip(*running))[-1] if in_turns else [list(one)[-1] for one in running]
+        if number < case.warm_up:
             continue
         here, there = ends[::-1] if number % 2 else ends
         rounds.append((here, there))
-        print(f"{name}, round {len(rounds)}: {job.amount / here.seconds:,.4g} {job.unit}/s beside "
-              f"{job.amount / there.seconds:,.4g}, {here.peak / 1e6:,.0f} MB beside {there.peak / 1e6:,.0f}"
-              + ("" if together else ", one after the other"), flush=True)
+        print(f"{name}, round {len(rounds)}: {case.amount / here.seconds:,.4g} {case.unit}/s beside "
+              f"{case.amount / there.seconds:,.4g}, {here.peak / 1e6:,.0f} MB beside {there.peak / 1e6:,.0f}"
+              + ("" if in_turns else ", one after the other"), flush=True)
     return rounds
 
 
@@ -162,9 +162,9 @@ def _difference(one, other):
     return float(np.abs(one - other).max() if one.dtype.kind == "f" else np.mean(one != other))
 
 
-def _row(name, job, rounds, figures):
+def _row(name, case, rounds, figures):
     """The case's row of the table."""
-    speeds = [f"{statistics.median(job.amount / side.seconds for side in column):,.4g} {job.unit}/s"
+    speeds = [f"{statistics.median(case.amount / side.seconds for side in column):,.4g} {case.unit}/s"
               for column in zip(*rounds)]
     spreads = ["{:.3f} ({:.3f}, {:.3f})".format(figures[what], *figures[what + "_spread"])
                for what in ("speed", "memory")]
@@ -190,7 +190,7 @@ def _training(setting, precision, quick, folder):
                  *options.set_words(options.overrides({"model_dir": model_dir}))]
         yield from _served(side, words, WARM_UP, TURNS, "seconds", "losses")
         shutil.rmtree(model_dir)
-    return Job(own_steps * config.train_batch_size * config.n_ctx, "tokens", run)
+    return Case(own_steps * config.train_batch_size * config.n_ctx, "tokens", run)
 
 
 def _generation(batch, precision, quick, folder):
@@ -200,7 +200,7 @@ def _generation(batch, precision, quick, folder):
     words = ["generate", "--serve", "ours", precision, "--output_dir", folder, "--batch", str(batch), "--prompt",
              str(PROMPT // 2 if quick else PROMPT), "--length", str(length), "--rounds", str(draws),
              *options.set_words(changes)]
-    return Job(draws * batch * length, "tokens", lambda side: _served(side, words, 1, draws, "all", "tokens"))
+    return Case(draws * batch * length, "tokens", lambda side: _served(side, words, 1, draws, "all", "tokens"))
 
 
 def _served(side, words, warm_up, count, clock, result):
@@ -231,7 +231,7 @@ def _evaluation(precision, quick, folder):
         used = _command(side, "main.py", "--eval", "--model", os.path.join(side.root, "configs", "117M.json"),
                         *options.set_words(own))
         yield Measured(used.seconds, used.cpu, used.peak, [shakespeare.loss_in(used.output)])
-    return Job(tokens, "tokens", run, warm_up=1)
+    return Case(tokens, "tokens", run, warm_up=1)
 
 
 def _create_tfrecords(quick, folder):
@@ -248,7 +248,7 @@ def _create_tfrecords(quick, folder):
         digests = [_digest(os.path.join(output, name)) for name in shards]
         shutil.rmtree(output)
         yield Measured(used.seconds, used.cpu, used.peak, digests)
-    return Job(size / 1e6, "MB", run, warm_up=1)
+    return Case(size / 1e6, "MB", run, warm_up=1)
 
 
 def _digest(path):
@@ -272,7 +272,7 @@ CASES = {
 
 
 def _arguments(argv):
-    parser = options.parser("beside", __doc__)
+    parser = options.parser("against_commit", __doc__)
     add = parser.add_argument
     add("--commit", required=True, help="the other side: a commit, branch or tag of this repository")
     add("--only", nargs="+", choices=CASES, default=list(CASES), metavar="CASE", help="of: " + ", ".join(CASES))
