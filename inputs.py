@@ -1,4 +1,4 @@
-"""tfrecord shards -> windows of n_ctx + 1 tokens -> (tokens, labels) batches of static shape, int32.
+"""Cuts TFRecord shards into windows of n_ctx + 1 tokens and makes int32 (tokens, labels) batches of static shape.
 
 The sequence of global batches is a pure function of (shards, seed, batch size, n_ctx, step):
 

@@ -1,4 +1,4 @@
-"""Documents -> byte-level BPE -> TFRecord shards and their manifest, in parallel, to be killed and run again at will.
+"""Encodes documents into TFRecord shards with a manifest, in parallel; the same command goes on after a kill.
 
 Documents get one random order that depends on the seed alone and are cut into shards in it, so a shard is a fair
 sample of the whole and the bytes do not depend on the number of processes.  Differs from the original, which took

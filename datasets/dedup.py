@@ -1,4 +1,4 @@
-"""Documents -> a list of those to leave out: exact and near duplicates, and what overlaps evaluation texts.
+"""Lists the documents to leave out: exact and near duplicates, and those that overlap evaluation texts.
 
 Stages, each from files to files and in bounded memory: signatures of all documents (parallel; a run that is killed
 goes on with the next chunk), pairs with equal keys by sorting one band after another, clusters of the pairs whose

@@ -1,4 +1,4 @@
-"""Text -> a byte-level BPE vocabulary of a chosen size: `encoder.json` and `vocab.bpe` in OpenAI's format.
+"""Learns a byte-level BPE vocabulary of a chosen size from text: `encoder.json` and `vocab.bpe` in OpenAI's format.
 
 The merges are learned by Hugging Face's tokenizers (https://github.com/huggingface/tokenizers), which breaks ties in
 a fixed order: the same text gives the same bytes.

@@ -16,7 +16,7 @@ BLOCK = 256  # queries that attention takes at a time
 
 
 def attn(h, w, n_head, drop, cache=None):
-    """As gpt2.attn."""
+    """Computes gpt2.attn, faster on CPUs."""
     x = norm.recomputed(h, w["ln_1/g"], w["ln_1/b"])
     q, k, v = heads(product(x, w["attn/c_attn/w"]), w["attn/c_attn/b"], n_head=n_head, time=h.shape[1])
     if cache:
@@ -59,7 +59,7 @@ def _merge_heads_gradient(x, dy):
 
 
 def masked_attention(q, k, v, mask, drop):
-    """As gpt2.attention, but for q, which is over sqrt(D) already."""
+    """Like gpt2.attention, but q is already divided by sqrt(D)."""
     weights = masked_softmax(tf.matmul(q, k, transpose_b=True), mask)  # [B, H, T, S]
     return tf.matmul(drop(weights), v)  # [B, H, T, D]
 

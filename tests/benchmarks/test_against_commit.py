@@ -11,8 +11,8 @@ from configs.errors import UserError
 def test_both_sides_compute_the_same_in_every_kind_of_case(tmp_path, measure, apart):
     cases = ["train-small-float32", "generate-16-float32", "create_tfrecords", "evaluate-float32"]
     cases = cases[:1] if apart else cases
-    lines, found = measure(against_commit, "--commit", "HEAD", "--quick", "--rounds", 1, "--output_dir", tmp_path, "--only",
-                           *cases, *["--apart"] * apart)
+    lines, found = measure(against_commit, "--commit", "HEAD", "--quick", "--rounds", 1, "--output_dir", tmp_path,
+                           "--only", *cases, *["--apart"] * apart)
     for figure in ("speed", "memory", "speed_by_cpu_seconds"):
         assert list(found[figure]) == cases and all(0.1 < ratio < 10 for ratio in found[figure].values())
     assert all(difference < 1e-3 for difference in found["results_differ_by"].values())
