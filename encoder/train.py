@@ -82,9 +82,9 @@ def _finished(folder, plan):
         if present:
             raise UserError(f"{folder} holds {present[0]} without {NOTE}, from elsewhere: {remedy}")
         return False
-    found = reading.read_object(note)
-    fingerprint = found.pop("fingerprint", None)
-    plans.check(found, plan, f"{folder} already holds a vocabulary made", remedy)
+    saved_plan = reading.read_object(note)
+    fingerprint = saved_plan.pop("fingerprint", None)
+    plans.check(saved_plan, plan, f"{folder} already holds a vocabulary made", remedy)
     if fingerprint and bpe.load(folder).fingerprint != fingerprint:
         raise UserError(f"{folder} holds a vocabulary that was changed after it was made: {remedy}")
     return fingerprint is not None
