@@ -18,7 +18,8 @@ from configs.constants import RANDOM
 from configs.errors import UserError
 from datasets import integrity, window_order
 from datasets.window_order import WindowOrder
-from models import dropout, initial_values, optimizers, weights
+from models import dropout, initial_values, optimizers
+from models.weights import weight_list
 
 TABLE_DROPOUT = 0.1
 BEYOND = 10**6  # a site of noise that no network has
@@ -40,7 +41,7 @@ def choices():
                                lambda names: [(optimizers, "gradients", _dropping_tables(optimizers.gradients))]),
         "scale_by_in": Choice("starting weights also divided by sqrt(fan-in)", {"scale_by_in": True}),
         "residual_scale": Choice("attention's projection starts at 0.02, the MLP's at 0.02 / sqrt(n_layer)", {},
-                                 lambda names: [(initial_values, "weight_list", _residual_scale(weights.weight_list))]),
+                                 lambda names: [(initial_values, "weight_list", _residual_scale(weight_list))]),
         "vector_decay": Choice("weight decay on gains and biases too", {},
                                lambda names: [(optimizers._Decoupled, "_decay_of", _decay_all)]),
         "no_clipping": Choice("gradients are not clipped", {"grad_clip": 0}),
