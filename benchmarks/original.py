@@ -155,8 +155,8 @@ def _first_shards_again(names):
 
     def again(order, eot, *, start_step, stop_step):
         windows = (stop_step - start_step) * order.batch
-        parts = [one.part._replace(shards=_first_shards(one.part.shards, windows * texts * order.n_ctx))
-                 for one in order.parts]
+        parts = [part_order.part._replace(shards=_first_shards(part_order.part.shards, windows * texts * order.n_ctx))
+                 for part_order in order.parts]
         first = WindowOrder(parts, n_ctx=order.n_ctx, batch=order.batch, seed=1000 * order.seed + start_step)
         return make_input_fn(first, eot, start_step=0, stop_step=stop_step - start_step)
     return [(inputs, "train_input_fn", again)]

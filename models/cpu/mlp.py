@@ -22,7 +22,7 @@ def mlp(h, w, drop):
 
 def add_to_residual(h, x, b, drop):
     """h [B, T, C] + drop(x + b): x [N, C], b [C] float32 -> [B, T, C]."""
-    return add(h, x, b) if drop is dropout.keep else h + drop(tf.reshape(biased(x, b), h.shape))
+    return add(h, x, b) if drop is dropout.no_dropout else h + drop(tf.reshape(biased(x, b), h.shape))
 
 
 def rows_of(x):
