@@ -22,7 +22,7 @@ $(READY): requirements.txt requirements-data.txt requirements-ray.txt requiremen
 	@VENV=$(VENV) sh tools/setup.sh requirements-dev.txt
 	@touch $@
 
-# A vocabulary and shards from Python's own sources, 4 minutes of training, a sample.  Each part that is done is skipped.
+# A vocabulary and shards from Python's own sources, some minutes of training, a sample.  Each part that is done is skipped.
 # OPTIONS are those of the training, e.g. OPTIONS="--set max_steps=3000".
 # Left out: installed packages, tests, and files that are tables rather than programs.
 SOURCES := $(foreach name,site-packages dist-packages test tests idlelib lib2to3 encodings pydoc_data msilib,--exclude $(name))

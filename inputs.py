@@ -1,4 +1,4 @@
-"""tfrecord shards -> windows of n_ctx + 1 tokens -> (tokens, labels) batches of static shape, int32.
+"""Cuts TFRecord shards into windows of n_ctx + 1 tokens and makes int32 (tokens, labels) batches of static shape.
 
 The sequence of global batches is a pure function of (shards, seed, batch size, n_ctx, step):
 
@@ -71,23 +71,23 @@ def part_windows(order, number, read, first, last):
     token of a record and one for its end.  The windows are the same whatever these values are (`seed_shuffles` once for
     the graph).  What does not fill a window at the end of a block is dropped.
     """
-    part, n_ctx = order.parts[number], order.n_ctx
-    rows = part.schedule(first, last)
+    part_order, n_ctx = order.parts[number], order.n_ctx
+    rows = part_order.schedule(first, last)
     most = max(1, SHUFFLED_TOKENS // len(order.parts) // n_ctx)
 
     def one_block(row):
-        windows = _cut_windows(read(block_records(order, number, row), part.part, row), n_ctx, row[1] % n_ctx)
-        buffer = tf.minimum(_block(part, row).windows, most)  # tf.data allocates all of it at once
+        windows = _cut_windows(read(block_records(order, number, row), part_order.part, row), n_ctx, row[1] % n_ctx)
+        buffer = tf.minimum(_block(part_order, row).windows, most)  # tf.data allocates all of it at once
         # Windows are shuffled after they are cut: neighbours in a document would else stand in one batch.
         return windows.shuffle(buffer, seed=row[1], reshuffle_each_iteration=False).skip(row[2])
     return _in_turn([tf.data.Dataset.from_tensor_slices(rows[k::2]).flat_map(one_block) for k in (0, 1)], [
-        part.blocks[block].windows - skipped for block, _, skipped in rows])
+        part_order.blocks[block].windows - skipped for block, _, skipped in rows])
 
 
 def block_records(order, number, row):
     """Dataset of the serialized records of a block, in the order of one epoch; `row` int64 [3] of the schedule."""
-    part = order.parts[number]
-    paths, block = tf.constant([shard.path for shard in part.part.shards]), _block(part, row)
+    part_order = order.parts[number]
+    paths, block = tf.constant([shard.path for shard in part_order.part.shards]), _block(part_order, row)
     share = max(1, SHUFFLED_TOKENS // len(order.parts))
     # A shard that is larger than all that may wait to be drawn is shuffled piecemeal.
     buffer = tf.maximum(block.records * share // tf.maximum(block.tokens, share), 1)
@@ -95,9 +95,9 @@ def block_records(order, number, row):
     return records.shuffle(buffer, seed=row[1], reshuffle_each_iteration=False)
 
 
-def _block(part, row):
+def _block(part_order, row):
     """The window_order.Block of a row, int64 [] each."""
-    return window_order.Block(*tf.unstack(tf.constant(part.blocks, tf.int64)[row[0]]))
+    return window_order.Block(*tf.unstack(tf.constant(part_order.blocks, tf.int64)[row[0]]))
 
 
 def _in_turn(datasets, counts):
@@ -227,12 +227,12 @@ def documents_of(order, step):
 
 def _part_documents(order, number, first, last):
     """Yields the hashes of the documents in windows [first, last) of part `number`."""
-    part = order.parts[number]
+    part_order = order.parts[number]
     with tf.Graph().as_default():
         seed_shuffles(order.seed)
         windows = part_windows(order, number, _marks, first, last)
         marks = np.unique(_elements(windows.take(last - first)))
-    for row in part.schedule(first, last):
+    for row in part_order.schedule(first, last):
         places = marks[marks >> PLACE_BITS == row[1]] & (1 << PLACE_BITS) - 1
         with tf.Graph().as_default():
             seed_shuffles(order.seed)

@@ -18,7 +18,8 @@ from configs.constants import RANDOM
 from configs.errors import UserError
 from datasets import integrity, window_order
 from datasets.window_order import WindowOrder
-from models import dropout, initial_values, optimizers, weights
+from models import dropout, initial_values, optimizers
+from models.weights import weight_list
 
 TABLE_DROPOUT = 0.1
 BEYOND = 10**6  # a site of noise that no network has
@@ -40,7 +41,7 @@ def choices():
                                lambda names: [(optimizers, "gradients", _dropping_tables(optimizers.gradients))]),
         "scale_by_in": Choice("starting weights also divided by sqrt(fan-in)", {"scale_by_in": True}),
         "residual_scale": Choice("attention's projection starts at 0.02, the MLP's at 0.02 / sqrt(n_layer)", {},
-                                 lambda names: [(initial_values, "weight_list", _residual_scale(weights.weight_list))]),
+                                 lambda names: [(initial_values, "weight_list", _residual_scale(weight_list))]),
         "vector_decay": Choice("weight decay on gains and biases too", {},
                                lambda names: [(optimizers._Decoupled, "_decay_of", _decay_all)]),
         "no_clipping": Choice("gradients are not clipped", {"grad_clip": 0}),
@@ -154,8 +155,8 @@ def _first_shards_again(names):
 
     def again(order, eot, *, start_step, stop_step):
         windows = (stop_step - start_step) * order.batch
-        parts = [one.part._replace(shards=_first_shards(one.part.shards, windows * texts * order.n_ctx))
-                 for one in order.parts]
+        parts = [part_order.part._replace(shards=_first_shards(part_order.part.shards, windows * texts * order.n_ctx))
+                 for part_order in order.parts]
         first = WindowOrder(parts, n_ctx=order.n_ctx, batch=order.batch, seed=1000 * order.seed + start_step)
         return make_input_fn(first, eot, start_step=0, stop_step=stop_step - start_step)
     return [(inputs, "train_input_fn", again)]

@@ -6,14 +6,9 @@ imported inside the functions, for it reads its environment when it is imported.
 import math
 
 from datasets import shard_sets
-from models import weights as weight_format
+from models.weights import weight_list
 
 # Weights
-
-def weight_list(config):
-    """The name, shape, mean and deviation of each weight of the network."""
-    return weight_format.weight_list(config)
-
 
 def parameters(config):
     """How many numbers the weights are."""

@@ -244,8 +244,8 @@ def _contradiction(c, stated):
 
 
 def _nearest(name):
-    found = difflib.get_close_matches(name.lower(), [*FIELDS, *aliases.CURRENT], n=1, cutoff=0.5)
-    if not found:
+    nearest = difflib.get_close_matches(name.lower(), [*FIELDS, *aliases.CURRENT], n=1, cutoff=0.5)
+    if not nearest:
         return "docs/config.md lists all keys"
-    current = aliases.CURRENT.get(found[0])
-    return f'did you mean "{found[0]}"' + (f" (now {current})?" if current else "?")
+    current = aliases.CURRENT.get(nearest[0])
+    return f'did you mean "{nearest[0]}"' + (f" (now {current})?" if current else "?")

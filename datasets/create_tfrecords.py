@@ -1,4 +1,4 @@
-"""Documents -> byte-level BPE -> TFRecord shards and their manifest, in parallel, to be killed and run again at will.
+"""Encodes documents into TFRecord shards with a manifest, in parallel; the same command goes on after a kill.
 
 Documents get one random order that depends on the seed alone and are cut into shards in it, so a shard is a fair
 sample of the whole and the bytes do not depend on the number of processes.  Differs from the original, which took
@@ -123,20 +123,20 @@ def _finished(args, plan, target, state):
 
     Raises UserError where the files of that name come from another plan or from elsewhere.
     """
-    note, found, entries = os.path.join(state, plans.PLAN), None, []
+    note, saved_plan, entries = os.path.join(state, plans.PLAN), None, []
     if os.path.exists(target):
-        _, found, entries = manifest.load(target)
+        _, saved_plan, entries = manifest.load(target)
     elif os.path.exists(note):
-        found = reading.read_object(note)
+        saved_plan = reading.read_object(note)
     remedy = f"choose another --name, or delete {args.name}_*.tfrecords, {args.name}-eval_*.tfrecords, "\
              f"{target} and {state}"
-    if found is None:
+    if saved_plan is None:
         shards = [name for name in sorted(os.listdir(args.output_dir))
                   if re.fullmatch(re.escape(args.name) + r"(-eval)?_\d+\.tfrecords", name)]
         if shards:
             raise UserError(f"{args.output_dir} holds {shards[0]} without a manifest, from elsewhere: {remedy}")
         return {}
-    plans.check(found, plan, f"{args.output_dir} already holds {args.name} made", remedy)
+    plans.check(saved_plan, plan, f"{args.output_dir} already holds {args.name} made", remedy)
     return {os.path.basename(entry.shard.path): entry
             for entry in [*entries, *building.completed(state, args.output_dir)]
             if os.path.exists(entry.shard.path) and os.path.getsize(entry.shard.path) == entry.shard.size}

@@ -1,4 +1,4 @@
-"""Documents -> a list of those to leave out: exact and near duplicates, and what overlaps evaluation texts.
+"""Lists the documents to leave out: exact and near duplicates, and those that overlap evaluation texts.
 
 Stages, each from files to files and in bounded memory: signatures of all documents (parallel; a run that is killed
 goes on with the next chunk), pairs with equal keys by sorting one band after another, clusters of the pairs whose
@@ -63,13 +63,13 @@ def _dedup(args, index, against, state):
         for _ in workers.each(signing.sign, missing, args.processes, state, bar.update, args.ray_address):
             pass
     facts = np.concatenate([job.facts() for job in jobs])
-    parents, exact, found = find_clusters(jobs, facts[:, 0], args.threshold)
+    parents, exact, pairs = find_clusters(jobs, facts[:, 0], args.threshold)
     survives = parents == np.arange(len(parents))
     overlaps = _overlapping(jobs, survives, overlap) if against else np.zeros(len(parents), bool)
     dropped = np.flatnonzero(~survives | overlaps)
     sha256 = drop_list.write(args.output, index, dropped)
     outcomes = _outcomes(facts, exact, survives, overlaps)
-    content = {**plan, "outcomes": outcomes, "dropped_bytes": int(index.length[dropped].sum()), "pairs": found,
+    content = {**plan, "outcomes": outcomes, "dropped_bytes": int(index.length[dropped].sum()), "pairs": pairs,
                "against_texts": overlap, "clusters": _largest(index, parents), "sha256": sha256}
     storage.write_whole(report, json.dumps(content, indent=1) + "\n")
     shutil.rmtree(state)
@@ -100,7 +100,7 @@ def find_clusters(jobs, kinds, threshold):
 
     `jobs` are those of the chunks, `kinds` the documents', uint8.
     """
-    parents, found = np.arange(len(kinds), dtype=np.int32), {"candidates": 0, "similar": 0}
+    parents, pairs = np.arange(len(kinds), dtype=np.int32), {"candidates": 0, "similar": 0}
     with progress.bar(signing.COLUMNS, "clusters", "band") as bar:
         numbers = np.flatnonzero(kinds <= signing.SHORT).astype(np.int32)
         for one, other in clusters.equal_pairs(_column(jobs, signing.EXACT)[numbers], numbers):
@@ -112,17 +112,17 @@ def find_clusters(jobs, kinds, threshold):
         for band in range(minhash.BANDS):
             for one, other in clusters.equal_pairs(_column(jobs, band)[numbers], numbers):
                 for i in range(0, len(one), PAIRS):
-                    _judge(jobs, parents, one[i:i + PAIRS], other[i:i + PAIRS], threshold, found)
+                    _judge(jobs, parents, one[i:i + PAIRS], other[i:i + PAIRS], threshold, pairs)
             bar.update()
-    return clusters.flatten(parents), exact, found
+    return clusters.flatten(parents), exact, pairs
 
 
 def _column(jobs, number):
     return np.concatenate([job.column(number) for job in jobs])
 
 
-def _judge(jobs, parents, one, other, threshold, found):
-    """Joins the clusters of each pair of similar documents.  It skips pairs that are in one cluster already."""
+def _judge(jobs, parents, one, other, threshold, pairs):
+    """Joins the clusters of similar pairs and counts in `pairs`.  It skips pairs that are in one cluster already."""
     apart = clusters.roots(parents, one) != clusters.roots(parents, other)
     one, other = one[apart], other[apart]
     if not len(one):
@@ -134,8 +134,8 @@ def _judge(jobs, parents, one, other, threshold, found):
         rows[start:stop] = jobs[chunk].rows(numbers[start:stop] - chunk * signing.CHUNK)
     similar = minhash.similarity(rows[places[:len(one)]], rows[places[len(one):]]) >= threshold
     clusters.unite(parents, one[similar], other[similar])
-    found["candidates"] += len(one)
-    found["similar"] += int(np.count_nonzero(similar))
+    pairs["candidates"] += len(one)
+    pairs["similar"] += int(np.count_nonzero(similar))
 
 
 def _overlapping(jobs, survives, overlap):
@@ -143,15 +143,15 @@ def _overlapping(jobs, survives, overlap):
 
     Adds the number of common ones to `overlap`.  Only survivors count, so that copies of a text do not make it common.
     """
-    def hits():
+    def hits_of_survivors():
         for job in jobs:
-            found = job.hits()
-            rows = found[:, 0] + job.number * signing.CHUNK
-            yield rows[survives[rows]], found[survives[rows], 1]
+            hits = job.hits()
+            rows = hits[:, 0] + job.number * signing.CHUNK
+            yield rows[survives[rows]], hits[survives[rows], 1]
     counts, overlaps = np.zeros(overlap["ngrams"], np.int32), np.zeros(len(survives), bool)
-    for _, ngrams in hits():
+    for _, ngrams in hits_of_survivors():
         np.add.at(counts, ngrams, 1)
-    for rows, ngrams in hits():
+    for rows, ngrams in hits_of_survivors():
         overlaps[rows[counts[ngrams] <= COMMON]] = True
     overlap["common"] = int(np.count_nonzero(counts > COMMON))
     return overlaps
@@ -196,9 +196,9 @@ def _finished(args, plan, state):
     remedy = f"choose another --output, or delete {args.output}, {report} and {state}"
     done = os.path.exists(report) and os.path.exists(args.output)
     if done or os.path.exists(note):
-        found = reading.read_object(report if done else note)
-        found = {key: value for key, value in found.items() if key in plan}  # a report says more
-        plans.check(found, plan, f"{args.output} was made, or begun,", remedy)
+        saved_plan = reading.read_object(report if done else note)
+        saved_plan = {key: value for key, value in saved_plan.items() if key in plan}  # a report says more
+        plans.check(saved_plan, plan, f"{args.output} was made, or begun,", remedy)
     elif os.path.exists(report) or os.path.exists(args.output):
         raise UserError(f"{args.output if os.path.exists(args.output) else report} comes from elsewhere: {remedy}")
     return done

@@ -177,12 +177,12 @@ def read(index, number):
 
 def _find(inputs, excluded, option):
     """Yields (root, path below it, os.stat) of every file to read, sorted within each input, nothing twice."""
-    found = {}
+    matches = {}  # absolute path -> (path, root)
     for pattern in inputs:
         for path, root in _expand(pattern, option):
-            found.setdefault(os.path.abspath(path), (path, os.path.abspath(root)))
-    for absolute, (path, root) in found.items():
-        if not found.keys().isdisjoint(map(str, pathlib.PurePath(absolute).parents)):
+            matches.setdefault(os.path.abspath(path), (path, os.path.abspath(root)))
+    for absolute, (path, root) in matches.items():
+        if not matches.keys().isdisjoint(map(str, pathlib.PurePath(absolute).parents)):
             continue  # a folder that is read anyway holds it
         if os.path.isdir(path):
             yield from _walk(path, root, excluded)

@@ -1,4 +1,4 @@
-"""Lists of URLs -> archives of pages in OpenWebText's format; to be stopped, killed and run again at will.
+"""Downloads lists of URLs into archives of pages in OpenWebText's format; the same command goes on after a kill.
 
 A page that failed for a passing reason (time, a broken connection, a server's error) is tried again, a few times now
 and at each later run.  Everything else is finished and stands in the state, which is written after its archive.

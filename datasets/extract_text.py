@@ -1,4 +1,4 @@
-"""One archive of pages -> text documents OUTPUT_DIR/MONTH/STEM.txt, to be killed and run again at will.
+"""Extracts one archive of pages to texts OUTPUT_DIR/MONTH/STEM.txt; the same command goes on after a kill.
 
 Read are the archives of the OpenWebText downloader and of datasets/download.py (tar, compressed by xz, bz2 or gzip),
 OpenWebText's release, whose pages are text already, and WARC files.

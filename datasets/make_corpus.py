@@ -1,8 +1,9 @@
-"""Lists of URLs -> verified shards and a report, by all commands of this folder in turn; to be killed and run again.
+"""Makes verified shards and a report of lists of URLs, by all commands in turn; the same command goes on after a kill.
 
-OUTPUT_DIR gets `pages` (archives), `texts`, `drop.txt`, `shards`, each from its command, and at the end `report.json`
-and `report.txt`.  Each command skips what it has finished.  The download alone would try failed pages again: here it is
-finished once it came to its end, so that the pages stay the same for the stages after it.
+The commands are those of this folder.  OUTPUT_DIR gets `pages` (archives), `texts`, `drop.txt`, `shards`, each from
+its command, and at the end `report.json` and `report.txt`.  Each command skips what it has finished.  The download
+alone would try failed pages again: here it is finished once it came to its end, so that the pages stay the same for the
+stages after it.
 """
 from __future__ import annotations
 

@@ -94,8 +94,8 @@ def look_up(paths):
     """
     listed = {}
     for folder in sorted({os.path.dirname(path) for path in paths}):
-        for found in storage.glob(storage.below(folder, "*" + SUFFIX)):
-            manifest = load(found)
+        for path in storage.glob(storage.below(folder, "*" + SUFFIX)):
+            manifest = load(path)
             listed.update({os.path.normpath(entry.shard.path): (entry.shard, manifest) for entry in manifest.entries})
     facts = {path: listed.get(os.path.normpath(path)) for path in paths}
     vocabularies = {known[1].plan.get("vocabulary"): known[1] for known in facts.values() if known}

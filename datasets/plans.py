@@ -15,9 +15,9 @@ def begin(state, plan):
     storage.write_whole(os.path.join(state, PLAN), json.dumps(plan))
 
 
-def check(found, plan, there, remedy):
-    """Raises UserError where the plan `found` of what is `there` is not `plan`, and says in what they differ."""
-    changed = [f"{key} was {found.get(key)!s:.60}, now {plan.get(key)!s:.60}"
-               for key in sorted({*plan, *found}) if found.get(key) != plan.get(key)]
+def check(saved_plan, plan, there, remedy):
+    """Raises UserError where `saved_plan`, that of what is `there`, is not `plan`, and says in what they differ."""
+    changed = [f"{key} was {saved_plan.get(key)!s:.60}, now {plan.get(key)!s:.60}"
+               for key in sorted({*plan, *saved_plan}) if saved_plan.get(key) != plan.get(key)]
     if changed:
         raise UserError(f"{there} in another way ({'; '.join(changed)}): repeat that command, or {remedy}")

@@ -76,7 +76,8 @@ def _read_new(listed, notes, folder, limit):
             if not _holds(notes.get(_name(path)), path, _limit(known, limit))]
     if not jobs:
         return
-    states = {job.path: storage.state(job.path) for job in jobs}  # before: who changes while we read is read again
+    # Noted before reading: a file that changes meanwhile is read again.
+    states = {job.path: storage.state(job.path) for job in jobs}
     limits = dict(jobs)
     total = sum(size for size, _ in states.values())
     with progress.bar(total, "reading shards", "B", unit_scale=True) as bar:
@@ -162,5 +163,5 @@ def _name(path):
 
 
 def _digest(path):
-    """Shards of one name in different folders have copies in different folders."""
+    """Tells shards of one name in different folders apart."""
     return hashlib.sha256(os.fsencode(_name(path))).hexdigest()[:12]

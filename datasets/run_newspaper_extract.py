@@ -1,4 +1,4 @@
-"""Many archives of pages -> text documents OUTPUT_DIR/MONTH/STEM.txt, in parallel, to be killed and run again at will.
+"""Extracts archives of pages to texts OUTPUT_DIR/MONTH/STEM.txt, in parallel; the same command goes on after a kill.
 
 The name is the original's; newspaper is one of the extractors.  What is read: see datasets/extract_text.py.
 """

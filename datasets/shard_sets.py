@@ -80,11 +80,11 @@ def find(config, split, cache=True):
     every = [path for paths, _ in parts for path in paths]
     listed, vocabulary = manifest.look_up(every)
     if config.skip_corrupt_records:
-        shards = repair.replace(listed, folder=repair_folder(config), limit=config.n_vocab, write=cache)
+        by_path = repair.replace(listed, folder=repair_folder(config), limit=config.n_vocab, write=cache)
     else:
-        shards = manifest.shards_of(listed, cache)
-    sizes = [shards[path].text_bytes for path in every]
-    return ShardSet(tuple(Part(tuple(shards[path] for path in paths), weight) for paths, weight in parts), vocabulary,
+        by_path = manifest.shards_of(listed, cache)
+    sizes = [by_path[path].text_bytes for path in every]
+    return ShardSet(tuple(Part(tuple(by_path[path] for path in paths), weight) for paths, weight in parts), vocabulary,
                     None if None in sizes else sum(sizes))
 
 

@@ -135,12 +135,12 @@ def token_ids(payload, limit=None):
 
     `limit` is the size of the vocabulary where it is known; an id beyond it raises IdError.
     """
-    found = features(payload)
-    if "text" not in found:
-        raise ValueError(f"has no feature `text` (it has: {', '.join(sorted(found)) or 'none'})")
-    if any(field.name != "int64_list" for field, _ in found["text"].ListFields()):
+    example = features(payload)
+    if "text" not in example:
+        raise ValueError(f"has no feature `text` (it has: {', '.join(sorted(example)) or 'none'})")
+    if any(field.name != "int64_list" for field, _ in example["text"].ListFields()):
         raise ValueError("has a feature `text` that is not an int64 list")
-    values = found["text"].int64_list.value
+    values = example["text"].int64_list.value
     ids = np.fromiter(values, np.int64, len(values))
     if ids.min(initial=0) < 0:
         raise IdError(f"holds token id {ids.min()}; ids start at 0")

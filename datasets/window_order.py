@@ -71,7 +71,7 @@ class WindowOrder:
         self.n_ctx, self.batch, self.seed = n_ctx, batch, seed
         self.parts = tuple(PartOrder(part, n_ctx, seed) for part in parts)
         self._quota = mixture_quota([part.weight for part in parts])
-        empty = next((order.part for order in self.parts if not order.windows), None)
+        empty = next((part_order.part for part_order in self.parts if not part_order.windows), None)
         if empty:
             raise UserError(f"the {empty.tokens} tokens in {empty.shards[0].path} do not fill one window of n_ctx + 1 ="
                             f' {n_ctx + 1}; add text or lower "n_ctx"')
@@ -84,26 +84,26 @@ class WindowOrder:
     @property
     def windows(self):
         """Windows in one epoch of all parts."""
-        return sum(part.windows for part in self.parts)
+        return sum(part_order.windows for part_order in self.parts)
 
     @property
     def dropped(self):
         """Share of the targets that no window of an epoch holds: what is left over at the end of each block."""
-        targets = sum(order.part.tokens + order.part.records for order in self.parts)
+        targets = sum(part_order.part.tokens + part_order.part.records for part_order in self.parts)
         return 1 - self.windows * self.n_ctx / targets
 
     @property
     def longest_stretch(self):
         """Steps whose schedule is worked out at once: a tiny data set has many epochs in few steps."""
-        rows = max(len(part.blocks) / part.windows for part in self.parts)  # for each window
+        rows = max(len(part_order.blocks) / part_order.windows for part_order in self.parts)  # for each window
         return max(1, int(LONGEST_SCHEDULE / (rows * self.batch)))
 
     def seen(self, step):
         """The Seen of the first `step` steps."""
         windows = step * self.batch
         counts = mixture_counts(self._quota, self.seed, windows)
-        epochs = tuple(int(count) / order.windows for order, count in zip(self.parts, counts))
-        documents = sum(int(epoch * order.part.records) for epoch, order in zip(epochs, self.parts))
+        epochs = tuple(int(count) / part_order.windows for part_order, count in zip(self.parts, counts))
+        documents = sum(int(epoch * part_order.part.records) for epoch, part_order in zip(epochs, self.parts))
         return Seen(epochs, documents, windows * self.n_ctx)
 
     def ranges(self, start_step, stop_step):

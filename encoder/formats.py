@@ -22,14 +22,14 @@ def find(folder):
     for names in NAMES:
         paths = [storage.join(folder, name) for name in names]
         if all(map(storage.exists, paths)):
-            found = dict(zip(NAMES[0], map(storage.read_bytes, paths)))
+            files = dict(zip(NAMES[0], map(storage.read_bytes, paths)))
             break
     else:
         if not storage.exists(storage.join(folder, WHOLE_FILE)):
             return None
-        found = _take_apart(storage.join(folder, WHOLE_FILE))
+        files = _take_apart(storage.join(folder, WHOLE_FILE))
     known = bpe.read_files()
-    return known if _content(found) == _content(known) else found
+    return known if _content(files) == _content(known) else files
 
 
 def write(folder, data):

@@ -29,11 +29,11 @@ def read(path, given):
         if not text.strip():
             raise UserError(f"--predict_file {path} is empty; write the text to continue into it")
         return [make(text, given)]
-    found = [_parse_line(line, f"{path}, line {number}", given)
-             for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    if not found:
+    prompts = [_parse_line(line, f"{path}, line {number}", given)
+               for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if not prompts:
         raise UserError(f'--predict_file {path} is empty; write a line {{"prompt": "..."}} for each text to continue')
-    return found
+    return prompts
 
 
 def _parse_line(line, where, given):

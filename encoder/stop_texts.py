@@ -27,10 +27,10 @@ class Text:
         if self.stopped:
             return ""
         self._held += self._decoder.decode(self._encoder.decode_bytes([token]))
-        found = [self._held.find(stop) for stop in self._stops if stop in self._held]
-        if found:
+        starts = [self._held.find(stop) for stop in self._stops if stop in self._held]
+        if starts:
             self.stopped = True
-            return self._held[:min(found)]
+            return self._held[:min(starts)]
         certain = len(self._held) - max([_overlap(self._held, stop) for stop in self._stops], default=0)
         text, self._held = self._held[:certain], self._held[certain:]
         return text

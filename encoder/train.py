@@ -1,4 +1,4 @@
-"""Text -> a byte-level BPE vocabulary of a chosen size: `encoder.json` and `vocab.bpe` in OpenAI's format.
+"""Learns a byte-level BPE vocabulary of a chosen size from text: `encoder.json` and `vocab.bpe` in OpenAI's format.
 
 The merges are learned by Hugging Face's tokenizers (https://github.com/huggingface/tokenizers), which breaks ties in
 a fixed order: the same text gives the same bytes.
@@ -82,9 +82,9 @@ def _finished(folder, plan):
         if present:
             raise UserError(f"{folder} holds {present[0]} without {NOTE}, from elsewhere: {remedy}")
         return False
-    found = reading.read_object(note)
-    fingerprint = found.pop("fingerprint", None)
-    plans.check(found, plan, f"{folder} already holds a vocabulary made", remedy)
+    saved_plan = reading.read_object(note)
+    fingerprint = saved_plan.pop("fingerprint", None)
+    plans.check(saved_plan, plan, f"{folder} already holds a vocabulary made", remedy)
     if fingerprint and bpe.load(folder).fingerprint != fingerprint:
         raise UserError(f"{folder} holds a vocabulary that was changed after it was made: {remedy}")
     return fingerprint is not None

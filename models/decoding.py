@@ -23,7 +23,7 @@ class Cache:
         self._position, self._mask, self._in_place = position, mask, in_place
 
     def append(self, k, v):
-        """(keys, values, mask) of all positions after k and v, [B, H, T, D] each, are written into the cache."""
+        """Writes k and v, [B, H, T, D] each, into the cache; returns (keys, values, mask) of all positions."""
         self.keys, self.values = (write(old, new, self._position, in_place=self._in_place)
                                   for old, new in ((self.keys, k), (self.values, v)))
         return self.keys, self.values, self._mask

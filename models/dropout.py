@@ -15,16 +15,16 @@ PHILOX = 1  # the number of RANDOM for raw operations
 NUMBERS_PER_COUNT = 4  # that Philox makes from one value of its counter
 
 
-def keep(x):
-    """No dropout: x itself."""
+def no_dropout(x):
+    """Returns x itself."""
     return x
 
 
 class LayerDropout(NamedTuple):
     """The dropout of one layer: functions of tensors [B, ...]."""
-    attention: Callable = keep  # of the attention weights
-    attn: Callable = keep  # of what attention adds to the residual stream
-    mlp: Callable = keep  # of what the MLP adds to it
+    attention: Callable = no_dropout  # of the attention weights
+    attn: Callable = no_dropout  # of what attention adds to the residual stream
+    mlp: Callable = no_dropout  # of what the MLP adds to it
 
 
 class Dropout(NamedTuple):
@@ -33,7 +33,7 @@ class Dropout(NamedTuple):
     layer: Callable  # number of the layer -> LayerDropout
 
 
-NONE = Dropout(keep, lambda layer: LayerDropout())  # of evaluation and generation
+NONE = Dropout(no_dropout, lambda layer: LayerDropout())  # of evaluation and generation
 
 
 def of_step(config, step, first_row):
@@ -41,7 +41,7 @@ def of_step(config, step, first_row):
     """
     def at(site, rate):
         if not rate:
-            return keep
+            return no_dropout
 
         def drop(x):
             base = tf.stack([tf.constant(config.seed, tf.int32), tf.cast(step, tf.int32)])

@@ -31,7 +31,7 @@ PAGES = [README, *(f"docs/{name}.md" for name in (
     "training", "data", "generating", "weights", "gpus-and-hosts", "tpu", "config", "sizes", "determinism", "limits",
     "differences", "architecture", "moved", "benchmarks"))]
 BLOCK = re.compile(r"^(?:<!-- (?P<mark>[^\n]*) -->\n)?```(?P<language>\w*)\n(?P<body>.*?)^```$", re.M | re.S)
-LONGEST_README, WIDEST_README, LONG_SENTENCE = 180, 130, 60
+LONGEST_README, WIDEST_README, LONG_SENTENCE = 180, 130, 30
 BLOCK_SECONDS = 900  # for a machine that is busy
 FOREIGN = ("gcloud", "ray", "tensorboard", ".", "cat", "END", "export")  # programs whose options are not ours to check
 

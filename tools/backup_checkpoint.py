@@ -57,8 +57,8 @@ def back_up(model_dir, backup_dir):
 def backups(backup_dir):
     """Folders of whole copies, oldest step first."""
     from models.checkpoints import run_checkpoints
-    found = storage.glob(storage.below(backup_dir, f"{FOLDER}*/{run_checkpoints.STATE_FILE}"))
-    folders = [os.path.dirname(path) for path in found if re.search(rf"/{FOLDER}\d+/[^/]+$", path)]
+    states = storage.glob(storage.below(backup_dir, f"{FOLDER}*/{run_checkpoints.STATE_FILE}"))
+    folders = [os.path.dirname(path) for path in states if re.search(rf"/{FOLDER}\d+/[^/]+$", path)]
     return sorted(folders, key=lambda folder: int(folder.rpartition("-")[2]))
 
 

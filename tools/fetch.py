@@ -158,10 +158,10 @@ def _read_headers(url, response):
         raise UserError(f"{url} answers with a web page instead of the file; give another --base_url")
     start, total = 0, headers.get("Content-Length")
     if response.status_code == 206:
-        found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", headers.get("Content-Range", ""))
-        if not found:
+        content_range = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", headers.get("Content-Range", ""))
+        if not content_range:
             raise requests.ConnectionError("the server does not say which part it sends")
-        start, total = found.groups()
+        start, total = content_range.groups()
     if total is None:
         raise UserError(f"{url}: the server does not say how long the file is; give another --base_url")
     headers = requests.structures.CaseInsensitiveDict()

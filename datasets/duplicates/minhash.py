@@ -166,7 +166,7 @@ def _kinds(codes):
 
 @functools.lru_cache(maxsize=None)
 def _all_kinds():
-    """uint8 [CODES]; a quarter of a second that English in ASCII does not pay."""
+    """The kind of each code point, uint8 [CODES]; takes a quarter of a second, which ASCII text is spared."""
     kinds = np.array([unicodedata.category(chr(code))[0] in "LNM" for code in range(CODES)], np.uint8)
     for first, last in UNSPACED:
         kinds[first:last + 1] *= ALONE

@@ -18,9 +18,10 @@ RECORD = b"WARC/1.0\r\nWARC-Type: response\r\nContent-Type: application/http\r\n
 
 
 def members(path, max_bytes=archives.MAX_BYTES):
-    """As `archives.members`, of the responses in order; a stem is the record's number and the md5 of its URL.
+    """Yields (stem, page, reason, position) of each response, like archives.members.
 
-    Reasons to skip: `too_big`, `not_html` (other types, and answers other than 200), `bad_http`.
+    A stem is the record's number and the md5 of its URL.  Reasons to skip: `too_big`, `not_html` (other types, and
+    answers other than 200), `bad_http`.
     """
     from fastwarc.warc import ArchiveIterator, WarcRecordType
     with archives.open_archive(path) as raw:

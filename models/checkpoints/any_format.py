@@ -11,9 +11,9 @@ FORMATS = (f'a folder with {hugging_face.SINGLE} or {hugging_face.INDEX}, or wit
 def open_weights(path):
     """The weights.StoredWeights at `path`.  Raises UserError where there are none that can be used."""
     for file_format in (hugging_face, tf_checkpoint):
-        found = file_format.find(path)
-        if found:
-            return file_format.open_weights(found)
+        weights_path = file_format.find(path)
+        if weights_path:
+            return file_format.open_weights(weights_path)
     pickle = path if path.endswith(PICKLES) and storage.exists(path) else storage.join(path, "pytorch_model.bin")
     if storage.exists(pickle) or storage.exists(pickle + ".index.json"):
         raise UserError(f"{pickle} is a Python pickle, which can run any code when it is read; fetch model.safetensors"

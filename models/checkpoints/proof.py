@@ -34,7 +34,7 @@ def prove(source, result, config):
     `source`, `result`: weights.StoredWeights of the two sides.  Raises UserError where they differ.
     """
     digests = {name: digest(source, name) for name in source.shapes}
-    changed = [name for name, found in digests.items() if found != digest(result, name)]
+    changed = [name for name, sha256 in digests.items() if sha256 != digest(result, name)]
     if changed:
         raise UserError(f"{result.path}: {len(changed)} tensors are not those of {source.path} ({changed[0]}): the disk"
                         " or the memory is at fault; convert again")
@@ -43,8 +43,8 @@ def prove(source, result, config):
     logits = {"NumPy and this network": _difference(expected, network_logits(result, config, tokens), result)}
     for side in (source, result):
         if side.kind == hugging_face.KIND:
-            found = _transformers_logits(side, tokens)
-            logits["NumPy and transformers"] = found if isinstance(found, str) else _difference(expected, found, result)
+            other = _transformers_logits(side, tokens)
+            logits["NumPy and transformers"] = other if isinstance(other, str) else _difference(expected, other, result)
     lines = [f"{len(digests)} tensors, {count(source.shapes):,} parameters: equal to the bit"]
     for who, value in logits.items():
         how = f"not compared: {value}" if isinstance(value, str) else f"largest difference {value:.1e}"
@@ -78,9 +78,9 @@ def network_logits(source, config, tokens):
     return run(["wte"], lambda weights, h: gpt2.logits(h, weights["wte"]), h)[0]
 
 
-def _difference(expected, found, result):
+def _difference(expected, logits, result):
     """The largest difference of logits.  Raises UserError where it is no rounding."""
-    difference = float(np.abs(expected - found).max())
+    difference = float(np.abs(expected - logits).max())
     if not difference <= TOLERANCE * np.abs(expected).max():
         raise UserError(f"{result.path} does not compute what its source does: logits differ by {difference:.3g}; do"
                         " not use it, and report this with the config of the model")

@@ -16,18 +16,18 @@ from models.checkpoints.run_checkpoints import DATA_FILE
 LOCK_FILE = ".lock"
 
 
-def check(config, encoder, shards=None):
+def check(config, encoder, data_fingerprint=None):
     """(path of the newest checkpoint or None, warning lines).
 
-    `shards` is the fingerprint of the training data; None: nothing is to be trained.
+    `data_fingerprint` is that of the training data; None: nothing is to be trained.
     Raises UserError where the vocabulary, the network or the optimizer of the run in model_dir are others.
     """
     lines = []
     path = run_checkpoints.newest_whole(config.model_dir)
     if path:
         run_checkpoints.step_of(path)
-        lines = saved_config_warnings(config) + _check_data(config, encoder, shards)
-        run_checkpoints.check(path, config, train=shards is not None)
+        lines = saved_config_warnings(config) + _check_data(config, encoder, data_fingerprint)
+        run_checkpoints.check(path, config, train=data_fingerprint is not None)
     elif config.init_checkpoint:
         warm_start.check(any_format.open_weights(config.init_checkpoint), config)
     return path, lines
@@ -45,7 +45,7 @@ def trained(config, encoder, purpose):
     return path
 
 
-def _check_data(config, encoder, shards):
+def _check_data(config, encoder, data_fingerprint):
     """Warning lines for other shards than the run's.  Raises UserError for another vocabulary."""
     path = storage.join(config.model_dir, DATA_FILE)
     if not storage.exists(path):
@@ -55,7 +55,7 @@ def _check_data(config, encoder, shards):
         raise UserError(f"{config.model_dir} was trained with another vocabulary ({noted.get('vocabulary')!s:.12}) than"
                         f" that in {config.encoder_path or 'the package of GPT-2'} ({encoder.fingerprint:.12}); set"
                         ' "encoder_path" to that one or choose another "model_dir"')
-    if shards is None or noted.get("shards") == shards:
+    if data_fingerprint is None or noted.get("shards") == data_fingerprint:
         return []
     return [f"{path}: the training shards are not those the run began with: the data order changes"]
 
@@ -94,9 +94,9 @@ def check_room(model_dir, path):
                         f" checkpoint takes {needed / 1e9:.1f} GB; make room and run again")
 
 
-def save(config, encoder, shards, path):
+def save(config, encoder, data_fingerprint, path):
     """Notes what the run is made of: config, fingerprints of vocabulary and shards, its newest checkpoint `path`."""
-    note = {"vocabulary": encoder.fingerprint, "vocabulary_size": encoder.size, "shards": shards}
+    note = {"vocabulary": encoder.fingerprint, "vocabulary_size": encoder.size, "shards": data_fingerprint}
     with _naming_refusal(config.model_dir):
         schema.save(config, storage.join(config.model_dir, CONFIG_FILE))
         storage.write_whole(storage.join(config.model_dir, DATA_FILE), json.dumps(note) + "\n")

@@ -5,7 +5,7 @@ from models.cpu.compiled import update_compiled
 
 
 def adamw(grad, variable, m, v, *, scale, rate, decay, powers, epsilon, beta1, beta2):
-    """As optimizers.adamw."""
+    """Computes optimizers.adamw, faster on CPUs."""
     step_size = rate * tf.sqrt(1.0 - powers[1]) / (1.0 - powers[0])
     return update_compiled(_new_values, [variable, m, v], grad, scale, rate * decay, step_size, epsilon, beta1=beta1,
                            beta2=beta2)

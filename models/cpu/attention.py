@@ -16,12 +16,12 @@ BLOCK = 256  # queries that attention takes at a time
 
 
 def attn(h, w, n_head, drop, cache=None):
-    """As gpt2.attn."""
+    """Computes gpt2.attn, faster on CPUs."""
     x = norm.recomputed(h, w["ln_1/g"], w["ln_1/b"])
     q, k, v = heads(product(x, w["attn/c_attn/w"]), w["attn/c_attn/b"], n_head=n_head, time=h.shape[1])
     if cache:
-        x = masked_attention(q, *cache.append(k, v), dropout.keep)
-    elif drop.attention is dropout.keep:
+        x = masked_attention(q, *cache.append(k, v), dropout.no_dropout)
+    elif drop.attention is dropout.no_dropout:
         x = causal_attention(q, k, v)
     else:
         x = masked_attention(q, k, v, _causal(tf.zeros([h.shape[1]] * 2), 0), drop.attention)
@@ -59,7 +59,7 @@ def _merge_heads_gradient(x, dy):
 
 
 def masked_attention(q, k, v, mask, drop):
-    """As gpt2.attention, but for q, which is over sqrt(D) already."""
+    """Like gpt2.attention, but q is already divided by sqrt(D)."""
     weights = masked_softmax(tf.matmul(q, k, transpose_b=True), mask)  # [B, H, T, S]
     return tf.matmul(drop(weights), v)  # [B, H, T, D]
 
@@ -103,13 +103,13 @@ def causal_attention(q, k, v):
     def gradient(upstream):
         to_q, to_k, to_v = [], [], []
         with tf.control_dependencies([upstream]):  # or slices are merged with those of the forward pass, and kept
-            late_q, late_k, late_v = (tf.identity(x) for x in (q, k, v))
+            again_q, again_k, again_v = (tf.identity(x) for x in (q, k, v))
         for (first, end), log_sum in zip(blocks, log_sums):
-            queries, keys, above = late_q[:, :, first:end], late_k[:, :, :end], upstream[:, :, first:end]
+            queries, keys, above = again_q[:, :, first:end], again_k[:, :, :end], upstream[:, :, first:end]
             scores = tf.matmul(queries, keys, transpose_b=True)
             weights = run_compiled(_causal_softmax_again, scores, log_sum, first=first)
             to_scores = run_compiled(_softmax_gradient_piece, weights,
-                                     tf.matmul(above, late_v[:, :, :end], transpose_b=True))
+                                     tf.matmul(above, again_v[:, :, :end], transpose_b=True))
             to_q.append(tf.matmul(to_scores, keys))
             to_k.append(tf.matmul(to_scores, queries, transpose_a=True))
             to_v.append(tf.matmul(weights, above, transpose_a=True))

@@ -15,7 +15,7 @@ ROWS = 256  # of logits in memory at a time, as few as oneDNN multiplies at near
 
 
 def token_losses(hidden, wte, labels):
-    """As gpt2.token_losses.
+    """Computes gpt2.token_losses, faster on CPUs.
 
     Softmax, gather and a gradient by hand cost a third of `tf.nn.sparse_softmax_cross_entropy_with_logits` on CPUs and
     keep one [N, V] tensor for the backward pass.
@@ -45,10 +45,10 @@ def _counted(labels):
 
 
 def mean_loss(hidden, wte, labels):
-    """As gpt2.mean_loss, but under bfloat16 with logits and gradients rounded to bfloat16, as all other products are.
+    """Computes gpt2.mean_loss, faster on CPUs; under bfloat16, logits and gradients are rounded to bfloat16.
 
-    What is rounded are the logits less their mean over the vocabulary, because the rounding is relative to their size,
-    and GPT-2's are around -80.  The gradient of wte comes in the dtype of `hidden`.
+    All other products round so, too.  The logits are rounded less their mean over the vocabulary, because the rounding
+    is relative to their size, and GPT-2's are around -80.  The gradient of wte comes in the dtype of `hidden`.
     """
     counted, ids = _counted(labels)
     vocabulary = wte.shape[0]
@@ -102,7 +102,7 @@ def _losses_by_rows(hidden, table, labels, vocabulary):
 
 
 def _losses_and_gradients(logits, labels, *, vocabulary):
-    """As _losses_by_rows, of the logits [N, columns]."""
+    """Computes what _losses_by_rows returns from all logits [N, columns] at once."""
     wide, columns = tf.cast(logits, tf.float32), tf.range(logits.shape[1])
     if logits.shape[1] > vocabulary:
         wide = tf.where_v2(columns < vocabulary, wide, HIDDEN)

@@ -14,7 +14,7 @@ GELU_SCALE, GELU_CUBE = math.sqrt(2 / math.pi), 0.044715
 
 
 def mlp(h, w, drop):
-    """As gpt2.mlp."""
+    """Computes gpt2.mlp, faster on CPUs."""
     x = norm.recomputed(h, w["ln_2/g"], w["ln_2/b"])
     x = gelu.recomputed(product(x, w["mlp/c_fc/w"]), w["mlp/c_fc/b"])  # [N, 4C]
     return add_to_residual(h, product(x, w["mlp/c_proj/w"]), w["mlp/c_proj/b"], drop.mlp)
@@ -22,7 +22,7 @@ def mlp(h, w, drop):
 
 def add_to_residual(h, x, b, drop):
     """h [B, T, C] + drop(x + b): x [N, C], b [C] float32 -> [B, T, C]."""
-    return add(h, x, b) if drop is dropout.keep else h + drop(tf.reshape(biased(x, b), h.shape))
+    return add(h, x, b) if drop is dropout.no_dropout else h + drop(tf.reshape(biased(x, b), h.shape))
 
 
 def rows_of(x):
@@ -88,7 +88,7 @@ def _norm_gradient(x, g, b, dy):
 
 @compiled(_norm_gradient)
 def norm(x, g, b):
-    """As gpt2.norm."""
+    """Computes gpt2.norm, faster on CPUs."""
     return tf.cast(standardise(x)[0] * g + b, x.dtype)
 
 

@@ -31,7 +31,7 @@ class PackedMatrix(NamedTuple):
 
 
 def attn(h, w, n_head, drop, cache=None):
-    """As gpt2.attn for h [B, 1, C] with a cache and without dropout; the matrices of w are PackedMatrix."""
+    """Computes gpt2.attn for h [B, 1, C] with a cache and without dropout; the matrices of w are PackedMatrix."""
     batch, _, width = h.shape
     qkv = linear(_norm(h, w["ln_1/g"], w["ln_1/b"]), w["attn/c_attn/w"], w["attn/c_attn/b"])  # [B, 3C]
     q, k, v = tf.unstack(tf.reshape(qkv, [-1, 3, n_head, 1, width // n_head]), axis=1)  # [B, H, 1, D] each
@@ -43,7 +43,7 @@ def attn(h, w, n_head, drop, cache=None):
 
 
 def mlp(h, w, drop):
-    """As gpt2.mlp for h [B, 1, C] without dropout; the matrices of w are PackedMatrix."""
+    """Computes gpt2.mlp for h [B, 1, C] without dropout; the matrices of w are PackedMatrix."""
     x = linear(_norm(h, w["ln_2/g"], w["ln_2/b"]), w["mlp/c_fc/w"], w["mlp/c_fc/b"], gelu=True)  # [B, 4C]
     return linear(x, w["mlp/c_proj/w"], w["mlp/c_proj/b"], plus=h)
 
@@ -73,7 +73,7 @@ def linear(x, packed, b=None, *, gelu=False, plus=None):
 
 
 def logits(hidden, wte, output):
-    """As gpt2.logits of hidden [B, C], by `output`: the PackedMatrix wte, or wte less its mean row in bfloat16.
+    """Computes gpt2.logits of hidden [B, C] by `output`: the PackedMatrix wte, or wte less its mean row in bfloat16.
 
     The latter is half as much to read.  Of it, each row's LIKELIEST logits are computed again in float32: in bfloat16,
     a logit of -80 is also one of -80.5.  The others are off by 1/512 of their distance from the row's mean and by the

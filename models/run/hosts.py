@@ -56,7 +56,7 @@ class HostsInStep(tf.train.SessionRunHook):
             self._others_may_leave.set()
 
     def _may_leave(self):
-        """Whether the others may be gone: who is done leaves, while this host may still be closing its session."""
+        """Whether other hosts may be gone: hosts that are done leave while this one still closes its session."""
         return (self.stopped or self.step == self._last_step) and run_checkpoints.is_at(self._model_dir, self.step)
 
     def begin(self):
@@ -78,7 +78,7 @@ class HostsInStep(tf.train.SessionRunHook):
 
     def _watch_others(self, addresses, own):
         """Starts this program again where another host is gone before it may leave."""
-        missed = {}  # by those who were there: who never came is waited for
+        missed = {}  # only hosts that answered before; this host waits for the others
         while not self._others_may_leave.wait(LOOK_SECONDS):
             for address in addresses[:own] + addresses[own + 1:]:
                 if _answers(address):

@@ -32,7 +32,7 @@ class NodeWatch(threading.Thread):
         os._exit(errors.PREEMPTED)
 
     def stop(self):
-        """Goes on: the hook calls this when a session ends, and the node can go between two sessions."""
+        """Does nothing: the hook calls this when a session ends, and the node can go between two sessions."""
 
 
 @contextlib.contextmanager

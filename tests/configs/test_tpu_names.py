@@ -269,7 +269,7 @@ def test_a_zone_without_a_tpu_is_a_mistake(run_config):
 
 @pytest.mark.slow  # it looks at the clock, which proves nothing on a busy machine
 def test_the_command_says_in_one_line_and_15_seconds_what_is_wrong(run_config, tmp_path):
-    """As the user calls it, with the waits that users get: a TPU of another zone, and a silent metadata server."""
+    """Calls it as the user does, with the waits that users get: a TPU of another zone, and a silent metadata server."""
     path = run_config(model_dir="gs://b/run", data_path="gs://b/data", tpu_zone="europe-west4-a")
     with FakeTpuApi() as api, FakeTpuApi() as silent:
         silent.silent = True

@@ -1,6 +1,6 @@
 """The program main.py with `--tpu local` on one core that this machine's processor plays: no TPU, no XLA.
 
-    python -m tests.tpu_emulator --model CONFIG --tpu local ...
+    python -m tests.helpers.tpu_emulator --model CONFIG --tpu local ...
 
 The estimator's own path for TPUs runs: batches on their way through the infeed, `iterations` steps a visit of the host,
 values on their way back through the outfeed to host_call, evaluation and generation, its threads and hooks.  Played

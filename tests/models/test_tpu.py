@@ -82,8 +82,8 @@ def assert_sums_every_gradient(graph, config, cores):
 @pytest.mark.parametrize("name", [name if name in ("117M", "1.5B") else pytest.param(name, marks=pytest.mark.slow)
                                   for name in PRESETS])
 def test_program_of_a_preset_has_only_what_tpus_compile_and_sums_every_gradient(name, preset):
-    """As it is on one host; on a pod with the other precision, micro-batches and recompute.  All but the depth is
-    the preset's: a layer is a layer."""
+    """On one host the preset as it is; on a pod with the other precision, micro-batches and recompute.  All but the
+    depth is the preset's: a layer is a layer."""
     config = preset(name, n_layer=1)
     graph = train_graph(config)
     assert tpu_graphs.problems(graph) == []

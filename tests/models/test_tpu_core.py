@@ -1,4 +1,4 @@
-"""Runs with `--tpu local` on an emulated core (tests/tpu_emulator.py), held against the same runs without a TPU."""
+"""Runs with `--tpu local` on an emulated core (tests/helpers/tpu_emulator.py), beside the same runs without a TPU."""
 import contextlib
 import json
 import os

@@ -64,7 +64,7 @@ class World:
                            quiet_seconds=self.now - self.changed)
 
     def create(self, state):
-        """As Keeper does it, until it dies."""
+        """Does what Keeper does, until it dies."""
         answered, heard = not self.bad(), not self.bad()
         if answered and self.bad():
             return lifecycle.refuse(state, self.now, "no quota", False, RULES)
