@@ -7,12 +7,16 @@ The spine of the program, to be read first: arguments -> Config -> TPUEstimator 
 plan.  Everything but configs/ is imported inside of functions: TensorFlow takes seconds, which --help, --plan and a
 mistake need not cost.
 """
+if __name__ == "__main__":  # before the imports that may fail
+    from configs import start
+    start.begin()
+
 import contextlib
 import dataclasses
 import math
 import time
 
-from configs import arguments, commands, schema, storage
+from configs import arguments, commands, schema, start, storage
 from configs.errors import UserError
 
 
@@ -20,7 +24,8 @@ def main(argv=None):
     """Arguments -> the exit status."""
     args = arguments.parse(argv)
     config = schema.load(args.model, args.overrides, notice=arguments.note)
-    from encoder import bpe, prompts
+    with start.importing():
+        from encoder import bpe, prompts
     encoder = bpe.load(config.encoder_path)
     if args.mode == arguments.PLAN:
         from models.run import plan
@@ -30,7 +35,8 @@ def main(argv=None):
             else [prompts.make(args.predict_text, args.generation)]
     storage.silence_tensorflow()
     tpu = arguments.find_tpu(args, config)  # before the data are looked at, which may take longer
-    from models.run import workarounds
+    with start.importing():
+        from models.run import workarounds
     workarounds.prepare()
     if args.mode == arguments.PREDICT:
         from models.run import predict

@@ -13,6 +13,10 @@ run one after the other in each round.  Ends with one JSON line.
 """
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports that may fail
+    from configs import start
+    start.begin()
+
 import functools
 import hashlib
 import json

@@ -5,6 +5,10 @@ licences and copyright files).  Every pair of them is compared by the exact Jacc
 5-word runs, which is computed here by a regular expression and Python's hash().  Memory: synthetic signatures of
 clusters of known members.  Ends with one JSON line.
 """
+if __name__ == "__main__":  # before the imports that may fail
+    from configs import start
+    start.begin()
+
 import contextlib
 import hashlib
 import json
