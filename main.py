@@ -36,8 +36,12 @@ def main(argv=None):
     storage.silence_tensorflow()
     tpu = arguments.find_tpu(args, config)  # before the data are looked at, which may take longer
     with start.importing():
-        from models.run import workarounds
+        from models.run import devices, workarounds
     workarounds.prepare()
+    if args.mode == arguments.WHICH_DATA:
+        return print_documents(config, encoder, args.which_data)
+    for line in [] if tpu else devices.unused_gpus():
+        arguments.warn(line)
     if args.mode == arguments.PREDICT:
         from models.run import predict
         return predict.run(config, encoder, texts, tpu, build_estimator, as_json=args.json)
@@ -47,8 +51,6 @@ def main(argv=None):
     if args.mode == arguments.EXPORT:
         from models.run import export
         return export.run(config, encoder, args.export_dir, args.tpu)
-    if args.mode == arguments.WHICH_DATA:
-        return print_documents(config, encoder, args.which_data)
     if args.mode == arguments.EVAL:
         return evaluate_whole(config, encoder, tpu)
     return train(config, encoder, tpu, args.strategy)
@@ -121,8 +123,8 @@ def train_in_folder(config, encoder, tpu, strategy, train_set, order, eval_set):
     devices.check_cores(estimator, config, "train_batch_size", *(["eval_batch_size"] if eval_set else []))
     if devices.is_first(strategy):
         run_folder.save(config, encoder, train_set.fingerprint, path)
-    print(f"{'continuing' if path else 'starting'} {config.model_dir} at step {step} of {config.max_steps},"
-          f" {config.train_batch_size * config.n_ctx:,} tokens a step;"
+    print(f"{'continuing' if path else 'starting'} {config.model_dir} at step {step} of {config.max_steps}"
+          f" on {devices.described(estimator, strategy)}, {config.train_batch_size * config.n_ctx:,} tokens a step;"
           f" {order.dropped:.4%} of each epoch's tokens fill no window")
     if config.eval_steps == 0:
         print('no evaluations: "eval_steps" is 0')

@@ -32,7 +32,7 @@ from typing import Callable, NamedTuple
 import numpy as np
 
 from benchmarks import machine, options, ours, shakespeare, train, turns
-from configs import commands, schema, storage
+from configs import commands, hardware, schema, storage
 from configs.errors import UserError
 from datasets import tfrecords
 
@@ -131,7 +131,7 @@ def _git(*words):
 def _measure(name, job, sides, args):
     """[(Measured of here, Measured of there) of each round]; prints a line for each."""
     rounds = []
-    together = not args.apart and (args.quick or machine.available() > 2 * SIDE_BYTES)
+    together = not args.apart and (args.quick or hardware.memory()[1] > 2 * SIDE_BYTES)
     for number in range(args.rounds + job.warm_up):
         order = sides[::-1] if number % 2 else sides
         running = [job.run(side) for side in order]
