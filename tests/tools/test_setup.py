@@ -1,7 +1,10 @@
-"""The set-up's choice of a Python and of the requirements, with stand-ins that only tell a version."""
+"""The set-up's choice of a Python and of the requirements, with stand-ins that only tell a version; the Dockerfile."""
 import os
+import re
+import shlex
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -176,3 +179,50 @@ def test_gpu_gets_the_requirements_for_gpus(folder, says, system, wanted):
     told = "nvidia-smi finds NVIDIA H200: requirements-gpu.txt" in result.stdout
     assert told == (wanted == "requirements-gpu.txt")
     assert setup(folder, "requirements-dev.txt").returncode == 0 and installed(folder) == "requirements-dev.txt"
+
+
+# The Dockerfile, step by step without Docker
+
+def steps():
+    """[(instruction, words)] of the Dockerfile."""
+    lines = (Path(ROOT) / "Dockerfile").read_text().splitlines()
+    return [(line.split(" ")[0], shlex.split(line)[1:]) for line in lines if line and not line.startswith("#")]
+
+
+@pytest.mark.parametrize("requirements", ["requirements.txt", "requirements-gpu.txt"])
+def test_dockerfile_sets_up_by_setup_sh_what_it_has_copied(folder, requirements):
+    """Its steps in a folder: what it copies is there, setup.sh accepts its Python, its PATH is that of the set-up."""
+    image, variables = folder / "image", {}
+    image.mkdir()
+    for instruction, words in steps():
+        if instruction == "FROM":
+            name, version = re.fullmatch(r"(python):(3\.\d+)-slim", *words).groups()
+            stand_in(folder, name + "3", version)
+        elif instruction == "ARG":
+            variables.update(word.split("=") for word in words)
+            assert variables == {"REQUIREMENTS": "requirements.txt"}
+            variables["REQUIREMENTS"] = requirements
+        elif instruction == "ENV":
+            variables.update(word.split("=") for word in words)
+            assert variables.pop("PATH") == variables["VENV"] + "/bin:$PATH"
+            variables["VENV"] = str(folder / "venv")
+        elif instruction == "COPY" and words != [".", "."]:
+            for word in words[:-1]:
+                (image / words[-1]).mkdir(exist_ok=True)
+                shutil.copy(os.path.join(ROOT, word), image / words[-1])
+        elif instruction == "RUN":
+            (image / "python3").symlink_to(folder / "python3")
+            result = subprocess.run(["/bin/sh", "-ec", shlex.join(words).replace("'", "")], cwd=image, text=True,
+                                    env={"PATH": f"{folder}:/bin", **variables}, capture_output=True)
+            assert result.returncode == 0, result.stderr
+            assert (image / "pip.log").read_text().split()[-2] == requirements
+            for path in re.findall(r"^-r (\S+)", (image / requirements).read_text(), re.M):
+                assert (image / path).exists()
+            assert (folder / "venv" / "bin" / "python").exists()
+    assert [words for instruction, words in steps() if instruction == "COPY"][-1] == [".", "."]
+    assert steps()[-1][0] == "CMD" and len(steps()) <= 12
+
+
+def test_docker_copies_no_environment_data_or_runs():
+    ignored = (Path(ROOT) / ".dockerignore").read_text().split()
+    assert {".git", ".venv*", "data", "runs"} <= set(ignored)
