@@ -7,12 +7,16 @@ The spine of the program, to be read first: arguments -> Config -> TPUEstimator 
 plan.  Everything but configs/ is imported inside of functions: TensorFlow takes seconds, which --help, --plan and a
 mistake need not cost.
 """
+if __name__ == "__main__":  # before the imports that may fail
+    from configs import start
+    start.begin()
+
 import contextlib
 import dataclasses
 import math
 import time
 
-from configs import arguments, commands, schema, storage
+from configs import arguments, commands, schema, start, storage
 from configs.errors import UserError
 
 
@@ -20,7 +24,8 @@ def main(argv=None):
     """Arguments -> the exit status."""
     args = arguments.parse(argv)
     config = schema.load(args.model, args.overrides, notice=arguments.note)
-    from encoder import bpe, prompts
+    with start.importing():
+        from encoder import bpe, prompts
     encoder = bpe.load(config.encoder_path)
     if args.mode == arguments.PLAN:
         from models.run import plan
@@ -30,8 +35,13 @@ def main(argv=None):
             else [prompts.make(args.predict_text, args.generation)]
     storage.silence_tensorflow()
     tpu = arguments.find_tpu(args, config)  # before the data are looked at, which may take longer
-    from models.run import workarounds
+    with start.importing():
+        from models.run import devices, workarounds
     workarounds.prepare()
+    if args.mode == arguments.WHICH_DATA:
+        return print_documents(config, encoder, args.which_data)
+    for line in [] if tpu else devices.unused_gpus():
+        arguments.warn(line)
     if args.mode == arguments.PREDICT:
         from models.run import predict
         return predict.run(config, encoder, texts, tpu, build_estimator, as_json=args.json)
@@ -41,8 +51,6 @@ def main(argv=None):
     if args.mode == arguments.EXPORT:
         from models.run import export
         return export.run(config, encoder, args.export_dir, args.tpu)
-    if args.mode == arguments.WHICH_DATA:
-        return print_documents(config, encoder, args.which_data)
     if args.mode == arguments.EVAL:
         return evaluate_whole(config, encoder, tpu)
     return train(config, encoder, tpu, args.strategy)
@@ -113,8 +121,8 @@ def train_in_folder(config, encoder, tpu, strategy, train_set, order, evaluation
     devices.check_cores(estimator, config, "train_batch_size", *(["eval_batch_size"] if evaluation else []))
     if devices.is_first(strategy):
         run_folder.save(config, encoder, train_set.fingerprint, path)
-    print(f"{'continuing' if path else 'starting'} {config.model_dir} at step {step} of {config.max_steps},"
-          f" {config.train_batch_size * config.n_ctx:,} tokens a step;"
+    print(f"{'continuing' if path else 'starting'} {config.model_dir} at step {step} of {config.max_steps}"
+          f" on {devices.described(estimator, strategy)}, {config.train_batch_size * config.n_ctx:,} tokens a step;"
           f" {order.dropped:.4%} of each epoch's tokens fill no window")
     if config.eval_steps == 0:
         print('no evaluations: "eval_steps" is 0')

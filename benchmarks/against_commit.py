@@ -14,6 +14,10 @@ run one after the other in each round.  Ends with one JSON line.
 """
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports that may fail
+    from configs import start
+    start.begin()
+
 import functools
 import hashlib
 import json
@@ -29,7 +33,7 @@ from typing import Callable, NamedTuple
 import numpy as np
 
 from benchmarks import machine, options, ours, shakespeare, train, turns
-from configs import commands, schema, storage
+from configs import commands, hardware, schema, storage
 from configs.errors import UserError
 from datasets import tfrecords
 
@@ -128,7 +132,7 @@ def _git(*words):
 def _measure(name, case, sides, args):
     """[(Measured of here, Measured of there) of each round]; prints a line for each."""
     rounds = []
-    in_turns = not args.apart and (args.quick or machine.available() > 2 * SIDE_BYTES)
+    in_turns = not args.apart and (args.quick or hardware.memory()[1] > 2 * SIDE_BYTES)
     for number in range(args.rounds + case.warm_up):
         order = sides[::-1] if number % 2 else sides
         running = [case.run(side) for side in order]

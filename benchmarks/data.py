@@ -4,6 +4,10 @@ Builds a synthetic corpus of at least a gigabyte (kept in --output_dir for the n
 shard, tokens in a document and bytes in a token as create_tfrecords.py makes of OpenWebText.  The bare loop is a
 tf.data.TFRecordDataset whose records are parsed 256 at a time, and nothing else.  Ends with one JSON line.
 """
+if __name__ == "__main__":  # before the imports that may fail
+    from configs import start
+    start.begin()
+
 import json
 import os
 import resource

@@ -5,6 +5,10 @@ licences and copyright files).  Every pair of them is compared by the exact Jacc
 5-word runs, which is computed here by a regular expression and Python's hash().  Memory: synthetic signatures of
 clusters of known members.  Ends with one JSON line.
 """
+if __name__ == "__main__":  # before the imports that may fail
+    from configs import start
+    start.begin()
+
 import contextlib
 import hashlib
 import json
@@ -23,8 +27,8 @@ import zlib
 import numpy as np
 
 from benchmarks import options
-from benchmarks.machine import processor, resident
-from configs import commands
+from benchmarks.machine import resident
+from configs import commands, hardware
 from datasets import dedup, documents
 from datasets.duplicates import clusters, drop_list, minhash, signing
 from datasets.jobs import workers
@@ -47,7 +51,7 @@ def main(argv=None):
     add("--signatures", type=int, default=1_000_000, help="synthetic ones to cluster; 0 leaves that out")
     add("--lines", type=int, default=1_000_000, help="synthetic documents for the whole command; 0 leaves that out")
     args = parser.parse_args(argv)
-    machine = {"cpu": processor(), "cores": workers.cores(), "load": os.getloadavg()[0],
+    machine = {"cpu": hardware.processor(), "cores": workers.cores(), "load": os.getloadavg()[0],
                "python": platform.python_version(), "numpy": np.__version__, "date": time.strftime("%Y-%m-%d")}
     print(json.dumps(machine))
     result = {"machine": machine}

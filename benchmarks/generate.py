@@ -7,6 +7,10 @@ bandwidth of memory, which bounds the speed, is measured between the turns.  End
 """
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports that may fail
+    from configs import start
+    start.begin()
+
 import contextlib
 import json
 import math

@@ -4,6 +4,10 @@
 
 Ends with one JSON line: {"training": [[step, loss], ...], "evaluation": [[step, loss], ...]}.
 """
+if __name__ == "__main__":  # before the imports that may fail
+    from configs import start
+    start.begin()
+
 import glob
 import io
 import json

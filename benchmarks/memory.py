@@ -2,6 +2,10 @@
 
 Each case is a process of its own: a config for some steps on a shard of random tokens.  Ends with one JSON line.
 """
+if __name__ == "__main__":  # before the imports that may fail
+    from configs import start
+    start.begin()
+
 import json
 import os
 import shutil

@@ -4,6 +4,10 @@ Texts and pages are those that are installed with Python and the system, or --te
 turn on the same files, in one process each and after a round that is not counted, and must come to the same records.
 Ends with one JSON line.
 """
+if __name__ == "__main__":  # before the imports that may fail
+    from configs import start
+    start.begin()
+
 import argparse
 import itertools
 import json

@@ -12,6 +12,10 @@ each, and 2 GB for the products (--at_once N: N of them).  Ends with one JSON li
 """
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports that may fail
+    from configs import start
+    start.begin()
+
 import contextlib
 import json
 import os

@@ -118,3 +118,8 @@ def find_tpu(args, config):
 def note(line):
     """Shows what the user should know, on standard error."""
     print(f"note: {line}", file=sys.stderr)
+
+
+def warn(line):
+    """Shows what may spoil the run, on standard error."""
+    print(f"warning: {line}", file=sys.stderr)

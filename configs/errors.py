@@ -1,9 +1,12 @@
 """A user's mistake, which every command of the project shows as one clear line."""
 import argparse
 import contextlib
+import importlib.util
 import os
+import sys
 
 USER_ERROR = 2  # exit status
+SET_UP = "run `. .venv/bin/activate`, or `make setup` first"
 PREEMPTED = os.EX_TEMPFAIL  # 75, exit status of a run whose TPU is gone, which goes on when it is started again
 
 
@@ -49,4 +52,11 @@ def packages_from(requirements):
     try:
         yield
     except ModuleNotFoundError as error:
-        raise UserError(f"the package {error.name} is not installed: `pip install -r {requirements}`")
+        raise UserError(without(error.name, requirements))
+
+
+def without(package, requirements="requirements.txt"):
+    """What to say of a package that is not installed; without TensorFlow, too, this is not the Python of the set-up."""
+    if importlib.util.find_spec("tensorflow") is None:
+        return "this Python ({}) lacks the package {}: {}".format(sys.version.split()[0], package, SET_UP)
+    return f"the package {package} is not installed: `pip install -r {requirements}`"

@@ -9,6 +9,7 @@ import shutil
 import time
 import warnings
 
+from configs import start
 from configs.errors import UserError
 
 REMOTE = "gs://"
@@ -30,7 +31,8 @@ def silence_tensorflow():
 
 def _gfile():
     silence_tensorflow()
-    import tensorflow  # 2 to 10 seconds: only a gs:// path pays for it
+    with start.importing():
+        import tensorflow  # 2 to 10 seconds: only a gs:// path pays for it
     return tensorflow.io.gfile
 
 

@@ -13,9 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from configs import arguments, resume, schedule, storage
+from configs import arguments, hardware, resume, schedule, storage
 from configs.errors import UserError
 from datasets import shard_sets
+from datasets.jobs import workers
 from datasets.window_order import EvalWindows, WindowOrder
 from models.weights import count, slot_shapes, weight_list
 
@@ -85,7 +86,9 @@ def show(config, encoder, args):
         except UserError as error:
             return str(error)
     data = Data(look(shard_sets.TRAIN), look(shard_sets.EVAL) if config.eval_steps else '"eval_steps" is 0')
-    print(report(config, data, _run_problems(config, args)))
+    gpus, unused = ([], []) if args.tpu else hardware.gpus()
+    device = f"TPU: {args.tpu}" if args.tpu else hardware.in_words(gpus, workers.cores())
+    print(f"{'device':<24}{device}\n{report(config, data, _run_problems(config, args) + unused)}")
     return 0
 
 

@@ -10,14 +10,13 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from configs import storage
+from configs import hardware, storage
 from configs.errors import UserError
 from datasets import shard_sets
 from datasets.jobs import workers
 from encoder import stop_texts
 from models import decoding, sampling
 from models.checkpoints import run_folder, tf_checkpoint
-from models.cpu import processor
 
 THREADS = "TF_NUM_INTRAOP_THREADS"
 RULE = "=" * 40
@@ -72,7 +71,7 @@ def threads_for(config, rows, prompt=1, length=1):
     of what follows, float32 and several samples have work for both; more cores were not at hand.
     """
     if rows > 1 or prompt > 4 * length or config.precision == "float32" or workers.cores() != 2 \
-            or not processor.multiplies_bfloat16() or THREADS in os.environ:
+            or not hardware.multiplies_bfloat16() or THREADS in os.environ:
         yield
         return
     # All sessions share the threads of the first one, whatever their own configs say: none may be opened before.
