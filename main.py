@@ -113,7 +113,7 @@ def train_in_folder(config, encoder, tpu, strategy, train_set, order, eval_set):
     from models.run import after_evaluation, devices, hooks, hosts, plan
     path, changes = run_folder.check(config, encoder, train_set.fingerprint)
     step = run_checkpoints.step_of(path)
-    for line in changes + plan.reading_problems(config, order):
+    for line in changes + plan.reading_problems(config, order) + devices.memory_warnings(config, tpu, strategy):
         print(f"warning: {line}")
     if step >= config.max_steps:
         print(f'{config.model_dir} is done: step {step} of {config.max_steps}; raise "max_steps" to go on')
