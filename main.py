@@ -186,7 +186,7 @@ def evaluate(estimator, config, encoder, eval_set, path, stop=None):
     begun = time.monotonic()
     batches = inputs.eval_batches(eval_set, config.n_ctx, config.eval_batch_size, config.eval_steps)
     input_fn = inputs.eval_input_fn(eval_set, config.n_ctx, encoder.eot)
-    with damage.named(config, eval_set), tf_checkpoint.naming_damage(path or config.init_checkpoint):
+    with damage.named_in_evaluation(config, eval_set), tf_checkpoint.naming_damage(path or config.init_checkpoint):
         result = estimator.evaluate(input_fn, steps=batches, checkpoint_path=path,
                                     hooks=[hooks.GiveUpOnSignal(stop)] if stop else [])
     workarounds.release_graphs()

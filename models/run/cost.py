@@ -26,6 +26,7 @@ FRAMEWORK = 700_000_000
 BEYOND_PRODUCTS = 1.6
 BFLOAT16_FASTER = 1.5  # than float32, where the processor multiplies it: 1.0 (width 64) to 1.7 (124M) in RESULTS.md
 RECOMPUTED = 4 / 3  # of the operations: forward once more
+SMALLER = 'make "n_layer", "n_embd" or "n_ctx" smaller'  # what else would help
 MEASURED_SECONDS, MEASURED_ROWS = 0.1, 256
 
 
@@ -95,7 +96,7 @@ def lighter(config, limit, on_cpu=False, devices=1, precision=True):
     ways = first_to_fit(smaller) + first_to_fit(again) + first_to_fit(halved)
     ways = ways or first_to_fit({**way, **halved[0]} for way in reversed(again or smaller) if halved)
     if not ways:
-        return 'make "n_layer", "n_embd" or "n_ctx" smaller'
+        return SMALLER
     return "set " + ", or ".join(" and ".join(f"{json.dumps(key)} to {json.dumps(value)}" for key, value in way.items())
                                  + f" (about {human_bytes(size_of(way))})" for way in ways)
 

@@ -37,7 +37,7 @@ def memory_warnings(config, tpu, strategy):
     """Lines on a step that may take too much memory, as far as it is known what there is; the system kills silently."""
     if tpu or strategy == MULTI_WORKER:
         return []
-    found = room.memory_problems(config, room.here(config, len(devices()), tpu))
+    found = room.memory_problems(config, room.here(config, len(devices())))
     return found.stop + found.spoil
 
 

@@ -30,7 +30,7 @@ class Problems(NamedTuple):
         return cls(*(sum(lines, []) for lines in zip(*found)))
 
 
-def here(config, gpus, tpu):
+def here(config, gpus, tpu=None):
     """The Machine that computes a run on so many GPUs (0: on the CPU), or on a TPU where there is a `tpu`."""
     on_cpu = not gpus and not tpu
     total, free = hardware.memory() if on_cpu else (hardware.gpu_memory() if gpus else None, None)
