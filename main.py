@@ -14,6 +14,7 @@ if __name__ == "__main__":  # before the imports that may fail
 import contextlib
 import dataclasses
 import math
+import sys
 import time
 
 from configs import arguments, commands, schema, start, storage
@@ -33,6 +34,8 @@ def main(argv=None):
     if args.mode == arguments.PREDICT:  # before TensorFlow is there: a mistake in them is told at once
         texts = prompts.read(args.predict_file, args.generation) if args.predict_text is None \
             else [prompts.make(args.predict_text, args.generation)]
+    if args.mode == arguments.INTERACTIVE and sys.stdin.isatty():
+        arguments.note("loading TensorFlow and the weights")
     storage.silence_tensorflow()
     tpu = arguments.find_tpu(args, config)  # before the data are looked at, which may take longer
     with start.importing():
