@@ -14,6 +14,7 @@ if __name__ == "__main__":  # before the imports that may fail
 import contextlib
 import dataclasses
 import math
+import sys
 import time
 
 from configs import arguments, commands, schema, start, storage
@@ -33,6 +34,8 @@ def main(argv=None):
     if args.mode == arguments.PREDICT:  # before TensorFlow is there: a mistake in them is told at once
         texts = prompts.read(args.predict_file, args.generation) if args.predict_text is None \
             else [prompts.make(args.predict_text, args.generation)]
+    if args.mode == arguments.INTERACTIVE and sys.stdin.isatty():
+        arguments.note("loading TensorFlow and the weights")
     storage.silence_tensorflow()
     tpu = arguments.find_tpu(args, config)  # before the data are looked at, which may take longer
     with start.importing():
@@ -111,7 +114,7 @@ def train_in_folder(config, encoder, tpu, strategy, train_set, order, evaluation
     from models.run import after_evaluation, devices, hooks, hosts, plan
     path, changes = run_folder.check(config, encoder, train_set.fingerprint)
     step = run_checkpoints.step_of(path)
-    for line in changes + plan.reading_problems(config, order):
+    for line in changes + plan.reading_problems(config, order) + devices.memory_warnings(config, tpu, strategy):
         print(f"warning: {line}")
     if step >= config.max_steps:
         print(f'{config.model_dir} is done: step {step} of {config.max_steps}; raise "max_steps" to go on')
@@ -183,7 +186,8 @@ def evaluate(estimator, config, encoder, evaluation, path, stop=None):
     from models.run import damage, hooks, workarounds
     begun = time.monotonic()
     input_fn = inputs.eval_input_fn(evaluation, encoder.eot)
-    with damage.named(config, evaluation.shards), tf_checkpoint.naming_damage(path or config.init_checkpoint):
+    with damage.named_in_evaluation(config, evaluation.shards), \
+            tf_checkpoint.naming_damage(path or config.init_checkpoint):
         result = estimator.evaluate(input_fn, steps=evaluation.batches, checkpoint_path=path,
                                     hooks=[hooks.GiveUpOnSignal(stop)] if stop else [])
     workarounds.release_graphs()

@@ -6,6 +6,7 @@ imported inside the functions, for it reads its environment when it is imported.
 import math
 
 from datasets import shard_sets
+from models.run import cost
 from models.weights import weight_list
 
 # Weights
@@ -34,9 +35,8 @@ def write_weights(config, folder):
 
 def step_memory(config):
     """Bytes of weights, gradients and optimizer, as --plan counts them."""
-    from models.run import plan
-    memory = plan.memory(config)
-    return memory.weights + plan.FLOAT32 * plan.parameter_count(config) + memory.optimizer
+    memory = cost.memory(config)
+    return memory.weights + cost.FLOAT32 * cost.parameter_count(config) + memory.optimizer
 
 
 # The input pipeline

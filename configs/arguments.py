@@ -41,7 +41,7 @@ def _add_modes(group):
     add("--eval", action="store_true", help="evaluate the newest checkpoint on the whole eval set")
     add("--plan", action="store_true", help="say what this run would do; writes nothing")
     add("--which_data", type=errors.at_least(1), metavar="STEP",
-        help="list the `hash`es of the documents in the batch of this step (1 is the first)")
+        help="list the documents in the batch of this step (1 is the first), by their paths")
     add("--predict_text", metavar="TEXT", help="continue this text")
     add("--predict_file", metavar="FILE", help="continue the text in this file; a .jsonl has many: a line"
         ' {"prompt": TEXT} each, with options of its own where it names them ("length": 20)')

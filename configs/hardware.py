@@ -5,6 +5,7 @@ Imports nothing but Python's own modules: tools/doctor.py tells of a machine whe
 import functools
 import json
 import os
+import pathlib
 import platform
 import re
 import signal
@@ -14,6 +15,7 @@ from typing import NamedTuple
 
 SECONDS = 120  # that TensorFlow gets to start
 DRIVERS_OWN = "libcuda.so.1"  # comes with the driver, all other libraries with requirements-gpu.txt
+_GROUPS = "/sys/fs/cgroup"
 _ASK = """import json, tensorflow
 config = tensorflow.config
 print(json.dumps([config.experimental.get_device_details(gpu).get("device_name", gpu.name)
@@ -51,9 +53,26 @@ def processor():
 
 
 def memory():
-    """(bytes of memory, those that new processes can take or None where Linux does not tell them)."""
+    """(bytes of memory, those that new processes can take or None where Linux does not tell them).
+
+    A container may have less than its machine: the limits of this process' control groups count.
+    """
     free = [int(line.split()[1]) * 1024 for line in _lines("/proc/meminfo") if line.startswith("MemAvailable")]
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), free[0] if free else None
+    total = min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_group_limits()])
+    return total, min(free[0], total) if free else None
+
+
+def _group_limits():
+    """Yields the limits of memory, in bytes, of this process' control groups and of those around them."""
+    # https://man7.org/linux/man-pages/man7/cgroups.7.html: "number:controllers:path", no controllers in version 2.
+    for line in _lines("/proc/self/cgroup"):
+        controllers, group = line.rstrip("\n").split(":", 2)[1:]
+        if controllers not in ("", "memory"):
+            continue
+        below = pathlib.PurePath(_GROUPS, controllers, group.lstrip("/"))
+        file = "memory.limit_in_bytes" if controllers else "memory.max"
+        for folder in (below, *below.parents):
+            yield from (int(text) for text in _lines(folder / file) if text.strip().isdigit())  # "max": no limit
 
 
 def _lines(path):
@@ -66,12 +85,25 @@ def _lines(path):
 
 def driver_gpus():
     """(names of the GPUs that the NVIDIA driver has, what nvidia-smi says where it names none)."""
+    said = _nvidia_smi("-L")
+    names = re.findall(r"^GPU \d+: (.*?) \(UUID", said, re.M)
+    return names, "" if names else " ".join(said.split())
+
+
+def gpu_memory():
+    """Bytes of memory of the GPU that has least of it; None where nvidia-smi does not tell."""
+    said = _nvidia_smi("--query-gpu=memory.total", "--format=csv,noheader,nounits")
+    return min((int(mebibytes) << 20 for mebibytes in re.findall(r"^(\d+)$", said, re.M)), default=None)
+
+
+def _nvidia_smi(*arguments):
+    """What nvidia-smi prints."""
     try:
-        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, errors="replace", timeout=SECONDS)
+        done = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, errors="replace",
+                              timeout=SECONDS)
     except (OSError, subprocess.TimeoutExpired) as error:
-        return [], "no nvidia-smi" if isinstance(error, FileNotFoundError) else f"nvidia-smi: {error}"
-    names = re.findall(r"^GPU \d+: (.*?) \(UUID", done.stdout, re.M)
-    return names, "" if names else " ".join((done.stdout + done.stderr).split())
+        return "no nvidia-smi" if isinstance(error, FileNotFoundError) else f"nvidia-smi: {error}"
+    return done.stdout + done.stderr
 
 
 def tensorflow_gpus():

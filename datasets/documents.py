@@ -90,8 +90,31 @@ def make_index(inputs, exclude=(), eval_inputs=(), scratch=None, option="--input
                             f"{' and --eval_input' if held_out else ''}: give files, folders or globs of "
                             f"{', '.join(SUFFIXES)}")
     name_end, first, offset, length = [np.frombuffer(values, np.int64) for values in arrays]
-    return Index(list(map(list, folders)), np.frombuffer(folder, np.int32), np.frombuffer(names, np.uint8), name_end,
-                 first, np.frombuffer(file, np.int32), offset, length, digest.hexdigest(), held_out, scratch)
+    return _told_apart(Index(
+        list(map(list, folders)), np.frombuffer(folder, np.int32), np.frombuffer(names, np.uint8), name_end, first,
+        np.frombuffer(file, np.int32), offset, length, digest.hexdigest(), held_out, scratch))
+
+
+def _told_apart(index):
+    """The Index; where files of several inputs have one name, all names begin with the ends of the inputs' paths.
+
+    The ends have as many components as tell the inputs apart: of `1/war.txt` and `2/war.txt`, these are the names.
+    What is for evaluation has no say, so that datasets/dedup.py, which is not told of it, finds the same names.
+    """
+    files = range(int(index.file[index.held_out]) if index.held_out < len(index.file) else 0, len(index.folder))
+    roots = {index.folders[number][0] for number in np.unique(index.folder[files.start:])}
+    if len(roots) < 2:
+        return index
+    names = np.fromiter((identity_key(file_identity(index, file)) for file in files), np.uint64)
+    if len(np.unique(names)) == len(names):
+        return index
+    parts = {root: root.strip(os.sep).split(os.sep) for root in roots}
+    count = next(n for n in itertools.count(1) if len({tuple(part[-n:]) for part in parts.values()}) == len(parts))
+    ends = {root: os.path.join(*part[-count:]) for root, part in parts.items()}
+    folders = [[os.sep + os.path.join("", *parts[root][:-count]), os.path.join(ends[root], below)]
+               if root in ends else [root, below] for root, below in index.folders]
+    digest = hashlib.sha256(os.fsencode("\0".join([index.fingerprint, *sorted(ends.values())])))
+    return index._replace(folders=folders, fingerprint=digest.hexdigest())
 
 
 def add_arguments(parser):

@@ -167,12 +167,14 @@ def test_finished_run_says_so_and_is_evaluated_and_planned(gcs, call):
 
 @pytest.mark.slow
 def test_shards_without_manifest_are_read_once(gcs, call):
-    planned = output_of(call("--plan"))
+    def plan_of(text):
+        return re.sub(r"(memory here|time) +.*", "", text)  # what the machine is doing just now
+    planned = plan_of(output_of(call("--plan")))
     del gcs.objects["gs://bucket/data/text.manifest.json"]
     for times_read in (1, 0):
         gcs.requests.clear()
         process = call("--plan", model_dir="gs://bucket/other")
-        assert process.returncode == 0 and process.stdout == planned, process
+        assert process.returncode == 0 and plan_of(process.stdout) == planned, process
         assert gcs.requests.count("GET /bucket/data%2Ftext_0.tfrecords") == times_read
         assert ("text_0.scan.json" in gcs.names("gs://bucket/data")) == (times_read == 0)  # a plan leaves nothing
         assert "starting" in call().stdout or not times_read

@@ -33,8 +33,7 @@ def check_names(index):
     if len(same):
         one, other = order[same[0]], order[same[0] + 1]
         raise UserError(f"{documents.path(index, one)} and {documents.path(index, other)} have one name, "
-                        f"{documents.file_identity(index, one)}, since names start at each --input: give the folder "
-                        "that holds both as --input, or rename one")
+                        f"{documents.file_identity(index, one)}: rename one or leave it out with --exclude")
 
 
 def read(path):

@@ -9,6 +9,7 @@ from configs import hardware
 from configs.arguments import STRATEGIES
 from configs.errors import UserError
 from datasets.jobs import workers
+from models.run import room
 
 MIRRORED, MULTI_WORKER = STRATEGIES
 EXAMPLE = '{"cluster": {"worker": ["HOST:PORT", "HOST:PORT"]}, "task": {"type": "worker", "index": 0}}'
@@ -30,6 +31,14 @@ def devices():
 def unused_gpus():
     """Lines on GPUs of this machine that TensorFlow does not see: one, or none."""
     return [] if devices() else hardware.gpus()[1]
+
+
+def memory_warnings(config, tpu, strategy):
+    """Lines on a step that may take too much memory, as far as it is known what there is; the system kills silently."""
+    if tpu or strategy == MULTI_WORKER:
+        return []
+    found = room.memory_problems(config, room.here(config, len(devices())))
+    return found.stop + found.spoil
 
 
 def described(estimator, strategy):

@@ -10,6 +10,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 
 import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
@@ -18,7 +19,7 @@ from tensorflow.python.tpu import preempted_hook
 from tensorflow.python.training import monitored_session
 from tensorflow_estimator.python.estimator.tpu import error_handling
 
-from configs import arguments, tpu_names
+from configs import arguments, errors, tpu_names
 from models.checkpoints import run_checkpoints
 from models.run import devices, preemption
 
@@ -112,6 +113,39 @@ def release_heap():
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+@contextlib.contextmanager
+def bad_alloc_told(line):
+    """Inside, a std::bad_alloc that nobody catches ends the process with `line` and the status of a user's mistake.
+
+    Normally what goes wrong in a step is raised.  But some of what TensorFlow's threads throw ends the process by
+    SIGABRT, with nothing but the name of the exception.  Needs GNU's C++ library, and does nothing elsewhere.
+    """
+    try:
+        library = ctypes.CDLL("libstdc++.so.6")
+        set_handler, thrown = library["_ZSt13set_terminatePFvvE"], library["__cxa_current_exception_type"]
+    except (OSError, AttributeError):
+        yield
+        return
+    set_handler.argtypes, set_handler.restype, thrown.restype = [ctypes.c_void_p], ctypes.c_void_p, ctypes.c_void_p
+    before = []
+
+    @ctypes.CFUNCTYPE(None)
+    def terminated():
+        kind = thrown()  # a std::type_info: a pointer to its functions, and one to its name
+        name = ctypes.cast(kind, ctypes.POINTER(ctypes.c_char_p))[1] if kind else None
+        if name != b"St9bad_alloc":
+            ctypes.CFUNCTYPE(None)(before[0])()
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+        os.write(2, f"error: {line}\n".encode())
+        os._exit(errors.USER_ERROR)
+    before.append(set_handler(ctypes.cast(terminated, ctypes.c_void_p)))
+    try:
+        yield
+    finally:
+        set_handler(before[0])
 
 
 @functools.lru_cache(maxsize=None)

@@ -108,6 +108,29 @@ def test_plan_names_the_device_and_what_keeps_a_gpu_from_being_it(machine, run_c
     assert "  - the CPU computes: nvidia-smi finds GPU: NVIDIA H200" in out
 
 
+def test_memory_of_the_smallest_gpu_is_told_by_the_driver(tmp_path, monkeypatch):
+    executable(tmp_path / "nvidia-smi", "case $1 in --query-gpu=memory.total) printf '143771\\n81559\\n';; esac")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert hardware.gpu_memory() == 81559 * 2**20
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert hardware.gpu_memory() is None
+
+
+@pytest.mark.parametrize("groups, files, limit", [
+    ("0::/a/b\n", {"/sys/fs/cgroup/a/b/memory.max": "max\n", "/sys/fs/cgroup/a/memory.max": "4096\n"}, 4096),
+    ("4:memory:/box\n0::/\n", {"/sys/fs/cgroup/memory/box/memory.limit_in_bytes": "8192\n",
+                                "/sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n"}, 8192),
+    ("0::/\n", {}, None), ("3:cpu:/a\n", {"/sys/fs/cgroup/cpu/a/memory.limit_in_bytes": "1\n"}, None)])
+def test_a_container_has_the_memory_of_its_control_group(monkeypatch, groups, files, limit):
+    """Of both versions; a group without a limit has what those around it leave."""
+    plain = hardware.memory()
+    there = {"/proc/self/cgroup": groups, "/proc/meminfo": f"MemAvailable: {plain[0] // 2048} kB\n", **files}
+    monkeypatch.setattr(hardware, "_lines", lambda path: there.get(str(path), "").splitlines(keepends=True))
+    total, free = hardware.memory()
+    assert free == min(total, plain[0] // 2048 * 1024)
+    assert total == (limit or hardware.os.sysconf("SC_PAGE_SIZE") * hardware.os.sysconf("SC_PHYS_PAGES"))
+
+
 @pytest.mark.slow
 def test_tensorflow_itself_names_the_library_that_it_lacks(monkeypatch):
     """On a machine without a GPU it is the driver's own."""

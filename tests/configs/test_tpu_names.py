@@ -257,7 +257,7 @@ def test_local_paths_are_refused_before_the_tpu_is_looked_up(run_config, api, mo
 
 
 def test_a_plan_says_that_paths_are_local_and_asks_nobody(run_config, api, capsys):
-    assert program.main(["--model", run_config(), "--tpu", "mine", "--plan"]) == 0
+    assert program.main(["--model", run_config(), "--tpu", "mine", "--plan"]) == 2
     assert 'which cannot read "model_dir"' in capsys.readouterr().out
     assert not api.requests
 

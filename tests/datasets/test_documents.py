@@ -56,6 +56,27 @@ def test_files_and_globs_are_named_from_what_stands_before_the_wildcard(tree):
     assert names([str(tree / "[ab]")]) == ["a/site-packages/p.py", "b/code.py", "b/readme.md", "b/test/t.py"]
 
 
+def test_equal_names_of_several_inputs_begin_with_enough_of_their_paths(tmp_path):
+    for name in ("1/war.txt", "2/war.txt", "2/of/war.txt", "3/peace.txt", "a/x/war.txt", "b/x/war.txt", "a/x/l.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    one, two, three, a, b = (tmp_path / name for name in ("1", "2", "3", "a/x", "b/x"))
+    assert names([one / "war.txt", two / "war.txt"]) == ["1/war.txt", "2/war.txt"]
+    assert names([one, two]) == ["1/war.txt", "2/war.txt", "2/of/war.txt"]
+    assert names([one, three]) == ["war.txt", "peace.txt"]  # they are told apart as they are
+    assert names([tmp_path / "*" / "war.txt"]) == ["1/war.txt", "2/war.txt"]
+    assert names([a, b, three]) == ["a/x/l.jsonl:1", "a/x/war.txt", "b/x/war.txt", f"{tmp_path.name}/3/peace.txt"]
+    index = documents.make_index([str(a), str(b)])
+    assert documents.path(index, 1) == str(a / "war.txt") and documents.read(index, 1).text == "{}"
+    with_eval = documents.make_index([str(one), str(two)], eval_inputs=[str(three)])
+    assert documents.identity(with_eval, 0) == "peace.txt" and documents.identity(with_eval, 1) == "1/war.txt"
+    # datasets/dedup.py, which knows nothing of the evaluation, must find the same names
+    assert names([one], []) == ["war.txt"] == [documents.identity(documents.make_index(
+        [str(one)], eval_inputs=[str(a)]), 2)]
+    (tmp_path / "1" / "war.txt").rename(tmp_path / "1" / "was.txt")
+    assert names([one, two]) == ["was.txt", "war.txt", "of/war.txt"]
+
+
 def test_what_two_inputs_share_is_read_once(tree):
     assert names([tree / "b", tree]).count("b/code.py") == 1
     assert len(names([tree / "b", tree, tree / "a.txt", tree / "*.txt"])) == len(names([tree]))

@@ -340,8 +340,9 @@ def test_resized_vocabulary_trains(tmp_path, run_config):
     ({"init_checkpoint": "/nowhere"}, "/nowhere: no such file or folder; give a folder with model.safetensors")])
 def test_init_checkpoint_that_does_not_fit_is_one_line(tmp_path, run_config, capsys, change, words):
     config = run_config(**{**TRAINING, "init_checkpoint": write_hf(tmp_path / "src"), **change})
-    assert main.main(["--model", config, "--plan"]) == 0
-    assert words in capsys.readouterr().out.split("problems:")[1] and not os.path.exists(tmp_path / "run")
+    assert main.main(["--model", config, "--plan"]) == 2
+    assert words in capsys.readouterr().out.split("problems that stop the run:")[1]
+    assert not os.path.exists(tmp_path / "run")
     for mode in ([], ["--predict_text", "a"]):
         with pytest.raises(UserError) as caught:
             main.main(["--model", config, *mode])

@@ -15,7 +15,7 @@ from configs import hardware, schema
 from configs.constants import IGNORED
 from models import cpu, decoding, dropout, gpt2, initial_values, optimizers, weights
 from models.cpu import attention, compiled, loss, packed
-from models.run import plan
+from models.run import cost
 from tests.helpers import graphs
 from tests.helpers.runs import ROOT
 
@@ -309,6 +309,6 @@ def test_a_sequence_more_in_a_step_takes_the_memory_that_the_plan_says(precision
                                 capture_output=True, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
         assert result.returncode == 0, result.stderr
         peaks.append(int(result.stdout))
-        memory = plan.memory(schema.load(str(path), changes), on_cpu=True)
+        memory = cost.memory(schema.load(str(path), changes), on_cpu=True)
         planned.append(memory.activations + memory.logits)
     assert 0.8 < (peaks[1] - peaks[0]) / (planned[1] - planned[0]) < 1.7
