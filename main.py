@@ -187,8 +187,10 @@ def evaluate(estimator, config, encoder, eval_set, path, stop=None):
         raise UserError(f"the evaluation loss at step {result['global_step']} is {loss}: the weights in"
                         f' {config.model_dir} are spoiled; lower "lr" and go back to an older checkpoint')
     print(f"evaluation at step {result['global_step']}: loss {loss:.4f}, perplexity {result['perplexity']:.2f},"
-          f" {batches} batches in {hooks.duration(time.monotonic() - begun)}")
+          f"{per_byte} {batches} batches in {hooks.duration(time.monotonic() - begun)}")
     return loss
+    bits = eval_set.bits_per_byte(loss)
+    per_byte = "" if bits is None else f" {bits:.4f} bits per byte,"
 
 
 def evaluate_whole(config, encoder, tpu=None):
@@ -206,9 +208,7 @@ def evaluate_whole(config, encoder, tpu=None):
         loss = evaluate(estimator, config, encoder, eval_set, path, stop)
     except hooks.Interrupted:
         return 128 + stop.signal_number
-    bits = loss / math.log(2)
-    per_byte = f", {bits * eval_set.targets / eval_set.text_bytes:.4f} bits per byte" if eval_set.text_bytes else ""
-    print(f"{eval_set.targets:,} targets, {bits:.4f} bits per token{per_byte}")
+    print(f"{eval_set.targets:,} targets, {loss / math.log(2):.4f} bits per token")
     return 0
 
 

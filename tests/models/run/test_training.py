@@ -23,7 +23,8 @@ from tests.helpers.runs import ROOT, command, mistake, scalars_of, stop_after, w
 def test_training_evaluates_after_each_chunk_and_stops_exactly_at_max_steps(run_config, tmp_path, capsys):
     assert main.main(["--model", run_config(max_steps=10)]) == 0
     out = capsys.readouterr().out
-    assert re.findall(r"evaluation at step (\d+): loss [\d.]+, perplexity [\d.]+", out) == ["4", "8", "10"]
+    assert re.findall(r"evaluation at step (\d+): loss [\d.]+, perplexity [\d.]+, [\d.]+ bits per byte, 2 batches in ",
+                      out) == ["4", "8", "10"]
     assert re.search(r"step +1/10 +loss \d+\.\d{4} +lr \d\.\d\de-\d\d", out)
     assert re.search(r"step +10/10 +loss .* tokens/s +0:00 left", out)
     assert weights_of(tmp_path / "run", 10)["global_step"] == 10
@@ -135,7 +136,7 @@ def test_eval_equals_numpy_over_the_same_windows(run_config, text_corpus, capsys
     main.main(["--model", run_config(max_steps=40, train_steps=40, n_ctx=13), "--eval"])
     out = capsys.readouterr().out
     loss, perplexity = map(float, re.search(r"loss ([\d.]+), perplexity ([\d.]+)", out).groups())
-    bits, bits_per_byte = map(float, re.search(r"([\d.]+) bits per token, ([\d.]+) bits per byte", out).groups())
+    bits_per_byte, bits = map(float, re.search(r"([\d.]+) bits per byte(?s:.*) ([\d.]+) bits per token", out).groups())
     text = []
     for path in sorted(text_corpus.glob("text-eval_*.tfrecords")):
         for _, ids in records.read(path):
