@@ -115,7 +115,8 @@ def train_in_folder(config, encoder, tpu, strategy, train_set, order, eval_set):
     devices.check_cores(estimator, config, "train_batch_size", *(["eval_batch_size"] if eval_set else []))
     if devices.is_first(strategy):
         run_folder.save(config, encoder, train_set.fingerprint, path)
-    print(f"{'continuing' if path else 'starting'} {config.model_dir} at step {step} of {config.max_steps},"
+    print(f"{'continuing' if path else 'starting'} {config.model_dir} at step {step} of {config.max_steps}"
+          f" from {path or config.init_checkpoint or 'random weights'}; {plan.parameter_count(config):,} parameters,"
           f" {config.train_batch_size * config.n_ctx:,} tokens a step;"
           f" {order.dropped:.4%} of each epoch's tokens fill no window")
     if config.eval_steps == 0:

@@ -91,6 +91,18 @@ def test_tensorboard_gets_training_and_evaluation_scalars(run_config, tmp_path):
     assert evaluation["perplexity"][0][1] == pytest.approx(np.exp(evaluation["token_loss"][0][1]), rel=1e-5)
 
 
+def test_a_run_says_where_it_starts_from_and_what_it_is(run_config, tmp_path, capsys):
+    parameters = 300 * 32 + 16 * 32 + 2 * (12 * 32 * 32 + 13 * 32) + 2 * 32
+    said = f"; {parameters:,} parameters, 64 tokens a step; 0."
+    main.main(["--model", run_config(max_steps=1, warmup_steps=0)])
+    assert f"starting {tmp_path}/run at step 0 of 1 from random weights{said}" in capsys.readouterr().out
+    main.main(["--model", run_config(max_steps=2, warmup_steps=0)])
+    assert f"continuing {tmp_path}/run at step 1 of 2 from {tmp_path}/run/model.ckpt-1{said}" in capsys.readouterr().out
+    start = f"{tmp_path}/run/model.ckpt-2"
+    main.main(["--model", run_config(max_steps=1, warmup_steps=0, model_dir=f"{tmp_path}/new", init_checkpoint=start)])
+    assert f"starting {tmp_path}/new at step 0 of 1 from {start}{said}" in capsys.readouterr().out
+
+
 def test_a_loss_that_jumps_is_named_with_its_step(run_config, capsys, monkeypatch):
     monkeypatch.setattr(hooks, "SPIKE_STEPS", 3)
     monkeypatch.setattr(hooks, "SPIKE_CHANGES", -1)  # a loss that does not even fall is a jump
