@@ -102,7 +102,7 @@ def train(config, encoder, tpu=None, strategy=None):
 def train_in_folder(config, encoder, tpu, strategy, train_set, order, eval_set):
     """`train` behind its checks of the data; `eval_set` is None where this host does not evaluate."""
     from models.checkpoints import run_checkpoints, run_folder
-    from models.run import after_evaluation, devices, hooks, hosts, plan
+    from models.run import after_evaluation, devices, hooks, hosts, metrics_file, plan
     path, changes = run_folder.check(config, encoder, train_set.fingerprint)
     step = run_checkpoints.step_of(path)
     for line in changes + plan.reading_problems(config, order):
@@ -115,6 +115,7 @@ def train_in_folder(config, encoder, tpu, strategy, train_set, order, eval_set):
     devices.check_cores(estimator, config, "train_batch_size", *(["eval_batch_size"] if eval_set else []))
     if devices.is_first(strategy):
         run_folder.save(config, encoder, train_set.fingerprint, path)
+        metrics_file.cut(config.model_dir, step)
     print(f"{'continuing' if path else 'starting'} {config.model_dir} at step {step} of {config.max_steps}"
           f" from {path or config.init_checkpoint or 'random weights'}; {plan.parameter_count(config):,} parameters,"
           f" {config.train_batch_size * config.n_ctx:,} tokens a step;"
@@ -156,7 +157,7 @@ def train_steps(estimator, config, encoder, train_set, order, step, target, stop
     from models.checkpoints import run_checkpoints, tf_checkpoint
     from models.run import damage, hooks, workarounds
     input_fn = inputs.train_input_fn(order, encoder.eot, start_step=step, stop_step=target)
-    progress = hooks.Progress(config.model_dir, order, config.max_steps, watch)
+    progress = hooks.Progress(config, order, watch)
     with damage.named(config, train_set), tf_checkpoint.naming_damage(run_checkpoints.latest(config.model_dir)), \
             damage.named_in_training(config, order, in_step or progress, target):
         if in_step:
@@ -187,11 +188,11 @@ def evaluate(estimator, config, encoder, eval_set, path, stop=None):
     if not math.isfinite(loss):
         raise UserError(f"the evaluation loss at step {result['global_step']} is {loss}: the weights in"
                         f' {config.model_dir} are spoiled; lower "lr" and go back to an older checkpoint')
+    bits = eval_set.bits_per_byte(loss)
+    per_byte = "" if bits is None else f" {bits:.4f} bits per byte,"
     print(f"evaluation at step {result['global_step']}: loss {loss:.4f}, perplexity {result['perplexity']:.2f},"
           f"{per_byte} {batches} batches in {hooks.duration(time.monotonic() - begun)}")
     return loss
-    bits = eval_set.bits_per_byte(loss)
-    per_byte = "" if bits is None else f" {bits:.4f} bits per byte,"
 
 
 def evaluate_whole(config, encoder, tpu=None):

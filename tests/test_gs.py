@@ -11,6 +11,7 @@ import pytest
 import safetensors.numpy
 
 import main
+from models.run import metrics_file
 from tests.helpers.fake_gcs import RESET, SLOW, FakeGCS
 from tests.helpers.runs import ROOT, weights_of
 from tests.helpers.waiting import wait_until
@@ -100,6 +101,9 @@ def test_killed_run_under_faults_ends_with_the_weights_figures_and_texts_of_a_lo
     assert set(there) == set(here) and len(here) > 50
     for name, value in here.items():
         np.testing.assert_array_equal(there[name], value, err_msg=name)
+    there, here = (metrics_file.read(str(tmp_path / name)) for name in ("copied", "run"))
+    assert there[-1]["step"] == 14 and there[-1]["eval_loss"] == here[-1]["eval_loss"]
+    assert (tmp_path / "copied" / "loss.png").exists()
     for arguments in (["--eval", "--set", "eval_batch_size=100"],
                       ["--predict_text", "def \u00e9", "--length", "9", "--num_samples", "2", "--seed", "3"]):
         gcs.put("gs://bucket/samples/out.txt", b"before\n")

@@ -1,4 +1,4 @@
-"""What happens between the steps: the progress line, TensorBoard's scalars, and a clean stop on a signal."""
+"""What happens between the steps: the progress line, the figures of the run, and a clean stop on a signal."""
 import contextlib
 import os
 import select
@@ -9,12 +9,13 @@ import time
 
 import tensorflow.compat.v1 as tf
 
+from configs import storage
 from models import metrics
 from models.checkpoints import run_checkpoints
-from models.run import workarounds
+from models.run import loss_picture, metrics_file, plan, workarounds
 
 LINE_SECONDS = 5  # between progress lines
-SCALARS_STEPS = 10  # between points in TensorBoard
+SCALARS_STEPS = 10  # between points in TensorBoard and lines in metrics.jsonl
 SPIKE_STEPS = 50  # over about so many steps the usual loss and its usual change from step to step are averaged
 SPIKE_CHANGES = 8  # above the usual loss
 ECHO_SECONDS = 0.2  # in which signals are one: `timeout` and others send theirs to the process and to its group
@@ -42,25 +43,27 @@ class SpikeWatch:
 
 
 class Progress(tf.train.SessionRunHook):
-    """Prints a line every few seconds and writes scalars to TensorBoard, from the graph's collection of scalars.
+    """Prints a line every few seconds; writes scalars to TensorBoard and metrics.jsonl, and draws the loss at the end.
 
-    `order` is the run's WindowOrder, `max_steps` where it ends, `watch` its SpikeWatch.  The mean loss since the last
-    line is shown: one batch's says little.  A loss that jumps is named with its step at once.
+    `order` is the run's WindowOrder, `watch` its SpikeWatch.  The scalars come from the graph's collection of them; the
+    mean loss since the last line is shown: one batch's says little.  A loss that jumps is named with its step at once.
     """
 
-    def __init__(self, model_dir, order, max_steps, watch, say=print):
-        self._model_dir, self._order, self._max_steps = model_dir, order, max_steps
+    def __init__(self, config, order, watch, say=print):
+        self._config, self._order, self._max_steps = config, order, config.max_steps
         self._watch, self._say = watch, say
         self._tokens = order.batch * order.n_ctx  # of a step
+        self._operations = plan.token_operations(config)
         self._start, self._loss = None, 0.0  # after the first step, and the sum of all losses
+        self._entries, self._noted = [], 0  # not yet in metrics.jsonl, and up to which step all are
         self.step = 0  # of the last update, for whoever catches an error
 
     def begin(self):
         self._scalars, self._global_step = metrics.collected(), tf.train.get_global_step()
-        self._writer = tf.summary.FileWriterCache.get(self._model_dir)
+        self._writer = tf.summary.FileWriterCache.get(self._config.model_dir)
 
     def after_create_session(self, session, coord):
-        self.step = session.run(self._global_step)
+        self.step = self._noted = session.run(self._global_step)
         workarounds.release_heap()  # of the graph's making
 
     def before_run(self, run_context):
@@ -91,6 +94,8 @@ class Progress(tf.train.SessionRunHook):
 
     def end(self, session):
         self._writer.flush()  # else the last points come minutes later, or with the end of the process never
+        self._note()
+        loss_picture.renew(self._config.model_dir)  # after a signal, and without evaluations, nobody else does
 
     def _print(self, values, loss, rate):
         parts = [f"step {self.step:{len(str(self._max_steps))}}/{self._max_steps}"]
@@ -104,14 +109,29 @@ class Progress(tf.train.SessionRunHook):
         self._say("   ".join(parts))
 
     def _write(self, values, loss, rate):
-        seen = self._order.seen(self.step)
-        points = dict(values, tokens_per_second=rate * self._tokens, epoch=max(seen.epochs),
-                      documents_seen=seen.documents, tokens_seen=seen.tokens, dropped=self._order.dropped)
-        if "loss" in values:
-            points["loss"] = loss
+        """Writes a point: of the learning rate and the gradient that of the last step, else since the last point."""
+        seen, tokens = self._order.seen(self.step), rate * self._tokens
+        shown = dict(values, loss=loss) if values else dict.fromkeys(metrics.TAGS)  # None: only the TPU knows
+        speed = {"tokens_per_second": tokens, "teraflops_per_second": tokens * self._operations / 1e12}
+        self._entries.append(metrics_file.entry(self.step, **shown, **speed, tokens=int(seen.tokens),
+                                                epoch=max(seen.epochs)))
+        # On Google Storage each writing is one of the whole file: as often as a checkpoint.
+        if not storage.is_remote(self._config.model_dir) \
+                or self.step - self._noted >= self._config.save_checkpoints_steps:
+            self._note()
+        points = {metrics.TAGS[name]: value for name, value in shown.items() if value is not None}
+        points.update({f"speed/{name}": value for name, value in speed.items()})
+        points.update({"progress/epoch": max(seen.epochs), "progress/documents_seen": seen.documents,
+                       "progress/tokens_seen": seen.tokens, "progress/dropped": self._order.dropped})
         summary = tf.Summary(value=[tf.Summary.Value(tag=name, simple_value=float(value))
                                     for name, value in sorted(points.items())])
         self._writer.add_summary(summary, self.step)
+
+    def _note(self):
+        """Writes what metrics.jsonl does not hold yet."""
+        if self._entries:
+            metrics_file.append(self._config.model_dir, self._entries)
+        self._entries, self._noted = [], self.step
 
 
 def _means(start, end):

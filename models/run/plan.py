@@ -1,7 +1,8 @@
 """What a run would cost and read, worked out from its Config alone: sizes, memory, schedule, epochs, problems.
 
 Legend: B sequences at once, T context, C width, H heads, V vocabulary, L layers, P parameters.
-Sources: activation memory, https://arxiv.org/abs/2205.05198 section 4; compute-optimal tokens per parameter,
+Sources: activation memory, https://arxiv.org/abs/2205.05198 section 4; operations of a token,
+https://arxiv.org/abs/2204.02311 appendix B; compute-optimal tokens per parameter,
 https://arxiv.org/abs/2203.15556; the worth of repeated data, https://arxiv.org/abs/2305.16264; the shape of the
 warm-up, https://github.com/karpathy/nanoGPT.
 """
@@ -50,6 +51,11 @@ def parameter_count(config):
 def checkpoint_bytes(config):
     """Weights, optimizer state and step."""
     return FLOAT32 * (parameter_count(config) + count(slot_shapes(config))) + STEP_BYTES
+
+
+def token_operations(config):
+    """Floating-point operations of a token in training: 6 for each parameter, and 12 L C T of attention's products."""
+    return 6 * parameter_count(config) + 12 * config.n_layer * config.n_embd * config.n_ctx
 
 
 def memory(config, on_cpu=False):

@@ -12,7 +12,7 @@ import pytest
 
 import main
 from models.cpu import packed
-from models.run import hooks
+from models.run import hooks, metrics_file
 from tests.helpers.runs import ROOT, mistake, scalars_of, stop_after, weights_of
 from tests.helpers.tpu_emulator import emulated
 
@@ -58,14 +58,18 @@ def test_core_trains_to_the_same_weights_and_tells_the_same(changes, run_config,
     assert re.findall(r"step +(\d+)/11", one) == ["3", "10", "11"]
     points, others = scalars_of(tmp_path / "core"), scalars_of(tmp_path / "cpu")
     assert set(points) == set(others)
-    for name in ("loss", "learning_rate", "gradient_norm"):
+    for name in ("loss", "progress/learning_rate", "progress/gradient_norm"):
         found = dict(points[name])
         assert sorted(found) == list(range(1, 12)) and len(points[name]) == 11
         # The first step of each chunk is no point where the scalars go through a hook.
         assert [step for step, _ in others[name]] == [2, 3, 4, 5, 6, 7, 9, 10, 11]
         for step, value in others[name]:
             assert found[step] == pytest.approx(value, rel=1e-6), (name, step)
-    assert points["tokens_seen"][-1] == others["tokens_seen"][-1] == (11, 11 * 64)
+    noted, other = (metrics_file.read(str(tmp_path / name)) for name in ("core", "cpu"))
+    evaluations = [[line["eval_loss"] for line in lines if "eval_loss" in line] for lines in (noted, other)]
+    assert evaluations[0] == pytest.approx(evaluations[1], rel=1e-5) and len(evaluations[0]) == 2
+    assert {line["loss"] for line in noted if "loss" in line} == {None}  # the host does not see it
+    assert points["progress/tokens_seen"][-1] == others["progress/tokens_seen"][-1] == (11, 11 * 64)
 
 
 def test_core_finds_the_loss_of_the_whole_eval_set(finished, capsys):

@@ -15,7 +15,7 @@ import tensorflow.compat.v1 as tf
 
 import main
 from configs import schema
-from models.run import hooks
+from models.run import hooks, metrics_file
 from tests.helpers import records, reference
 from tests.helpers.runs import ROOT, command, mistake, scalars_of, stop_after, weights_of
 
@@ -82,13 +82,64 @@ def test_a_finished_run_says_so_and_trains_no_further(run_config, tmp_path, caps
 def test_tensorboard_gets_training_and_evaluation_scalars(run_config, tmp_path):
     main.main(["--model", run_config(max_steps=20, train_steps=20)])
     training, evaluation = scalars_of(tmp_path / "run"), scalars_of(tmp_path / "run" / "eval")
-    for tag in ("loss", "learning_rate", "gradient_norm", "tokens_per_second", "epoch"):
+    for tag in ("loss", "progress/learning_rate", "progress/gradient_norm", "speed/tokens_per_second",
+                "speed/teraflops_per_second", "progress/epoch"):
         assert [step for step, _ in training[tag]] == [10, 20], tag
         assert all(np.isfinite(value) and value > 0 for _, value in training[tag])
-    assert training["tokens_seen"] == [(10, 640), (20, 1280)]
-    assert training["documents_seen"] == [(10, 0), (20, 0)]  # of two documents a third was read
-    assert all(0 < value < 0.01 for _, value in training["dropped"]) and len(training["dropped"]) == 2
+    assert training["progress/tokens_seen"] == [(10, 640), (20, 1280)]
+    assert training["progress/documents_seen"] == [(10, 0), (20, 0)]  # of two documents a third was read
+    assert all(0 < value < 0.01 for _, value in training["progress/dropped"])
+    assert len(training["progress/dropped"]) == 2
+    assert sorted(training)[0] == "loss"  # TensorBoard's order, and behind it two groups
+    assert {tag.partition("/")[0] for tag in training} == {"loss", "progress", "speed"}
     assert evaluation["perplexity"][0][1] == pytest.approx(np.exp(evaluation["token_loss"][0][1]), rel=1e-5)
+
+
+def test_metrics_file_holds_the_figures_of_training_and_evaluations(run_config, tmp_path, capsys):
+    main.main(["--model", run_config(max_steps=20, train_steps=20)])
+    shown = scalars_of(tmp_path / "run")
+    first, second, evaluation = metrics_file.read(str(tmp_path / "run"))
+    for line, step in ((first, 10), (second, 20)):
+        assert list(line) == ["step", "time", "loss", "learning_rate", "gradient_norm", "tokens_per_second",
+                              "teraflops_per_second", "tokens", "epoch"]
+        assert line["step"] == step and line["tokens"] == 64 * step and abs(time.time() - line["time"]) < 600
+        assert line["loss"] == pytest.approx(dict(shown["loss"])[step], rel=1e-5)
+        assert line["learning_rate"] == pytest.approx(dict(shown["progress/learning_rate"])[step], rel=1e-5)
+        assert line["epoch"] == pytest.approx(dict(shown["progress/epoch"])[step], rel=1e-5)
+    found = re.search(r"at step 20: loss (.*), perplexity (.*), (.*) bits per byte", capsys.readouterr().out)
+    names = ["eval_loss", "perplexity", "bits_per_byte"]
+    assert list(evaluation) == ["step", "time", *names] and evaluation["step"] == 20
+    assert [evaluation[name] for name in names] == pytest.approx([float(text) for text in found.groups()], rel=1e-3)
+    assert (tmp_path / "run" / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_that_goes_on_drops_what_metrics_and_picture_show_of_later_steps(finished, tmp_path):
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    evaluation = metrics.read_text()
+    metrics.write_text(evaluation + '{"step": 10, "loss": 1.0, "tokens": 640}\n{"step": 11, "l')  # a kill at step 11
+    main.main(["--model", finished, "--set", "max_steps=12", "--set", "eval_steps=0"])
+    kept, resumed = metrics_file.read(str(tmp_path / "run"))
+    assert kept == json.loads(evaluation) and resumed["step"] == 10 and resumed["loss"] > 2
+    assert len(metrics.read_text().splitlines()) == 2
+
+
+def test_the_picture_is_also_drawn_where_no_evaluation_follows(run_config, tmp_path):
+    stop_after(run_config(train_steps=100, max_steps=100), 12)
+    picture = tmp_path / "run" / "loss.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    os.unlink(picture)
+    main.main(["--model", run_config(train_steps=100, max_steps=13, eval_steps=0)])
+    assert picture.exists()
+
+
+def test_a_run_goes_on_where_its_figures_cannot_be_written(run_config, tmp_path, capsys):
+    for name in ("metrics.jsonl", "loss.png"):
+        os.makedirs(tmp_path / "run" / name / "in the way")
+    assert main.main(["--model", run_config(max_steps=20, train_steps=10)]) == 0
+    out = capsys.readouterr().out
+    for name in ("metrics.jsonl", "loss.png"):
+        assert out.count(f"{name} was not written (Is a directory); the training goes on") == 1
+    assert weights_of(tmp_path / "run", 20)["global_step"] == 20
 
 
 def test_a_run_says_where_it_starts_from_and_what_it_is(run_config, tmp_path, capsys):
