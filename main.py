@@ -102,7 +102,7 @@ def train(config, encoder, tpu=None, strategy=None):
 def train_in_folder(config, encoder, tpu, strategy, train_set, order, eval_set):
     """`train` behind its checks of the data; `eval_set` is None where this host does not evaluate."""
     from models.checkpoints import run_checkpoints, run_folder
-    from models.run import after_evaluation, devices, hooks, hosts, metrics_file, plan
+    from models.run import after_evaluation, devices, hooks, hosts, metrics_file, plan, samples
     path, changes = run_folder.check(config, encoder, train_set.fingerprint)
     step = run_checkpoints.step_of(path)
     for line in changes + plan.reading_problems(config, order):
@@ -121,7 +121,8 @@ def train_in_folder(config, encoder, tpu, strategy, train_set, order, eval_set):
           f" {config.train_batch_size * config.n_ctx:,} tokens a step;"
           f" {order.dropped:.4%} of each epoch's tokens fill no window")
     if config.eval_steps == 0:
-        print('no evaluations: "eval_steps" is 0')
+        print(f"no evaluations{' and no samples' if config.sample_prompts else ''}: \"eval_steps\" is 0")
+    write_samples = samples.writer(config, encoder, tpu, build_estimator) if eval_set else None
     stop, watch = hooks.StopOnSignal(), hooks.SpikeWatch()
     in_step = hosts.HostsInStep(stop, config.model_dir) if strategy == devices.MULTI_WORKER else None
     while step < config.max_steps:
@@ -143,7 +144,7 @@ def train_in_folder(config, encoder, tpu, strategy, train_set, order, eval_set):
                     own = build_estimator(config) if in_step else estimator
                     path = run_checkpoints.latest(config.model_dir)
                     loss = evaluate(own, config, encoder, eval_set, path, None if in_step else stop)
-                after_evaluation.run(config, eval_set, path, loss)
+                    after_evaluation.run(config, eval_set, path, loss, write_samples)
         except hooks.Interrupted:
             print(f"stopped by signal {stop.signal_number}; step {step} is saved in {config.model_dir}")
             return 128 + stop.signal_number

@@ -14,7 +14,8 @@ import json
 
 from configs import aliases, reading, storage
 from configs.errors import UserError
-from configs.values import BOOLEAN, FILES, PATH, TEXT, integer, number, one_of, optional
+from configs.generation import OPTIONS
+from configs.values import BOOLEAN, FILES, PATH, TEXT, TEXTS, integer, number, one_of, optional
 
 MODEL, MEMORY, OPTIMIZER, RUN, DATA, OUTPUT = "model", "precision, memory", "optimizer", "run", "data", "output"
 
@@ -138,6 +139,10 @@ class Config:
     model_dir: str = key(OUTPUT, None, PATH, FREE, "folder of the checkpoints, logs and resolved config; must be given")
     predict_path: str | None = key(OUTPUT, None, optional(PATH), FREE,
         "file that generated texts are appended to; null = they are only printed")
+    sample_prompts: tuple | None = key(OUTPUT, None, optional(TEXTS), FREE,
+        "texts that are continued after each evaluation of a training: on the console, in `model_dir`/samples.txt and"
+        " in TensorBoard; null = none")
+    sample_length: int = key(OUTPUT, 100, integer(1, OPTIONS["length"].high), FREE, "tokens of each of these samples")
 
     @property
     def head_size(self):

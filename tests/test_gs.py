@@ -84,7 +84,8 @@ def test_killed_run_under_faults_ends_with_the_weights_figures_and_texts_of_a_lo
         gcs, start, call, run_config, tmp_path, capsys):
     """Every kind of fault strikes many times, one run is killed (kill -9), and nothing shows."""
     faults = [gcs.fail("", kind, every) for kind, every in ((503, 10), (429, 13), (RESET, 11), (SLOW, 17))]
-    changes = {"max_steps": 14, "train_steps": 14, "save_checkpoints_steps": 2, "res_dropout": 0.1}
+    changes = {"max_steps": 14, "train_steps": 14, "save_checkpoints_steps": 2, "res_dropout": 0.1,
+               "sample_prompts": ["def"], "sample_length": 3}
     killed = start(**changes)
     wait_for_checkpoint(gcs, killed, 4)
     killed.kill()
@@ -104,6 +105,7 @@ def test_killed_run_under_faults_ends_with_the_weights_figures_and_texts_of_a_lo
     there, here = (metrics_file.read(str(tmp_path / name)) for name in ("copied", "run"))
     assert there[-1]["step"] == 14 and there[-1]["eval_loss"] == here[-1]["eval_loss"]
     assert (tmp_path / "copied" / "loss.png").exists()
+    assert (tmp_path / "copied" / "samples.txt").read_text() == (tmp_path / "run" / "samples.txt").read_text() != ""
     for arguments in (["--eval", "--set", "eval_batch_size=100"],
                       ["--predict_text", "def \u00e9", "--length", "9", "--num_samples", "2", "--seed", "3"]):
         gcs.put("gs://bucket/samples/out.txt", b"before\n")

@@ -7,8 +7,11 @@ from models.checkpoints import best_checkpoint, run_checkpoints
 from models.run import loss_picture, metrics_file
 
 
-def run(config, eval_set, path, loss):
-    """Notes the `loss` of the checkpoint `path` on the shard_sets.ShardSet, draws it, keeps the best."""
+def run(config, eval_set, path, loss, write_samples):
+    """Notes the `loss` of the checkpoint `path` on the shard_sets.ShardSet, draws it, keeps the best, writes samples.
+
+    `write_samples` is the function that samples.writer gave.
+    """
     step = run_checkpoints.step_of(path)
     metrics_file.append(config.model_dir, [metrics_file.entry(
         step, eval_loss=loss, perplexity=math.exp(loss) if loss < math.log(1e300) else None,
@@ -19,3 +22,4 @@ def run(config, eval_set, path, loss):
               "windows": batches * config.eval_batch_size}
     if best_checkpoint.keep(config.model_dir, path, result):
         print(f"the best so far, kept in {storage.join(config.model_dir, best_checkpoint.FOLDER)}")
+    write_samples(path)

@@ -48,7 +48,8 @@ def figures(said):
 def test_core_trains_to_the_same_weights_and_tells_the_same(changes, run_config, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(hooks, "SCALARS_STEPS", 1)
     # 3 steps a visit of the host: the last visit before an evaluation, and before the end, is shorter.
-    changes = {"max_steps": 11, "train_steps": 7, "iterations": 3, "eval_batch_size": 50, "eval_steps": 5, **changes}
+    changes = {"max_steps": 11, "train_steps": 7, "iterations": 3, "eval_batch_size": 50, "eval_steps": 5,
+               "sample_prompts": ["def"], "sample_length": 3, **changes}
     with emulated():
         assert main.main(["--model", run_config(model_dir=str(tmp_path / "core"), **changes), "--tpu", "local"]) == 0
     one = capsys.readouterr().out
@@ -69,6 +70,8 @@ def test_core_trains_to_the_same_weights_and_tells_the_same(changes, run_config,
     evaluations = [[line["eval_loss"] for line in lines if "eval_loss" in line] for lines in (noted, other)]
     assert evaluations[0] == pytest.approx(evaluations[1], rel=1e-5) and len(evaluations[0]) == 2
     assert {line["loss"] for line in noted if "loss" in line} == {None}  # the host does not see it
+    samples = (tmp_path / "core" / "samples.txt").read_text()
+    assert re.findall("SAMPLE (.*?) =", samples) == ["0 AT STEP 7", "0 AT STEP 11"]
     assert points["progress/tokens_seen"][-1] == others["progress/tokens_seen"][-1] == (11, 11 * 64)
 
 

@@ -133,11 +133,11 @@ def test_the_picture_is_also_drawn_where_no_evaluation_follows(run_config, tmp_p
 
 
 def test_a_run_goes_on_where_its_figures_cannot_be_written(run_config, tmp_path, capsys):
-    for name in ("metrics.jsonl", "loss.png"):
+    for name in ("metrics.jsonl", "loss.png", "samples.txt"):
         os.makedirs(tmp_path / "run" / name / "in the way")
-    assert main.main(["--model", run_config(max_steps=20, train_steps=10)]) == 0
+    assert main.main(["--model", run_config(max_steps=20, train_steps=10, sample_prompts=["a"], sample_length=2)]) == 0
     out = capsys.readouterr().out
-    for name in ("metrics.jsonl", "loss.png"):
+    for name in ("metrics.jsonl", "loss.png", "samples.txt"):
         assert out.count(f"{name} was not written (Is a directory); the training goes on") == 1
     assert weights_of(tmp_path / "run", 20)["global_step"] == 20
 
