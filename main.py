@@ -102,7 +102,7 @@ def train(config, encoder, tpu=None, strategy=None):
 def train_in_folder(config, encoder, tpu, strategy, train_set, order, eval_set):
     """`train` behind its checks of the data; `eval_set` is None where this host does not evaluate."""
     from models.checkpoints import run_checkpoints, run_folder
-    from models.run import after_evaluation, devices, hooks, hosts, metrics_file, plan, samples
+    from models.run import after_evaluation, devices, hooks, hosts, loss_watch, metrics_file, plan, samples
     path, changes = run_folder.check(config, encoder, train_set.fingerprint)
     step = run_checkpoints.step_of(path)
     for line in changes + plan.reading_problems(config, order):
@@ -123,7 +123,7 @@ def train_in_folder(config, encoder, tpu, strategy, train_set, order, eval_set):
     if config.eval_steps == 0:
         print(f"no evaluations{' and no samples' if config.sample_prompts else ''}: \"eval_steps\" is 0")
     write_samples = samples.writer(config, encoder, tpu, build_estimator) if eval_set else None
-    stop, watch = hooks.StopOnSignal(), hooks.SpikeWatch()
+    stop, watch = hooks.StopOnSignal(), loss_watch.LossWatch(config)
     in_step = hosts.HostsInStep(stop, config.model_dir) if strategy == devices.MULTI_WORKER else None
     while step < config.max_steps:
         # Evaluations stand at multiples of train_steps, wherever the run was interrupted.

@@ -101,7 +101,7 @@ def train(config, after_step, *, xla=False):
     import inputs
     import main
     from models import metrics
-    from models.run import hooks, workarounds
+    from models.run import hooks, loss_watch, workarounds
 
     class AfterStep(tf.train.SessionRunHook):
         def before_run(self, run_context):
@@ -113,7 +113,7 @@ def train(config, after_step, *, xla=False):
         _cluster_by_xla(tf, workarounds)
     shards = train_set(config)
     order = order_of(config, shards)
-    progress = hooks.Progress(config, order, hooks.SpikeWatch(), say=lambda line: None)
+    progress = hooks.Progress(config, order, loss_watch.LossWatch(config), say=lambda line: None)
     stop = min(config.max_steps, order.longest_stretch)
     input_fn = inputs.train_input_fn(order, config.n_vocab - 1, start_step=0, stop_step=stop)
     estimator = main.build_estimator(config)

@@ -16,37 +16,14 @@ from models.run import loss_picture, metrics_file, plan, workarounds
 
 LINE_SECONDS = 5  # between progress lines
 SCALARS_STEPS = 10  # between points in TensorBoard and lines in metrics.jsonl
-SPIKE_STEPS = 50  # over about so many steps the usual loss and its usual change from step to step are averaged
-SPIKE_CHANGES = 8  # above the usual loss
 ECHO_SECONDS = 0.2  # in which signals are one: `timeout` and others send theirs to the process and to its group
-
-
-class SpikeWatch:
-    """Tells a loss that leaves its own recent range upwards from noise and from the steady fall of a training."""
-
-    def __init__(self):
-        self._steps, self._mean, self._change, self._last, self._high = 0, 0.0, 0.0, None, False
-
-    def usual(self, loss):
-        """The usual loss where `loss` is the first of a spike, else None."""
-        usual, longest = self._mean, SPIKE_CHANGES * self._change
-        was_high, self._high = self._high, self._steps >= SPIKE_STEPS and loss > usual + longest
-        self._steps += 1
-        share = max(1 / self._steps, 1 / SPIKE_STEPS)
-        self._mean += share * (loss - self._mean)
-        if self._last is not None:
-            change = abs(loss - self._last)
-            change = min(change, longest) if self._steps > SPIKE_STEPS else change  # one spike must not hide the next
-            self._change += share * (change - self._change)
-        self._last = loss
-        return usual if self._high and not was_high else None
 
 
 class Progress(tf.train.SessionRunHook):
     """Prints a line every few seconds; writes scalars to TensorBoard and metrics.jsonl, and draws the loss at the end.
 
-    `order` is the run's WindowOrder, `watch` its SpikeWatch.  The scalars come from the graph's collection of them; the
-    mean loss since the last line is shown: one batch's says little.  A loss that jumps is named with its step at once.
+    `order` is the run's WindowOrder, `watch` its LossWatch.  The scalars come from the graph's collection of them; the
+    mean loss since the last line is shown: one batch's says little.
     """
 
     def __init__(self, config, order, watch, say=print):
@@ -74,10 +51,9 @@ class Progress(tf.train.SessionRunHook):
         # A TPU makes many steps in one run, and inside the run their number would be read too early or too late.
         self.step = before + 1 if values else run_context.session.run(self._global_step)
         if "loss" in values:
-            usual = self._watch.usual(values["loss"])
-            if usual is not None:
-                self._say(f"warning: the loss jumped to {values['loss']:.4f} at step {self.step}, from about"
-                          f" {usual:.4f}; --which_data {self.step} lists the documents of that batch")
+            warning = self._watch.warning(self.step, values["loss"])
+            if warning:
+                self._say(f"warning: {warning}")
         self._loss += values.get("loss", 0.0)
         now = time.monotonic(), self.step, self._loss
         if self._start is None:  # the first step also builds and warms up: its time says nothing

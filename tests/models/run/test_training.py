@@ -15,7 +15,7 @@ import tensorflow.compat.v1 as tf
 
 import main
 from configs import schema
-from models.run import hooks, metrics_file
+from models.run import hooks, loss_watch, metrics_file
 from tests.helpers import records, reference
 from tests.helpers.runs import ROOT, command, mistake, scalars_of, stop_after, weights_of
 
@@ -155,8 +155,8 @@ def test_a_run_says_where_it_starts_from_and_what_it_is(run_config, tmp_path, ca
 
 
 def test_a_loss_that_jumps_is_named_with_its_step(run_config, capsys, monkeypatch):
-    monkeypatch.setattr(hooks, "SPIKE_STEPS", 3)
-    monkeypatch.setattr(hooks, "SPIKE_CHANGES", -1)  # a loss that does not even fall is a jump
+    monkeypatch.setattr(loss_watch, "SPIKE_STEPS", 3)
+    monkeypatch.setattr(loss_watch, "SPIKE_CHANGES", -1)  # a loss that does not even fall is a jump
     main.main(["--model", run_config(max_steps=20, train_steps=20, lr=1e-9, eval_steps=0)])
     steps = re.findall(r"warning: the loss jumped to [\d.]+ at step (\d+), from about [\d.]+; --which_data \1 ",
                        capsys.readouterr().out)
