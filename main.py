@@ -102,7 +102,7 @@ def train(config, encoder, tpu=None, strategy=None):
 def train_in_folder(config, encoder, tpu, strategy, train_set, order, eval_set):
     """`train` behind its checks of the data; `eval_set` is None where this host does not evaluate."""
     from models.checkpoints import run_checkpoints, run_folder
-    from models.run import after_evaluation, devices, hooks, hosts, loss_watch, metrics_file, plan, samples
+    from models.run import after_evaluation, devices, hooks, hosts, metrics_file, plan, samples
     path, changes = run_folder.check(config, encoder, train_set.fingerprint)
     step = run_checkpoints.step_of(path)
     for line in changes + plan.reading_problems(config, order):
@@ -123,13 +123,14 @@ def train_in_folder(config, encoder, tpu, strategy, train_set, order, eval_set):
     if config.eval_steps == 0:
         print(f"no evaluations{' and no samples' if config.sample_prompts else ''}: \"eval_steps\" is 0")
     write_samples = samples.writer(config, encoder, tpu, build_estimator) if eval_set else None
-    stop, watch = hooks.StopOnSignal(), loss_watch.LossWatch(config)
-    in_step = hosts.HostsInStep(stop, config.model_dir) if strategy == devices.MULTI_WORKER else None
+    lasting = hooks.RunHooks.of(config)
+    stop = lasting.stop
+    in_step = hosts.HostsInStep(lasting, config.model_dir) if strategy == devices.MULTI_WORKER else None
     while step < config.max_steps:
         # Evaluations stand at multiples of train_steps, wherever the run was interrupted.
         due = min(config.max_steps, (step // config.train_steps + 1) * config.train_steps)
         before, target = step, min(due, step + order.longest_stretch)
-        train_steps(estimator, config, encoder, train_set, order, step, target, stop, watch, in_step)
+        train_steps(estimator, config, encoder, train_set, order, step, target, lasting, in_step)
         step = run_checkpoints.step_of(run_checkpoints.latest(config.model_dir))
         try:
             if in_step.stopped if in_step else stop.signal_number is not None:
@@ -152,21 +153,22 @@ def train_in_folder(config, encoder, tpu, strategy, train_set, order, eval_set):
     return 0
 
 
-def train_steps(estimator, config, encoder, train_set, order, step, target, stop, watch, in_step):
+def train_steps(estimator, config, encoder, train_set, order, step, target, lasting, in_step):
     """Trains from `step` to `target`, or until a signal; what was reached is saved."""
     import inputs
     from models.checkpoints import run_checkpoints, tf_checkpoint
-    from models.run import damage, hooks, workarounds
+    from models.run import damage, hooks, saving, workarounds
     input_fn = inputs.train_input_fn(order, encoder.eot, start_step=step, stop_step=target)
-    progress = hooks.Progress(config, order, watch)
+    progress = hooks.Progress(config, order, lasting.losses)
     with damage.named(config, train_set), tf_checkpoint.naming_damage(run_checkpoints.latest(config.model_dir)), \
             damage.named_in_training(config, order, in_step or progress, target):
         if in_step:
             in_step.train(estimator, input_fn, target, progress, last=target == config.max_steps)
         else:
             # A TPUEstimator counts on its own hook where a TPU makes many steps at once.
-            savers = [] if estimator.config.cluster else [hooks.Saver(estimator)]
-            estimator.train(input_fn, max_steps=target, hooks=[*savers, progress, stop])
+            savers = [] if estimator.config.cluster else [saving.Saver(estimator, lasting.by_minutes)]
+            estimator.train(input_fn, max_steps=target, hooks=[*savers, lasting.by_minutes, progress, lasting.stop],
+                            saving_listeners=[lasting.by_minutes])
     workarounds.release_graphs()
 
 

@@ -101,7 +101,7 @@ def train(config, after_step, *, xla=False):
     import inputs
     import main
     from models import metrics
-    from models.run import hooks, loss_watch, workarounds
+    from models.run import hooks, loss_watch, saving, workarounds
 
     class AfterStep(tf.train.SessionRunHook):
         def before_run(self, run_context):
@@ -116,9 +116,9 @@ def train(config, after_step, *, xla=False):
     progress = hooks.Progress(config, order, loss_watch.LossWatch(config), say=lambda line: None)
     stop = min(config.max_steps, order.longest_stretch)
     input_fn = inputs.train_input_fn(order, config.n_vocab - 1, start_step=0, stop_step=stop)
-    estimator = main.build_estimator(config)
-    estimator.train(input_fn, max_steps=stop, hooks=[hooks.Saver(estimator), progress, hooks.StopOnSignal(),
-                                                     AfterStep()])
+    estimator, by_minutes = main.build_estimator(config), saving.SaverByMinutes(config)
+    estimator.train(input_fn, max_steps=stop, hooks=[saving.Saver(estimator, by_minutes), by_minutes, progress,
+                                                     hooks.StopOnSignal(), AfterStep()])
 
 
 def _cluster_by_xla(tf, workarounds):

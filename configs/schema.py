@@ -107,7 +107,11 @@ class Config:
     max_steps: int = key(RUN, 100000, integer(1), SCHEDULE, "training stops exactly here, and lr reaches its end here")
     iterations: int = key(RUN, 100, integer(1), FREE, "steps that a TPU makes between two visits of the host")
     save_checkpoints_steps: int = key(RUN, 1000, integer(1), FREE, "steps between checkpoints")
-    keep_checkpoint_max: int = key(RUN, 5, integer(0), FREE, "newest checkpoints that are kept; 0 = all")
+    save_checkpoints_minutes: float | None = key(RUN, 10.0, optional(number(above=0)), FREE,
+        "most minutes of training without a checkpoint, so that a kill costs no more; one that is saved between those"
+        " of `save_checkpoints_steps` is replaced by the next; null = only by steps")
+    keep_checkpoint_max: int = key(RUN, 5, integer(0), FREE,
+        "newest checkpoints by steps that are kept; 0 = all")
     seed: int = key(RUN, 1, integer(0, 2**31 - 1), ORDER, "starting weights, data order and dropout")
     init_checkpoint: str | None = key(RUN, None, optional(PATH), START,
         "start a new run from these weights (not their optimizer or step): a folder or checkpoint of OpenAI's, Hugging"

@@ -142,6 +142,24 @@ def test_storage_that_fails_for_good_in_a_training_ends_it_in_one_line_and_nothi
     assert re.search(r"at step (\d+) of", line) and int(re.search(r"at step (\d+) of", line).group(1)) >= 20
 
 
+@pytest.mark.slow
+def test_run_that_is_killed_goes_on_from_the_last_minute(gcs, start, call):
+    changes = {"train_steps": 10**6, "save_checkpoints_steps": 10**6, "save_checkpoints_minutes": 0.01, "eval_steps": 0}
+    killed, state = start(max_steps=10**6, **changes), "gs://bucket/run/checkpoint"
+
+    def saved():
+        assert killed.poll() is None, killed.communicate()
+        return re.match(rb'model_checkpoint_path: "model.ckpt-[1-9]', gcs.objects.get(state, b""))
+    wait_until(saved, 120)
+    killed.kill()
+    finish(killed)
+    step = int(re.search(rb"ckpt-(\d+)", gcs.objects[state]).group(1))
+    out = output_of(call(max_steps=step + 3, **changes))
+    assert f"continuing gs://bucket/run at step {step} of {step + 3}" in out
+    names = gcs.names("gs://bucket/run")
+    assert f"model.ckpt-{step + 3}.index" in names and f"model.ckpt-{step}.index" not in names
+
+
 MODES = [[], ["--eval"], ["--predict_text", "def"], ["--plan"]]
 
 

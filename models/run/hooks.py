@@ -6,13 +6,13 @@ import signal
 import socket
 import threading
 import time
+from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 
 from configs import storage
 from models import metrics
-from models.checkpoints import run_checkpoints
-from models.run import loss_picture, metrics_file, plan, workarounds
+from models.run import loss_picture, loss_watch, metrics_file, plan, saving, workarounds
 
 LINE_SECONDS = 5  # between progress lines
 SCALARS_STEPS = 10  # between points in TensorBoard and lines in metrics.jsonl
@@ -32,7 +32,7 @@ class Progress(tf.train.SessionRunHook):
         self._tokens = order.batch * order.n_ctx  # of a step
         self._operations = plan.token_operations(config)
         self._start, self._loss = None, 0.0  # after the first step, and the sum of all losses
-        self._entries, self._noted = [], 0  # not yet in metrics.jsonl, and up to which step all are
+        self._entries, self._noted, self._noted_at = [], 0, 0.0  # not yet in metrics.jsonl; up to which step all are
         self.step = 0  # of the last update, for whoever catches an error
 
     def begin(self):
@@ -41,6 +41,7 @@ class Progress(tf.train.SessionRunHook):
 
     def after_create_session(self, session, coord):
         self.step = self._noted = session.run(self._global_step)
+        self._noted_at = time.monotonic()
         workarounds.release_heap()  # of the graph's making
 
     def before_run(self, run_context):
@@ -93,7 +94,8 @@ class Progress(tf.train.SessionRunHook):
                                                 epoch=max(seen.epochs)))
         # On Google Storage each writing is one of the whole file: as often as a checkpoint.
         if not storage.is_remote(self._config.model_dir) \
-                or self.step - self._noted >= self._config.save_checkpoints_steps:
+                or self.step - self._noted >= self._config.save_checkpoints_steps \
+                or time.monotonic() - self._noted_at >= 60 * (self._config.save_checkpoints_minutes or float("inf")):
             self._note()
         points = {metrics.TAGS[name]: value for name, value in shown.items() if value is not None}
         points.update({f"speed/{name}": value for name, value in speed.items()})
@@ -107,7 +109,7 @@ class Progress(tf.train.SessionRunHook):
         """Writes what metrics.jsonl does not hold yet."""
         if self._entries:
             metrics_file.append(self._config.model_dir, self._entries)
-        self._entries, self._noted = [], self.step
+        self._entries, self._noted, self._noted_at = [], self.step, time.monotonic()
 
 
 def _means(start, end):
@@ -121,24 +123,6 @@ def duration(seconds):
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-
-
-class Saver(tf.train.CheckpointSaverHook):
-    """Saves as an Estimator's own hook, but not at once what the session has just restored.
-
-    So a checkpoint is written once for each evaluation, not twice; and the graph goes into TensorBoard's file only
-    when that is opened, for each copy takes time and memory.  Stands before Progress, which flushes that file at the
-    end.
-    """
-
-    def __init__(self, estimator):
-        super().__init__(estimator.model_dir, save_steps=estimator.config.save_checkpoints_steps, save_graph_def=False)
-
-    def after_create_session(self, session, coord):
-        step = session.run(self._global_step_tensor)
-        if not run_checkpoints.is_at(self._checkpoint_dir, step):
-            self._save(session, step)
-        self._timer.update_last_triggered_step(step)
 
 
 class Interrupted(Exception):
@@ -206,3 +190,14 @@ class StopOnSignal(tf.train.SessionRunHook):
     def after_run(self, run_context, run_values):
         if self.signal_number is not None:
             run_context.request_stop()
+
+
+class RunHooks(NamedTuple):
+    """What accompanies a run over all its calls of train()."""
+    stop: StopOnSignal
+    losses: loss_watch.LossWatch
+    by_minutes: saving.SaverByMinutes
+
+    @classmethod
+    def of(cls, config):
+        return cls(StopOnSignal(), loss_watch.LossWatch(config), saving.SaverByMinutes(config))

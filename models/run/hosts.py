@@ -15,7 +15,7 @@ import tensorflow.compat.v1 as tf
 
 from models import replicas
 from models.checkpoints import run_checkpoints
-from models.run import devices, hooks
+from models.run import devices, saving
 
 LOOK_SECONDS = 1.0
 MISSES = 3  # in a row, until a host counts as gone
@@ -25,11 +25,12 @@ FOREVER = 10**9
 class HostsInStep(tf.train.SessionRunHook):
     """Trains step by step with the other hosts; all stop after the same step, when one of them was told to.
 
-    `stop` is this host's StopOnSignal; `stopped` says afterwards whether all have stopped, `step` the last step made.
+    `lasting` are this host's RunHooks; `stopped` says afterwards whether all have stopped, `step` the last step made.
     """
 
-    def __init__(self, stop, model_dir):
-        self._stop, self._model_dir, self.stopped, self.step, self._last_step = stop, model_dir, False, 0, None
+    def __init__(self, lasting, model_dir):
+        self._stop, self._by_minutes, self._model_dir = lasting.stop, lasting.by_minutes, model_dir
+        self.stopped, self.step, self._last_step = False, 0, None
         self._others_may_leave = threading.Event()
         threading.Thread(target=self._watch_others, args=devices.cluster(), daemon=True).start()
 
@@ -38,7 +39,7 @@ class HostsInStep(tf.train.SessionRunHook):
         mine, self._last_step = [self], target if last else None
         if devices.is_first(devices.MULTI_WORKER):
             # Of several hosts an Estimator saves only if it writes summaries of its own as well (TensorFlow 2.15.1).
-            mine += [hooks.Saver(estimator), progress]
+            mine += [saving.Saver(estimator, self._by_minutes), self._by_minutes, progress]
         spec = tf.estimator.TrainSpec(input_fn, max_steps=target, hooks=mine)
         # Nothing is evaluated in here.
         idle = tf.estimator.EvalSpec(input_fn, steps=1, start_delay_secs=0, throttle_secs=FOREVER)

@@ -12,7 +12,7 @@ import pytest
 
 import main
 from models.cpu import packed
-from models.run import hooks, metrics_file
+from models.run import hooks, metrics_file, saving
 from tests.helpers.runs import ROOT, mistake, scalars_of, stop_after, weights_of
 from tests.helpers.tpu_emulator import emulated
 
@@ -95,13 +95,17 @@ def test_core_generates_the_same_texts(precision, random_run, tmp_path, capsys, 
     assert one == other and len(one) == 5 and len(set(one[0]["tokens"])) > 9
 
 
-def test_run_on_a_core_that_was_stopped_goes_on_to_the_bit(run_config, tmp_path, capsys):
-    changes = {"max_steps": 11, "train_steps": 11, "eval_steps": 0, "iterations": 3, **NOISY}
+def test_run_on_a_core_that_was_stopped_goes_on_to_the_bit(run_config, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(saving, "SHARE", 0)  # all that is saved is told
+    changes = {"max_steps": 11, "train_steps": 11, "eval_steps": 0, "iterations": 3, "save_checkpoints_minutes": 1e-9,
+               **NOISY}
     with emulated():
         main.main(["--model", run_config(model_dir=str(tmp_path / "cpu"), **changes), "--tpu", "local"])
         parts = run_config(model_dir=str(tmp_path / "core"), **changes)
         stop_after(parts, 6, "--tpu", "local")
-        assert "stopped by signal 15; step 6 is saved" in capsys.readouterr().out
+        out = capsys.readouterr().out.partition("starting " + str(tmp_path / "core"))[2]
+        assert re.findall(r"saving step (\d+) took", out) == ["3", "6", "6"]  # by minutes, and at the end
+        assert "stopped by signal 15; step 6 is saved" in out
         main.main(["--model", parts, "--tpu", "local"])
     assert_same_weights(tmp_path, 11)
 
