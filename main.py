@@ -147,7 +147,7 @@ def train_in_folder(config, encoder, tpu, strategy, train_set, order, eval_set):
                     loss = evaluate(own, config, encoder, eval_set, path, None if in_step else stop)
                     after_evaluation.run(config, eval_set, path, loss, write_samples)
         except hooks.Interrupted:
-            print(f"stopped by signal {stop.signal_number}; step {step} is saved in {config.model_dir}")
+            print(f"stopped by {stop.name} at step {step}, saved; the same command goes on")
             return 128 + stop.signal_number
     print(f"done: {config.model_dir} is trained to step {step}; read {order.seen(step)}")
     return 0
@@ -212,6 +212,7 @@ def evaluate_whole(config, encoder, tpu=None):
     try:
         loss = evaluate(estimator, config, encoder, eval_set, path, stop)
     except hooks.Interrupted:
+        print(f"stopped by {stop.name} without a result; the same command evaluates anew")
         return 128 + stop.signal_number
     print(f"{eval_set.targets:,} targets, {loss / math.log(2):.4f} bits per token")
     return 0

@@ -4,6 +4,7 @@ import os
 import select
 import signal
 import socket
+import sys
 import threading
 import time
 from typing import NamedTuple
@@ -144,15 +145,18 @@ class GiveUpOnSignal(tf.train.SessionRunHook):
 
 
 class StopOnSignal(tf.train.SessionRunHook):
-    """Ends training after the step in which SIGINT or SIGTERM came, so that it is saved; a second one kills at once.
+    """Ends training after the step in which Ctrl-C, SIGTERM or SIGHUP came, so that it is saved; a second one kills.
 
     `signal_number` tells afterwards which came.  Estimators put in handlers of their own, so these are renewed
     before every step.
     """
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def __init__(self):
         self.signal_number, self._first = None, 0.0
+        # `nohup` has SIGHUP ignored, and so it stays.
+        self._heard = [number for number in self.SIGNALS
+                       if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
         # Python calls handlers between two of its own instructions, and two signals of a kind once: in a step, which
         # may take minutes, the first would be heard at its end and the second never.  This socket hears each at once.
         self._arrived, self._written = socket.socketpair()
@@ -163,8 +167,13 @@ class StopOnSignal(tf.train.SessionRunHook):
         self._install()
         threading.Thread(target=self._listen, daemon=True).start()
 
+    @property
+    def name(self):
+        """What the signal is called that came."""
+        return "Ctrl-C" if self.signal_number == signal.SIGINT else signal.Signals(self.signal_number).name
+
     def _install(self):
-        for number in self.SIGNALS:
+        for number in self._heard:
             signal.signal(number, self._count)
 
     def _listen(self):
@@ -177,12 +186,17 @@ class StopOnSignal(tf.train.SessionRunHook):
         with self._lock, contextlib.suppress(BlockingIOError):
             for number in self._arrived.recv(1024):
                 now = time.monotonic()
-                if number not in self.SIGNALS or now - self._first < ECHO_SECONDS:
+                if number not in self._heard or now - self._first < ECHO_SECONDS:
                     continue
                 if self.signal_number is not None:
-                    os._exit(128 + number)
+                    if number != signal.SIGHUP:  # nobody's impatience: shells and terminals send it several times
+                        os._exit(128 + number)
+                    continue
                 self.signal_number, self._first = number, now
-                os.write(2, b"signal %d: stopping after this step; once more stops at once\n" % number)
+                if number == signal.SIGHUP:  # the terminal may be gone, and the step is still to be saved
+                    sys.stdout, sys.stderr = Unread(sys.stdout), Unread(sys.stderr)
+                with contextlib.suppress(OSError):
+                    os.write(2, b"signal %d: stopping after this step; once more stops at once\n" % number)
 
     def before_run(self, run_context):
         self._install()
@@ -190,6 +204,24 @@ class StopOnSignal(tf.train.SessionRunHook):
     def after_run(self, run_context, run_values):
         if self.signal_number is not None:
             run_context.request_stop()
+
+
+class Unread:
+    """A stream that nobody may read any more: what cannot be written to it is lost, and no error."""
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+    def write(self, text):
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self):
+        with contextlib.suppress(OSError):
+            self._stream.flush()
 
 
 class RunHooks(NamedTuple):

@@ -1,4 +1,5 @@
 """What is told between the steps, and how a signal ends them."""
+import os
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from datasets import shard_sets
 from datasets.tfrecords import Shard
 from datasets.window_order import WindowOrder
 from models.run import hooks, metrics_file, plan
-from tests.helpers.runs import ROOT, scalars_of
+from tests.helpers.runs import ROOT, in_terminal, scalars_of
 
 
 def test_runs_of_many_steps_as_a_tpu_makes_them_are_counted_by_their_steps(tmp_path, monkeypatch):
@@ -69,10 +70,16 @@ print("end", flush=True)
 """
 
 
-@pytest.mark.parametrize("numbers", [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGTERM)])
+def hearing_sighup():
+    """For a new process: SIGHUP as it is by itself, whoever started the tests (`nohup` has it ignored)."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.mark.parametrize("numbers", [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGTERM),
+                                     pytest.param((signal.SIGHUP, signal.SIGINT), marks=pytest.mark.slow)])
 def test_signals_in_a_long_step_are_heard_at_once_and_the_second_kills(numbers):
     process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", LONG_STEP], cwd=ROOT, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=hearing_sighup)
     assert process.stdout.readline() == "step\n"
     time.sleep(0.2)
     process.send_signal(numbers[0])
@@ -84,15 +91,75 @@ def test_signals_in_a_long_step_are_heard_at_once_and_the_second_kills(numbers):
     assert process.stdout.read() == "" and process.stderr.read() == ""
 
 
-def test_signal_between_two_steps_is_known_before_the_next_instruction_and_its_echo_is_no_second_one(monkeypatch):
+@pytest.fixture
+def handlers():
+    """After the test, signals are handled as before it."""
+    kept = {number: signal.getsignal(number) for number in hooks.StopOnSignal.SIGNALS}
+    yield
+    signal.set_wakeup_fd(-1)
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+
+
+def test_signal_between_two_steps_is_known_before_the_next_instruction_and_its_echo_is_no_second_one(
+        handlers, monkeypatch):
     monkeypatch.setattr(hooks, "ECHO_SECONDS", 1000)  # however busy the machine is
-    kept = [signal.getsignal(number) for number in hooks.StopOnSignal.SIGNALS]
-    try:
+    stop = hooks.StopOnSignal()
+    signal.raise_signal(signal.SIGTERM)
+    assert stop.signal_number == signal.SIGTERM
+    signal.raise_signal(signal.SIGTERM)  # `timeout` sends one to the process and one to its group
+
+
+def test_a_sighup_never_kills_for_terminals_and_shells_send_several(handlers, monkeypatch):
+    hearing_sighup()
+    exits = []
+    monkeypatch.setattr(hooks, "ECHO_SECONDS", 0)
+    monkeypatch.setattr(hooks.os, "_exit", exits.append)
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, stream, getattr(sys, stream))  # which a SIGHUP replaces
+    for first, name in ((signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C"), (signal.SIGHUP, "SIGHUP")):
         stop = hooks.StopOnSignal()
-        signal.raise_signal(signal.SIGTERM)
-        assert stop.signal_number == signal.SIGTERM
-        signal.raise_signal(signal.SIGTERM)  # `timeout` sends one to the process and one to its group
-    finally:
-        signal.set_wakeup_fd(-1)
-        for number, handler in zip(hooks.StopOnSignal.SIGNALS, kept):
-            signal.signal(number, handler)
+        for number in (first, signal.SIGHUP, signal.SIGHUP):
+            signal.raise_signal(number)
+        assert stop.signal_number == first and stop.name == name and not exits
+
+
+def test_a_run_under_nohup_does_not_hear_sighup(handlers):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    stop = hooks.StopOnSignal()
+    stop.before_run(None)
+    signal.raise_signal(signal.SIGHUP)
+    assert stop.signal_number is None and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+
+
+GONE = """
+import sys, time
+from models.run import hooks
+stop = hooks.StopOnSignal()
+print("step", flush=True)
+while stop.signal_number is None:
+    time.sleep(0.01)
+for _ in range(100):
+    print("step", flush=True)
+    print("step", file=sys.stderr, flush=True)
+with open(sys.argv[1], "w") as f:  # the checkpoint
+    f.write(stop.name)
+sys.exit(128 + stop.signal_number)
+"""
+
+
+@pytest.mark.parametrize("piped", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_when_terminal_or_pipe_are_gone_the_step_is_saved_all_the_same(piped, tmp_path):
+    command = [sys.executable, "-W", "ignore", "-c", GONE, str(tmp_path / "saved")]
+    if piped:  # main.py | tee, and a closed terminal ends both
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                   preexec_fn=hearing_sighup)
+        assert process.stdout.readline() == b"step\n"
+        process.stdout.close()
+        process.send_signal(signal.SIGHUP)
+    else:
+        process, terminal = in_terminal(command)
+        assert os.read(terminal, 100) == b"step\r\n"
+        os.close(terminal)
+    assert process.wait(timeout=60) == 129
+    assert (tmp_path / "saved").read_text() == "SIGHUP"

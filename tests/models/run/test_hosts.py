@@ -74,7 +74,7 @@ def test_a_signal_to_one_host_ends_both_after_the_same_step(hosts, tmp_path):
     both[1].send_signal(signal.SIGTERM)
     results = ended(*both)
     assert [status for status, _ in results] == [143, 143], results
-    steps = [re.search(r"stopped by signal 15; step (\d+) is saved", out).group(1) for _, out in results]
+    steps = [re.search(r"stopped by SIGTERM at step (\d+), saved", out).group(1) for _, out in results]
     assert steps[0] == steps[1] and weights_of(tmp_path / "run", int(steps[0]))["global_step"] == int(steps[0])
 
 

@@ -15,9 +15,10 @@ import tensorflow.compat.v1 as tf
 
 import main
 from configs import schema
+from models.checkpoints import run_checkpoints
 from models.run import hooks, loss_watch, metrics_file
 from tests.helpers import records, reference
-from tests.helpers.runs import ROOT, command, mistake, scalars_of, stop_after, weights_of
+from tests.helpers.runs import ROOT, command, in_terminal, mistake, scalars_of, stop_after, weights_of
 
 
 def test_training_evaluates_after_each_chunk_and_stops_exactly_at_max_steps(run_config, tmp_path, capsys):
@@ -257,10 +258,25 @@ def test_sigterm_saves_the_step_and_exits_143_and_a_restart_goes_on(run_config, 
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 143, err
-    step = int(re.search(r"stopped by signal 15; step (\d+) is saved", out).group(1))
+    step = int(re.search(r"^stopped by SIGTERM at step (\d+), saved; the same command goes on$", out, re.M).group(1))
     assert step > 0 and weights_of(tmp_path / "run", step)["global_step"] == step
     again = command("--model", config, "--set", "max_steps=%d" % (step + 2))
     assert again.returncode == 0 and "continuing" in again.stdout and "at step %d of" % step in again.stdout
+
+
+@pytest.mark.slow
+def test_closing_the_terminal_saves_the_step_and_a_restart_goes_on(run_config, tmp_path):
+    config = run_config(max_steps=100000, train_steps=100000, eval_steps=0)
+    process, terminal = in_terminal([sys.executable, "main.py", "--model", config])
+    said = b""
+    while b"tokens/s" not in said:
+        said += os.read(terminal, 1000)
+    os.close(terminal)
+    assert process.wait(timeout=120) == 129
+    step = run_checkpoints.step_of(run_checkpoints.latest(str(tmp_path / "run")))
+    assert step > 0
+    again = command("--model", config, "--set", f"max_steps={step + 2}")
+    assert again.returncode == 0 and f"at step {step} of" in again.stdout
 
 
 def test_file_that_is_no_tfrecord_is_named_with_its_offset(run_config, tmp_path):
@@ -318,7 +334,7 @@ def test_signal_during_an_evaluation_gives_no_result(finished, capsys):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hooks, "StopOnSignal", Stop)
         assert main.main(["--model", finished, "--eval"]) == 130
-    assert "loss" not in capsys.readouterr().out
+    assert capsys.readouterr().out == "stopped by Ctrl-C without a result; the same command evaluates anew\n"
 
 
 def test_loss_that_is_not_finite_names_step_and_documents_and_keeps_the_checkpoint(run_config, tmp_path, capsys):
