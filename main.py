@@ -45,7 +45,11 @@ def main(argv=None):
         return print_documents(config, encoder, args.which_data)
     if args.mode == arguments.EVAL:
         return evaluate_whole(config, encoder, tpu)
-    return train(config, encoder, tpu, args.strategy)
+    status = train(config, encoder, tpu, args.strategy)
+    if status == 0:
+        from models.run import endings
+        print(f"generate: {endings.next_command(args, config)}")
+    return status
 
 
 def build_estimator(config, tpu=None, *, strategy=None, sampler=None):
@@ -102,13 +106,14 @@ def train(config, encoder, tpu=None, strategy=None):
 def train_in_folder(config, encoder, tpu, strategy, train_set, order, eval_set):
     """`train` behind its checks of the data; `eval_set` is None where this host does not evaluate."""
     from models.checkpoints import run_checkpoints, run_folder
-    from models.run import after_evaluation, devices, hooks, hosts, metrics_file, plan, samples
+    from models.run import after_evaluation, devices, endings, hooks, hosts, metrics_file, plan, samples
     path, changes = run_folder.check(config, encoder, train_set.fingerprint)
     step = run_checkpoints.step_of(path)
     for line in changes + plan.reading_problems(config, order):
         print(f"warning: {line}")
-    if step >= config.max_steps:
-        print(f'{config.model_dir} is done: step {step} of {config.max_steps}; raise "max_steps" to go on')
+    over = endings.over(config, step)
+    if over:
+        print(f"{config.model_dir} is done: step {step} of {config.max_steps}; {over}")
         return 0
     run_folder.check_room(config.model_dir, path)
     estimator = build_estimator(config, tpu, strategy=strategy)
@@ -126,7 +131,7 @@ def train_in_folder(config, encoder, tpu, strategy, train_set, order, eval_set):
     lasting = hooks.RunHooks.of(config)
     stop = lasting.stop
     in_step = hosts.HostsInStep(lasting, config.model_dir) if strategy == devices.MULTI_WORKER else None
-    while step < config.max_steps:
+    while not over:
         # Evaluations stand at multiples of train_steps, wherever the run was interrupted.
         due = min(config.max_steps, (step // config.train_steps + 1) * config.train_steps)
         before, target = step, min(due, step + order.longest_stretch)
@@ -149,7 +154,8 @@ def train_in_folder(config, encoder, tpu, strategy, train_set, order, eval_set):
         except hooks.Interrupted:
             print(f"stopped by {stop.name} at step {step}, saved; the same command goes on")
             return 128 + stop.signal_number
-    print(f"done: {config.model_dir} is trained to step {step}; read {order.seen(step)}")
+        over = endings.over(config, step, in_step if step == due else None)
+    print(f"done: {config.model_dir} is trained to step {step}; read {order.seen(step)}; {over}")
     return 0
 
 

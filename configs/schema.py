@@ -105,6 +105,9 @@ class Config:
     eval_steps: int = key(RUN, 10, integer(-1), FREE,
         "batches per evaluation; 0 = no evaluation, -1 = the whole eval set")
     max_steps: int = key(RUN, 100000, integer(1), SCHEDULE, "training stops exactly here, and lr reaches its end here")
+    early_stopping: int | None = key(RUN, None, optional(integer(1)), FREE,
+        "evaluations without a better loss after which training ends; the best checkpoint is kept in `model_dir`/best,"
+        " as always; null = never")
     iterations: int = key(RUN, 100, integer(1), FREE, "steps that a TPU makes between two visits of the host")
     save_checkpoints_steps: int = key(RUN, 1000, integer(1), FREE, "steps between checkpoints")
     save_checkpoints_minutes: float | None = key(RUN, 10.0, optional(number(above=0)), FREE,
@@ -240,6 +243,9 @@ def _contradiction(c, stated):
     if c.micro_batch_size and c.train_batch_size % c.micro_batch_size:
         return (f'"micro_batch_size" {c.micro_batch_size} does not divide "train_batch_size" {c.train_batch_size};'
                 ' use a divisor')
+    if c.early_stopping and c.eval_steps == 0:
+        return (f'"early_stopping" is {c.early_stopping}, but "eval_steps" 0 means no evaluations; set "eval_steps" to'
+                ' -1, or "early_stopping" to null')
     given = [name for name in ("train_files", "eval_files") if getattr(c, name) is not None]
     if c.input != FILES_INPUT:
         return given and (f'"{given[0]}" is given, but "input" "{c.input}" has its own files; set "input" to'

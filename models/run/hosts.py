@@ -49,12 +49,20 @@ class HostsInStep(tf.train.SessionRunHook):
             if not self._may_leave():
                 start_again(f"the other hosts cannot be reached ({str(error).splitlines()[0][:100]})")
         # The first host saves; who began the next chunk before would begin it from older weights.
-        while not run_checkpoints.is_at(self._model_dir, self.step):
-            time.sleep(LOOK_SECONDS / 4)
+        self.wait_for(lambda: run_checkpoints.is_at(self._model_dir, self.step))
         if self.stopped and self._stop.signal_number is None:
             self._stop.signal_number = signal.SIGTERM  # another host's
         if self.stopped or last:
-            self._others_may_leave.set()
+            self.leave()
+
+    def wait_for(self, condition):
+        """Waits until condition() holds, which the first host makes true."""
+        while not condition():
+            time.sleep(LOOK_SECONDS / 4)
+
+    def leave(self):
+        """Lets all hosts end by themselves: none is missed any more."""
+        self._others_may_leave.set()
 
     def _may_leave(self):
         """Whether the others may be gone: who is done leaves, while this host may still be closing its session."""

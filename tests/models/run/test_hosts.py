@@ -79,6 +79,16 @@ def test_a_signal_to_one_host_ends_both_after_the_same_step(hosts, tmp_path):
 
 
 @pytest.mark.slow
+def test_evaluations_that_get_no_better_end_both_after_the_same_step(hosts, tmp_path):
+    changes = {"max_steps": 400, "train_steps": 2, "lr": 3.0, "lr_schedule": "constant", "early_stopping": 2}
+    results = ended(*(hosts(number, **changes) for number in range(2)))
+    assert [status for status, _ in results] == [0, 0], results
+    one, other = (re.findall(r"done: .* is trained to step (\d+); .*; stopped early: ", out) for _, out in results)
+    assert one == other and len(one) == 1 and int(one[0]) < 400
+    assert not [out for _, out in results if "starting again" in out], results
+
+
+@pytest.mark.slow
 def test_a_host_that_was_killed_comes_back_and_all_goes_on_to_the_bit(hosts, tmp_path):
     changes = {"max_steps": 4000, "train_steps": 4000, "eval_steps": 0, "save_checkpoints_steps": 4000,
                "save_checkpoints_minutes": 0.01}

@@ -74,9 +74,12 @@ def test_a_finished_run_says_so_and_trains_no_further(run_config, tmp_path, caps
     config = run_config(max_steps=4)
     main.main(["--model", config])
     before = sorted(os.listdir(tmp_path / "run"))
-    capsys.readouterr()
+    next_command = f"generate: python3 main.py --model {config} --interactive\n"
+    assert re.search(rf'\ndone: {tmp_path}/run is trained to step 4; read .* tokens; raise "max_steps" to go on\n'
+                     + next_command + "$", capsys.readouterr().out)
     assert main.main(["--model", config]) == 0
-    assert "is done: step 4 of 4" in capsys.readouterr().out
+    assert capsys.readouterr().out.endswith(
+        f'{tmp_path}/run is done: step 4 of 4; raise "max_steps" to go on\n' + next_command)
     assert sorted(os.listdir(tmp_path / "run")) == before
 
 
