@@ -88,6 +88,6 @@ class SaverByMinutes(tf.train.SessionRunHook, tf.train.CheckpointSaverListener):
         now = time.monotonic()
         taken, last = now - self._begun, self._last
         if last is not None and taken > SHARE * (now - last):
-            self._say(f"saving step {step} took {taken:.2g} s, {taken / (now - last):.0%} of the time since the last"
+            self._say(f"saving step {step} took {taken:.2f} s, {taken / (now - last):.0%} of the time since the last"
                       " checkpoint")
         self._safe, self._last, self._step = now, now, step

@@ -113,7 +113,7 @@ def test_saving_that_takes_more_than_two_hundredths_of_the_time_is_told_with_its
         hook.before_save(None, 5)
         clock.now = ended
         hook.after_save(None, 5)
-    assert said == ["saving step 5 took 21 s, 2% of the time since the last checkpoint"]
+    assert said == ["saving step 5 took 21.00 s, 2% of the time since the last checkpoint"]
 
 
 def test_a_run_tells_what_saving_took_by_steps_and_by_minutes(run_config, capsys, monkeypatch):
