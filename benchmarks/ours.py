@@ -96,7 +96,7 @@ def train(config, after_step, *, xla=False):
     import inputs
     import main
     from models import metrics
-    from models.run import hooks, workarounds
+    from models.run import hooks, loss_watch, saving, workarounds
 
     class AfterStep(tf.train.SessionRunHook):
         def before_run(self, run_context):
@@ -108,12 +108,12 @@ def train(config, after_step, *, xla=False):
         _cluster_by_xla(tf, workarounds)
     shards = train_set(config)
     order = order_of(config, shards)
-    progress = hooks.Progress(config.model_dir, order, config.max_steps, hooks.SpikeWatch(), say=lambda line: None)
+    progress = hooks.Progress(config, order, loss_watch.LossWatch(config), say=lambda line: None)
     stop = min(config.max_steps, order.longest_stretch)
     input_fn = inputs.train_input_fn(order, config.n_vocab - 1, start_step=0, stop_step=stop)
-    estimator = main.build_estimator(config)
-    estimator.train(input_fn, max_steps=stop, hooks=[workarounds.Saver(estimator), progress, hooks.StopOnSignal(),
-                                                     AfterStep()])
+    estimator, by_minutes = main.build_estimator(config), saving.SaverByMinutes(config)
+    estimator.train(input_fn, max_steps=stop, hooks=[workarounds.Saver(estimator, by_minutes), by_minutes, progress,
+                                                     hooks.StopOnSignal(), AfterStep()])
 
 
 def _cluster_by_xla(tf, workarounds):

@@ -249,7 +249,8 @@ def config_of(args, name, folder, **values):
     """The setting's config, whose learning rate is the same at every step: schedules are not compared."""
     setting = SETTINGS[name]
     values = {**setting.keys, "lr_schedule": "constant", "warmup_steps": 0, "eval_steps": 0, "input": "tfrecords",
-              "save_checkpoints_steps": 10**6, "max_steps": 10**6, "data_path": folder, "eval_files": None,
+              "save_checkpoints_steps": 10**6, "save_checkpoints_minutes": None, "max_steps": 10**6,
+              "data_path": folder, "eval_files": None,
               "train_files": f"{data.NAME}_*.tfrecords", "init_checkpoint": os.path.join(folder, trainers.WEIGHTS),
               "encoder_path": None, "model_dir": os.path.join(folder, "run"), **values}
     return schema.load(options.preset(setting.preset), [*options.overrides(values), *args.overrides])

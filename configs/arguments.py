@@ -1,4 +1,5 @@
 """main.py's command line: the arguments, and which of them go together."""
+import shlex
 import sys
 
 from configs import errors, generation, schema, storage, tpu_names
@@ -113,6 +114,12 @@ def find_tpu(args, config):
         return None
     check_tpu_paths(args, config)
     return tpu_names.find(args.tpu, args.tpu_project or config.tpu_project, args.tpu_zone or config.tpu_zone)
+
+
+def command(args, *more):
+    """The command line of the same config with other options, as a shell takes it."""
+    overrides = [word for text in args.overrides for word in ("--set", text)]
+    return shlex.join(["python3", "main.py", "--model", args.model, *overrides, *more])
 
 
 def note(line):

@@ -14,7 +14,8 @@ import json
 
 from configs import aliases, reading, storage
 from configs.errors import UserError
-from configs.values import BOOLEAN, FILES, PATH, TEXT, integer, number, one_of, optional
+from configs.generation import OPTIONS
+from configs.values import BOOLEAN, FILES, PATH, TEXT, TEXTS, integer, number, one_of, optional
 
 MODEL, MEMORY, OPTIMIZER, RUN, DATA, OUTPUT = "model", "precision, memory", "optimizer", "run", "data", "output"
 
@@ -104,9 +105,16 @@ class Config:
     eval_steps: int = key(RUN, 10, integer(-1), FREE,
         "batches per evaluation; 0 = no evaluation, -1 = the whole eval set")
     max_steps: int = key(RUN, 100000, integer(1), SCHEDULE, "training stops exactly here, and lr reaches its end here")
+    early_stopping: int | None = key(RUN, None, optional(integer(1)), FREE,
+        "evaluations without a better loss after which training ends; the best checkpoint is kept in `model_dir`/best,"
+        " as always; null = never")
     iterations: int = key(RUN, 100, integer(1), FREE, "steps that a TPU makes between two visits of the host")
     save_checkpoints_steps: int = key(RUN, 1000, integer(1), FREE, "steps between checkpoints")
-    keep_checkpoint_max: int = key(RUN, 5, integer(0), FREE, "newest checkpoints that are kept; 0 = all")
+    save_checkpoints_minutes: float | None = key(RUN, 10.0, optional(number(above=0)), FREE,
+        "most minutes of training without a checkpoint, so that a kill costs no more; one that is saved between those"
+        " of `save_checkpoints_steps` is replaced by the next; null = only by steps")
+    keep_checkpoint_max: int = key(RUN, 5, integer(0), FREE,
+        "newest checkpoints by steps that are kept; 0 = all")
     seed: int = key(RUN, 1, integer(0, 2**31 - 1), ORDER, "starting weights, data order and dropout")
     init_checkpoint: str | None = key(RUN, None, optional(PATH), START,
         "start a new run from these weights (not their optimizer or step): a folder or checkpoint of OpenAI's, Hugging"
@@ -138,6 +146,10 @@ class Config:
     model_dir: str = key(OUTPUT, None, PATH, FREE, "folder of the checkpoints, logs and resolved config; must be given")
     predict_path: str | None = key(OUTPUT, None, optional(PATH), FREE,
         "file that generated texts are appended to; null = they are only printed")
+    sample_prompts: tuple | None = key(OUTPUT, None, optional(TEXTS), FREE,
+        "texts that are continued after each evaluation of a training: on the console, in `model_dir`/samples.txt and"
+        " in TensorBoard; null = none")
+    sample_length: int = key(OUTPUT, 100, integer(1, OPTIONS["length"].high), FREE, "tokens of each of these samples")
 
     @property
     def head_size(self):
@@ -231,6 +243,9 @@ def _contradiction(c, stated):
     if c.micro_batch_size and c.train_batch_size % c.micro_batch_size:
         return (f'"micro_batch_size" {c.micro_batch_size} does not divide "train_batch_size" {c.train_batch_size};'
                 ' use a divisor')
+    if c.early_stopping and c.eval_steps == 0:
+        return (f'"early_stopping" is {c.early_stopping}, but "eval_steps" 0 means no evaluations; set "eval_steps" to'
+                ' -1, or "early_stopping" to null')
     given = [name for name in ("train_files", "eval_files") if getattr(c, name) is not None]
     if c.input != FILES_INPUT:
         return given and (f'"{given[0]}" is given, but "input" "{c.input}" has its own files; set "input" to'

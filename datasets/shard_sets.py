@@ -1,6 +1,7 @@
 """Which shards a config reads for training and for evaluation, and whether they fit it (no TensorFlow here)."""
 import hashlib
 import json
+import math
 import os
 import re
 from typing import NamedTuple
@@ -51,6 +52,10 @@ class ShardSet(NamedTuple):
     def targets(self):
         """Tokens to predict where all documents are one text, <|endoftext|> behind each."""
         return self.tokens + self.records - 1
+
+    def bits_per_byte(self, loss):
+        """Bits for each byte of the text at a mean loss of a token, in nats; None where the bytes are not known."""
+        return loss / math.log(2) * self.targets / self.text_bytes if self.text_bytes else None
 
     @property
     def fingerprint(self):

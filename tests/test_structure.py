@@ -15,7 +15,7 @@ PACKAGES = ("configs", "encoder", "datasets", "models", "tools")
 SCRIPTS = ("main", "datasets.create_tfrecords", "datasets.dedup", "datasets.download", "datasets.extract_text",
            "datasets.make_corpus", "datasets.run_newspaper_extract", "datasets.verify_tfrecords", "encoder.train",
            "models.checkpoints.__main__", "tools.backup_checkpoint",
-           "tools.doctor", "tools.download_model", "tools.tpu_survival", "tools.verify_resume")
+           "tools.doctor", "tools.download_model", "tools.plot", "tools.tpu_survival", "tools.verify_resume")
 # Each floor may import itself and those before it.  models.core: what lies in models/ itself and in models/cpu/.
 FLOORS = ("configs", "encoder", "datasets", "inputs", "models.core", "models.checkpoints", "models.run", "tools",
           "main")
@@ -24,8 +24,9 @@ EXCEPT = {"models.core": ("encoder", "datasets", "inputs"), "models.checkpoints"
           "inputs": ("encoder",)}
 # A script may read what stands beside its floor.
 ALSO = {"encoder.train": ("datasets.cleaning", "datasets.documents", "datasets.plans")}
-WITHOUT_TENSORFLOW = ("configs", "encoder", "datasets", "models.weights", "models.run.cost", "models.run.plan",
-                      "models.run.room", "tools.doctor", "tools.tpu_survival")
+WITHOUT_TENSORFLOW = ("configs", "encoder", "datasets", "models.weights", "models.run.cost", "models.run.extras",
+                      "models.run.loss_picture", "models.run.metrics_file", "models.run.plan", "models.run.room",
+                      "tools.doctor", "tools.plot", "tools.tpu_survival")
 EXPECTED_AT_THE_TOP = {"main.py", "inputs.py", "README.md", "LICENSE", "Makefile", "Dockerfile", "pyproject.toml",
                        "configs", "encoder", "datasets", "models", "tools", "docs", "benchmarks", "tests", ".ci",
                        ".gitignore", ".dockerignore"}

@@ -1,6 +1,8 @@
 """The checkpoints of a run: which is the newest, its step, its copies, and whether it fits the network of a config."""
+import contextlib
 import glob
 import os
+import re
 import sys
 
 import tensorflow.compat.v1 as tf
@@ -75,9 +77,34 @@ def step_of(path):
     return int(read(tf.GraphKeys.GLOBAL_STEP))
 
 
+def note_uncounted(path):
+    """Makes the file "checkpoint" name `path` as the newest, but not among those that TensorFlow counts and deletes."""
+    folder, _, name = path.rpartition("/")
+    state = storage.join(folder, STATE_FILE)
+    counted = re.findall(rb"^all_model_checkpoint_paths: .*\n", storage.read_bytes(state), re.MULTILINE)
+    storage.write_whole(state, b'model_checkpoint_path: "%s"\n' % os.fsencode(name) + b"".join(counted))
+
+
+def uncounted(model_dir):
+    """Path of the newest checkpoint where `note_uncounted` named it, else None."""
+    path = latest(model_dir)
+    if path is None:
+        return None
+    counted = re.findall(rb'^all_model_checkpoint_paths: "(?:[^"]*/)?([^"/]+)"',
+                         storage.read_bytes(storage.join(model_dir, STATE_FILE)), re.MULTILINE)
+    return path if counted and os.fsencode(os.path.basename(path)) not in counted else None
+
+
 def files_of(path):
     """Paths of the files of the checkpoint `path`."""
     return storage.glob(glob.escape(path) + ".*")
+
+
+def remove(path):
+    """Removes the checkpoint `path`, its index first: what is left without one is no checkpoint."""
+    for file in reversed(files_of(path)):
+        with contextlib.suppress(tf.errors.OpError):  # as TensorFlow: who may not remove it keeps it
+            storage.remove(file)
 
 
 def copy(path, folder, copy_file=storage.copy):

@@ -112,10 +112,14 @@ def out_of_memory(config, limit, on_cpu=False, devices=1):
             + f"; as it is, a step takes about {human_bytes(sum(needed))}")
 
 
+def token_operations(config):
+    """Floating-point operations of a token in training: 6 for each parameter, and 12 L C T of attention's products."""
+    return 6 * parameter_count(config) + 12 * config.n_layer * config.n_embd * config.n_ctx
+
+
 def step_operations(config):
-    """Floating-point operations of a step: 6 for each parameter and 12 L C T of attention's products for each token."""
-    token = 6 * parameter_count(config) + 12 * config.n_layer * config.n_embd * config.n_ctx
-    return token * config.train_batch_size * config.n_ctx
+    """Floating-point operations of a step."""
+    return token_operations(config) * config.train_batch_size * config.n_ctx
 
 
 def cpu_seconds(config):

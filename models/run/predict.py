@@ -47,19 +47,23 @@ def run(config, encoder, prompts, tpu, build_estimator, *, as_json):
     """Prints and stores continuations of `prompts`, drawn by main.py's build_estimator; returns the exit status."""
     path = weights_path(config, encoder)
     rows = [row for prompt in prompts for row in rows_of(prompt, encoder, config.n_ctx)]
-    limits, first_states = limits_of(config, encoder, prompts)
     store(config, "")  # a path that cannot be written is said before minutes are spent
+    threads = threads_for(config, min(config.predict_batch_size, len(rows)), max(len(row.tokens) for row in rows),
+                          max(prompt.length for prompt in prompts))
+    with tf_checkpoint.naming_damage(path or config.init_checkpoint), threads:
+        for number, sample in enumerate(samples_of(config, encoder, rows, tpu, path, build_estimator)):
+            show(config, number, sample, as_json=as_json)
+    return 0
+
+
+def samples_of(config, encoder, rows, tpu, path, build_estimator):
+    """Yields the Sample of each Row, drawn with the weights at `path` (None: init_checkpoint)."""
+    limits, first_states = limits_of(config, encoder, [row.prompt for row in rows])
     if not tpu:  # the cores of a TPU share every batch
         config = dataclasses.replace(config, predict_batch_size=min(config.predict_batch_size, len(rows)))
     input_fn = _input_fn(rows, first_states, encoder.eot)
-    threads = threads_for(config, config.predict_batch_size, max(len(row.tokens) for row in rows), limits.length)
-    with tf_checkpoint.naming_damage(path or config.init_checkpoint), threads:
-        samples = draw(config, tpu, path, input_fn, limits, build_estimator)
-        for number, (row, drawn) in enumerate(zip(rows, samples)):
-            count = drawn["count"]
-            sample = finish(encoder, row.prompt, zip(drawn["tokens"][:count], drawn["logprobs"]))
-            show(config, number, sample, as_json=as_json)
-    return 0
+    for row, drawn in zip(rows, draw(config, tpu, path, input_fn, limits, build_estimator)):
+        yield finish(encoder, row.prompt, zip(drawn["tokens"][:drawn["count"]], drawn["logprobs"]))
 
 
 @contextlib.contextmanager
@@ -144,9 +148,13 @@ def finish(encoder, prompt, drawn, say=lambda piece: None):
 
 def show(config, number, sample, *, as_json, shown=""):
     """Prints the sample, as JSON or in the original's layout but for what is `shown`, and stores it in the latter."""
-    text = f"{heading(number)}{sample.prompt}{sample.text}\n{RULE * 2}\n"
+    text = layout(number, sample)
     print(json.dumps(sample._asdict()) + "\n" if as_json else text[len(shown):], end="", flush=True)
     store(config, text)
+
+
+def layout(number, sample):
+    return f"{heading(number)}{sample.prompt}{sample.text}\n{RULE * 2}\n"
 
 
 def heading(number):

@@ -68,7 +68,8 @@ def disk_problems(config, free):
     if free is None:
         return Problems([], [])
     size = checkpoint_bytes(config)
-    most = checkpoints_kept(config) + 1 + (1 if config.eval_steps else 0)  # one that is being written, and the best
+    # One that is being written, the best, and the one that "save_checkpoints_minutes" writes.
+    most = checkpoints_kept(config) + 1 + bool(config.eval_steps) + bool(config.save_checkpoints_minutes)
     there = sum(os.path.getsize(path) for folder in (config.model_dir, storage.join(config.model_dir, "best"))
                 for path in storage.glob(storage.below(folder, "model.ckpt-*")))
     left = f'"model_dir" {config.model_dir}: {human_bytes(free)} are left on its disk, and'
@@ -76,7 +77,7 @@ def disk_problems(config, free):
         return Problems([f"{left} a checkpoint takes {human_bytes(size)}; make room, or set it to another disk"], [])
     if free + there < most * size:
         return Problems([], [f"{left} the checkpoints of the whole run take {human_bytes(most * size)}, with"
-                             " the best one and one that is being written; make room, or lower"
+                             " the best one, one by minutes and one that is being written; make room, or lower"
                              f' "keep_checkpoint_max" {config.keep_checkpoint_max}'])
     return Problems([], [])
 

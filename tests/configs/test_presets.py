@@ -8,7 +8,7 @@ import pytest
 import main
 from benchmarks import shakespeare
 from configs import schedule, schema
-from models.run import plan
+from models.run import cost
 
 FOLDER = pathlib.Path(schema.__file__).parent
 PRESETS = sorted(path.stem for path in FOLDER.glob("*.json"))
@@ -51,7 +51,7 @@ def test_preset_keys_stand_in_the_order_of_the_schema(name):
 @pytest.mark.parametrize("name", SIZES)
 def test_size_preset_has_its_network_and_the_corrected_recipe(name):
     config = load(name)
-    assert plan.parameter_count(config) == SIZES[name]
+    assert cost.parameter_count(config) == SIZES[name]
     assert config.head_size == 64
     assert config.train_batch_size * config.n_ctx == 512 * 1024 and config.micro_batch_size < 512
     assert (config.beta2, config.warmup_steps, config.lr_min) == (0.95, 2000, 0.1)

@@ -178,6 +178,7 @@ def test_set_overrides_the_file_last_one_first_and_what_is_not_json_is_a_string(
     ({"eval_files": []}, '"eval_files" is [], but must be a glob'),
     ({"eval_files": ["a", ""]}, '"eval_files" is ["a", ""], but must be a glob'),
     ({"n_embd": 100}, '"n_embd" 100 is not a multiple of 64, so "n_head" has no default; set "n_head" to a divisor'),
+    ({"early_stopping": 2, "eval_steps": 0}, '"early_stopping" is 2, but "eval_steps" 0 means no evaluations; set'),
     ({"n_head": 7}, '"n_embd" 768 cannot be split into "n_head" 7 equal heads'),
     ({"warmup_steps": 11, "max_steps": 10}, '"warmup_steps" 11 is more than "max_steps" 10'),
     ({"micro_batch_size": 3}, '"micro_batch_size" 3 does not divide "train_batch_size" 8; use a divisor'),

@@ -56,10 +56,10 @@ def test_disk_without_room_for_a_checkpoint_stops_the_run_and_without_room_for_a
     assert size == pytest.approx(1.5e9, rel=0.01)
     (line,), spoil = room.disk_problems(config, size - 1)
     assert not spoil and "1.5 GB are left on its disk, and a checkpoint takes 1.5 GB; make room" in line
-    stop, (line,) = room.disk_problems(config, 7 * size - 1)  # 5, the best one, and one that is being written
-    assert not stop and "the checkpoints of the whole run take 10.5 GB" in line and '"keep_checkpoint_max" 5' in line
-    assert not any(room.disk_problems(config, 7 * size)) and not any(room.disk_problems(config, None))
-    without = config_with(model_dir=str(tmp_path), eval_steps=0)
+    stop, (line,) = room.disk_problems(config, 8 * size - 1)  # 5, the best, one by minutes, one that is being written
+    assert not stop and "the checkpoints of the whole run take 11.9 GB" in line and '"keep_checkpoint_max" 5' in line
+    assert not any(room.disk_problems(config, 8 * size)) and not any(room.disk_problems(config, None))
+    without = config_with(model_dir=str(tmp_path), eval_steps=0, save_checkpoints_minutes=None)
     assert not any(room.disk_problems(without, 6 * size)) and room.disk_problems(without, 6 * size - 1).spoil
 
 
@@ -69,8 +69,8 @@ def test_what_lies_in_the_folder_already_needs_no_room(tmp_path):
         path.parent.mkdir(exist_ok=True)
         with open(path, "wb") as f:
             f.truncate(10**9)  # takes no room itself
-    assert room.disk_problems(config, 9 * 10**9).stop == room.disk_problems(config, 9 * 10**9).spoil == []
-    assert room.disk_problems(config, 8 * 10**9).spoil
+    assert room.disk_problems(config, 10 * 10**9).stop == room.disk_problems(config, 10 * 10**9).spoil == []
+    assert room.disk_problems(config, 9 * 10**9).spoil
 
 
 def test_what_this_machine_has_is_looked_up(tmp_path, monkeypatch):
