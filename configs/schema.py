@@ -12,7 +12,7 @@ import dataclasses
 import difflib
 import json
 
-from configs import aliases, reading, storage
+from configs import aliases, other_trainers, reading, storage
 from configs.errors import UserError
 from configs.values import BOOLEAN, FILES, PATH, TEXT, integer, number, one_of, optional
 
@@ -244,8 +244,11 @@ def _contradiction(c, stated):
 
 
 def _nearest(name):
-    found = difflib.get_close_matches(name.lower(), [*FIELDS, *aliases.CURRENT], n=1, cutoff=0.5)
+    known = [*FIELDS, *aliases.CURRENT, *other_trainers.HINTS]
+    found = difflib.get_close_matches(name.lower().replace("-", "_"), known, n=1, cutoff=0.5)
     if not found:
         return "docs/config.md lists all keys"
+    if found[0] in other_trainers.HINTS:
+        return other_trainers.hint(found[0])
     current = aliases.CURRENT.get(found[0])
     return f'did you mean "{found[0]}"' + (f" (now {current})?" if current else "?")
