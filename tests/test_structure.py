@@ -24,7 +24,8 @@ EXCEPT = {"models.core": ("encoder", "datasets", "inputs"), "models.checkpoints"
           "inputs": ("encoder",)}
 # A script may read what stands beside its floor.
 ALSO = {"encoder.train": ("datasets.cleaning", "datasets.documents", "datasets.plans")}
-WITHOUT_TENSORFLOW = ("configs", "encoder", "datasets", "models.weights", "models.run.plan", "tools.tpu_survival")
+WITHOUT_TENSORFLOW = ("configs", "encoder", "datasets", "models.weights", "models.checkpoints.state_file",
+                      "models.run.plan", "tools.tpu_survival")
 EXPECTED_AT_THE_TOP = {"main.py", "inputs.py", "README.md", "LICENSE", "Makefile", "Dockerfile", "pyproject.toml",
                        "configs", "encoder", "datasets", "models", "tools", "docs", "benchmarks", "tests", ".ci",
                        ".gitignore", ".dockerignore"}

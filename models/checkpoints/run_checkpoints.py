@@ -8,8 +8,8 @@ import tensorflow.compat.v1 as tf
 from configs import storage
 from configs.errors import UserError
 from configs.resume import CONFIG_FILE
-from models.checkpoints import hugging_face, tf_checkpoint
-from models.checkpoints.tf_checkpoint import STATE_FILE, step_in_name
+from models.checkpoints import hugging_face, state_file, tf_checkpoint
+from models.checkpoints.state_file import STATE_FILE, step_in_name
 from models.weights import SCOPE, misfits, slot_shapes
 
 DATA_FILE = "data.json"  # fingerprints of the run's vocabulary and shards, in model_dir
@@ -34,7 +34,7 @@ def newest_whole(model_dir):
 
     Names on stderr what it passes over.  Raises UserError where none is left, or where it is unclear.
     """
-    state, named = storage.join(model_dir, STATE_FILE), tf_checkpoint.named_newest(model_dir)
+    state, named = storage.join(model_dir, STATE_FILE), state_file.named_newest(model_dir)
     paths = sorted((path[:-len(".index")] for path in storage.glob(
         storage.below(model_dir, "model.ckpt-*.index"))), key=step_in_name, reverse=True)
     if not storage.exists(state):
@@ -95,7 +95,7 @@ def copy(path, folder, copy_file=storage.copy):
         target = storage.join(folder, os.path.basename(source))
         copy_file(source, target)
         copied += storage.size(target)
-    tf_checkpoint.note_newest(storage.join(folder, os.path.basename(path)))
+    state_file.note_newest(storage.join(folder, os.path.basename(path)))
     return copied
 
 

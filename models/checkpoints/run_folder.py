@@ -10,7 +10,7 @@ import tensorflow.compat.v1 as tf
 from configs import arguments, reading, schema, storage
 from configs.errors import UserError
 from configs.resume import CONFIG_FILE, saved_config_warnings
-from models.checkpoints import any_format, run_checkpoints, tf_checkpoint, warm_start
+from models.checkpoints import any_format, run_checkpoints, state_file, warm_start
 from models.checkpoints.run_checkpoints import DATA_FILE
 
 LOCK_FILE = ".lock"
@@ -104,4 +104,4 @@ def save(config, encoder, shards, path):
         for temporary in storage.glob(storage.below(config.model_dir, "model.ckpt-*_temp")):
             shutil.rmtree(temporary, ignore_errors=True)
     if path:  # newer ones may be damaged
-        tf_checkpoint.note_newest(path)
+        state_file.note_newest(path)

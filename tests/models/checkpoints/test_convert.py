@@ -27,6 +27,7 @@ from models.checkpoints import (
     proof,
     run_checkpoints,
     run_folder,
+    state_file,
     tf_checkpoint,
     warm_start,
 )
@@ -157,7 +158,7 @@ def test_a_path_to_another_folder_in_the_file_checkpoint_is_written_over(tmp_pat
     """TensorFlow would restore from there."""
     shutil.copytree(write_original(tmp_path / "src"), tmp_path / "copy")
     (tmp_path / "copy" / "checkpoint").write_text(f'model_checkpoint_path: "{tmp_path}/src/model.ckpt-1700"\n')
-    tf_checkpoint.note_newest(str(tmp_path / "copy" / "model.ckpt-1700"))
+    state_file.note_newest(str(tmp_path / "copy" / "model.ckpt-1700"))
     assert tf.train.latest_checkpoint(str(tmp_path / "copy")) == str(tmp_path / "copy" / "model.ckpt-1700")
 
 
