@@ -7,12 +7,11 @@ import tensorflow.compat.v1 as tf
 
 from configs import storage
 from configs.errors import UserError
-from configs.resume import CONFIG_FILE
+from configs.resume import CONFIG_FILE, DATA_FILE
 from models.checkpoints import hugging_face, state_file, tf_checkpoint
 from models.checkpoints.state_file import STATE_FILE, step_in_name
 from models.weights import SCOPE, misfits, slot_shapes
 
-DATA_FILE = "data.json"  # fingerprints of the run's vocabulary and shards, in model_dir
 REMEDY = ('move it elsewhere and set "init_checkpoint" to it, or give it to `python3 -m models.checkpoints`, which'
           ' imports it')
 

@@ -17,6 +17,7 @@ from configs import arguments, resume, schedule, storage
 from configs.errors import UserError
 from datasets import shard_sets
 from datasets.window_order import WindowOrder
+from models.checkpoints import state_file
 from models.weights import count, slot_shapes, weight_list
 
 FLOAT32 = 4
@@ -85,14 +86,15 @@ def show(config, encoder, args):
         except UserError as error:
             return str(error)
     data = Data(look(shard_sets.TRAIN), look(shard_sets.EVAL) if config.eval_steps else '"eval_steps" is 0')
-    print(report(config, data, _run_problems(config, args)))
+    print(report(config, data, _run_problems(config, encoder, data.train, args)))
     return 0
 
 
-def _run_problems(config, args):
+def _run_problems(config, encoder, train, args):
     """Lines on what is seen in model_dir, in init_checkpoint, and on what a TPU would not see."""
-    problems = []
-    checks = [_check_bucket, resume.saved_config_warnings, _check_start]
+    problems, train_set = [], None if isinstance(train, str) else train
+    checks = [_check_bucket, resume.saved_config_warnings, lambda config: resume.check_data(config, encoder, train_set),
+              lambda config: _check_start(config, encoder)]
     checks += [lambda config: arguments.check_tpu_paths(args, config)] if args.tpu else []
     for check in checks:
         try:
@@ -108,18 +110,19 @@ def _check_bucket(config):
         storage.glob(storage.join(config.model_dir, "*"))  # to ask for one object would only say that it is not there
 
 
-def _check_start(config):
-    """Raises UserError where the run cannot start from its init_checkpoint: shapes alone are looked at."""
-    if config.init_checkpoint and not storage.exists(storage.join(config.model_dir, "checkpoint")):
+def _check_start(config, encoder):
+    """Raises UserError where the run cannot start from its init_checkpoint: shapes and vocabulary are looked at."""
+    if config.init_checkpoint and not state_file.named_newest(config.model_dir):
         storage.silence_tensorflow()
         # TensorFlow reads its own checkpoints: only who starts from weights waits for it.
         from models.checkpoints import any_format, warm_start
-        warm_start.check(any_format.open_weights(config.init_checkpoint), config)
+        stored = any_format.open_weights(config.init_checkpoint)
+        warm_start.check(stored, config)
 
 
 def report(config, data, others=()):
     """The plan as text; `others` are lines on problems found elsewhere."""
-    rows = _sizes(config) + _data(config, data) + _cost(config) + _schedule(config)
+    rows = _sizes(config) + _weights(config) + _data(config, data) + _cost(config) + _schedule(config)
     lines = [f"{name:<24}{value}" for name, value in rows]
     wrong = [*problems(config, data), *others]
     return "\n".join(lines + (["problems:", *(f"  - {line}" for line in wrong)] if wrong else ["no problems found"]))
@@ -149,6 +152,12 @@ def _sizes(config):
             ("steps", f"{config.max_steps:,}"),
             ("tokens in all", f"{total:,}"),
             ("tokens per parameter", ratio)]
+
+
+def _weights(config):
+    path = state_file.named_newest(config.model_dir)
+    source = state_file.weights_source(config, path)
+    return [("weights from", f"{source} in {config.model_dir}" if path else source)]
 
 
 def _data(config, data):

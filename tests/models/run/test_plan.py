@@ -26,7 +26,7 @@ ENOUGH = plan.Data(found(8, 1000, 50_000_000), found(1, 10, 900_000))
 
 
 def config_with(**values):
-    return schema.from_dict({"model_dir": "runs/a", **values}, "x")
+    return schema.from_dict({"model_dir": "runs/a", "n_vocab": 50257, **values}, "x")
 
 
 # Sizes small and all different: V 11, T 5, C 6, L 2.
