@@ -29,7 +29,12 @@ def find(folder):
             return None
         found = _take_apart(storage.join(folder, WHOLE_FILE))
     known = bpe.read_files()
-    return known if _content(found) == _content(known) else found
+    return known if same(found, known) else found
+
+
+def same(one, other):
+    """Whether the files of two vocabularies hold the same, however they are formatted."""
+    return _content(one) == _content(other)
 
 
 def write(folder, data):

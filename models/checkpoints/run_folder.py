@@ -31,6 +31,7 @@ def check(config, encoder, train_set=None):
     elif config.init_checkpoint:
         stored = any_format.open_weights(config.init_checkpoint)
         warm_start.check(stored, config)
+        warm_start.check_vocabulary(stored, config, encoder)
     return path, lines
 
 

@@ -118,6 +118,7 @@ def _check_start(config, encoder):
         from models.checkpoints import any_format, warm_start
         stored = any_format.open_weights(config.init_checkpoint)
         warm_start.check(stored, config)
+        warm_start.check_vocabulary(stored, config, encoder)
 
 
 def report(config, data, others=()):
