@@ -15,7 +15,7 @@ PACKAGES = ("configs", "encoder", "datasets", "models", "tools")
 SCRIPTS = ("main", "datasets.create_tfrecords", "datasets.dedup", "datasets.download", "datasets.extract_text",
            "datasets.make_corpus", "datasets.run_newspaper_extract", "datasets.verify_tfrecords", "encoder.train",
            "models.checkpoints.__main__", "tools.backup_checkpoint",
-           "tools.download_model", "tools.tpu_survival", "tools.verify_resume")
+           "tools.download_model", "tools.new_config", "tools.tpu_survival", "tools.verify_resume")
 # Each floor may import itself and those before it.  models.core: what lies in models/ itself and in models/cpu/.
 FLOORS = ("configs", "encoder", "datasets", "inputs", "models.core", "models.checkpoints", "models.run", "tools",
           "main")
@@ -26,7 +26,7 @@ EXCEPT = {"models.core": ("encoder", "datasets", "inputs"), "models.checkpoints"
 ALSO = {"encoder.train": ("datasets.cleaning", "datasets.documents", "datasets.plans"),
         "models.checkpoints.convert": ("datasets.fitting", "datasets.vocabularies", "datasets.window_order")}
 WITHOUT_TENSORFLOW = ("configs", "encoder", "datasets", "models.weights", "models.checkpoints.state_file",
-                      "models.run.plan", "tools.tpu_survival")
+                      "models.run.plan", "tools.new_config", "tools.tpu_survival")
 EXPECTED_AT_THE_TOP = {"main.py", "inputs.py", "README.md", "LICENSE", "Makefile", "Dockerfile", "pyproject.toml",
                        "configs", "encoder", "datasets", "models", "tools", "docs", "benchmarks", "tests", ".ci",
                        ".gitignore", ".dockerignore"}

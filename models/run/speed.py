@@ -1,0 +1,44 @@
+"""How long a training step takes on this machine: an estimate from a second or two of products of the network's sizes.
+
+Legend: T context, C width, V vocabulary, L layers.  Operations of a token: those of products with weights and of
+attention, as in https://arxiv.org/abs/2001.08361, section 2.1; backward they are twice as many.
+"""
+import itertools
+import time
+
+import tensorflow.compat.v1 as tf
+
+from models.run import devices, workarounds
+
+SECONDS = 0.5  # of each product
+LARGEST = 2**26  # numbers in a matrix
+# A step against its products alone: what is done element by element, the update, the data.  Measured on 2 cores of an
+# AMD EPYC: 1.3 (124M) to 2 (the quick start's network).
+BEYOND_PRODUCTS = 1.6
+
+
+def seconds_a_step(config):
+    """Estimated seconds of a training step of the config on the devices that TensorFlow sees here."""
+    T, C, V, L = config.n_ctx, config.n_embd, config.n_vocab, config.n_layer
+    rows = (config.micro_batch_size or config.train_batch_size) * T
+    layers = (24 * C * C + 4 * T * C) * L / _operations_a_second(rows, C, 4 * C, config.precision)
+    output = 2 * C * V / _operations_a_second(rows, C, V, config.precision)
+    tokens = config.train_batch_size * T / max(1, len(devices.devices()))
+    return 3 * (layers + output) * tokens * BEYOND_PRODUCTS
+
+
+def _operations_a_second(m, k, n, precision):
+    """How fast matrices [m, k] and [k, n] are multiplied; fewer rows where they would take too much memory."""
+    m = max(1, min(m, LARGEST // max(k, n)))
+    with tf.Graph().as_default(), tf.Session(config=workarounds.session_config()) as session:
+        left, right = (tf.Variable(tf.cast(tf.random.stateless_uniform(size, [1, 2], -1.0), precision),
+                                   use_resource=True) for size in ([m, k], [k, n]))
+        product = tf.matmul(left, right).op  # not its value, which would be copied
+        session.run(tf.global_variables_initializer())
+        session.run(product)
+        begun = time.monotonic()
+        for count in itertools.count(1):
+            session.run(product)
+            elapsed = time.monotonic() - begun
+            if elapsed >= SECONDS:
+                return 2 * m * k * n * count / elapsed
