@@ -12,9 +12,8 @@ from models.run import devices, workarounds
 
 SECONDS = 0.5  # of each product
 LARGEST = 2**26  # numbers in a matrix
-# A step against its products alone: what is done element by element, the update, the data.  Measured on 2 cores of an
-# AMD EPYC: 1.3 (124M) to 2 (the quick start's network).
-BEYOND_PRODUCTS = 1.6
+# A step against its products alone: what is done element by element grows with C, the products with C times C.
+BEYOND_PRODUCTS, BEYOND_OF_WIDTH = 1.2, 80
 
 
 def seconds_a_step(config):
@@ -24,7 +23,7 @@ def seconds_a_step(config):
     layers = (24 * C * C + 4 * T * C) * L / _operations_a_second(rows, C, 4 * C, config.precision)
     output = 2 * C * V / _operations_a_second(rows, C, V, config.precision)
     tokens = config.train_batch_size * T / max(1, len(devices.devices()))
-    return 3 * (layers + output) * tokens * BEYOND_PRODUCTS
+    return 3 * (layers + output) * tokens * (BEYOND_PRODUCTS + BEYOND_OF_WIDTH / C)
 
 
 def _operations_a_second(m, k, n, precision):
