@@ -4,7 +4,7 @@ from datasets import manifest, shard_sets
 
 LEAST_BATCH, ENOUGH_STEPS = 4, 1000  # a small data set gets smaller batches, down to the one, up to the other
 EVALUATIONS = 10  # in a run
-EVALUATION_SHARE = 0.05  # of the time between two evaluations, at most
+EVALUATION_SHARE = 0.1  # of the time between two evaluations, at most
 LONGEST_WARMUP, WARMUP_SHARE = 100, 0.05  # steps, and of all
 
 

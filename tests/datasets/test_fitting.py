@@ -39,7 +39,7 @@ def held_out(tmp_path):
 
 @pytest.mark.parametrize("between, expected", [
     (10**6, {"train_steps": 200, "eval_steps": -1, "save_checkpoints_steps": 200}),  # ten evaluations of the whole
-    (50, {"train_steps": 50, "eval_steps": 6, "save_checkpoints_steps": 50}),  # 5 % of 50 x 8 windows x 3 are 60
+    (25, {"train_steps": 25, "eval_steps": 6, "save_checkpoints_steps": 25}),  # a tenth of 25 x 8 x 3 windows are 60
     (0, {"train_steps": 1, "eval_steps": 1, "save_checkpoints_steps": 1})])
 def test_evaluations_take_little_of_the_time_between_them(held_out, between, expected):
     found = {"train_batch_size": 8, "max_steps": 2000}
