@@ -25,7 +25,7 @@ def write_data_set(folder, name, *, train=2, held_out=1, documents=3, length=40,
     for split, suffix, count in (("train", "", train), ("eval", "-eval", held_out)):
         for number in range(count):
             path = os.path.join(folder, f"{name}{suffix}_{number}.tfrecords")
-            shard = tfrecords.write(path, [(b"%d" % i, np.arange(length), 4 * length) for i in range(documents)])
+            shard = tfrecords.write(path, [(b"%d" % i, np.arange(length) % 200, 4 * length) for i in range(documents)])
             entries.append(manifest.Entry(split, shard, {"kept": documents}))
     manifest.write(manifest.path_of(str(folder), name), {"name": name, "vocabulary": vocabulary}, entries)
     return str(folder)
