@@ -26,18 +26,19 @@ def main(argv=None):
     args = arguments.parse(argv)
     config = schema.load(args.model, args.overrides, notice=arguments.note)
     with start.importing():
-        from encoder import bpe, prompts
-    encoder = bpe.load(config.encoder_path)
+        from datasets import vocabularies
+        from encoder import prompts
     if args.mode == arguments.PLAN:
         from models.run import plan
-        return plan.show(config, encoder, args)
+        return plan.show(*vocabularies.complete(config), args)
     if args.mode == arguments.PREDICT:  # before TensorFlow is there: a mistake in them is told at once
         texts = prompts.read(args.predict_file, args.generation) if args.predict_text is None \
             else [prompts.make(args.predict_text, args.generation)]
     if args.mode == arguments.INTERACTIVE and sys.stdin.isatty():
         arguments.note("loading TensorFlow and the weights")
     storage.silence_tensorflow()
-    tpu = arguments.find_tpu(args, config)  # before the data are looked at, which may take longer
+    tpu = arguments.find_tpu(args, config)  # before anything else on gs:// is looked at, which may take longer
+    config, encoder = vocabularies.complete(config)
     with start.importing():
         from models.run import devices, workarounds
     workarounds.prepare()
@@ -114,9 +115,9 @@ def train(config, encoder, tpu=None, strategy=None):
 
 def train_in_folder(config, encoder, tpu, strategy, train_set, order, evaluation):
     """`train` behind its checks of the data; `evaluation` is None where this host does not evaluate."""
-    from models.checkpoints import run_checkpoints, run_folder
+    from models.checkpoints import run_checkpoints, run_folder, state_file
     from models.run import after_evaluation, cost, devices, endings, hooks, hosts, metrics_file, plan, samples
-    path, changes = run_folder.check(config, encoder, train_set.fingerprint)
+    path, changes = run_folder.check(config, encoder, train_set)
     step = run_checkpoints.step_of(path)
     for line in changes + plan.reading_problems(config, order) + devices.memory_warnings(config, tpu, strategy):
         print(f"warning: {line}")
@@ -128,10 +129,10 @@ def train_in_folder(config, encoder, tpu, strategy, train_set, order, evaluation
     estimator = build_estimator(config, tpu, strategy=strategy)
     devices.check_cores(estimator, config, "train_batch_size", *(["eval_batch_size"] if evaluation else []))
     if devices.is_first(strategy):
-        run_folder.save(config, encoder, train_set.fingerprint, path)
+        run_folder.save(config, encoder, train_set, path)
         metrics_file.cut(config.model_dir, step)
-    print(f"{'continuing' if path else 'starting'} {config.model_dir} at step {step} of {config.max_steps}"
-          f" from {path or config.init_checkpoint or 'random weights'}, on {devices.described(estimator, strategy)};"
+    print(f"{'continuing' if path else 'starting'} {config.model_dir} at step {step} of {config.max_steps} from"
+          f" {state_file.weights_source(config, path)}, on {devices.described(estimator, strategy)};"
           f" {cost.parameter_count(config):,} parameters, {config.train_batch_size * config.n_ctx:,} tokens a step;"
           f" {order.dropped:.4%} of each epoch's tokens fill no window")
     if config.eval_steps == 0:

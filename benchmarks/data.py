@@ -20,7 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks import machine, options, ours
-from configs import commands, schema
+from configs import commands
 from configs.errors import UserError
 from datasets import create_tfrecords, manifest, tfrecords
 
@@ -36,7 +36,7 @@ def main(argv=None):
     """Makes the corpus, prints the tables and the JSON line; returns 0."""
     args = _arguments(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    config = schema.load(options.preset("117M"), [
+    config = options.load("117M", [
         *args.overrides, "input=tfrecords", f"train_files={NAME}_*.tfrecords", "eval_steps=0",
         f"data_path={json.dumps(os.path.abspath(args.output_dir))}"])
     if args.only == "memory":

@@ -59,7 +59,7 @@ def main(argv=None):
 def _config(preset, changes, folder):
     values = {**changes, "model_dir": os.path.join(folder, "run"), "input": "tfrecords", "eval_steps": 0,
               "data_path": folder, "train_files": "random_*.tfrecords", "warmup_steps": 0}
-    return schema.load(options.preset(preset), options.overrides(values))
+    return options.load(preset, options.overrides(values))
 
 
 def _run(folder, preset, changes, steps):

@@ -26,7 +26,7 @@ import time
 from typing import NamedTuple
 
 from benchmarks import data, machine, options, ours, products, trainers, turns
-from configs import commands, schema, storage
+from configs import commands, storage
 from configs.errors import UserError
 
 CONTENDERS = ("ours", "ours-xla", "torch", "torch-compile")
@@ -253,7 +253,7 @@ def config_of(args, name, folder, **values):
               "data_path": folder, "eval_files": None,
               "train_files": f"{data.NAME}_*.tfrecords", "init_checkpoint": os.path.join(folder, trainers.WEIGHTS),
               "encoder_path": None, "model_dir": os.path.join(folder, "run"), **values}
-    return schema.load(options.preset(setting.preset), [*options.overrides(values), *args.overrides])
+    return options.load(setting.preset, [*options.overrides(values), *args.overrides])
 
 
 # The processes

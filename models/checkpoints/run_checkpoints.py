@@ -2,19 +2,17 @@
 import contextlib
 import glob
 import os
-import re
 import sys
 
 import tensorflow.compat.v1 as tf
 
 from configs import storage
 from configs.errors import UserError
-from configs.resume import CONFIG_FILE
-from models.checkpoints import hugging_face, tf_checkpoint
-from models.checkpoints.tf_checkpoint import STATE_FILE, step_in_name
+from configs.resume import CONFIG_FILE, DATA_FILE
+from models.checkpoints import hugging_face, state_file, tf_checkpoint
+from models.checkpoints.state_file import STATE_FILE, step_in_name
 from models.weights import SCOPE, misfits, slot_shapes
 
-DATA_FILE = "data.json"  # fingerprints of the run's vocabulary and shards, in model_dir
 REMEDY = ('move it elsewhere and set "init_checkpoint" to it, or give it to `python3 -m models.checkpoints`, which'
           ' imports it')
 
@@ -36,7 +34,7 @@ def newest_whole(model_dir):
 
     Names on stderr what it passes over.  Raises UserError where none is left, or where it is unclear.
     """
-    state, named = storage.join(model_dir, STATE_FILE), tf_checkpoint.named_newest(model_dir)
+    state, named = storage.join(model_dir, STATE_FILE), state_file.named_newest(model_dir)
     paths = sorted((path[:-len(".index")] for path in storage.glob(
         storage.below(model_dir, "model.ckpt-*.index"))), key=step_in_name, reverse=True)
     if not storage.exists(state):
@@ -77,24 +75,6 @@ def step_of(path):
     return int(read(tf.GraphKeys.GLOBAL_STEP))
 
 
-def note_uncounted(path):
-    """Makes the file "checkpoint" name `path` as the newest, but not among those that TensorFlow counts and deletes."""
-    folder, _, name = path.rpartition("/")
-    state = storage.join(folder, STATE_FILE)
-    counted = re.findall(rb"^all_model_checkpoint_paths: .*\n", storage.read_bytes(state), re.MULTILINE)
-    storage.write_whole(state, b'model_checkpoint_path: "%s"\n' % os.fsencode(name) + b"".join(counted))
-
-
-def uncounted(model_dir):
-    """Path of the newest checkpoint where `note_uncounted` named it, else None."""
-    path = latest(model_dir)
-    if path is None:
-        return None
-    counted = re.findall(rb'^all_model_checkpoint_paths: "(?:[^"]*/)?([^"/]+)"',
-                         storage.read_bytes(storage.join(model_dir, STATE_FILE)), re.MULTILINE)
-    return path if counted and os.fsencode(os.path.basename(path)) not in counted else None
-
-
 def files_of(path):
     """Paths of the files of the checkpoint `path`."""
     return storage.glob(glob.escape(path) + ".*")
@@ -122,7 +102,7 @@ def copy(path, folder, copy_file=storage.copy):
         target = storage.join(folder, os.path.basename(source))
         copy_file(source, target)
         copied += storage.size(target)
-    tf_checkpoint.note_newest(storage.join(folder, os.path.basename(path)))
+    state_file.note_newest(storage.join(folder, os.path.basename(path)))
     return copied
 
 

@@ -75,8 +75,8 @@ def memory(config, on_cpu=False, devices=1):
                   logits=(width if on_cpu else 2 * FLOAT32) * B * T * V, framework=FRAMEWORK)
 
 
-def lighter(config, limit, on_cpu=False, devices=1, precision=True):
-    """What brings a step to at most `limit` bytes on each device, in words: other values of one key or of two.
+def ways_to_fit(config, limit, on_cpu=False, devices=1, precision=True):
+    """[{key: value}] that bring a step to at most `limit` bytes on each device: each other values of one key or of two.
 
     Micro-batches and "recompute" leave the result as it is but for rounding; with `precision` bfloat16 is named, too,
     where it is faster.
@@ -84,21 +84,27 @@ def lighter(config, limit, on_cpu=False, devices=1, precision=True):
     at_once = config.micro_batch_size or config.train_batch_size
     sizes = [size for size in range(at_once, devices - 1, -1) if config.train_batch_size % size == 0]
 
-    def size_of(way):
-        return sum(memory(dataclasses.replace(config, **way), on_cpu, devices))
-
     def first_to_fit(ways):
-        return next(([way] for way in ways if size_of(way) <= limit), [])
+        return next(([way] for way in ways if _bytes_with(config, way, on_cpu, devices) <= limit), [])
     smaller = [{"micro_batch_size": size} for size in sizes if size < at_once]
     halved = [{"precision": "bfloat16"}] if precision and config.precision == "float32" and (
         not on_cpu or hardware.multiplies_bfloat16()) else []
     again = [] if config.recompute else [{"recompute": True}, *({"recompute": True, **way} for way in smaller)]
     ways = first_to_fit(smaller) + first_to_fit(again) + first_to_fit(halved)
-    ways = ways or first_to_fit({**way, **halved[0]} for way in reversed(again or smaller) if halved)
+    return ways or first_to_fit({**way, **halved[0]} for way in reversed(again or smaller) if halved)
+
+
+def _bytes_with(config, way, on_cpu, devices):
+    return sum(memory(dataclasses.replace(config, **way), on_cpu, devices))
+
+
+def lighter(config, limit, on_cpu=False, devices=1, precision=True):
+    """The `ways_to_fit`, in words."""
+    ways = ways_to_fit(config, limit, on_cpu, devices, precision)
     if not ways:
         return SMALLER
     return "set " + ", or ".join(" and ".join(f"{json.dumps(key)} to {json.dumps(value)}" for key, value in way.items())
-                                 + f" (about {human_bytes(size_of(way))})" for way in ways)
+                                 + f" (about {human_bytes(_bytes_with(config, way, on_cpu, devices))})" for way in ways)
 
 
 def out_of_memory(config, limit, on_cpu=False, devices=1):

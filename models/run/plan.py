@@ -15,6 +15,7 @@ from configs.errors import USER_ERROR, UserError
 from datasets import shard_sets
 from datasets.jobs import workers
 from datasets.window_order import EvalWindows, WindowOrder
+from models.checkpoints import state_file
 from models.run import room
 from models.run.cost import (
     checkpoint_bytes,
@@ -50,15 +51,17 @@ def show(config, encoder, args):
     gpus, unused = ([], []) if args.tpu else hardware.gpus()
     device = f"TPU: {args.tpu}" if args.tpu else hardware.in_words(gpus, workers.cores())
     machine = room.here(config, len(gpus), args.tpu)
-    found = Problems.joined([_run_problems(config, args), Problems([], unused), problems(config, data, machine)])
+    found = Problems.joined([_run_problems(config, encoder, data.train, args), Problems([], unused),
+                             problems(config, data, machine)])
     print(f"{'device':<24}{device}\n{report(config, data, machine, found)}")
     return USER_ERROR if found.stop else 0
 
 
-def _run_problems(config, args):
+def _run_problems(config, encoder, train, args):
     """Problems that are seen in model_dir, in init_checkpoint, and in paths that a TPU would not see."""
-    found = Problems([], [])
-    checks = [_check_bucket, resume.saved_config_warnings, _check_start]
+    found, train_set = Problems([], []), None if isinstance(train, str) else train
+    checks = [_check_bucket, resume.saved_config_warnings, lambda config: resume.check_data(config, encoder, train_set),
+              lambda config: _check_start(config, encoder)]
     checks += [lambda config: arguments.check_tpu_paths(args, config)] if args.tpu else []
     for check in checks:
         try:
@@ -74,18 +77,20 @@ def _check_bucket(config):
         storage.glob(storage.join(config.model_dir, "*"))  # to ask for one object would only say that it is not there
 
 
-def _check_start(config):
-    """Raises UserError where the run cannot start from its init_checkpoint: shapes alone are looked at."""
-    if config.init_checkpoint and not storage.exists(storage.join(config.model_dir, "checkpoint")):
+def _check_start(config, encoder):
+    """Raises UserError where the run cannot start from its init_checkpoint: shapes and vocabulary are looked at."""
+    if config.init_checkpoint and not state_file.named_newest(config.model_dir):
         storage.silence_tensorflow()
         # TensorFlow reads its own checkpoints: only who starts from weights waits for it.
         from models.checkpoints import any_format, warm_start
-        warm_start.check(any_format.open_weights(config.init_checkpoint), config)
+        stored = any_format.open_weights(config.init_checkpoint)
+        warm_start.check(stored, config)
+        warm_start.check_vocabulary(stored, config, encoder)
 
 
 def report(config, data, machine, found):
     """The plan as text; `found` are its Problems."""
-    rows = _sizes(config) + _data(config, data) + _cost(config, machine) + _schedule(config)
+    rows = _sizes(config) + _weights(config) + _data(config, data) + _cost(config, machine) + _schedule(config)
     lines = [f"{name:<24}{value}" for name, value in rows]
     for title, problems_of_kind in (("problems that stop the run:", found.stop),
                                     ("problems that spoil the run:", found.spoil)):
@@ -117,6 +122,12 @@ def _sizes(config):
             ("steps", f"{config.max_steps:,}"),
             ("tokens in all", f"{total:,}"),
             ("tokens per parameter", ratio)]
+
+
+def _weights(config):
+    path = state_file.named_newest(config.model_dir)
+    source = state_file.weights_source(config, path)
+    return [("weights from", f"{source} in {config.model_dir}" if path else source)]
 
 
 def _data(config, data):

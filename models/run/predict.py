@@ -12,7 +12,7 @@ import tensorflow.compat.v1 as tf
 
 from configs import hardware, storage
 from configs.errors import UserError
-from datasets import shard_sets
+from datasets import vocabularies
 from datasets.jobs import workers
 from encoder import stop_texts
 from models import decoding, sampling
@@ -89,7 +89,7 @@ def threads_for(config, rows, prompt=1, length=1):
 def weights_path(config, encoder):
     """The newest checkpoint, when it fits the config and the vocabulary.  Raises UserError."""
     path = run_folder.trained(config, encoder, "generate with")
-    shard_sets.check_vocabulary(config, encoder)
+    vocabularies.check(config, encoder)
     return path
 
 

@@ -4,7 +4,7 @@ import time
 import tensorflow.compat.v1 as tf
 
 from configs import storage
-from models.checkpoints import run_checkpoints, tf_checkpoint
+from models.checkpoints import run_checkpoints, state_file, tf_checkpoint
 
 SHARE = 0.02  # of the time since the last checkpoint: when writing one takes more, that is told
 
@@ -20,7 +20,7 @@ class SaverByMinutes(tf.train.SessionRunHook, tf.train.CheckpointSaverListener):
     def __init__(self, config, say=print):
         self._model_dir, self._say = config.model_dir, say
         self._seconds = 60 * (config.save_checkpoints_minutes or float("inf"))
-        self._own = run_checkpoints.uncounted(config.model_dir)  # path of the last that was saved by minutes, or None
+        self._own = state_file.uncounted(config.model_dir)  # path of the last that was saved by minutes, or None
         self._last, self._step = None, None  # when the last checkpoint was there, and its step
 
     def begin(self):
@@ -42,7 +42,7 @@ class SaverByMinutes(tf.train.SessionRunHook, tf.train.CheckpointSaverListener):
         saver, = session.graph.get_collection(tf.GraphKeys.SAVERS)
         path = saver.save(session, storage.join(self._model_dir, tf_checkpoint.NAME), global_step=step,
                           write_meta_graph=False, write_state=False)
-        run_checkpoints.note_uncounted(path)
+        state_file.note_uncounted(path)
         self._replace_by(path)
         self._tell(step)
 
@@ -51,7 +51,7 @@ class SaverByMinutes(tf.train.SessionRunHook, tf.train.CheckpointSaverListener):
 
     def after_save(self, session, step):
         """Takes note of a checkpoint that was saved by steps."""
-        if self._own and tf_checkpoint.step_in_name(self._own) == step:
+        if self._own and state_file.step_in_name(self._own) == step:
             self._own = None  # it was written once more, and is counted now
         self._replace_by(None)
         self._tell(step)

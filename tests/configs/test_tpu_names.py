@@ -232,6 +232,7 @@ def remote_config(**changes):
     ({"train_files": [["gs://b/x*", 1], ["/disk/x*", 2]]}, "train_files", "/disk/x*"),
     ({"eval_files": ["gs://b/x*", "/disk/x*"]}, "eval_files", "/disk/x*"),
     ({"input": "openwebtext", "train_files": None, "eval_files": None, "data_path": "data"}, "data_path", "data"),
+    ({"train_files": None, "eval_files": None, "data_path": "data"}, "data_path", "data"),
 ])
 def test_a_tpu_node_needs_data_and_checkpoints_on_google_storage(changes, key, path):
     def check(config, name, mode=arguments.TRAIN):

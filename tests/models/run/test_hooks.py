@@ -22,7 +22,7 @@ def test_runs_of_many_steps_as_a_tpu_makes_them_are_counted_by_their_steps(tmp_p
     monkeypatch.setattr(hooks, "time", clock)
     said = []
     order = WindowOrder([shard_sets.Part((Shard("a", 3, 700, None, 0, None, 1, 1),), 1.0)], n_ctx=7, batch=1, seed=1)
-    config = schema.from_dict({"model_dir": str(tmp_path), "max_steps": 125}, "here")
+    config = schema.from_dict({"model_dir": str(tmp_path), "n_vocab": 50257, "max_steps": 125}, "here")
     progress = hooks.Progress(config, order, None, say=said.append)
     with tf.Graph().as_default():
         step = tf.train.get_or_create_global_step()
@@ -50,7 +50,7 @@ def test_on_google_storage_figures_are_written_as_often_as_a_checkpoint_and_at_t
     written, append = [], metrics_file.append
     monkeypatch.setattr(metrics_file, "append", lambda *given: written.append(len(given[1])) or append(*given))
     order = WindowOrder([shard_sets.Part((Shard("a", 3, 700, None, 0, None, 1, 1),), 1.0)], n_ctx=7, batch=1, seed=1)
-    config = schema.from_dict({"model_dir": str(tmp_path), "save_checkpoints_steps": 30}, "here")
+    config = schema.from_dict({"model_dir": str(tmp_path), "n_vocab": 50257, "save_checkpoints_steps": 30}, "here")
     with tf.Graph().as_default():
         run = tf.assign_add(tf.train.get_or_create_global_step(), 10)
         with tf.train.MonitoredSession(hooks=[hooks.Progress(config, order, None, lambda line: None)]) as session:

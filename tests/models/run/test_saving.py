@@ -8,7 +8,7 @@ import tensorflow.compat.v1 as tf
 
 import main
 from configs import schema
-from models.checkpoints import run_checkpoints
+from models.checkpoints import run_checkpoints, state_file
 from models.run import hooks, saving, workarounds
 from tests.helpers.runs import weights_of
 
@@ -83,7 +83,7 @@ def test_a_run_that_is_killed_goes_on_from_the_last_minute_whose_checkpoint_driv
     assert steps_in(tmp_path / "run") == [6, 9]
     kill_at(config, 10, monkeypatch)
     assert steps_in(tmp_path / "run") == [6, 9, 10]
-    assert run_checkpoints.uncounted(str(tmp_path / "run")) == str(tmp_path / "run" / "model.ckpt-10")
+    assert state_file.uncounted(str(tmp_path / "run")) == str(tmp_path / "run" / "model.ckpt-10")
     capsys.readouterr()
     assert main.main(["--model", config]) == 0
     assert re.search("continuing .* at step 10 of 12", capsys.readouterr().out)
@@ -93,16 +93,16 @@ def test_a_run_that_is_killed_goes_on_from_the_last_minute_whose_checkpoint_driv
 
 def test_only_what_was_saved_by_minutes_is_uncounted(tmp_path):
     folder = str(tmp_path)
-    assert run_checkpoints.uncounted(folder) is None
+    assert state_file.uncounted(folder) is None
     for step in (5, 7):
         (tmp_path / f"model.ckpt-{step}.index").touch()
     state = tmp_path / "checkpoint"
     state.write_text('model_checkpoint_path: "model.ckpt-5"\n')  # as a user may have written it
-    assert run_checkpoints.uncounted(folder) is None
+    assert state_file.uncounted(folder) is None
     state.write_text('model_checkpoint_path: "model.ckpt-5"\nall_model_checkpoint_paths: "/elsewhere/model.ckpt-5"\n')
-    assert run_checkpoints.uncounted(folder) is None
-    run_checkpoints.note_uncounted(f"{folder}/model.ckpt-7")
-    assert run_checkpoints.uncounted(folder) == run_checkpoints.latest(folder) == f"{folder}/model.ckpt-7"
+    assert state_file.uncounted(folder) is None
+    state_file.note_uncounted(f"{folder}/model.ckpt-7")
+    assert state_file.uncounted(folder) == run_checkpoints.latest(folder) == f"{folder}/model.ckpt-7"
 
 
 def test_saving_that_takes_more_than_two_hundredths_of_the_time_is_told_with_its_seconds(clock):

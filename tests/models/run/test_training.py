@@ -154,9 +154,9 @@ def test_a_run_says_where_it_starts_from_and_what_it_is(run_config, tmp_path, ca
         return re.search(rf"{re.escape(beginning)}, on [^;]+; {parameters:,} parameters, 64 tokens a step; 0\.",
                          capsys.readouterr().out)
     main.main(["--model", run_config(max_steps=1, warmup_steps=0)])
-    assert said(f"starting {tmp_path}/run at step 0 of 1 from random weights")
+    assert said(f"starting {tmp_path}/run at step 0 of 1 from scratch")
     main.main(["--model", run_config(max_steps=2, warmup_steps=0)])
-    assert said(f"continuing {tmp_path}/run at step 1 of 2 from {tmp_path}/run/model.ckpt-1")
+    assert said(f"continuing {tmp_path}/run at step 1 of 2 from model.ckpt-1")
     start = f"{tmp_path}/run/model.ckpt-2"
     main.main(["--model", run_config(max_steps=1, warmup_steps=0, model_dir=f"{tmp_path}/new", init_checkpoint=start)])
     assert said(f"starting {tmp_path}/new at step 0 of 1 from {start}")
