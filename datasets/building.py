@@ -30,7 +30,7 @@ class ShardToBuild(NamedTuple):
     encoder_path: str | None
     vocabulary: str  # fingerprint
     minimum_size: int  # tokens
-    clean: bool
+    clean: str  # one of cleaning.RULES
 
 
 def completed(state, output_dir):
@@ -82,7 +82,7 @@ def _texts(job, index, outcomes, advance):
         if document.text is None:
             outcomes["bad_lines"] += 1
             continue
-        text = bpe.well_formed(cleaning.clean(document.text) if job.clean else document.text)
+        text = cleaning.clean(document.text, job.clean)
         if text.isspace() or not text:
             outcomes["empty"] += 1
             continue

@@ -20,7 +20,7 @@ import numpy as np
 
 from configs import commands, errors, progress, reading, storage
 from configs.errors import UserError
-from datasets import building, documents, manifest, packed, plans, publishing
+from datasets import building, cleaning, documents, manifest, packed, plans, publishing
 from datasets.duplicates import drop_list
 from datasets.jobs import workers
 from encoder import bpe
@@ -77,7 +77,7 @@ def _shards(args, vocabulary, state, orders):
     return [building.ShardToBuild(
         state, os.path.join(args.output_dir, f"{args.name}{suffix}_{i}.tfrecords"), split,
         orders[split][start:start + args.files_per], 0, args.encoder_path, vocabulary, args.minimum_size,
-        not args.no_ftfy) for split, suffix in (("train", ""), ("eval", "-eval"))
+        args.clean) for split, suffix in (("train", ""), ("eval", "-eval"))
         for i, start in enumerate(range(0, len(orders[split]), args.files_per))]
 
 
@@ -109,10 +109,9 @@ def _outcomes(entries):
 
 def _plan(args, encoder, index, drop_sha256):
     """All that decides the bytes of the output."""
-    tools = {"unicode": unicodedata.unidata_version, "tiktoken": version("tiktoken"),
-             **({} if args.no_ftfy else {"ftfy": version("ftfy")})}
+    tools = {"unicode": unicodedata.unidata_version, "tiktoken": version("tiktoken"), **cleaning.tools(args.clean)}
     return {"name": args.name, "vocabulary": encoder.fingerprint, "vocabulary_size": encoder.size,
-            "cleaning": "none" if args.no_ftfy else "ftfy NFKC", "minimum_size": args.minimum_size,
+            "cleaning": cleaning.RULES[args.clean], "minimum_size": args.minimum_size,
             "files_per": args.files_per, "eval_fraction": args.eval_fraction, "seed": args.seed,
             "exclude": args.exclude, "drop": drop_sha256, "inputs": index.fingerprint, "documents": len(index.file),
             "tools": tools, **({"held_out": index.held_out} if args.eval_input else {})}
@@ -195,7 +194,7 @@ def arguments(argv=None):
     seed = errors.checked(int, lambda value: 0 <= value < 2 ** 32, "at least 0 and less than 2**32")
     add("--seed", type=seed, default=0, help="of the order and of the choice for evaluation")
     workers.add_arguments(parser, "the bytes of the output do not depend on it")
-    add("--no_ftfy", action="store_true", help="encode the text as it is, without ftfy's repairs and NFKC")
+    cleaning.add_argument(parser)
     args = parser.parse_args(argv)
     if args.eval_input:
         args.eval_fraction = 0.0

@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import unicodedata
 
 import numpy as np
 import tiktoken
@@ -171,6 +172,16 @@ def well_formed(text):
         return text
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def line_ends(text):
+    r"""`text` with "\n" at the end of each line."""
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+def tidy(text):
+    r"""`text` as prompts and, by default, documents are read: well formed, "\n" at line ends, Unicode's form NFC."""
+    return unicodedata.normalize("NFC", line_ends(well_formed(text)))
 
 
 def _parts(text, joined=False):

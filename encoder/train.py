@@ -33,12 +33,12 @@ def main(argv=None):
     with tempfile.TemporaryDirectory(prefix="unpacked-") as scratch:
         index = documents.make_index(args.input, args.exclude, scratch=scratch)
         plan = {"size": args.size, "inputs": index.fingerprint, "documents": len(index.file),
-                "cleaning": "none" if args.no_ftfy else "ftfy NFKC",
-                "tools": {"tokenizers": version("tokenizers"), **({} if args.no_ftfy else {"ftfy": version("ftfy")})}}
+                "cleaning": cleaning.RULES[args.clean],
+                "tools": {"tokenizers": version("tokenizers"), **cleaning.tools(args.clean)}}
         if _finished(args.output_dir, plan):
             print(f"{args.output_dir} is finished: nothing to do")
             return 0
-        merges = learn(_texts(index, clean=not args.no_ftfy), args.size - SMALLEST)
+        merges = learn(_texts(index, args.clean), args.size - SMALLEST)
     if len(merges) < args.size - SMALLEST:
         raise UserError(f"--size {args.size} needs {args.size - SMALLEST} merges and the text gives {len(merges)}: "
                         f"give more text, or a --size of at most {len(merges) + SMALLEST}")
@@ -63,13 +63,13 @@ def learn(texts, count):
     return [*map(tuple, json.loads(tokenizer.to_str())["model"]["merges"])]
 
 
-def _texts(index, clean):
+def _texts(index, rule):
     """Yields the text of every document, as create_tfrecords.py encodes it."""
     with progress.bar(len(index.file), unit="doc") as bar:
         for number in range(len(index.file)):
             text = documents.read(index, number).text
             if text:
-                yield bpe.well_formed(cleaning.clean(text) if clean else text)
+                yield cleaning.clean(text, rule)
             bar.update()
 
 
@@ -97,7 +97,7 @@ def _arguments(argv):
     size = errors.checked(int, lambda value: value >= SMALLEST, f"at least {SMALLEST}, 256 bytes and {bpe.END_OF_TEXT}")
     add("--size", type=size, default=4096, help=f"number of token ids, {bpe.END_OF_TEXT} included")
     add("--output_dir", required=True, help="folder for the vocabulary")
-    add("--no_ftfy", action="store_true", help="learn from the text as it is, without ftfy's repairs and NFKC")
+    cleaning.add_argument(parser)
     return parser.parse_args(argv)
 
 

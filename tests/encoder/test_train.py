@@ -61,7 +61,7 @@ def test_a_finished_vocabulary_is_kept_and_another_one_is_refused(corpus, tmp_pa
     capsys.readouterr()
     assert learn(corpus, output) == 0
     assert "nothing to do" in capsys.readouterr().out
-    with pytest.raises(UserError, match=r"made in another way \(cleaning was ftfy NFKC, now none; tools was"):
+    with pytest.raises(UserError, match=r"made in another way \(cleaning was repair, now none; tools was"):
         learn(corpus, output, "--no_ftfy")
     os.unlink(os.path.join(output, "vocabulary.json"))
     with pytest.raises(UserError, match="from elsewhere"):
