@@ -23,7 +23,8 @@ FLOORS = ("configs", "encoder", "datasets", "inputs", "models.core", "models.che
 EXCEPT = {"models.core": ("encoder", "datasets", "inputs"), "models.checkpoints": ("datasets", "inputs"),
           "inputs": ("encoder",)}
 # A script may read what stands beside its floor.
-ALSO = {"encoder.train": ("datasets.cleaning", "datasets.documents", "datasets.plans")}
+ALSO = {"encoder.train": ("datasets.cleaning", "datasets.cutting", "datasets.documents", "datasets.encodings",
+                          "datasets.left_out", "datasets.plans")}
 WITHOUT_TENSORFLOW = ("configs", "encoder", "datasets", "models.weights", "models.run.plan", "tools.tpu_survival")
 EXPECTED_AT_THE_TOP = {"main.py", "inputs.py", "README.md", "LICENSE", "Makefile", "Dockerfile", "pyproject.toml",
                        "configs", "encoder", "datasets", "models", "tools", "docs", "benchmarks", "tests", ".ci",
