@@ -31,6 +31,7 @@ from datasets import (
     packed,
     plans,
     publishing,
+    vocabulary_beside,
 )
 from datasets.duplicates import drop_list
 from datasets.jobs import workers
@@ -46,8 +47,9 @@ def main(argv=None):
     """Arguments -> shards and manifest; returns 0."""
     args = arguments(argv)
     if args.bucket:
-        publishing.check(args.bucket, args.output_dir, args.name)
+        publishing.check(args.bucket, args.output_dir, args.name, args.encoder_path)
     vocabulary = args.encoder_path, bpe.fingerprint(args.encoder_path)
+    vocabulary_beside.check(args.output_dir, args.encoder_path)
     print("listing documents", flush=True)
     hidden = os.path.join(args.output_dir, f".{args.name}.")
     with storage.only_run(hidden + "lock", "choose another --name"), \
@@ -59,7 +61,7 @@ def main(argv=None):
         documents.show_left_out(index)
         _create(args, encoder, index, pool)
     if args.bucket:
-        publishing.publish(args.bucket, args.output_dir, args.name)
+        publishing.publish(args.bucket, args.output_dir, args.name, args.encoder_path)
     return 0
 
 
@@ -74,6 +76,7 @@ def _create(args, encoder, index, pool):
     missing = [shard for shard in shards if os.path.basename(shard.path) not in done]
     if os.path.exists(target) and not missing:
         shutil.rmtree(state, ignore_errors=True)
+        vocabulary_beside.put(args.output_dir, args.encoder_path)  # where an earlier release did not
         print(f"{target} is finished: nothing to do")
         return
     total, left = (sum(len(shard.numbers) for shard in some) for some in (shards, missing))
@@ -111,6 +114,7 @@ def _finish(args, plan, built, target, state, index):
         split, purpose = (held_out.EVAL, "evaluation") if held_out.TRAIN in filled else (held_out.TRAIN, "training")
         raise UserError(f"none of {left_out.many(len(index.file), 'document')} is left for {purpose} "
                         f"({_outcomes(entries)}): {'; or '.join([*found, _remedy(args, entries, split)])}")
+    vocabulary_beside.put(args.output_dir, args.encoder_path)
     manifest.write(target, plan, entries)
     shutil.rmtree(state)
     for split in (held_out.TRAIN, held_out.EVAL):

