@@ -64,9 +64,10 @@ def cut(path, scratch, reading):
 
 def place_of_bytes(path, where, scratch, reading):
     """Path of the file that holds the bytes of the file `path`; `where` is what `cut` says."""
+    if where == OWN:
+        return path
     # A copy in UTF-8 is told from other copies of the file, which earlier runs may have left.
-    change = f"UTF-8 from {reading.encoding}" if where == IN_UTF8 else ""
-    return path if where == OWN else packed.place(path, scratch, change)
+    return packed.place(path, scratch, f"UTF-8 from {reading.encoding}" if where == IN_UTF8 else "")
 
 
 def _parts(path, split_on):

@@ -137,8 +137,8 @@ def load(folder):
     """The Index that `save` wrote; what is not used of it stays on disk."""
     with open(os.path.join(folder, "index.json")) as f:
         others = json.load(f)
-    # As plain arrays, still mapped: reading one number from a np.memmap takes several times as long.
     others["reading"] = cutting.Reading(*others["reading"])
+    # As plain arrays, still mapped: reading one number from a np.memmap takes several times as long.
     return Index(**others, **{name: np.asarray(np.load(os.path.join(folder, name + ".npy"), mmap_mode="r"))
                               for name in Index._fields if name not in others})
 

@@ -40,12 +40,12 @@ def decode(data, encoding=None):
 
     `encoding`: how to read what is neither UTF-8 nor UTF-16 with a mark; DETECT: as charset-normalizer thinks it is.
     """
-    if _has_utf16_mark(data):
-        return _strictly(data, "utf-16")
     if encoding is None or encoding == DETECT or _holds_ascii(encoding):
         text = _strictly(data, "utf-8")
         if text is not None:
             return text.removeprefix(UTF8_MARK)
+    if _has_utf16_mark(data):  # which is no UTF-8
+        return _strictly(data, "utf-16")
     if encoding == DETECT:
         best = _best_match(data)
         return None if best is None else _strictly(data, best.encoding)
