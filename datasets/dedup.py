@@ -88,11 +88,15 @@ def _prepare(args, plan, index, against, state):
     documents.save(index, state)
     if not against:
         return documents.load(state), None
-    ngrams, without = signing.ngrams_of(against, args.against_words)
+    ngrams, without, found = signing.ngrams_of(against, args.against_words)
+    unread = [f"--against: {line}" for line in left_out.described(found, against)]
     if not len(ngrams):
         shutil.rmtree(state)
-        raise UserError(f"--against: none of its {without} texts has {args.against_words} words: give longer ones, or "
-                        "lower --against_words")
+        short = [f"--against: none of its {without} texts has {args.against_words} words: give longer ones, or lower "
+                 "--against_words"] if without else []
+        raise UserError("; ".join(unread + short))
+    for line in unread:
+        print(line)
     if without:
         print(f"--against: {without} of {len(against.file)} texts have fewer than {args.against_words} words and are "
               "not looked for")

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from configs import grouping, storage
-from datasets import documents
+from datasets import documents, left_out
 from datasets.duplicates import minhash
 
 CHUNK = 1024  # documents: few enough that a thousand books keep two processes busy
@@ -90,12 +90,15 @@ def _texts(index, chunk, kinds):
 
 
 def ngrams_of(index, length):
-    """(sorted uint64 n-grams of all texts of the Index, how many texts have none)."""
-    ngrams = [np.zeros(0, np.uint64)]
+    """(sorted uint64 n-grams of all texts of the Index, how many have none, what was left out)."""
+    ngrams, found = [np.zeros(0, np.uint64)], {}
     for number in range(len(index.file)):
-        hashed = minhash.word_hashes([documents.read(index, number).text or ""])
-        ngrams.append(np.unique(minhash.ngrams(*hashed, length)[0]))
-    return np.unique(np.concatenate(ngrams)), sum(not len(some) for some in ngrams[1:])
+        document = documents.read(index, number)
+        if document.problem:
+            left_out.note(found, document.problem, number)
+            continue
+        ngrams.append(np.unique(minhash.ngrams(*minhash.word_hashes([document.text]), length)[0]))
+    return np.unique(np.concatenate(ngrams)), sum(not len(some) for some in ngrams[1:]), found
 
 
 def _hits(chunk, words, counts, rows):

@@ -87,6 +87,9 @@ def test_documents_in_other_encodings_and_parts_of_files_are_compared_and_named_
     folder = tmp_path / "in"
     write(folder, parts="---".join(map(" ".join, (words(1), words(2), changed(words(1), {9})))))
     assert run(tmp_path / "parts", "--input", str(folder), "--split_on=---")[0] == ["parts.txt:3"]
+    (tmp_path / "eval.txt").write_bytes(b"caf\xe9 " * 20)
+    with pytest.raises(UserError, match="^--against: 1 document left out that could not be read .*: eval.txt; give"):
+        run(tmp_path / "against", "--input", str(folder), "--against", str(tmp_path / "eval.txt"))
 
 
 def test_the_order_of_the_inputs_decides_who_stays(tmp_path):

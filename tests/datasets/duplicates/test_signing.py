@@ -53,8 +53,10 @@ def test_progress_counts_every_document_once(state):
 
 def test_hits_are_the_ngrams_that_a_document_shares_with_the_evaluation_texts(state, tmp_path):
     (tmp_path / "eval.txt").write_text("Two three, four! naïve 中文 x x x", encoding="utf-8")
-    ngrams, without = signing.ngrams_of(documents.make_index([str(tmp_path / "eval.txt")]), 3)
-    assert len(ngrams) == 7 and not without
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
+    evaluation = documents.make_index([str(tmp_path / "eval.txt"), str(tmp_path / "latin.txt")])
+    ngrams, without, found = signing.ngrams_of(evaluation, 3)
+    assert len(ngrams) == 7 and not without and found == {"other_encoding": [1, [1]]}
     documents.save_array(str(tmp_path / signing.NGRAMS), ngrams)
     signing._evaluation_ngrams.cache_clear()
     chunk = signing.chunks(state, 9, 3)[0]
