@@ -29,7 +29,7 @@ import numpy as np
 from benchmarks import options
 from benchmarks.machine import resident
 from configs import commands, hardware
-from datasets import dedup, documents
+from datasets import cutting, dedup, documents
 from datasets.duplicates import clusters, drop_list, minhash, signing
 from datasets.jobs import workers
 
@@ -214,8 +214,9 @@ def _lay_down_index(count, folder):
     each = np.arange(count, dtype=np.int64)
     index = documents.Index(
         folders=[["/texts", ""]], folder=np.zeros(count, np.int32), names=np.frombuffer(names, np.uint8),
-        name_end=(each + 1) * 44, first=each, file=each.astype(np.int32), offset=np.zeros(count, np.int64),
-        length=np.full(count, 5000, np.int64), fingerprint="", held_out=0, scratch=None)
+        name_end=(each + 1) * 44, first=each, bytes_in=np.full(count, cutting.OWN, np.uint8),
+        file=each.astype(np.int32), offset=np.zeros(count, np.int64), length=np.full(count, 5000, np.int64),
+        fingerprint="", held_out=0, scratch=None, reading=cutting.USUAL, left_out={})
     documents.save(index, folder)
 
 
@@ -230,9 +231,9 @@ def synthesize(job):
     changed = random.rand(*signatures.shape) < random.rand(len(numbers), 1) * DAMAGE
     signatures = (np.where(changed, other, signatures) >> np.uint64(32)).astype(np.uint32)
     keys = np.concatenate([minhash.band_keys(signatures), minhash.mix(numbers)[None]])
-    facts = np.zeros((job.count, 2), np.uint8)
+    kinds = np.full(job.count, signing.COMPARED, np.uint8)
     with open(job.path, "wb") as f:
-        f.write(keys.astype("<u8").tobytes() + signatures.astype(np.uint8).tobytes() + facts.tobytes())
+        f.write(keys.astype("<u8").tobytes() + signatures.astype(np.uint8).tobytes() + kinds.tobytes())
 
 
 def _origins(numbers):

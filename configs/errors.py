@@ -5,6 +5,7 @@ import importlib.util
 import os
 import sys
 
+HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 USER_ERROR = 2  # exit status
 SET_UP = "run `. .venv/bin/activate`, or `make setup` first"
 PREEMPTED = os.EX_TEMPFAIL  # 75, exit status of a run whose TPU is gone, which goes on when it is started again
@@ -22,8 +23,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def script_parser(docstring, **options):
-    """The Parser of a script: what it does is the first paragraph of its docstring, and --help shows the defaults."""
-    return Parser(description=docstring.split("\n\n")[0].replace("\n", " "),
+    """The Parser of the script that calls this: what it does is the first paragraph of its docstring.
+
+    --help shows the defaults; errors call the script by its path from the top of the project.
+    """
+    script = os.path.relpath(sys._getframe(1).f_globals["__file__"], HOME)
+    return Parser(prog=script, description=docstring.split("\n\n")[0].replace("\n", " "),
                   formatter_class=argparse.ArgumentDefaultsHelpFormatter, **options)
 
 

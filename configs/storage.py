@@ -86,6 +86,11 @@ def join(folder, path):
     return path if is_remote(path) else os.path.join(folder, path)
 
 
+def looked_for_in(path):
+    """For messages: ` in FOLDER`, where a relative path is looked for; nothing for other paths."""
+    return "" if is_remote(path) or os.path.isabs(path) else f" in {os.getcwd()}"
+
+
 def read_bytes(path):
     with open_file(path, "rb") as f:
         return f.read()

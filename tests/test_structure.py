@@ -24,7 +24,8 @@ FLOORS = ("configs", "encoder", "datasets", "inputs", "models.core", "models.che
 EXCEPT = {"models.core": ("encoder", "datasets", "inputs"), "models.checkpoints": ("datasets", "inputs"),
           "inputs": ("encoder",)}
 # A script may read what stands beside its floor.
-ALSO = {"encoder.train": ("datasets.cleaning", "datasets.documents", "datasets.plans"),
+ALSO = {"encoder.train": ("datasets.cleaning", "datasets.cutting", "datasets.documents", "datasets.encodings",
+                          "datasets.left_out", "datasets.plans"),
         "models.checkpoints.convert": ("datasets.fitting", "datasets.vocabularies", "datasets.window_order")}
 WITHOUT_TENSORFLOW = ("configs", "encoder", "datasets", "models.weights", "models.checkpoints.state_file",
                       "models.run.cost", "models.run.extras", "models.run.loss_picture", "models.run.metrics_file",

@@ -39,7 +39,8 @@ def check_names(index):
 def read(path):
     """(uint64 [lines] keys of the identities, hex sha256 of the file).  Raises UserError where it cannot be read."""
     if not os.path.isfile(path):
-        raise UserError(f"--drop {path}: no such file; give the list that datasets/dedup.py wrote")
+        raise UserError(f"--drop {path}: no such file{storage.looked_for_in(path)}; give the list that "
+                        "datasets/dedup.py wrote")
     data = storage.read_bytes(path)
     names = filter(None, (line.rstrip(b"\r\n") for line in io.BytesIO(data)))
     return _keys(map(os.fsdecode, names)), hashlib.sha256(data).hexdigest()
