@@ -13,8 +13,8 @@ from models.cpu import compiled
 from models.run import devices, workarounds
 from tests.helpers import graphs
 
-LEVERS = {"opt_name": "adafactor", "micro_batch_size": 2, "recompute": True, "embed_dropout": 0.1, "attn_dropout": 0.1,
-          "res_dropout": 0.1}
+DROPOUT = {"embed_dropout": 0.1, "attn_dropout": 0.1, "res_dropout": 0.1}
+LEVERS = {"opt_name": "adafactor", "micro_batch_size": 2, "recompute": True, **DROPOUT}
 
 
 def weights_of(config):
