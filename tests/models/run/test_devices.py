@@ -49,8 +49,8 @@ def two_devices(monkeypatch):
 
 
 @pytest.mark.parametrize("least, changes", [
-    (1, LEVERS), (compiled.LEAST, {}), pytest.param(1, {}, marks=pytest.mark.slow),
-    pytest.param(compiled.LEAST, LEVERS, marks=pytest.mark.slow)])
+    (compiled.LEAST, LEVERS), pytest.param(compiled.LEAST, {}, marks=pytest.mark.slow),
+    pytest.param(1, LEVERS, marks=pytest.mark.slow), pytest.param(1, {}, marks=pytest.mark.slow)])
 def test_two_devices_reach_the_weights_of_one(two_devices, run_config, tmp_path, monkeypatch, least, changes):
     monkeypatch.setattr(compiled, "LEAST", least)  # compiled, and not
     one = trained(run_config(model_dir=str(tmp_path / "one"), **changes))
