@@ -49,4 +49,5 @@ def packages_from(requirements):
     try:
         yield
     except ModuleNotFoundError as error:
-        raise UserError(f"the package {error.name} is not installed: `pip install -r {requirements}`")
+        name = error.name or error.args[0]  # Python 3.9 has no name where it is the package's metadata that lacks
+        raise UserError(f"the package {name} is not installed: `pip install -r {requirements}`")
