@@ -32,8 +32,9 @@ def trained(path, **options):
 def assert_close(one, other):
     assert one.keys() == other.keys()
     for name, value in one.items():
-        # Adam divides rounding by rounding where a gradient is 0 but for it: that of the bias of the keys.
-        np.testing.assert_allclose(other[name], value, rtol=1e-3, atol=5e-5, err_msg=name)
+        # Adam divides rounding by rounding where a gradient is 0 but for it: that of the bias of the keys, and here and
+        # there another one, which differs by 7e-5 on one processor and not on the next.  A step moves a weight by 7e-3.
+        np.testing.assert_allclose(other[name], value, rtol=1e-3, atol=2e-4, err_msg=name)
 
 
 @pytest.fixture
