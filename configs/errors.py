@@ -57,7 +57,8 @@ def packages_from(requirements):
     try:
         yield
     except ModuleNotFoundError as error:
-        raise UserError(without(error.name, requirements))
+        name = error.name or error.args[0]  # Python 3.9 has no name where it is the package's metadata that lacks
+        raise UserError(without(name, requirements))
 
 
 def without(package, requirements="requirements.txt"):

@@ -32,8 +32,9 @@ def trained(path, **options):
 def assert_close(one, other):
     assert one.keys() == other.keys()
     for name, value in one.items():
-        # Adam divides rounding by rounding where a gradient is 0 but for it: that of the bias of the keys.
-        np.testing.assert_allclose(other[name], value, rtol=1e-3, atol=5e-5, err_msg=name)
+        # Adam divides rounding by rounding where a gradient is 0 but for it: that of the bias of the keys, and here and
+        # there another one, which differs by 7e-5 on one processor and not on the next.  A step moves a weight by 7e-3.
+        np.testing.assert_allclose(other[name], value, rtol=1e-3, atol=2e-4, err_msg=name)
 
 
 @pytest.fixture
@@ -49,8 +50,8 @@ def two_devices(monkeypatch):
 
 
 @pytest.mark.parametrize("least, changes", [
-    (1, LEVERS), (compiled.LEAST, {}), pytest.param(1, {}, marks=pytest.mark.slow),
-    pytest.param(compiled.LEAST, LEVERS, marks=pytest.mark.slow)])
+    (compiled.LEAST, LEVERS), pytest.param(compiled.LEAST, {}, marks=pytest.mark.slow),
+    pytest.param(1, LEVERS, marks=pytest.mark.slow), pytest.param(1, {}, marks=pytest.mark.slow)])
 def test_two_devices_reach_the_weights_of_one(two_devices, run_config, tmp_path, monkeypatch, least, changes):
     monkeypatch.setattr(compiled, "LEAST", least)  # compiled, and not
     one = trained(run_config(model_dir=str(tmp_path / "one"), **changes))
