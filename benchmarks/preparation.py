@@ -21,7 +21,7 @@ from resiliparse.extract import html2text
 from benchmarks import machine, options, straightforward
 from configs import commands
 from configs.errors import UserError
-from datasets import building, documents, framing, tfrecords
+from datasets import building, documents, integrity, tfrecords
 from datasets.pages import extractors, page_processes
 from encoder import bpe
 
@@ -120,7 +120,7 @@ def _job(source, target, clean):
 
 def _same_records(paths):
     """How many records each file holds.  Raises UserError where they differ."""
-    contents = [[tfrecords.features(piece.payload) for piece in framing.walk(path)] for path in paths]
+    contents = [[tfrecords.features(payload) for payload, _ in integrity.read(path)] for path in paths]
     for path, content in zip(paths, contents):
         if content != contents[0]:
             raise UserError(f"{path} and {paths[0]} hold different records: the comparison is void")

@@ -39,12 +39,18 @@ def judged(path, limit=None, seen=lambda data: None):
             yield piece._replace(kind=kind, words=str(error), payload=None), None
 
 
-def scan(path):
-    """The Shard of a file without damage; text bytes and sha256 stay unknown.  Raises UserError at the first damage."""
-    shard = Shard.empty(path)
+def read(path):
+    """Yields (payload bytes, token ids int64 [T]) of each record.  Raises UserError at the first damage."""
     for piece, ids in judged(path):
         if piece.kind:
             raise UserError(f"{path}: {piece}: {framing.REMEDY}")
+        yield piece.payload, ids
+
+
+def scan(path):
+    """The Shard of a file without damage; text bytes and sha256 stay unknown.  Raises UserError at the first damage."""
+    shard = Shard.empty(path)
+    for _, ids in read(path):
         shard = shard.with_records([len(ids)], ids)
     return shard._replace(size=storage.size(path))
 

@@ -3,9 +3,9 @@ from datasets import integrity, manifest, tfrecords
 
 
 def read(path):
-    """[(key bytes, ids int64 [T])] of a shard, none of whose records may be damaged."""
-    return [(tfrecords.features(piece.payload)["hash"].bytes_list.value[0], ids)
-            for piece, ids in integrity.judged(str(path))]
+    """Returns [(key bytes, ids int64 [T])] of a shard.  Raises UserError where a record is damaged."""
+    return [(tfrecords.features(payload)["hash"].bytes_list.value[0], ids)
+            for payload, ids in integrity.read(str(path))]
 
 
 def shards_of(*paths):
