@@ -48,10 +48,11 @@ def find(name, project=None, zone=None):
     if name == LOCAL:
         return Tpu(name, None, None, (), None)
     tpu = _of_addresses(name) if name.startswith(GRPC) else _look_up(name, project, zone)
+    _check_version(tpu)  # before its workers are called, which may take long
     _reach(tpu)
     if tpu.version is None:
         tpu = tpu._replace(version=_ask_version(tpu.workers[0]))
-    _check_version(tpu)
+        _check_version(tpu)
     return tpu
 
 
