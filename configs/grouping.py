@@ -2,7 +2,7 @@
 
 
 def groups(items, size, limit):
-    """Yields lists of consecutive items, each of a single one or of some whose sizes add up to `limit` at most."""
+    """Yields lists of neighbours.  The sizes in a list add up to at most `limit`; a larger item has a list of its own."""
     group, total = [], 0
     for item in items:
         total += size(item)

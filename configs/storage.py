@@ -68,7 +68,7 @@ def glob(pattern):
 
 
 def below(folder, pattern):
-    """The glob `pattern` in a folder whose name may hold characters that globs use."""
+    """Joins a folder and a glob.  A wildcard in the name of the folder stands for itself."""
     return join(local_glob.escape(folder), pattern)
 
 

@@ -64,7 +64,7 @@ def linear(x, packed, b=None, *, gelu=False, plus=None):
     if plus is not None:
         steps.append("Add")
         added.append(tf.reshape(plus, [-1, width]))
-    # tf.raw_ops knows no operation whose name begins with _, and only Grappler sets _kernel (TensorFlow 2.15.1).
+    # tf.raw_ops lacks operations whose names begin with _.  Only Grappler sets _kernel (TensorFlow 2.15.1).
     result = op_def_library.apply_op(OP, a=rows, b=packed.matrix, args=added, fused_ops=steps, is_filter_const=True,
                                      transpose_a=False, transpose_b=packed.transposed, epsilon=0.0, leakyrelu_alpha=0.0,
                                      name="product")

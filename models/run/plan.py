@@ -166,7 +166,7 @@ def _data(config, data):
 
 
 def _order(config, train):
-    """The WindowOrder of the training data; the str that says why there is none."""
+    """Returns the WindowOrder of the training data.  Where there is none, returns a str that says why."""
     try:
         return train if isinstance(train, str) else WindowOrder.of(config, train)
     except UserError as error:
