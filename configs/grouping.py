@@ -2,7 +2,7 @@
 
 
 def groups(items, size, limit):
-    """Yields lists of neighbours.  The sizes in a list add up to at most `limit`; a larger item has a list of its own."""
+    """Yields lists of neighbours.  Sizes in a list add up to at most `limit`; a larger item has a list of its own."""
     group, total = [], 0
     for item in items:
         total += size(item)

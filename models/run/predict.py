@@ -127,7 +127,7 @@ def draw(config, tpu, path, input_fn, limits, build_estimator):
 
 
 def finish(encoder, prompt, drawn, say=lambda piece: None):
-    """Makes the Sample of a prompt from `drawn`, (token, logprob) pairs.  Calls `say` with each piece of the text."""
+    """Makes the Sample of a prompt from `drawn`, (token, logprob) pairs.  Calls `say` with each piece of text."""
     text, pieces, tokens, logprobs = stop_texts.Text(encoder, prompt.stop), [], [], []
     for token, logprob in drawn:
         tokens.append(int(token))
