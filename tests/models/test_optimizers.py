@@ -9,6 +9,7 @@ import tensorflow.compat.v1 as tf
 
 from configs import schedule, schema
 from models import initial_values, optimizers, weights
+from models.cpu import compiled
 from tests.helpers import graphs, reference
 
 STEPS = 10
@@ -22,6 +23,8 @@ def train(config, start, grads, dtype=tf.float32):
         feeds = {name: tf.placeholder(tf.float32, value.shape) for name, value in start.items()}
         step = tf.train.create_global_step()
         update, shown = optimizers.train_op([tf.cast(feed, dtype) for feed in feeds.values()], variables, config)
+        in_one_pass = any(node.type == "StatefulPartitionedCall" for node in s.graph.get_operations())
+        assert in_one_pass == (compiled.LEAST == 1)
         s.run(tf.global_variables_initializer())
         shown_values = [s.run([shown, update], {feeds[name]: grads[name][i] for name in start})[0]
                         for i in range(STEPS)]
@@ -38,7 +41,9 @@ def problem(seed=0):
 
 
 @pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
-def test_ten_steps_of_adamw_equal_numpy_and_only_matrices_decay(dtype):
+@pytest.mark.parametrize("least", [1, compiled.LEAST])
+def test_ten_steps_of_adamw_equal_numpy_and_only_matrices_decay(least, dtype, monkeypatch):
+    monkeypatch.setattr(compiled, "LEAST", least)  # compiled, and not
     config = graphs.small_config(lr_schedule="constant", weight_decay=0.3, beta1=0.8, beta2=0.9, epsilon=1e-3,
                                  grad_clip=0)
     start, grads = problem()
@@ -114,7 +119,9 @@ def clip(grads, limit):
     return norms, {name: [g * min(1, limit / norm) for g, norm in zip(steps, norms)] for name, steps in grads.items()}
 
 
-def test_gradients_are_clipped_by_their_global_norm():
+@pytest.mark.parametrize("least", [1, compiled.LEAST])
+def test_gradients_are_clipped_by_their_global_norm(least, monkeypatch):
+    monkeypatch.setattr(compiled, "LEAST", least)
     config = graphs.small_config(lr_schedule="constant", beta1=0.0, beta2=0.0, epsilon=1.0, grad_clip=0.5)
     start, grads = problem(3)
     _, shown = train(config, start, grads)
