@@ -1,4 +1,4 @@
-# Set-up, the quick start and the checks.  `make quickstart` and `make test` need Python 3.9 to 3.11 and nothing else.
+# Set-up, the quick start and the checks.  `make quickstart` and `make test` need a Python and nothing else.
 VENV ?= .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.ready-$(shell cat requirements.txt requirements-data.txt requirements-ray.txt requirements-dev.txt | cksum | cut -d' ' -f1)
@@ -9,6 +9,7 @@ QUICK := data/quickstart
 .PHONY: setup quickstart corpus test test-slow bench lint clean
 
 setup: $(READY_TO_RUN)
+	@echo 'ready: run `. $(VENV)/bin/activate` first; `python3 tools/doctor.py` says what this machine has'
 
 $(READY_TO_RUN): requirements.txt
 	@VENV=$(VENV) sh tools/setup.sh requirements.txt

@@ -7,12 +7,17 @@ The spine of the program, to be read first: arguments -> Config -> TPUEstimator 
 plan.  Everything but configs/ is imported inside of functions: TensorFlow takes seconds, which --help, --plan and a
 mistake need not cost.
 """
+if __name__ == "__main__":  # before the imports that may fail
+    from configs import start
+    start.begin()
+
 import contextlib
 import dataclasses
 import math
+import sys
 import time
 
-from configs import arguments, commands, schema, storage
+from configs import arguments, commands, schema, start, storage
 from configs.errors import UserError
 
 
@@ -20,18 +25,27 @@ def main(argv=None):
     """Arguments -> the exit status."""
     args = arguments.parse(argv)
     config = schema.load(args.model, args.overrides, notice=arguments.note)
-    from encoder import bpe, prompts
-    encoder = bpe.load(config.encoder_path)
+    with start.importing():
+        from datasets import vocabularies
+        from encoder import prompts
     if args.mode == arguments.PLAN:
         from models.run import plan
-        return plan.show(config, encoder, args)
+        return plan.show(*vocabularies.complete(config), args)
     if args.mode == arguments.PREDICT:  # before TensorFlow is there: a mistake in them is told at once
         texts = prompts.read(args.predict_file, args.generation) if args.predict_text is None \
             else [prompts.make(args.predict_text, args.generation)]
+    if args.mode == arguments.INTERACTIVE and sys.stdin.isatty():
+        arguments.note("loading TensorFlow and the weights")
     storage.silence_tensorflow()
-    tpu = arguments.find_tpu(args, config)  # before the data are looked at, which may take longer
-    from models.run import workarounds
+    tpu = arguments.find_tpu(args, config)  # before anything else on gs:// is looked at, which may take longer
+    config, encoder = vocabularies.complete(config)
+    with start.importing():
+        from models.run import devices, workarounds
     workarounds.prepare()
+    if args.mode == arguments.WHICH_DATA:
+        return print_documents(config, encoder, args.which_data)
+    for line in [] if tpu else devices.unused_gpus():
+        arguments.warn(line)
     if args.mode == arguments.PREDICT:
         from models.run import predict
         return predict.run(config, encoder, texts, tpu, build_estimator, as_json=args.json)
@@ -41,11 +55,13 @@ def main(argv=None):
     if args.mode == arguments.EXPORT:
         from models.run import export
         return export.run(config, encoder, args.export_dir, args.tpu)
-    if args.mode == arguments.WHICH_DATA:
-        return print_documents(config, encoder, args.which_data)
     if args.mode == arguments.EVAL:
         return evaluate_whole(config, encoder, tpu)
-    return train(config, encoder, tpu, args.strategy)
+    status = train(config, encoder, tpu, args.strategy)
+    if status == 0:
+        from models.run import endings
+        print(f"generate: {endings.next_command(args, config)}")
+    return status
 
 
 def build_estimator(config, tpu=None, *, strategy=None, sampler=None):
@@ -99,32 +115,37 @@ def train(config, encoder, tpu=None, strategy=None):
 
 def train_in_folder(config, encoder, tpu, strategy, train_set, order, evaluation):
     """`train` behind its checks of the data; `evaluation` is None where this host does not evaluate."""
-    from models.checkpoints import run_checkpoints, run_folder
-    from models.run import after_evaluation, devices, hooks, hosts, plan
-    path, changes = run_folder.check(config, encoder, train_set.fingerprint)
+    from models.checkpoints import run_checkpoints, run_folder, state_file
+    from models.run import after_evaluation, cost, devices, endings, hooks, hosts, metrics_file, plan, samples
+    path, changes = run_folder.check(config, encoder, train_set)
     step = run_checkpoints.step_of(path)
-    for line in changes + plan.reading_problems(config, order):
+    for line in changes + plan.reading_problems(config, order) + devices.memory_warnings(config, tpu, strategy):
         print(f"warning: {line}")
-    if step >= config.max_steps:
-        print(f'{config.model_dir} is done: step {step} of {config.max_steps}; raise "max_steps" to go on')
+    over = endings.over(config, step)
+    if over:
+        print(f"{config.model_dir} is done: step {step} of {config.max_steps}; {over}")
         return 0
     run_folder.check_room(config.model_dir, path)
     estimator = build_estimator(config, tpu, strategy=strategy)
     devices.check_cores(estimator, config, "train_batch_size", *(["eval_batch_size"] if evaluation else []))
     if devices.is_first(strategy):
-        run_folder.save(config, encoder, train_set.fingerprint, path)
-    print(f"{'continuing' if path else 'starting'} {config.model_dir} at step {step} of {config.max_steps},"
-          f" {config.train_batch_size * config.n_ctx:,} tokens a step;"
+        run_folder.save(config, encoder, train_set, path)
+        metrics_file.cut(config.model_dir, step)
+    print(f"{'continuing' if path else 'starting'} {config.model_dir} at step {step} of {config.max_steps} from"
+          f" {state_file.weights_source(config, path)}, on {devices.described(estimator, strategy)};"
+          f" {cost.parameter_count(config):,} parameters, {config.train_batch_size * config.n_ctx:,} tokens a step;"
           f" {order.dropped:.4%} of each epoch's tokens fill no window")
     if config.eval_steps == 0:
-        print('no evaluations: "eval_steps" is 0')
-    stop, watch = hooks.StopOnSignal(), hooks.SpikeWatch()
-    in_step = hosts.HostsInStep(stop, config.model_dir) if strategy == devices.MULTI_WORKER else None
-    while step < config.max_steps:
+        print(f"no evaluations{' and no samples' if config.sample_prompts else ''}: \"eval_steps\" is 0")
+    write_samples = samples.writer(config, encoder, tpu, build_estimator) if evaluation else None
+    lasting = hooks.RunHooks.of(config)
+    stop = lasting.stop
+    in_step = hosts.HostsInStep(lasting, config.model_dir) if strategy == devices.MULTI_WORKER else None
+    while not over:
         # Evaluations stand at multiples of train_steps, wherever the run was interrupted.
         due = min(config.max_steps, (step // config.train_steps + 1) * config.train_steps)
         before, target = step, min(due, step + order.longest_stretch)
-        train_steps(estimator, config, encoder, train_set, order, step, target, stop, watch, in_step)
+        train_steps(estimator, config, encoder, train_set, order, step, target, lasting, in_step)
         step = run_checkpoints.step_of(run_checkpoints.latest(config.model_dir))
         try:
             if in_step.stopped if in_step else stop.signal_number is not None:
@@ -139,29 +160,31 @@ def train_in_folder(config, encoder, tpu, strategy, train_set, order, evaluation
                     own = build_estimator(config) if in_step else estimator
                     path = run_checkpoints.latest(config.model_dir)
                     loss = evaluate(own, config, encoder, evaluation, path, None if in_step else stop)
-                after_evaluation.run(config.model_dir, evaluation, path, step, loss)
+                    after_evaluation.run(config.model_dir, evaluation, path, step, loss, write_samples)
         except hooks.Interrupted:
-            print(f"stopped by signal {stop.signal_number}; step {step} is saved in {config.model_dir}")
+            print(f"stopped by {stop.name} at step {step}, saved; the same command goes on")
             return 128 + stop.signal_number
-    print(f"done: {config.model_dir} is trained to step {step}; read {order.seen(step)}")
+        over = endings.over(config, step, in_step if step == due else None)
+    print(f"done: {config.model_dir} is trained to step {step}; read {order.seen(step)}; {over}")
     return 0
 
 
-def train_steps(estimator, config, encoder, train_set, order, step, target, stop, watch, in_step):
+def train_steps(estimator, config, encoder, train_set, order, step, target, lasting, in_step):
     """Trains from `step` to `target`, or until a signal; what was reached is saved."""
     import inputs
     from models.checkpoints import run_checkpoints, tf_checkpoint
     from models.run import damage, hooks, workarounds
     input_fn = inputs.train_input_fn(order, encoder.eot, start_step=step, stop_step=target)
-    progress = hooks.Progress(config.model_dir, order, config.max_steps, watch)
+    progress = hooks.Progress(config, order, lasting.losses)
     with damage.named(config, train_set), tf_checkpoint.naming_damage(run_checkpoints.latest(config.model_dir)), \
             damage.named_in_training(config, order, in_step or progress, target):
         if in_step:
             in_step.train(estimator, input_fn, target, progress, last=target == config.max_steps)
         else:
             # A TPUEstimator counts on its own hook where a TPU makes many steps at once.
-            savers = [] if estimator.config.cluster else [workarounds.Saver(estimator)]
-            estimator.train(input_fn, max_steps=target, hooks=[*savers, progress, stop])
+            savers = [] if estimator.config.cluster else [workarounds.Saver(estimator, lasting.by_minutes)]
+            estimator.train(input_fn, max_steps=target, hooks=[*savers, lasting.by_minutes, progress, lasting.stop],
+                            saving_listeners=[lasting.by_minutes])
     workarounds.release_graphs()
 
 
@@ -175,7 +198,8 @@ def evaluate(estimator, config, encoder, evaluation, path, stop=None):
     from models.run import damage, hooks, workarounds
     begun = time.monotonic()
     input_fn = inputs.eval_input_fn(evaluation, encoder.eot)
-    with damage.named(config, evaluation.shards), tf_checkpoint.naming_damage(path or config.init_checkpoint):
+    with damage.named_in_evaluation(config, evaluation.shards), \
+            tf_checkpoint.naming_damage(path or config.init_checkpoint):
         result = estimator.evaluate(input_fn, steps=evaluation.batches, checkpoint_path=path,
                                     hooks=[hooks.GiveUpOnSignal(stop)] if stop else [])
     workarounds.release_graphs()
@@ -183,8 +207,10 @@ def evaluate(estimator, config, encoder, evaluation, path, stop=None):
     if not math.isfinite(loss):
         raise UserError(f"the evaluation loss at step {result['global_step']} is {loss}: the weights in"
                         f' {config.model_dir} are spoiled; lower "lr" and go back to an older checkpoint')
+    bits = evaluation.shards.bits_per_byte(loss)
+    per_byte = "" if bits is None else f" {bits:.4f} bits per byte,"
     print(f"evaluation at step {result['global_step']}: loss {loss:.4f}, perplexity {result['perplexity']:.2f},"
-          f" {evaluation.batches} batches in {hooks.duration(time.monotonic() - begun)}")
+          f"{per_byte} {evaluation.batches} batches in {hooks.duration(time.monotonic() - begun)}")
     return loss
 
 
@@ -203,10 +229,9 @@ def evaluate_whole(config, encoder, tpu=None):
     try:
         loss = evaluate(estimator, config, encoder, evaluation, path, stop)
     except hooks.Interrupted:
+        print(f"stopped by {stop.name} without a result; the same command evaluates anew")
         return 128 + stop.signal_number
-    bits = loss / math.log(2)
-    per_byte = f", {bits * eval_set.targets / eval_set.text_bytes:.4f} bits per byte" if eval_set.text_bytes else ""
-    print(f"{eval_set.targets:,} targets, {bits:.4f} bits per token{per_byte}")
+    print(f"{eval_set.targets:,} targets, {loss / math.log(2):.4f} bits per token")
     return 0
 
 

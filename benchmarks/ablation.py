@@ -4,6 +4,10 @@ Every run is a process of its own that trains through main.py with the real data
 tokens, with evaluations on the whole held-out text.  Results are kept, so an interrupted ablation goes on where it
 was.  Ends with one JSON line.
 """
+if __name__ == "__main__":  # before the imports that may fail
+    from configs import start
+    start.begin()
+
 import concurrent.futures
 import hashlib
 import json

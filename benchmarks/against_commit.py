@@ -14,6 +14,10 @@ run one after the other in each round.  Ends with one JSON line.
 """
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports that may fail
+    from configs import start
+    start.begin()
+
 import functools
 import hashlib
 import json
@@ -29,7 +33,7 @@ from typing import Callable, NamedTuple
 import numpy as np
 
 from benchmarks import machine, options, ours, shakespeare, train, turns
-from configs import commands, schema, storage
+from configs import commands, hardware, storage
 from configs.errors import UserError
 from datasets import tfrecords
 
@@ -128,7 +132,7 @@ def _git(*words):
 def _measure(name, case, sides, args):
     """[(Measured of here, Measured of there) of each round]; prints a line for each."""
     rounds = []
-    in_turns = not args.apart and (args.quick or machine.available() > 2 * SIDE_BYTES)
+    in_turns = not args.apart and (args.quick or hardware.memory()[1] > 2 * SIDE_BYTES)
     for number in range(args.rounds + case.warm_up):
         order = sides[::-1] if number % 2 else sides
         running = [case.run(side) for side in order]
@@ -206,7 +210,7 @@ def _training(setting, precision, quick, folder):
 def _generation(batch, precision, quick, folder):
     changes = options.overrides(QUICK) if quick else []
     length, draws = (QUICK_LENGTH, 1) if quick else (LENGTH, DRAWS)
-    ours.write_weights(schema.load(options.preset("117M"), changes), folder)
+    ours.write_weights(options.load("117M", changes), folder)
     words = ["generate", "--serve", "ours", precision, "--output_dir", folder, "--batch", str(batch), "--prompt",
              str(PROMPT // 2 if quick else PROMPT), "--length", str(length), "--rounds", str(draws),
              *options.set_words(changes)]
@@ -230,7 +234,7 @@ def _evaluation(precision, quick, folder):
     changes = {**(QUICK if quick else {}), "precision": precision, "init_checkpoint": os.path.join(folder, "weights"),
                "input": "tfrecords", "data_path": folder, "train_files": "text_0.tfrecords",
                "eval_files": "text_0.tfrecords"}
-    config = schema.load(options.preset("117M"), options.overrides(changes))
+    config = options.load("117M", options.overrides(changes))
     ours.write_weights(config, config.init_checkpoint)
     tokens = EVAL_WINDOWS * config.n_ctx  # <|endoftext|> behind them is the last target
     ids = np.random.default_rng(1).integers(0, config.n_vocab - 1, tokens)

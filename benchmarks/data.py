@@ -4,6 +4,10 @@ Builds a synthetic corpus of at least a gigabyte (kept in --output_dir for the n
 shard, tokens in a document and bytes in a token as create_tfrecords.py makes of OpenWebText.  The bare loop is a
 tf.data.TFRecordDataset whose records are parsed 256 at a time, and nothing else.  Ends with one JSON line.
 """
+if __name__ == "__main__":  # before the imports that may fail
+    from configs import start
+    start.begin()
+
 import json
 import os
 import resource
@@ -16,7 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks import machine, options, ours
-from configs import commands, schema
+from configs import commands
 from configs.errors import UserError
 from datasets import create_tfrecords, manifest, tfrecords
 
@@ -32,7 +36,7 @@ def main(argv=None):
     """Makes the corpus, prints the tables and the JSON line; returns 0."""
     args = _arguments(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    config = schema.load(options.preset("117M"), [
+    config = options.load("117M", [
         *args.overrides, "input=tfrecords", f"train_files={NAME}_*.tfrecords", "eval_steps=0",
         f"data_path={json.dumps(os.path.abspath(args.output_dir))}"])
     if args.only == "memory":

@@ -5,6 +5,10 @@ licences and copyright files).  Every pair of them is compared by the exact Jacc
 5-word runs, which is computed here by a regular expression and Python's hash().  Memory: synthetic signatures of
 clusters of known members.  Ends with one JSON line.
 """
+if __name__ == "__main__":  # before the imports that may fail
+    from configs import start
+    start.begin()
+
 import contextlib
 import hashlib
 import json
@@ -23,9 +27,9 @@ import zlib
 import numpy as np
 
 from benchmarks import options
-from benchmarks.machine import processor, resident
-from configs import commands
-from datasets import dedup, documents
+from benchmarks.machine import resident
+from configs import commands, hardware
+from datasets import cutting, dedup, documents
 from datasets.duplicates import clusters, drop_list, minhash, signing
 from datasets.jobs import workers
 
@@ -47,7 +51,7 @@ def main(argv=None):
     add("--signatures", type=int, default=1_000_000, help="synthetic ones to cluster; 0 leaves that out")
     add("--lines", type=int, default=1_000_000, help="synthetic documents for the whole command; 0 leaves that out")
     args = parser.parse_args(argv)
-    machine = {"cpu": processor(), "cores": workers.cores(), "load": os.getloadavg()[0],
+    machine = {"cpu": hardware.processor(), "cores": workers.cores(), "load": os.getloadavg()[0],
                "python": platform.python_version(), "numpy": np.__version__, "date": time.strftime("%Y-%m-%d")}
     print(json.dumps(machine))
     result = {"machine": machine}
@@ -210,8 +214,9 @@ def _lay_down_index(count, folder):
     each = np.arange(count, dtype=np.int64)
     index = documents.Index(
         folders=[["/texts", ""]], folder=np.zeros(count, np.int32), names=np.frombuffer(names, np.uint8),
-        name_end=(each + 1) * 44, first=each, file=each.astype(np.int32), offset=np.zeros(count, np.int64),
-        length=np.full(count, 5000, np.int64), fingerprint="", held_out=0, scratch=None)
+        name_end=(each + 1) * 44, first=each, bytes_in=np.full(count, cutting.OWN, np.uint8),
+        file=each.astype(np.int32), offset=np.zeros(count, np.int64), length=np.full(count, 5000, np.int64),
+        fingerprint="", held_out=0, scratch=None, reading=cutting.USUAL, left_out={})
     documents.save(index, folder)
 
 
@@ -226,9 +231,9 @@ def synthesize(job):
     changed = random.rand(*signatures.shape) < random.rand(len(numbers), 1) * DAMAGE
     signatures = (np.where(changed, other, signatures) >> np.uint64(32)).astype(np.uint32)
     keys = np.concatenate([minhash.band_keys(signatures), minhash.mix(numbers)[None]])
-    facts = np.zeros((job.count, 2), np.uint8)
+    kinds = np.full(job.count, signing.COMPARED, np.uint8)
     with open(job.path, "wb") as f:
-        f.write(keys.astype("<u8").tobytes() + signatures.astype(np.uint8).tobytes() + facts.tobytes())
+        f.write(keys.astype("<u8").tobytes() + signatures.astype(np.uint8).tobytes() + kinds.tobytes())
 
 
 def _origins(numbers):

@@ -3,6 +3,10 @@
 The whole takes most of an hour on two cores, and up to 17 GB of memory and 5 GB of disk for a moment.  Ends with one
 JSON line that holds the last line of each; status 1 where one failed.
 """
+if __name__ == "__main__":  # before the imports that may fail
+    from configs import start
+    start.begin()
+
 import json
 import shlex
 import subprocess

@@ -7,6 +7,10 @@ bandwidth of memory, which bounds the speed, is measured between the turns.  End
 """
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports that may fail
+    from configs import start
+    start.begin()
+
 import contextlib
 import json
 import math
@@ -18,7 +22,7 @@ import time
 import numpy as np
 
 from benchmarks import machine, options, ours, turns
-from configs import commands, schema, storage
+from configs import commands, storage
 from configs.errors import UserError
 
 SIDES = ("ours", "transformers")
@@ -120,7 +124,7 @@ def prompts_of(args, n_vocab, batch):
 def _config(args, folder, **values):
     """The config of configs/117M.json with the weights in `folder`."""
     values = {**values, "model_dir": os.path.join(folder, "run"), "init_checkpoint": folder}
-    return schema.load(options.preset("117M"), [*args.overrides, *options.overrides(values)])
+    return options.load("117M", [*args.overrides, *options.overrides(values)])
 
 
 # The processes

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from configs import hardware
 from configs.errors import UserError
 from datasets.jobs import workers
 
@@ -26,26 +27,14 @@ print(json.dumps([status, seconds, used.ru_utime + used.ru_stime, used.ru_maxrss
 def described(*packages):
     """Cores, processor, load, and the versions of Python and of these packages, in one line."""
     versions = [f"{name} {version(name.lower())}" for name in packages]
-    return ", ".join([f"{workers.cores()} cores of {processor()}", f"load {os.getloadavg()[0]:.1f}",
+    return ", ".join([f"{workers.cores()} cores of {hardware.processor()}", f"load {os.getloadavg()[0]:.1f}",
                       f"Python {platform.python_version()}", *versions])
-
-
-def processor():
-    """The name of the processor."""
-    with open("/proc/cpuinfo") as f:
-        return next((line.split(":")[1].strip() for line in f if line.startswith("model name")), platform.machine())
 
 
 def use_cores(count):
     """Keeps this process, and those that it starts, to the last `count` of its cores; 0: to all."""
     if count:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-count:])
-
-
-def available():
-    """Bytes of memory that new processes can take."""
-    with open("/proc/meminfo") as f:
-        return next(int(line.split()[1]) * 1024 for line in f if line.startswith("MemAvailable"))
 
 
 def resident(key, pid="self"):

@@ -2,6 +2,10 @@
 
 Each case is a process of its own: a config for some steps on a shard of random tokens.  Ends with one JSON line.
 """
+if __name__ == "__main__":  # before the imports that may fail
+    from configs import start
+    start.begin()
+
 import json
 import os
 import shutil
@@ -55,7 +59,7 @@ def main(argv=None):
 def _config(preset, changes, folder):
     values = {**changes, "model_dir": os.path.join(folder, "run"), "input": "tfrecords", "eval_steps": 0,
               "data_path": folder, "train_files": "random_*.tfrecords", "warmup_steps": 0}
-    return schema.load(options.preset(preset), options.overrides(values))
+    return options.load(preset, options.overrides(values))
 
 
 def _run(folder, preset, changes, steps):

@@ -1,12 +1,14 @@
 """What the command lines of the benchmarks have in common."""
 import argparse
+import dataclasses
 import json
 import os
 
-from configs import errors
+from configs import errors, schema
 from configs.errors import UserError
 
 HIDDEN = argparse.SUPPRESS
+N_VOCAB = 50257  # of GPT-2's vocabulary
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 MAIN = os.path.join(ROOT, "main.py")
 
@@ -14,6 +16,12 @@ MAIN = os.path.join(ROOT, "main.py")
 def preset(name):
     """Path of a config in configs/."""
     return os.path.join(ROOT, "configs", name + ".json")
+
+
+def load(name, overrides=()):
+    """The Config of a preset, with GPT-2's size of the vocabulary where it says none; `overrides` as after --set."""
+    config = schema.load(preset(name), overrides)
+    return dataclasses.replace(config, n_vocab=config.n_vocab or N_VOCAB)
 
 
 def parser(name, docstring):

@@ -6,6 +6,7 @@ imported inside the functions, for it reads its environment when it is imported.
 import math
 
 from datasets import shard_sets
+from models.run import cost
 from models.weights import weight_list
 
 # Weights
@@ -34,9 +35,8 @@ def write_weights(config, folder):
 
 def step_memory(config):
     """Bytes of weights, gradients and optimizer, as --plan counts them."""
-    from models.run import plan
-    memory = plan.memory(config)
-    return memory.weights + plan.FLOAT32 * plan.parameter_count(config) + memory.optimizer
+    memory = cost.memory(config)
+    return memory.weights + cost.FLOAT32 * cost.parameter_count(config) + memory.optimizer
 
 
 # The input pipeline
@@ -96,7 +96,7 @@ def train(config, after_step, *, xla=False):
     import inputs
     import main
     from models import metrics
-    from models.run import hooks, workarounds
+    from models.run import hooks, loss_watch, saving, workarounds
 
     class AfterStep(tf.train.SessionRunHook):
         def before_run(self, run_context):
@@ -108,12 +108,12 @@ def train(config, after_step, *, xla=False):
         _cluster_by_xla(tf, workarounds)
     shards = train_set(config)
     order = order_of(config, shards)
-    progress = hooks.Progress(config.model_dir, order, config.max_steps, hooks.SpikeWatch(), say=lambda line: None)
+    progress = hooks.Progress(config, order, loss_watch.LossWatch(config), say=lambda line: None)
     stop = min(config.max_steps, order.longest_stretch)
     input_fn = inputs.train_input_fn(order, config.n_vocab - 1, start_step=0, stop_step=stop)
-    estimator = main.build_estimator(config)
-    estimator.train(input_fn, max_steps=stop, hooks=[workarounds.Saver(estimator), progress, hooks.StopOnSignal(),
-                                                     AfterStep()])
+    estimator, by_minutes = main.build_estimator(config), saving.SaverByMinutes(config)
+    estimator.train(input_fn, max_steps=stop, hooks=[workarounds.Saver(estimator, by_minutes), by_minutes, progress,
+                                                     hooks.StopOnSignal(), AfterStep()])
 
 
 def _cluster_by_xla(tf, workarounds):

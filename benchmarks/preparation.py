@@ -4,6 +4,10 @@ Texts and pages are those that are installed with Python and the system, or --te
 turn on the same files, in one process each and after a round that is not counted, and must come to the same records.
 Ends with one JSON line.
 """
+if __name__ == "__main__":  # before the imports that may fail
+    from configs import start
+    start.begin()
+
 import argparse
 import itertools
 import json
@@ -21,7 +25,7 @@ from resiliparse.extract import html2text
 from benchmarks import machine, options, straightforward
 from configs import commands
 from configs.errors import UserError
-from datasets import building, documents, integrity, tfrecords
+from datasets import building, cleaning, documents, integrity, tfrecords
 from datasets.pages import extractors, page_processes
 from encoder import bpe
 
@@ -91,14 +95,15 @@ def texts(args, folder):
     # "plain" starts with an empty cache of words, like a new process; "warm" has met each word in the round before.
     encoders = {"plain": lambda: straightforward.Encoder(*files).encode, "warm": lambda: warm.encode,
                 "tokenizers": lambda: straightforward.tokenizers_encode(*files)}
-    for clean, peers in ((False, {"plain": 4, "warm": None, "tokenizers": 3}), (True, {"plain": 2, "warm": None})):
-        key = "with_ftfy" if clean else "without_ftfy"
-        job = _job(os.path.join(folder, "texts"), os.path.join(folder, f"{key}.tfrecords"), clean)
+    for key, rule, peers in (("without_ftfy", cleaning.NONE, {"plain": 4, "warm": None, "tokenizers": 3}),
+                             ("repaired", cleaning.REPAIR, {"plain": 2, "warm": None}),
+                             ("with_ftfy", cleaning.ORIGINAL, {"plain": 2, "warm": None})):
+        job = _job(os.path.join(folder, "texts"), os.path.join(folder, f"{key}.tfrecords"), rule)
         targets = {name: os.path.join(folder, f"{key}_{name}.tfrecords") for name in peers}
         runs = {"ours": lambda job=job: timed(building.build, job, lambda amount: None)}
         for name, target in targets.items():
-            runs[name] = lambda name=name, target=target, clean=clean: timed(
-                straightforward.write, paths, target, encoders[name](), clean, MINIMUM_SIZE)
+            runs[name] = lambda name=name, target=target, rule=rule: timed(
+                straightforward.write, paths, target, encoders[name](), rule, MINIMUM_SIZE)
         times = side_by_side(key, runs, args.rounds, size / 1e6, "MB")
         result[key + "_records"] = _same_records([job.path, *targets.values()])
         for name, wanted in peers.items():
@@ -108,14 +113,14 @@ def texts(args, folder):
     return result
 
 
-def _job(source, target, clean):
+def _job(source, target, rule):
     """The job of one process of create_tfrecords.py, after the documents are listed."""
     state = target + ".state"
     os.makedirs(state)
     index = documents.make_index([source])
     documents.save(index, state)
     return building.ShardToBuild(state, target, "train", np.arange(len(index.file)), 0, None, bpe.load().fingerprint,
-                                 MINIMUM_SIZE, clean)
+                                 MINIMUM_SIZE, rule, cut=0)
 
 
 def _same_records(paths):

@@ -5,6 +5,10 @@ process of its own.  --plot writes a picture.  Ends with one JSON line.
 """
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports that may fail
+    from configs import start
+    start.begin()
+
 import io
 import json
 import os

@@ -5,6 +5,10 @@ prepare.py), which reports a validation loss of 1.88: a token for each character
 on, the rest to evaluate on.  Here the whole rest is evaluated.  Prints one JSON line at the end:
 {"val_loss": [of each seed], "mean": ...}.
 """
+if __name__ == "__main__":  # before the imports that may fail
+    from configs import start
+    start.begin()
+
 import json
 import os
 import re

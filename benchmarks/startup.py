@@ -6,6 +6,10 @@ evaluation.  Ends with one JSON line.
 """
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports that may fail
+    from configs import start
+    start.begin()
+
 import json
 import os
 import re

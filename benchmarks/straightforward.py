@@ -5,6 +5,7 @@ https://arxiv.org/abs/1508.07909), with a cache of words, or the package tokeniz
 """
 import json
 import os
+import unicodedata
 
 import regex
 
@@ -57,16 +58,22 @@ def tokenizers_encode(tokens_path, merges_path):
     return lambda text: tokenizer.encode(text).ids
 
 
-def write(paths, target, encode, mend, minimum_size):
-    """Writes a record for each file that has at least `minimum_size` tokens; `mend`: its text goes through ftfy."""
+def clean(text, rule):
+    """`text` by a rule of datasets/cleaning.py: ftfy over all lines."""
     import ftfy
+    if rule == "repair":
+        lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+        return unicodedata.normalize("NFC", "\n".join(map(ftfy.fix_encoding, lines)))
+    return ftfy.fix_text(text, normalization="NFKC") if rule == "original" else text
+
+
+def write(paths, target, encode, rule, minimum_size):
+    """Writes a record for each file that has at least `minimum_size` tokens."""
     import tensorflow as tf
     with tf.io.TFRecordWriter(target) as writer:
         for path in paths:
             with open(path, encoding="utf-8", newline="") as f:
-                text = f.read()
-            if mend:
-                text = ftfy.fix_text(text, normalization="NFKC")
+                text = clean(f.read(), rule)
             ids = encode(text)
             if len(ids) < minimum_size:
                 continue

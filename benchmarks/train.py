@@ -12,6 +12,10 @@ each, and 2 GB for the products (--at_once N: N of them).  Ends with one JSON li
 """
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports that may fail
+    from configs import start
+    start.begin()
+
 import contextlib
 import json
 import os
@@ -22,7 +26,7 @@ import time
 from typing import NamedTuple
 
 from benchmarks import data, machine, options, ours, products, trainers, turns
-from configs import commands, schema, storage
+from configs import commands, storage
 from configs.errors import UserError
 
 CONTENDERS = ("ours", "ours-xla", "torch", "torch-compile")
@@ -245,10 +249,11 @@ def config_of(args, name, folder, **values):
     """The setting's config, whose learning rate is the same at every step: schedules are not compared."""
     setting = SETTINGS[name]
     values = {**setting.keys, "lr_schedule": "constant", "warmup_steps": 0, "eval_steps": 0, "input": "tfrecords",
-              "save_checkpoints_steps": 10**6, "max_steps": 10**6, "data_path": folder, "eval_files": None,
+              "save_checkpoints_steps": 10**6, "save_checkpoints_minutes": None, "max_steps": 10**6,
+              "data_path": folder, "eval_files": None,
               "train_files": f"{data.NAME}_*.tfrecords", "init_checkpoint": os.path.join(folder, trainers.WEIGHTS),
               "encoder_path": None, "model_dir": os.path.join(folder, "run"), **values}
-    return schema.load(options.preset(setting.preset), [*options.overrides(values), *args.overrides])
+    return options.load(setting.preset, [*options.overrides(values), *args.overrides])
 
 
 # The processes

@@ -4,6 +4,10 @@ What the machine allows: two commands of one process, each on half of the input,
 Start-up is what a command takes for next to no input.  Texts and pages are those of benchmarks/preparation.py; each
 text is taken several times, so that start-up does not decide.  Ends with one JSON line.
 """
+if __name__ == "__main__":  # before the imports that may fail
+    from configs import start
+    start.begin()
+
 import functools
 import json
 import os

@@ -1,4 +1,5 @@
 """main.py's command line: the arguments, and which of them go together."""
+import shlex
 import sys
 
 from configs import errors, generation, schema, storage, tpu_names
@@ -41,7 +42,7 @@ def _add_modes(group):
     add("--eval", action="store_true", help="evaluate the newest checkpoint on the whole eval set")
     add("--plan", action="store_true", help="say what this run would do; writes nothing")
     add("--which_data", type=errors.at_least(1), metavar="STEP",
-        help="list the `hash`es of the documents in the batch of this step (1 is the first)")
+        help="list the documents in the batch of this step (1 is the first), by their paths")
     add("--predict_text", metavar="TEXT", help="continue this text")
     add("--predict_file", metavar="FILE", help="continue the text in this file; a .jsonl has many: a line"
         ' {"prompt": TEXT} each, with options of its own where it names them ("length": 20)')
@@ -99,9 +100,9 @@ def check_tpu_paths(args, config):
 
 def _data_paths(config, key):
     """[(key to change, path or glob)] for the shards that `key` names."""
-    if config.input != schema.FILES_INPUT:
+    given = getattr(config, key)
+    if config.input != schema.FILES_INPUT or given is None:
         return [("data_path", config.data_path or ".")]
-    given = getattr(config, key) or ()
     globs = (given,) if isinstance(given, str) else [part if isinstance(part, str) else part[0] for part in given]
     paths = [(storage.join(config.data_path, pattern), pattern) for pattern in globs]
     return [(key if path == pattern else "data_path", path) for path, pattern in paths]
@@ -115,6 +116,17 @@ def find_tpu(args, config):
     return tpu_names.find(args.tpu, args.tpu_project or config.tpu_project, args.tpu_zone or config.tpu_zone)
 
 
+def command(args, *more):
+    """The command line of the same config with other options, as a shell takes it."""
+    overrides = [word for text in args.overrides for word in ("--set", text)]
+    return shlex.join(["python3", "main.py", "--model", args.model, *overrides, *more])
+
+
 def note(line):
     """Shows what the user should know, on standard error."""
     print(f"note: {line}", file=sys.stderr)
+
+
+def warn(line):
+    """Shows what may spoil the run, on standard error."""
+    print(f"warning: {line}", file=sys.stderr)

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 
-from configs import storage
+from configs import start, storage
 from configs.errors import USER_ERROR, UserError
 
 
@@ -15,6 +15,7 @@ def run(main, argv=None):
     """
     sys.stdout.reconfigure(errors="replace")  # a generated text may hold what a terminal cannot show
     try:
+        start.end()
         status = main(argv)
         sys.stdout.flush()
         sys.exit(status)

@@ -1,9 +1,13 @@
 """A user's mistake, which every command of the project shows as one clear line."""
 import argparse
 import contextlib
+import importlib.util
 import os
+import sys
 
+HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 USER_ERROR = 2  # exit status
+SET_UP = "run `. .venv/bin/activate`, or `make setup` first"
 PREEMPTED = os.EX_TEMPFAIL  # 75, exit status of a run whose TPU is gone, which goes on when it is started again
 
 
@@ -19,8 +23,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def script_parser(docstring, **options):
-    """The Parser of a script: what it does is the first paragraph of its docstring, and --help shows the defaults."""
-    return Parser(description=docstring.split("\n\n")[0].replace("\n", " "),
+    """The Parser of the script that calls this: what it does is the first paragraph of its docstring.
+
+    --help shows the defaults; errors call the script by its path from the top of the project.
+    """
+    script = os.path.relpath(sys._getframe(1).f_globals["__file__"], HOME)
+    return Parser(prog=script, description=docstring.split("\n\n")[0].replace("\n", " "),
                   formatter_class=argparse.ArgumentDefaultsHelpFormatter, **options)
 
 
@@ -50,4 +58,11 @@ def packages_from(requirements):
         yield
     except ModuleNotFoundError as error:
         name = error.name or error.args[0]  # Python 3.9 has no name where it is the package's metadata that lacks
-        raise UserError(f"the package {name} is not installed: `pip install -r {requirements}`")
+        raise UserError(without(name, requirements))
+
+
+def without(package, requirements="requirements.txt"):
+    """What to say of a package that is not installed; without TensorFlow, too, this is not the Python of the set-up."""
+    if importlib.util.find_spec("tensorflow") is None:
+        return "this Python ({}) lacks the package {}: {}".format(sys.version.split()[0], package, SET_UP)
+    return f"the package {package} is not installed: `pip install -r {requirements}`"

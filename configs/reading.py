@@ -5,6 +5,7 @@ from configs import storage
 from configs.errors import UserError
 
 LONGEST_SHOWN = 60
+MOST_SHOWN = 5  # names
 
 
 def read_object(path):
@@ -37,6 +38,12 @@ def shown(value):
     """The value as JSON, cut to a length that fits a line."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "..."
+
+
+def shorten(names):
+    """The first of a list of names, and how many more there are."""
+    rest = len(names) - MOST_SHOWN
+    return ", ".join(names[:MOST_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def read_text(path, what):

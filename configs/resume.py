@@ -1,4 +1,4 @@
-"""Says what changes when a run goes on with another config than the one it was started with."""
+"""Says what changes when a run goes on with another config, vocabulary or data than it was started with."""
 from configs import reading, schema, storage
 from configs.errors import UserError
 
@@ -9,6 +9,13 @@ EFFECT = {
     schema.UPDATE: "the weights are updated differently from here on",
 }
 CONFIG_FILE = "config.json"  # the resolved config, in model_dir
+DATA_FILE = "data.json"  # fingerprints of the run's vocabulary and shards, and the shards' names, in model_dir
+
+
+def recorded(model_dir, name):
+    """The object in a note of the run in model_dir, CONFIG_FILE or DATA_FILE; {} without one."""
+    path = storage.join(model_dir, name)
+    return reading.read_object(path) if storage.exists(path) else {}
 
 
 def saved_config_warnings(config):
@@ -40,3 +47,25 @@ def check_resume(saved, new, where):
         raise UserError(f'{where}: the checkpoints there do not fit: {", ".join(misfits)}; restore the old value or'
                         ' choose another "model_dir"')
     return warnings
+
+
+def check_data(config, encoder, train_set=None):
+    """Returns warnings, one line each, for other training shards than those that the run in model_dir began with.
+
+    `train_set` is a shard_sets.ShardSet; None: nothing is to be trained.  Raises UserError for another vocabulary.
+    """
+    path, noted = storage.join(config.model_dir, DATA_FILE), recorded(config.model_dir, DATA_FILE)
+    if not noted:
+        return []
+    if noted.get("vocabulary") != encoder.fingerprint:
+        raise UserError(f"{config.model_dir} was trained with another vocabulary ({noted.get('vocabulary')!s:.12}) than"
+                        f" that in {config.encoder_path or 'the package of GPT-2'} ({encoder.fingerprint:.12}); set"
+                        ' "encoder_path" to that one or choose another "model_dir"')
+    if train_set is None or noted.get("shards") == train_set.fingerprint:
+        return []
+    line = f"{path}: the training shards are not those the run began with: the data order changes"
+    if "files" in noted:
+        lost = sorted(set(noted["files"]) - set(train_set.names))
+        return [line + (f"; no longer read: {reading.shorten(lost)}" if lost else "")]
+    # A run of an earlier version, which did not note the names.
+    return [line + (f"; left out now: {reading.shorten(train_set.left_out)}" if train_set.left_out else "")]

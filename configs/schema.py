@@ -1,7 +1,8 @@
 """Config: every setting of a run, its default, meaning and allowed values; loading, validation, saving.
 
-`load` and `from_dict` are the gate: what they return is complete, checked and resolved (no null is left that
-stands for another key's value).  The meanings below are the table in docs/config.md (`markdown`).
+`load` and `from_dict` are the gate: what they return is checked and resolved.  No null is left that stands for another
+key's value; those that stand for what lies beside the data, "n_vocab" and "encoder_path", are settled by
+datasets/vocabularies.py.  The meanings below are the table in docs/config.md (`markdown`).
 
 Sources of defaults: the original's files and README (https://github.com/ConnorJL/GPT2); beta2 from GPT-3
 (https://arxiv.org/abs/2005.14165, appendix B); Adafactor's from https://arxiv.org/abs/1804.04235.
@@ -12,9 +13,10 @@ import dataclasses
 import difflib
 import json
 
-from configs import aliases, reading, storage
+from configs import aliases, other_trainers, reading, storage
 from configs.errors import UserError
-from configs.values import BOOLEAN, FILES, PATH, TEXT, integer, number, one_of, optional
+from configs.generation import OPTIONS
+from configs.values import BOOLEAN, FILES, PATH, TEXT, TEXTS, integer, number, one_of, optional
 
 MODEL, MEMORY, OPTIMIZER, RUN, DATA, OUTPUT = "model", "precision, memory", "optimizer", "run", "data", "output"
 
@@ -40,8 +42,8 @@ class Config:
     """Make one with `load` or `from_dict`; the constructor itself checks nothing."""
     model: str = key(MODEL, "GPT2", one_of("GPT2"), NETWORK, "the network; there is one")
     n_ctx: int = key(MODEL, 1024, integer(1, 2**20), NETWORK, "tokens that the network sees at once")
-    n_vocab: int = key(MODEL, 50257, integer(1, 2**24), NETWORK,
-        "size of the vocabulary in `encoder_path`, `<|endoftext|>` included")
+    n_vocab: int | None = key(MODEL, None, optional(integer(1, 2**24)), NETWORK,
+        "tokens that the network knows, `<|endoftext|>` included; null = as many as the vocabulary has")
     n_embd: int = key(MODEL, 768, integer(1, 2**16), NETWORK, "width: numbers per token between layers")
     n_layer: int = key(MODEL, 12, integer(1, 1000), NETWORK, "layers")
     n_head: int | None = key(MODEL, None, optional(integer(1)), NETWORK,
@@ -104,9 +106,16 @@ class Config:
     eval_steps: int = key(RUN, 10, integer(-1), FREE,
         "batches per evaluation; 0 = no evaluation, -1 = the whole eval set")
     max_steps: int = key(RUN, 100000, integer(1), SCHEDULE, "training stops exactly here, and lr reaches its end here")
+    early_stopping: int | None = key(RUN, None, optional(integer(1)), FREE,
+        "evaluations without a better loss after which training ends; the best checkpoint is kept in `model_dir`/best,"
+        " as always; null = never")
     iterations: int = key(RUN, 100, integer(1), FREE, "steps that a TPU makes between two visits of the host")
     save_checkpoints_steps: int = key(RUN, 1000, integer(1), FREE, "steps between checkpoints")
-    keep_checkpoint_max: int = key(RUN, 5, integer(0), FREE, "newest checkpoints that are kept; 0 = all")
+    save_checkpoints_minutes: float | None = key(RUN, 10.0, optional(number(above=0)), FREE,
+        "most minutes of training without a checkpoint, so that a kill costs no more; one that is saved between those"
+        " of `save_checkpoints_steps` is replaced by the next; null = only by steps")
+    keep_checkpoint_max: int = key(RUN, 5, integer(0), FREE,
+        "newest checkpoints by steps that are kept; 0 = all")
     seed: int = key(RUN, 1, integer(0, 2**31 - 1), ORDER, "starting weights, data order and dropout")
     init_checkpoint: str | None = key(RUN, None, optional(PATH), START,
         "start a new run from these weights (not their optimizer or step): a folder or checkpoint of OpenAI's, Hugging"
@@ -119,25 +128,31 @@ class Config:
     tpu_zone: str | None = key(RUN, None, optional(PATH), FREE,
         "its zone; null = `$CLOUDSDK_COMPUTE_ZONE`, or that of the VM")
 
-    data_path: str = key(DATA, "", TEXT, ORDER, "folder of the .tfrecords files; empty = the current folder")
-    input: str = key(DATA, "openwebtext", one_of(*INPUTS), ORDER,
-        "what to read: the original's OpenWebText shards (all; only long documents; more long ones), or"
-        " \"tfrecords\", the files named below")
-    train_files: str | tuple | None = key(DATA, None, optional(FILES), ORDER,
+    data_path: str = key(DATA, "", TEXT, FREE,  # whether the shards are others is seen by their fingerprint
+        "folder of the shards and their manifest; empty = the current folder")
+    input: str = key(DATA, FILES_INPUT, one_of(*INPUTS), FREE,
+        "what to read: \"tfrecords\", the shards of any data set; or the original's OpenWebText shards (all; only long"
+        " documents; more long ones), by their names")
+    train_files: str | tuple | None = key(DATA, None, optional(FILES), FREE,
         'for `input` "tfrecords": what to train on, relative to `data_path` unless absolute or gs://; globs are'
-        ' one corpus, weights a mixture')
+        ' one corpus, weights a mixture; null = the training shards of the one manifest in `data_path`')
     eval_files: str | tuple | None = key(DATA, None, optional(FILES), FREE,
         'for `input` "tfrecords": what to evaluate on, in the same form (read once in order, whatever the'
-        ' weights); may be left out if `eval_steps` is 0')
+        ' weights); null = the evaluation shards of that manifest')
     skip_corrupt_records: bool = key(DATA, False, BOOLEAN, FREE,
         "go on without damaged records: every shard is read whole once before the first step, and `model_dir`/repaired"
         " gets a copy of what is good in each damaged one; false = stop and name the record")
     encoder_path: str | None = key(DATA, None, optional(PATH), FREE,
-        "folder with encoder.json and vocab.bpe; null = GPT-2's own vocabulary")
+        "folder with encoder.json and vocab.bpe; null = the vocabulary of the run in `model_dir`, else the one in"
+        " `data_path`/encoder, else GPT-2's own")
 
     model_dir: str = key(OUTPUT, None, PATH, FREE, "folder of the checkpoints, logs and resolved config; must be given")
     predict_path: str | None = key(OUTPUT, None, optional(PATH), FREE,
         "file that generated texts are appended to; null = they are only printed")
+    sample_prompts: tuple | None = key(OUTPUT, None, optional(TEXTS), FREE,
+        "texts that are continued after each evaluation of a training: on the console, in `model_dir`/samples.txt and"
+        " in TensorBoard; null = none")
+    sample_length: int = key(OUTPUT, 100, integer(1, OPTIONS["length"].high), FREE, "tokens of each of these samples")
 
     @property
     def head_size(self):
@@ -231,21 +246,22 @@ def _contradiction(c, stated):
     if c.micro_batch_size and c.train_batch_size % c.micro_batch_size:
         return (f'"micro_batch_size" {c.micro_batch_size} does not divide "train_batch_size" {c.train_batch_size};'
                 ' use a divisor')
+    if c.early_stopping and c.eval_steps == 0:
+        return (f'"early_stopping" is {c.early_stopping}, but "eval_steps" 0 means no evaluations; set "eval_steps" to'
+                ' -1, or "early_stopping" to null')
     given = [name for name in ("train_files", "eval_files") if getattr(c, name) is not None]
-    if c.input != FILES_INPUT:
-        return given and (f'"{given[0]}" is given, but "input" "{c.input}" has its own files; set "input" to'
-                          f' "{FILES_INPUT}" or leave "{given[0]}" out')
-    if c.train_files is None:
-        return f'"input" is "{FILES_INPUT}", but "train_files" is missing; set it to a glob below "data_path"'
-    if c.eval_files is None and c.eval_steps:
-        return (f'"input" is "{FILES_INPUT}", but "eval_files" is missing; set it to a glob below "data_path", or'
-                f' "eval_steps" ({c.eval_steps}) to 0')
+    if given and c.input != FILES_INPUT:
+        return (f'"{given[0]}" is given, but "input" "{c.input}" has its own files; set "input" to "{FILES_INPUT}" or'
+                f' leave "{given[0]}" out')
     return None
 
 
 def _nearest(name):
-    nearest = difflib.get_close_matches(name.lower(), [*FIELDS, *aliases.CURRENT], n=1, cutoff=0.5)
+    known = [*FIELDS, *aliases.CURRENT, *other_trainers.HINTS]
+    nearest = difflib.get_close_matches(name.lower().replace("-", "_"), known, n=1, cutoff=0.5)
     if not nearest:
         return "docs/config.md lists all keys"
+    if nearest[0] in other_trainers.HINTS:
+        return other_trainers.hint(nearest[0])
     current = aliases.CURRENT.get(nearest[0])
     return f'did you mean "{nearest[0]}"' + (f" (now {current})?" if current else "?")

@@ -9,6 +9,7 @@ import shutil
 import time
 import warnings
 
+from configs import start
 from configs.errors import UserError
 
 REMOTE = "gs://"
@@ -30,7 +31,8 @@ def silence_tensorflow():
 
 def _gfile():
     silence_tensorflow()
-    import tensorflow  # 2 to 10 seconds: only a gs:// path pays for it
+    with start.importing():
+        import tensorflow  # 2 to 10 seconds: only a gs:// path pays for it
     return tensorflow.io.gfile
 
 
@@ -82,6 +84,11 @@ def make_folder(path):
 def join(folder, path):
     """`path` below `folder`; `path` itself where it is absolute or remote."""
     return path if is_remote(path) else os.path.join(folder, path)
+
+
+def looked_for_in(path):
+    """For messages: ` in FOLDER`, where a relative path is looked for; nothing for other paths."""
+    return "" if is_remote(path) or os.path.isabs(path) else f" in {os.getcwd()}"
 
 
 def read_bytes(path):

@@ -52,6 +52,10 @@ def _path(value):
     return _checked(value, _text(value).strip())
 
 
+def _texts(value):
+    return tuple(_text(text) for text in _checked(value, isinstance(value, (list, tuple))))
+
+
 def _files(value):
     """'a' -> 'a'; ['a', 'b'] -> ('a', 'b'); [['a', 2], ['b', 1]] -> (('a', 2.0), ('b', 1.0)).
 
@@ -76,4 +80,5 @@ def _checked(value, allowed):
 BOOLEAN = Kind("true or false", lambda value: _checked(value, isinstance(value, bool)))
 TEXT = Kind("a string", _text)
 PATH = Kind("a string that is not empty", _path)
+TEXTS = Kind("a list of strings", _texts)
 FILES = Kind("a glob, a list of globs, or a list of [glob, weight > 0]", _files)

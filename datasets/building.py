@@ -13,10 +13,10 @@ import numpy as np
 
 from configs import grouping, reading, storage
 from configs.errors import UserError
-from datasets import cleaning, documents, manifest, tfrecords
+from datasets import cleaning, documents, left_out, manifest, tfrecords
 from encoder import bpe
 
-OUTCOMES = ("read", "kept", "dropped", "short", "broken", "empty", "bad_lines", "invalid_utf8")
+OUTCOMES = ("read", "kept", "dropped", "short", "broken", "empty", documents.BAD_LINE, documents.OTHER_ENCODING)
 COMPLETE = ".complete.json"
 GROUP_CHARACTERS = 1 << 17  # that are encoded at once
 
@@ -30,25 +30,33 @@ class ShardToBuild(NamedTuple):
     encoder_path: str | None
     vocabulary: str  # fingerprint
     minimum_size: int  # tokens
-    clean: bool
+    clean: str  # one of cleaning.RULES
+    cut: float  # share of a lone document that is for evaluation; 0: documents are whole
+
+
+class Built(NamedTuple):
+    """A shard that is complete."""
+    entry: manifest.Entry
+    found: dict  # what is to be said of its documents, as in left_out.py
 
 
 def completed(state, output_dir):
-    """[the Entry of each shard that earlier runs completed]."""
-    return [manifest.entry_from_json(reading.read_object(path), output_dir)
-            for path in storage.glob(storage.below(state, "*" + COMPLETE))]
+    """[the Built of each shard that earlier runs completed]."""
+    notes = [reading.read_object(path) for path in storage.glob(storage.below(state, "*" + COMPLETE))]
+    return [Built(manifest.entry_from_json(note["entry"], output_dir), note["found"])
+            for note in notes if "entry" in note]  # others are from before there was anything to say
 
 
 def build(job, advance):
-    """Writes a ShardToBuild, then the note that it is complete; returns the Entry.  The state holds the Index."""
+    """Writes a ShardToBuild, then the note that it is complete; returns the Built.  The state holds the Index."""
     encoder, index = load_encoder(job.encoder_path, job.vocabulary), documents.load(job.state)
-    outcomes = {**dict.fromkeys(OUTCOMES, 0), "dropped": job.dropped}
+    outcomes, found = {**dict.fromkeys(OUTCOMES, 0), "dropped": job.dropped}, {}
     advance(job.dropped)
-    shard = tfrecords.write(job.path, _encoded(job, encoder, index, outcomes, advance), job.state)
+    shard = tfrecords.write(job.path, _encoded(job, encoder, index, outcomes, found, advance), job.state)
     entry = manifest.Entry(job.split, shard, outcomes)
     storage.write_whole(os.path.join(job.state, os.path.basename(job.path) + COMPLETE),
-                        json.dumps(manifest.entry_to_json(entry)))
-    return entry
+                        json.dumps({"entry": manifest.entry_to_json(entry), "found": found}))
+    return Built(entry, found)
 
 
 @functools.lru_cache(maxsize=1)
@@ -60,9 +68,9 @@ def load_encoder(path, fingerprint):
     return encoder
 
 
-def _encoded(job, encoder, index, outcomes, advance):
+def _encoded(job, encoder, index, outcomes, found, advance):
     """Yields (key bytes, token ids, text bytes) of each document that is kept, and counts them all."""
-    texts = _texts(job, index, outcomes, advance)
+    texts = _texts(job, index, outcomes, found, advance)
     for group in grouping.groups(texts, lambda text: len(text[1]), GROUP_CHARACTERS):
         for (identity, text), ids in zip(group, _encode(encoder, group)):
             # Broken as in the original, which met files of nothing but token 0.
@@ -72,21 +80,38 @@ def _encoded(job, encoder, index, outcomes, advance):
                 yield os.fsencode(identity), ids, len(text.encode())
 
 
-def _texts(job, index, outcomes, advance):
+def _texts(job, index, outcomes, found, advance):
     """Yields (identity, text) of each document that has one, and counts the others."""
     for number in job.numbers.tolist():
         advance(1)
         document = documents.read(index, number)
         outcomes["read"] += 1
-        outcomes["invalid_utf8"] += document.invalid_utf8
-        if document.text is None:
-            outcomes["bad_lines"] += 1
+        if document.problem:
+            outcomes[document.problem] += 1
+            left_out.note(found, document.problem, number)
             continue
-        text = bpe.well_formed(cleaning.clean(document.text) if job.clean else document.text)
+        text = cleaning.clean(document.text, job.clean)
+        if job.cut:
+            place = place_to_cut(text, job.cut)
+            text = text[:place] if job.split == "train" else text[place:]
+        marks = text.count(bpe.END_OF_TEXT)
+        if marks and not documents.is_line(index, number):
+            left_out.note(found, left_out.MARKED, number, marks)
         if text.isspace() or not text:
             outcomes["empty"] += 1
             continue
         yield document.identity, text
+
+
+def place_to_cut(text, share):
+    """Where the last `share` of a text begins: at a line end near there, else at a space, else right there."""
+    wanted, far = round(len(text) * (1 - share)), len(text) * share / 2
+    for mark in "\n ":
+        places = [text.rfind(mark, 0, wanted) + 1, text.find(mark, wanted) + 1]
+        near = [place for place in places if 0 < place < len(text) and abs(place - wanted) <= far]
+        if near:
+            return min(near, key=lambda place: abs(place - wanted))
+    return wanted
 
 
 def _encode(encoder, group):

@@ -1,8 +1,12 @@
-r"""Cleans text as the original did, by ftfy.fix_text(text, normalization="NFKC"): equal to it, but many times as fast.
+r"""Cleans text by one of three rules: "repair", "original" or "none".
 
-ftfy (https://ftfy.readthedocs.io) mends encodings, HTML entities, quotes, ligatures, widths and line ends, line by
-line and whether there is something to mend or not.  Here it gets only the lines in which there may be; in all others
-single characters are replaced by others.  tests/test_cleaning.py proves from ftfy's own tables that this is the same:
+"repair" mends what was decoded wrongly, by ftfy.fix_encoding line by line; line ends become "\n", and Unicode its form
+NFC.  All else stays: quotes, full-width punctuation, superscripts, HTML entities, code.  "original" is what the
+original did, ftfy.fix_text(text, normalization="NFKC").
+
+ftfy (https://ftfy.readthedocs.io) works on every line, whether there is something to mend or not.  Here it gets only
+the lines in which there may be, which is many times as fast; in the others single characters are replaced by others.
+tests/datasets/test_cleaning.py proves from ftfy's own tables that the result is the same:
 
 - What ftfy takes for a broken encoding (ftfy.badness.BADNESS_RE) always holds a character of none of the classes below,
   or a LOUD one next to one that is LOUD or QUIET.  A line without such a place passes that step as it is.
@@ -11,11 +15,17 @@ single characters are replaced by others.  tests/test_cleaning.py proves from ft
   its steps until nothing changes, stops there.
 - An entity begins with "&", ends with ";", and is mended only before the line of the document's first "<".
 """
+import argparse
 import functools
 import re
 import unicodedata
 from importlib.metadata import version
 
+from encoder import bpe
+
+REPAIR, ORIGINAL, NONE = "repair", "original", "none"
+# By what a manifest calls it.  "ftfy NFKC" stands in manifests from the time when there was no other rule.
+RULES = {REPAIR: "repair", ORIGINAL: "ftfy NFKC", NONE: "none"}
 PROVEN_FTFY = "6.3.1"  # another version gets all text
 SEGMENT = 1_000_000  # characters after which ftfy cuts a line
 
@@ -57,11 +67,48 @@ REPLACEMENTS = {**dict.fromkeys("\u02bc\u2018\u2019\u201a\u201b", "'"),
                 **dict.fromkeys("\u201c\u201d\u201e\u201f", '"'), **dict.fromkeys("\u2028\u2029", "\n")}
 
 SUSPICIOUS = re.compile(f"[^{INERT}{QUIET}](?:(?<=[^{LOUD}])|(?=[{LOUD}{QUIET}])|(?<=[{LOUD}{QUIET}].))")
+ANYTHING = re.compile(".")
 # Wide and narrow forms may become the letters, digits and signs of an entity, none becomes space.
 ENTITY = re.compile(r"[&\uff06][^\s&;\uff06\uff1b]{1,25}[;\uff1b]")
 
 
-def clean(text):
+def add_argument(parser):
+    """Adds the option --clean, also called --no_ftfy where it is "none"."""
+    add = parser.add_mutually_exclusive_group().add_argument
+    add("--clean", choices=RULES, default=REPAIR,
+        help="repair: mend what was decoded wrongly (ftfy's fix_encoding) and line ends, Unicode to NFC, nothing else; "
+        "original: all of ftfy's repairs and NFKC, as the original did; none: the text as it is")
+    add("--no_ftfy", dest="clean", action="store_const", const=NONE, default=argparse.SUPPRESS, help="--clean none")
+
+
+def tools(rule):
+    """{package: version} that decides what comes out."""
+    return {} if rule == NONE else {"ftfy": version("ftfy")}
+
+
+def clean(text, rule):
+    """`text` by one of RULES, so that it can be encoded in UTF-8."""
+    if rule == NONE:
+        return bpe.well_formed(text)
+    return repair(text) if rule == REPAIR else bpe.well_formed(original(text))
+
+
+def repair(text):
+    """`text` with broken encodings and line ends mended, in NFC."""
+    text = bpe.line_ends(bpe.well_formed(text))
+    if text.isascii():
+        return text
+    parts, position = [], 0
+    pattern = SUSPICIOUS if _proven() else ANYTHING
+    while (place := _find(pattern, text, position, len(text))) < len(text):
+        start = max(position, text.rfind("\n", position, place) + 1)
+        stop = text.find("\n", place) + 1 or len(text)
+        parts += [text[position:start], _fix_encoding(text[start:stop])]
+        position = stop
+    return unicodedata.normalize("NFC", "".join([*parts, text[position:]]))
+
+
+def original(text):
     """`text` with broken encodings, entities, quotes, ligatures and line ends mended, in NFKC."""
     if not _proven() or ("\r" in text and len(text) > SEGMENT):  # ftfy may cut between \r and \n
         return _fix(text)
@@ -97,8 +144,7 @@ def _find(pattern, text, start, stop):
 
 def _replace(text):
     """Lines in which nothing is suspicious, as ftfy gives them back."""
-    if "\r" in text:
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = bpe.line_ends(text)
     if not text.isascii():
         for character in set(REPLACED.findall(text)):
             text = text.replace(character, REPLACEMENTS.get(character) or unicodedata.normalize("NFKC", character))
@@ -108,3 +154,8 @@ def _replace(text):
 def _fix(text, **options):
     import ftfy  # half a second that many texts save
     return ftfy.fix_text(text, normalization="NFKC", **options)
+
+
+def _fix_encoding(line):
+    import ftfy
+    return ftfy.fix_encoding(line)

@@ -9,8 +9,9 @@ import sys
 
 if __name__ == "__main__":  # run as a file: imports start at the repository
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    from configs import start
+    start.begin()
 
-import hashlib
 import re
 import shutil
 import unicodedata
@@ -20,7 +21,20 @@ import numpy as np
 
 from configs import commands, errors, progress, reading, storage
 from configs.errors import UserError
-from datasets import building, documents, manifest, packed, plans, publishing
+from datasets import (
+    building,
+    cleaning,
+    cutting,
+    documents,
+    encodings,
+    held_out,
+    left_out,
+    manifest,
+    packed,
+    plans,
+    publishing,
+    vocabulary_beside,
+)
 from datasets.duplicates import drop_list
 from datasets.jobs import workers
 from encoder import bpe
@@ -35,17 +49,21 @@ def main(argv=None):
     """Arguments -> shards and manifest; returns 0."""
     args = arguments(argv)
     if args.bucket:
-        publishing.check(args.bucket, args.output_dir, args.name)
+        publishing.check(args.bucket, args.output_dir, args.name, args.encoder_path)
     vocabulary = args.encoder_path, bpe.fingerprint(args.encoder_path)
+    vocabulary_beside.check(args.output_dir, args.encoder_path)
     print("listing documents", flush=True)
     hidden = os.path.join(args.output_dir, f".{args.name}.")
     with storage.only_run(hidden + "lock", "choose another --name"), \
             packed.scratch_folder(hidden + "unpacked") as scratch, \
             workers.started(0 if args.ray_address else args.processes, building.load_encoder, *vocabulary) as pool:
         encoder = building.load_encoder(*vocabulary)
-        _create(args, encoder, documents.make_index(args.input, args.exclude, args.eval_input, scratch), pool)
+        index = documents.make_index(args.input, args.exclude, args.eval_input, scratch,
+                                     reading=cutting.reading_of(args))
+        documents.show_left_out(index)
+        _create(args, encoder, index, pool)
     if args.bucket:
-        publishing.publish(args.bucket, args.output_dir, args.name)
+        publishing.publish(args.bucket, args.output_dir, args.name, args.encoder_path)
     return 0
 
 
@@ -56,51 +74,72 @@ def _create(args, encoder, index, pool):
     target = manifest.path_of(args.output_dir, args.name)
     state = os.path.join(args.output_dir, f".{args.name}.state")
     done = _finished(args, plan, target, state)
-    shards = _shards(args, encoder.fingerprint, state, _orders(index, args))
+    shards = _shards(args, encoder.fingerprint, state, index)
     missing = [shard for shard in shards if os.path.basename(shard.path) not in done]
     if os.path.exists(target) and not missing:
         shutil.rmtree(state, ignore_errors=True)
+        vocabulary_beside.put(args.output_dir, args.encoder_path)  # where an earlier release did not
         print(f"{target} is finished: nothing to do")
         return
-    before = len(index.file) - sum(len(shard.numbers) for shard in missing)
+    total, left = (sum(len(shard.numbers) for shard in some) for some in (shards, missing))
     jobs = _without_dropped(missing, args, drop, index)
+    if held_out.is_alone(index, args.eval_fraction):
+        print(f"the end of {documents.identity(index, 0)}, the only document, is put aside for evaluation", flush=True)
     plans.begin(state, plan)
     documents.save(index, state)
-    with progress.bar(len(index.file), unit="doc", done=before) as bar:
-        for entry in workers.each(building.build, jobs, args.processes, state, bar.update, args.ray_address, pool):
-            done[os.path.basename(entry.shard.path)] = entry
-    _finish(args, plan, [done[os.path.basename(shard.path)] for shard in shards], target, state)
+    with progress.bar(total, unit="doc", done=total - left) as bar:
+        for built in workers.each(building.build, jobs, args.processes, state, bar.update, args.ray_address, pool):
+            done[os.path.basename(built.entry.shard.path)] = built
+    _finish(args, plan, [done[os.path.basename(shard.path)] for shard in shards], target, state, index)
 
 
-def _shards(args, vocabulary, state, orders):
+def _shards(args, vocabulary, state, index):
     """The building.ShardToBuild of each shard, train first."""
+    orders = held_out.orders(index, args.eval_fraction, args.seed)
+    cut = args.eval_fraction if held_out.is_alone(index, args.eval_fraction) else 0.0
     return [building.ShardToBuild(
         state, os.path.join(args.output_dir, f"{args.name}{suffix}_{i}.tfrecords"), split,
         orders[split][start:start + args.files_per], 0, args.encoder_path, vocabulary, args.minimum_size,
-        not args.no_ftfy) for split, suffix in (("train", ""), ("eval", "-eval"))
+        args.clean, cut) for split, suffix in ((held_out.TRAIN, ""), (held_out.EVAL, "-eval"))
         for i, start in enumerate(range(0, len(orders[split]), args.files_per))]
 
 
-def _finish(args, plan, entries, target, state):
-    """Checks and writes the manifest, then clears up and prints the table."""
+def _finish(args, plan, built, target, state, index):
+    """Checks and writes the manifest, then clears up and prints the table and what is to be said of documents."""
+    entries = [shard.entry for shard in built]
+    found = [*left_out.described(left_out.merged(shard.found for shard in built), index)]
     filled = {entry.split for entry in entries if entry.shard.records}
-    if "train" not in filled or (args.eval_input and "eval" not in filled):
+    if held_out.TRAIN not in filled or (args.eval_input and held_out.EVAL not in filled):
         for entry in entries:
             os.unlink(entry.shard.path)
         shutil.rmtree(state)
-        purpose = "evaluation" if "train" in filled else "training"
-        fraction = "" if args.eval_input else f" or --eval_fraction {args.eval_fraction}"
-        raise UserError(f"none of {plan['documents']} documents is left for {purpose} ({_outcomes(entries)}): give more"
-                        f" text, or lower --minimum_size {args.minimum_size}{fraction}")
+        split, purpose = (held_out.EVAL, "evaluation") if held_out.TRAIN in filled else (held_out.TRAIN, "training")
+        raise UserError(f"none of {left_out.many(len(index.file), 'document')} is left for {purpose} "
+                        f"({_outcomes(entries)}): {'; or '.join([*found, _remedy(args, entries, split)])}")
+    vocabulary_beside.put(args.output_dir, args.encoder_path)
     manifest.write(target, plan, entries)
     shutil.rmtree(state)
-    for split in ("train", "eval"):
+    for split in (held_out.TRAIN, held_out.EVAL):
         shards = [entry.shard for entry in entries if entry.split == split]
         print(f"{split:5} {len(shards):6} shards {sum(s.records for s in shards):10} records "
               f"{sum(s.tokens for s in shards):13} tokens {sum(s.text_bytes for s in shards):14} bytes of text")
-    print(f"documents: {_outcomes(entries)}\n{target}")
-    if args.eval_fraction and "eval" not in filled:
-        print(f"no document fell into the evaluation set: raise --eval_fraction {args.eval_fraction}")
+    print("\n".join([f"documents: {_outcomes(entries)}", *found, target]))
+    if args.eval_fraction and held_out.EVAL not in filled:
+        drawn = any(entry.split == held_out.EVAL for entry in entries)
+        remedy = _remedy(args, entries, held_out.EVAL) if drawn else f"give {held_out.enough(index, args.seed)}"
+        print(f"no document is left for evaluation: delete {target} and the shards that it lists, and {remedy}")
+
+
+def _remedy(args, entries, split):
+    """What to do where no document is left for `split`."""
+    ways = ["give more text"]
+    if manifest.sum_outcomes(entry for entry in entries if entry.split == split).get("short"):
+        ways.append(f"lower --minimum_size {args.minimum_size}")
+    if args.eval_fraction and split == held_out.EVAL:
+        ways.append(f"raise --eval_fraction {args.eval_fraction}")
+    elif args.eval_fraction and any(entry.shard.records for entry in entries):  # for evaluation, that is
+        ways.append(f"lower --eval_fraction {args.eval_fraction}")
+    return " or ".join(ways)
 
 
 def _outcomes(entries):
@@ -109,17 +148,20 @@ def _outcomes(entries):
 
 def _plan(args, encoder, index, drop_sha256):
     """All that decides the bytes of the output."""
-    tools = {"unicode": unicodedata.unidata_version, "tiktoken": version("tiktoken"),
-             **({} if args.no_ftfy else {"ftfy": version("ftfy")})}
+    tools = {"unicode": unicodedata.unidata_version, "tiktoken": version("tiktoken"), **cleaning.tools(args.clean),
+             **encodings.tools(args.encoding)}
+    special = {"held_out": index.held_out} if args.eval_input else {}
+    if held_out.is_alone(index, args.eval_fraction):
+        special = {"lone_document": "its end is for evaluation"}
     return {"name": args.name, "vocabulary": encoder.fingerprint, "vocabulary_size": encoder.size,
-            "cleaning": "none" if args.no_ftfy else "ftfy NFKC", "minimum_size": args.minimum_size,
+            "cleaning": cleaning.RULES[args.clean], "minimum_size": args.minimum_size,
             "files_per": args.files_per, "eval_fraction": args.eval_fraction, "seed": args.seed,
             "exclude": args.exclude, "drop": drop_sha256, "inputs": index.fingerprint, "documents": len(index.file),
-            "tools": tools, **({"held_out": index.held_out} if args.eval_input else {})}
+            "tools": tools, **documents.plan(index), **special}
 
 
 def _finished(args, plan, target, state):
-    """{file name: Entry} of the shards that earlier runs of the same plan completed.
+    """{file name: building.Built} of the shards that earlier runs of the same plan completed.
 
     Raises UserError where the files of that name come from another plan or from elsewhere.
     """
@@ -137,25 +179,10 @@ def _finished(args, plan, target, state):
             raise UserError(f"{args.output_dir} holds {shards[0]} without a manifest, from elsewhere: {remedy}")
         return {}
     plans.check(saved_plan, plan, f"{args.output_dir} already holds {args.name} made", remedy)
-    return {os.path.basename(entry.shard.path): entry
-            for entry in [*entries, *building.completed(state, args.output_dir)]
-            if os.path.exists(entry.shard.path) and os.path.getsize(entry.shard.path) == entry.shard.size}
-
-
-def _orders(index, args):
-    """{"train", "eval": int64 document numbers}, each in the seed's random order.
-
-    Without --eval_input, whether a document is for evaluation depends on the seed and its identity alone: more
-    documents do not move it.
-    """
-    chosen = np.arange(len(index.file)) < index.held_out
-    for number in range(len(chosen)) if args.eval_fraction else ():
-        name = f"{args.seed}:{documents.identity(index, number)}"
-        digest = hashlib.blake2b(os.fsencode(name), digest_size=8).digest()
-        chosen[number] = int.from_bytes(digest, "big") < args.eval_fraction * 2 ** 64
-    # RandomState's stream is frozen (https://numpy.org/neps/nep-0019-rng-policy.html); a Generator's may change.
-    random = np.random.RandomState(args.seed)
-    return {"train": random.permutation(np.flatnonzero(~chosen)), "eval": random.permutation(np.flatnonzero(chosen))}
+    built = [*(building.Built(entry, {}) for entry in entries), *building.completed(state, args.output_dir)]
+    shards = [(each.entry.shard, each) for each in built]
+    return {os.path.basename(shard.path): each for shard, each in shards
+            if os.path.exists(shard.path) and os.path.getsize(shard.path) == shard.size}
 
 
 def _without_dropped(shards, args, drop, index):
@@ -165,9 +192,11 @@ def _without_dropped(shards, args, drop, index):
     dropped, known = drop_list.mark(drop, index)
     if len(known) and not known.any():
         raise UserError(f"--drop {args.drop}: none of its {len(known)} lines names a document of --input: names start "
-                        "at each --input, so give the same ones as to datasets/dedup.py")
-    print(f"{args.drop}: leaves out {np.count_nonzero(dropped)} documents; "
-          f"{np.count_nonzero(~known)} of its {len(known)} lines name none")
+                        "at each --input, so give the same ones as to datasets/dedup.py, and the same --split_on")
+    unknown = np.count_nonzero(~known)
+    lines = f"{unknown:,} of its {len(known):,} lines name no document of --input" if unknown else \
+        "each of its lines names one"
+    print(f"{args.drop}: leaves out {left_out.many(np.count_nonzero(dropped), 'document')}; {lines}")
     return [shard._replace(numbers=shard.numbers[~dropped[shard.numbers]], dropped=int(dropped[shard.numbers].sum()))
             for shard in shards]
 
@@ -195,7 +224,7 @@ def arguments(argv=None):
     seed = errors.checked(int, lambda value: 0 <= value < 2 ** 32, "at least 0 and less than 2**32")
     add("--seed", type=seed, default=0, help="of the order and of the choice for evaluation")
     workers.add_arguments(parser, "the bytes of the output do not depend on it")
-    add("--no_ftfy", action="store_true", help="encode the text as it is, without ftfy's repairs and NFKC")
+    cleaning.add_argument(parser)
     args = parser.parse_args(argv)
     if args.eval_input:
         args.eval_fraction = 0.0

@@ -10,6 +10,8 @@ import sys
 
 if __name__ == "__main__":  # run as a file: imports start at the repository
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    from configs import start
+    start.begin()
 
 import json
 import shutil
@@ -19,11 +21,11 @@ import numpy as np
 
 from configs import commands, errors, progress, reading, storage
 from configs.errors import UserError
-from datasets import documents, packed, plans
+from datasets import cutting, documents, encodings, left_out, packed, plans
 from datasets.duplicates import clusters, drop_list, minhash, signing
 from datasets.jobs import workers
 
-FORMAT_VERSION = 1  # of the report
+FORMAT_VERSION = 2  # of the report
 # Lower, and pages that share a frame but not their contents go; higher, and copies with other frames stay.
 THRESHOLD = 0.75
 AGAINST_WORDS = 13
@@ -41,8 +43,12 @@ def main(argv=None):
     with storage.only_run(hidden + "lock", "choose another --output"), \
             packed.scratch_folder(hidden + "unpacked") as scratch:
         print("listing documents", flush=True)
-        index = documents.make_index(args.input, args.exclude, scratch=scratch)
-        against = documents.make_index(args.against, scratch=scratch, option="--against") if args.against else None
+        how, against = cutting.reading_of(args), None
+        index = documents.make_index(args.input, args.exclude, scratch=scratch, reading=how)
+        documents.show_left_out(index)
+        if args.against:
+            against = documents.make_index(args.against, scratch=scratch, option="--against", reading=how)
+            documents.show_left_out(against)
         _dedup(args, index, against, hidden + "state")
     return 0
 
@@ -62,18 +68,19 @@ def _dedup(args, index, against, state):
     with progress.bar(len(index.file), "signatures", "doc", before) as bar:
         for _ in workers.each(signing.sign, missing, args.processes, state, bar.update, args.ray_address):
             pass
-    facts = np.concatenate([job.facts() for job in jobs])
-    parents, exact, pairs = find_clusters(jobs, facts[:, 0], args.threshold)
+    kinds = np.concatenate([job.kinds() for job in jobs])
+    parents, exact, pairs = find_clusters(jobs, kinds, args.threshold)
     survives = parents == np.arange(len(parents))
     overlaps = _overlapping(jobs, survives, overlap) if against else np.zeros(len(parents), bool)
     dropped = np.flatnonzero(~survives | overlaps)
     sha256 = drop_list.write(args.output, index, dropped)
-    outcomes = _outcomes(facts, exact, survives, overlaps)
+    outcomes = _outcomes(kinds, exact, survives, overlaps)
     content = {**plan, "outcomes": outcomes, "dropped_bytes": int(index.length[dropped].sum()), "pairs": pairs,
                "against_texts": overlap, "clusters": _largest(index, parents), "sha256": sha256}
     storage.write_whole(report, json.dumps(content, indent=1) + "\n")
+    unread = [*left_out.described(_without_text(kinds), index)]
     shutil.rmtree(state)
-    print(f"documents: {', '.join(f'{name} {count}' for name, count in outcomes.items())}")
+    print("\n".join([f"documents: {', '.join(f'{name} {count}' for name, count in outcomes.items())}", *unread]))
     print(f"{args.output} {report}")
 
 
@@ -83,11 +90,15 @@ def _prepare(args, plan, index, against, state):
     documents.save(index, state)
     if not against:
         return documents.load(state), None
-    ngrams, without = signing.ngrams_of(against, args.against_words)
+    ngrams, without, found = signing.ngrams_of(against, args.against_words)
+    unread = [f"--against: {line}" for line in left_out.described(found, against)]
     if not len(ngrams):
         shutil.rmtree(state)
-        raise UserError(f"--against: none of its {without} texts has {args.against_words} words: give longer ones, or "
-                        "lower --against_words")
+        short = [f"--against: none of its {without} texts has {args.against_words} words: give longer ones, or lower "
+                 "--against_words"] if without else []
+        raise UserError("; ".join(unread + short))
+    for line in unread:
+        print(line)
     if without:
         print(f"--against: {without} of {len(against.file)} texts have fewer than {args.against_words} words and are "
               "not looked for")
@@ -157,14 +168,19 @@ def _overlapping(jobs, survives, overlap):
     return overlaps
 
 
-def _outcomes(facts, exact, survives, overlaps):
-    """{outcome: documents}; all but the last two add up to those that were read."""
-    kinds = np.bincount(facts[:, 0], minlength=len(signing.KINDS)).tolist()
+def _without_text(kinds):
+    """What is to be said of documents that could not be read, as in left_out.py."""
+    numbers = {what: np.flatnonzero(kinds == kind) for what, kind in signing.PROBLEMS.items()}
+    return {what: [len(some), some[:left_out.NAMED].tolist()] for what, some in numbers.items() if len(some)}
+
+
+def _outcomes(kinds, exact, survives, overlaps):
+    """{outcome: documents}; all but the last add up to those that were read."""
+    total, kinds = len(kinds), np.bincount(kinds, minlength=len(signing.KINDS)).tolist()
     counts = {"exact": exact, "near": int(np.count_nonzero(~survives)) - exact,
               "against": int(np.count_nonzero(overlaps)), "empty": kinds[signing.EMPTY],
-              "bad_lines": kinds[signing.BAD_LINE]}
-    return {"read": len(facts), "kept": len(facts) - sum(counts.values()), **counts, "short": kinds[signing.SHORT],
-            "invalid_utf8": int(facts[:, 1].sum())}
+              **{what: kinds[kind] for what, kind in signing.PROBLEMS.items()}}
+    return {"read": total, "kept": total - sum(counts.values()), **counts, "short": kinds[signing.SHORT]}
 
 
 def _largest(index, parents):
@@ -187,7 +203,8 @@ def _plan(args, index, against):
             "against": against.fingerprint if against else None,
             "against_words": args.against_words if against else None,
             "signatures": {"format": minhash.FORMAT, "shingle": minhash.SHINGLE, "bands": minhash.BANDS,
-                           "rows": minhash.ROWS, "unicode": unicodedata.unidata_version}}
+                           "rows": minhash.ROWS, "unicode": unicodedata.unidata_version},
+            **index.reading._asdict(), "tools": encodings.tools(args.encoding)}
 
 
 def _finished(args, plan, state):

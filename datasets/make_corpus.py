@@ -13,6 +13,8 @@ import sys
 
 if __name__ == "__main__":  # run as a file: imports start at the repository
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    from configs import start
+    start.begin()
 
 import hashlib
 import importlib
@@ -94,7 +96,7 @@ def _check(args, stages):
             raise UserError(f"{stage.command}: {error}")
     for path in args.urls:
         if not storage.exists(path) or storage.is_folder(path):
-            raise UserError(f"--urls {path}: no such file")
+            raise UserError(f"--urls {path}: no such file{storage.looked_for_in(path)}")
 
 
 def _note_lists(args):
@@ -163,7 +165,7 @@ def _losses(stages):
             # Documents that are empty or no text are left out, and counted, by create_tfrecords.
             "dedup": {name: stages["dedup"][name] for name in ("exact", "near", "against")},
             "create_tfrecords": {name: stages["create_tfrecords"][name]
-                                 for name in ("short", "broken", "empty", "bad_lines")}}
+                                 for name in ("short", "broken", "empty", "bad_lines", "other_encoding")}}
     lost["extract"]["same_page"] = extracted["kept"] - extracted["documents"]
     return {stage: {name: count for name, count in reasons.items() if count} for stage, reasons in lost.items()}
 

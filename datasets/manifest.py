@@ -87,17 +87,24 @@ def sum_outcomes(entries):
     return dict(total)
 
 
+def beside(folders):
+    """{path as os.path.normpath gives it: (Entry, Manifest)} of all that the manifests in these folders list."""
+    listed = {}
+    for folder in sorted(folders):
+        for path in storage.glob(storage.below(folder, "*" + SUFFIX)):
+            manifest = load(path)
+            listed.update({os.path.normpath(entry.shard.path): (entry, manifest) for entry in manifest.entries})
+    return listed
+
+
 def look_up(paths):
     """({path: (Shard, Manifest), or None where no manifest lists the file}, fingerprint of the vocabulary, if known).
 
     `paths` are local or gs://.  Raises UserError where their manifests have different vocabularies.
     """
-    listed = {}
-    for folder in sorted({os.path.dirname(path) for path in paths}):
-        for path in storage.glob(storage.below(folder, "*" + SUFFIX)):
-            manifest = load(path)
-            listed.update({os.path.normpath(entry.shard.path): (entry.shard, manifest) for entry in manifest.entries})
-    facts = {path: listed.get(os.path.normpath(path)) for path in paths}
+    listed = beside({os.path.dirname(path) for path in paths})
+    known_of = {path: listed.get(os.path.normpath(path)) for path in paths}
+    facts = {path: known and (known[0].shard, known[1]) for path, known in known_of.items()}
     vocabularies = {known[1].plan.get("vocabulary"): known[1] for known in facts.values() if known}
     if len(vocabularies) > 1:
         one, other = list(vocabularies.values())[:2]

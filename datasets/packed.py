@@ -1,5 +1,7 @@
 """Packed lines of JSON -> lines in a scratch folder, once: documents are read in random order, which packing forbids.
 
+The scratch folder also holds the copies in UTF-8 of files in other encodings that are cut into documents.
+
 Formats: https://www.rfc-editor.org/rfc/rfc1952 and https://www.rfc-editor.org/rfc/rfc8878.
 """
 import contextlib
@@ -34,10 +36,10 @@ def scratch_folder(path):
     shutil.rmtree(path, ignore_errors=True)
 
 
-def place(path, scratch):
-    """Where the contents of the packed file lie: a name of its own for each file and version of it."""
+def place(path, scratch, change=""):
+    """Where the contents of a file lie: a name of its own for each file, version of it, and `change` of its text."""
     facts = os.stat(path)
-    key = b"%s\0%d\0%d" % (os.fsencode(os.path.abspath(path)), facts.st_size, facts.st_mtime_ns)
+    key = b"%s\0%d\0%d%s" % (os.fsencode(os.path.abspath(path)), facts.st_size, facts.st_mtime_ns, change.encode())
     return os.path.join(scratch, hashlib.sha256(key).hexdigest()[:32] + ".jsonl")
 
 
@@ -62,7 +64,7 @@ def _contents(path):
     import zstandard  # only packed files pay for it
     try:
         with open(path, "rb") as f:
-            if path.endswith(".gz"):
+            if path.lower().endswith(".gz"):
                 yield from iter(functools.partial(gzip.GzipFile(fileobj=f).read, READ_BYTES), b"")
             else:
                 yield from _zstandard_contents(f, zstandard.ZstdDecompressor())

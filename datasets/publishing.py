@@ -1,4 +1,4 @@
-"""A finished data set in a local folder -> Google Storage: its shards, and last of all the manifest.
+"""A finished data set in a local folder -> Google Storage: its shards and vocabulary, and last of all the manifest.
 
 The local folder stays, so that the same command again copies only what is not there yet.
 """
@@ -7,10 +7,10 @@ import os
 
 from configs import progress, storage
 from configs.errors import UserError
-from datasets import manifest
+from datasets import manifest, vocabulary_beside
 
 
-def check(folder, local, name):
+def check(folder, local, name, encoder_path):
     """Raises UserError, or TensorFlow's error, where `name` in `local` cannot go to `folder`: before days of work."""
     target, source = (manifest.path_of(place, name) for place in (folder, local))
     if storage.exists(target):
@@ -18,14 +18,15 @@ def check(folder, local, name):
             raise UserError(f"{target} is there already and {source} is not the same: choose another --name, or delete"
                             f" {storage.join(folder, name)}*")
         return
+    vocabulary_beside.check(folder, encoder_path)
     probe = storage.join(folder, f".{name}.writable")
     storage.write_whole(probe, "create_tfrecords.py may write here\n")
     with contextlib.suppress(Exception):  # who may create objects may not always delete them
         storage.remove(probe)
 
 
-def publish(folder, local, name):
-    """Copies what `folder` lacks of the finished data set `name` in the folder `local`."""
+def publish(folder, local, name, encoder_path):
+    """Copies what `folder` lacks of the finished data set `name` in the folder `local`, and its vocabulary."""
     target, source = (manifest.path_of(place, name) for place in (folder, local))
     shards = {storage.join(folder, os.path.basename(entry.shard.path)): entry.shard
               for entry in manifest.load(source).entries}
@@ -38,5 +39,6 @@ def publish(folder, local, name):
         for path, shard in missing.items():
             storage.copy(shard.path, path)
             bar.update(shard.size)
+    vocabulary_beside.put(folder, encoder_path)
     storage.write_whole(target, storage.read_bytes(source))
     print(target)

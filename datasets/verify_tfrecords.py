@@ -10,6 +10,8 @@ import sys
 
 if __name__ == "__main__":  # run as a file: imports start at the repository
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    from configs import start
+    start.begin()
 
 import glob
 import json
@@ -61,7 +63,8 @@ def _select(arguments):
     for argument in arguments:
         matches = [argument] if storage.exists(argument) else storage.glob(argument)
         if not matches:
-            raise UserError(f"no file, folder or match of {argument}: give shards, their folder, a glob or a manifest")
+            raise UserError(f"no file, folder or match of {argument}{storage.looked_for_in(argument)}: "
+                            "give shards, their folder, a glob or a manifest")
         for path in matches:
             if storage.is_folder(path):
                 asked += storage.glob(storage.below(path, "*" + manifest.SUFFIX))

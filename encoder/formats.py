@@ -29,7 +29,12 @@ def find(folder):
             return None
         files = _take_apart(storage.join(folder, WHOLE_FILE))
     known = bpe.read_files()
-    return known if _content(files) == _content(known) else files
+    return known if same(files, known) else files
+
+
+def same(one, other):
+    """Whether the files of two vocabularies hold the same, however they are formatted."""
+    return _content(one) == _content(other)
 
 
 def write(folder, data):

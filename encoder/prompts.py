@@ -14,9 +14,12 @@ Prompt = collections.namedtuple("Prompt", ("text", *OPTIONS, "stop"),
 
 
 def make(text, given):
-    """The Prompt of the str `text` with `given`, a checked dict, before the defaults."""
-    prompt = Prompt(bpe.well_formed(text), **given)
-    return prompt._replace(stop=tuple(sorted(set(map(bpe.well_formed, prompt.stop)))))
+    """The Prompt of the str `text` with `given`, a checked dict, before the defaults.
+
+    Line ends and Unicode's form become those of the documents that a model was trained on (datasets/cleaning.py).
+    """
+    prompt = Prompt(bpe.tidy(text), **given)
+    return prompt._replace(stop=tuple(sorted(set(map(bpe.tidy, prompt.stop)))))
 
 
 def read(path, given):

@@ -10,6 +10,8 @@ import tempfile
 
 if __name__ == "__main__":  # run as a file: imports start at the repository
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    from configs import start
+    start.begin()
 
 from importlib.metadata import version
 
@@ -17,7 +19,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from configs import commands, errors, progress, reading, storage
 from configs.errors import UserError
-from datasets import cleaning, documents, plans
+from datasets import cleaning, cutting, documents, encodings, left_out, plans
 from encoder import bpe
 
 NOTE = "vocabulary.json"  # written last: what the two files were made from
@@ -31,14 +33,18 @@ def main(argv=None):
     args = _arguments(argv)
     # The vocabulary's own folder may be on gs://; packed text is unpacked in TMPDIR.
     with tempfile.TemporaryDirectory(prefix="unpacked-") as scratch:
-        index = documents.make_index(args.input, args.exclude, scratch=scratch)
+        index = documents.make_index(args.input, args.exclude, scratch=scratch, reading=cutting.reading_of(args))
+        documents.show_left_out(index)
+        tools = {"tokenizers": version("tokenizers"), **cleaning.tools(args.clean), **encodings.tools(args.encoding)}
         plan = {"size": args.size, "inputs": index.fingerprint, "documents": len(index.file),
-                "cleaning": "none" if args.no_ftfy else "ftfy NFKC",
-                "tools": {"tokenizers": version("tokenizers"), **({} if args.no_ftfy else {"ftfy": version("ftfy")})}}
+                "cleaning": cleaning.RULES[args.clean], "tools": tools, **documents.plan(index)}
         if _finished(args.output_dir, plan):
             print(f"{args.output_dir} is finished: nothing to do")
             return 0
-        merges = learn(_texts(index, clean=not args.no_ftfy), args.size - SMALLEST)
+        found = {}
+        merges = learn(_texts(index, args.clean, found), args.size - SMALLEST)
+        for line in left_out.described(found, index):
+            print(line)
     if len(merges) < args.size - SMALLEST:
         raise UserError(f"--size {args.size} needs {args.size - SMALLEST} merges and the text gives {len(merges)}: "
                         f"give more text, or a --size of at most {len(merges) + SMALLEST}")
@@ -63,13 +69,15 @@ def learn(texts, count):
     return [*map(tuple, json.loads(tokenizer.to_str())["model"]["merges"])]
 
 
-def _texts(index, clean):
-    """Yields the text of every document, as create_tfrecords.py encodes it."""
+def _texts(index, rule, found):
+    """Yields the text of every document, as create_tfrecords.py encodes it; notes in `found` which have none."""
     with progress.bar(len(index.file), unit="doc") as bar:
         for number in range(len(index.file)):
-            text = documents.read(index, number).text
-            if text:
-                yield bpe.well_formed(cleaning.clean(text) if clean else text)
+            document = documents.read(index, number)
+            if document.problem:
+                left_out.note(found, document.problem, number)
+            elif document.text:
+                yield cleaning.clean(document.text, rule)
             bar.update()
 
 
@@ -97,7 +105,7 @@ def _arguments(argv):
     size = errors.checked(int, lambda value: value >= SMALLEST, f"at least {SMALLEST}, 256 bytes and {bpe.END_OF_TEXT}")
     add("--size", type=size, default=4096, help=f"number of token ids, {bpe.END_OF_TEXT} included")
     add("--output_dir", required=True, help="folder for the vocabulary")
-    add("--no_ftfy", action="store_true", help="learn from the text as it is, without ftfy's repairs and NFKC")
+    cleaning.add_argument(parser)
     return parser.parse_args(argv)
 
 

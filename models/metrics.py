@@ -6,7 +6,8 @@ import tensorflow as tf2
 import tensorflow.compat.v1 as tf
 
 COLLECTION = "training_scalars/"  # graph collections of this name and the scalar's, one tensor each
-NAMES = ("loss", "learning_rate", "gradient_norm")
+# What they are called in TensorBoard, whose page is in the order of the alphabet: the loss comes first.
+TAGS = {"loss": "loss", "learning_rate": "progress/learning_rate", "gradient_norm": "progress/gradient_norm"}
 
 
 def show(scalars, step, model_dir, use_tpu):
@@ -16,22 +17,22 @@ def show(scalars, step, model_dir, use_tpu):
     `step` int64 [] is the global step before the update: it must have been read before, or the two race.
     """
     if not use_tpu:
-        for name in NAMES:
+        for name in TAGS:
             tf.add_to_collection(COLLECTION + name, scalars[name])
         return None
 
     def write(step, *values):
         writer = tf2.summary.create_file_writer(model_dir, max_queue=1000)
         with writer.as_default(), tf2.summary.record_if(True):
-            for name, value in zip(NAMES, values):
-                tf2.summary.scalar(name, tf.reduce_mean(value), step=step[0] + 1)
+            for tag, value in zip(TAGS.values(), values):
+                tf2.summary.scalar(tag, tf.reduce_mean(value), step=step[0] + 1)
             return tf.summary.all_v2_summary_ops()
-    return write, [tf.reshape(x, [1]) for x in [step] + [scalars[name] for name in NAMES]]  # [1]: a batch axis
+    return write, [tf.reshape(x, [1]) for x in [step] + [scalars[name] for name in TAGS]]  # [1]: a batch axis
 
 
 def collected():
     """{name: scalar tensor} of the default graph; empty on a TPU."""
-    return {name: tensor for name in NAMES for tensor in tf.get_collection(COLLECTION + name)}
+    return {name: tensor for name in TAGS for tensor in tf.get_collection(COLLECTION + name)}
 
 
 def loss_and_perplexity(losses, counts):

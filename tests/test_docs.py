@@ -33,7 +33,8 @@ PAGES = [README, *(f"docs/{name}.md" for name in (
 BLOCK = re.compile(r"^(?:<!-- (?P<mark>[^\n]*) -->\n)?```(?P<language>\w*)\n(?P<body>.*?)^```$", re.M | re.S)
 LONGEST_README, WIDEST_README, LONG_SENTENCE = 180, 130, 30
 BLOCK_SECONDS = 900  # for a machine that is busy
-FOREIGN = ("gcloud", "ray", "tensorboard", ".", "cat", "END", "export")  # programs whose options are not ours to check
+# Programs whose options are not ours to check.
+FOREIGN = ("gcloud", "docker", "ray", "tensorboard", ".", "cat", "END", "export")
 
 
 class Block(NamedTuple):

@@ -11,6 +11,7 @@ import pytest
 import safetensors.numpy
 
 import main
+from models.run import metrics_file
 from tests.helpers.fake_gcs import RESET, SLOW, FakeGCS
 from tests.helpers.runs import ROOT, weights_of
 from tests.helpers.waiting import wait_until
@@ -84,7 +85,8 @@ def test_killed_run_under_faults_ends_with_the_weights_figures_and_texts_of_a_lo
         gcs, start, call, run_config, tmp_path, capsys):
     """Every kind of fault strikes many times, one run is killed (kill -9), and nothing shows."""
     faults = [gcs.fail("", kind, every) for kind, every in ((503, 10), (429, 13), (RESET, 11), (SLOW, 17))]
-    changes = {"max_steps": 14, "train_steps": 14, "save_checkpoints_steps": 2, "res_dropout": 0.1}
+    changes = {"max_steps": 14, "train_steps": 14, "save_checkpoints_steps": 2, "res_dropout": 0.1,
+               "sample_prompts": ["def"], "sample_length": 3}
     killed = start(**changes)
     wait_for_checkpoint(gcs, killed, 4)
     killed.kill()
@@ -101,6 +103,10 @@ def test_killed_run_under_faults_ends_with_the_weights_figures_and_texts_of_a_lo
     assert set(there) == set(here) and len(here) > 50
     for name, value in here.items():
         np.testing.assert_array_equal(there[name], value, err_msg=name)
+    there, here = (metrics_file.read(str(tmp_path / name)) for name in ("copied", "run"))
+    assert there[-1]["step"] == 14 and there[-1]["eval_loss"] == here[-1]["eval_loss"]
+    assert (tmp_path / "copied" / "loss.png").exists()
+    assert (tmp_path / "copied" / "samples.txt").read_text() == (tmp_path / "run" / "samples.txt").read_text() != ""
     for arguments in (["--eval", "--set", "eval_batch_size=100"],
                       ["--predict_text", "def \u00e9", "--length", "9", "--num_samples", "2", "--seed", "3"]):
         gcs.put("gs://bucket/samples/out.txt", b"before\n")
@@ -137,6 +143,24 @@ def test_storage_that_fails_for_good_in_a_training_ends_it_in_one_line_and_nothi
     assert re.search(r"at step (\d+) of", line) and int(re.search(r"at step (\d+) of", line).group(1)) >= 20
 
 
+@pytest.mark.slow
+def test_run_that_is_killed_goes_on_from_the_last_minute(gcs, start, call):
+    changes = {"train_steps": 10**6, "save_checkpoints_steps": 10**6, "save_checkpoints_minutes": 0.01, "eval_steps": 0}
+    killed, state = start(max_steps=10**6, **changes), "gs://bucket/run/checkpoint"
+
+    def saved():
+        assert killed.poll() is None, killed.communicate()
+        return re.match(rb'model_checkpoint_path: "model.ckpt-[1-9]', gcs.objects.get(state, b""))
+    wait_until(saved, 120)
+    killed.kill()
+    finish(killed)
+    step = int(re.search(rb"ckpt-(\d+)", gcs.objects[state]).group(1))
+    out = output_of(call(max_steps=step + 3, **changes))
+    assert f"continuing gs://bucket/run at step {step} of {step + 3}" in out
+    names = gcs.names("gs://bucket/run")
+    assert f"model.ckpt-{step + 3}.index" in names and f"model.ckpt-{step}.index" not in names
+
+
 MODES = [[], ["--eval"], ["--predict_text", "def"], ["--plan"]]
 
 
@@ -159,7 +183,8 @@ def test_finished_run_says_so_and_is_evaluated_and_planned(gcs, call):
     before = gcs.names("gs://bucket/run")
     assert "gs://bucket/run is done: step 8 of 8" in output_of(call(warmup_steps=1))
     assert gcs.names("gs://bucket/run") == before
-    assert re.search(r"targets, [\d.]+ bits per token, [\d.]+ bits per byte", output_of(call("--eval", warmup_steps=1)))
+    assert re.search(r"[\d.]+ bits per byte,(?s:.*) targets, [\d.]+ bits per token",
+                     output_of(call("--eval", warmup_steps=1)))
     before = dict(gcs.objects)
     assert "no problems found" in output_of(call("--plan", warmup_steps=1))
     assert gcs.objects == before
@@ -167,12 +192,14 @@ def test_finished_run_says_so_and_is_evaluated_and_planned(gcs, call):
 
 @pytest.mark.slow
 def test_shards_without_manifest_are_read_once(gcs, call):
-    planned = output_of(call("--plan"))
+    def plan_of(text):
+        return re.sub(r"(memory here|time) +.*", "", text)  # what the machine is doing just now
+    planned = plan_of(output_of(call("--plan")))
     del gcs.objects["gs://bucket/data/text.manifest.json"]
     for times_read in (1, 0):
         gcs.requests.clear()
         process = call("--plan", model_dir="gs://bucket/other")
-        assert process.returncode == 0 and process.stdout == planned, process
+        assert process.returncode == 0 and plan_of(process.stdout) == planned, process
         assert gcs.requests.count("GET /bucket/data%2Ftext_0.tfrecords") == times_read
         assert ("text_0.scan.json" in gcs.names("gs://bucket/data")) == (times_read == 0)  # a plan leaves nothing
         assert "starting" in call().stdout or not times_read

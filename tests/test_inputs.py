@@ -6,10 +6,11 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import inputs
+import main
 from configs import schema
 from configs.constants import IGNORED
 from configs.errors import UserError
-from datasets import shard_sets, window_order
+from datasets import create_tfrecords, shard_sets, window_order
 from tests.helpers import graphs, records
 
 EOT = 999
@@ -353,6 +354,20 @@ def check_documents_of(config, documents, step):
     held = {owner[token] for window in windows for token in window if token != EOT}
     only_ends = set(found) - held  # a window may begin with a document's <|endoftext|>
     assert held <= set(found) and len(only_ends) <= config.train_batch_size
+
+
+def test_which_data_tells_documents_of_one_name_apart(run_config, text_corpus, tmp_path, capsys):
+    texts = [tmp_path / folder / "war.txt" for folder in ("1", "2")]
+    for path in texts:
+        path.parent.mkdir()
+        path.write_text(f"what stands in {path.parent.name} " * 9)
+    assert create_tfrecords.main(["--input", *map(str, texts), "--name", "war", "--output_dir", str(tmp_path / "data"),
+                                  "--encoder_path", str(text_corpus / "encoder"), "--eval_fraction", "0",
+                                  "--minimum_size", "5", "--processes", "1"]) == 0
+    capsys.readouterr()
+    config = run_config(data_path=str(tmp_path / "data"), train_files="war_*.tfrecords", train_batch_size=10)
+    assert main.main(["--model", config, "--which_data", "1"]) == 0
+    assert capsys.readouterr().out == "1/war.txt\n2/war.txt\n"
 
 
 def test_documents_of_a_step_of_a_mixture(tmp_path, monkeypatch):

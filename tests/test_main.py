@@ -7,6 +7,7 @@ import pytest
 
 import main
 from configs import arguments as command_line
+from encoder import bpe
 from tests.helpers.runs import ROOT, command, mistake
 
 
@@ -118,9 +119,33 @@ def test_missing_shards_name_the_pattern(run_config, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_plan_sees_what_does_not_fit(finished, capsys):
+def test_plan_sees_what_does_not_fit(finished, tmp_path, capsys):
+    bpe.write(str(tmp_path / "other"), [])
     for change, words in [("n_layer=3", '"n_layer" was 2 and is now 3'), ("n_vocab=299", "has 300 ids"),
-                          ("encoder_path=null", "another vocabulary")]:
-        more = ["--set", "n_vocab=50257"] if change.startswith("encoder") else []
-        main.main(["--model", finished, "--plan", "--set", change, *more])
+                          (f"encoder_path={tmp_path}/other", "run was trained with another vocabulary"),
+                          ("train_files=text_0.tfrecords", "the training shards are not those the run began with")]:
+        main.main(["--model", finished, "--plan", "--set", change])
         assert words in capsys.readouterr().out, change
+
+
+def test_plan_and_start_line_name_the_source_of_the_weights(finished, run_config, tmp_path, capsys):
+    new = ["--set", f"model_dir={tmp_path}/new"]
+    start = str(tmp_path / "run" / "model.ckpt-4")
+    for more, source in [([], f"model.ckpt-4 in {tmp_path}/run"), (new, "scratch"),
+                         ([*new, "--set", f"init_checkpoint={start}"], start)]:
+        main.main(["--model", finished, "--plan", *more])
+        assert f"\nweights from            {source}\n" in capsys.readouterr().out
+    main.main(["--model", finished, "--set", "max_steps=5"])
+    assert f"continuing {tmp_path}/run at step 4 of 5 from model.ckpt-4, on " in capsys.readouterr().out
+    main.main(["--model", finished, *new, "--set", f"init_checkpoint={start}", "--set", "max_steps=2"])
+    assert f"starting {tmp_path}/new at step 0 of 2 from {start}, on " in capsys.readouterr().out
+
+
+def test_what_generates_takes_the_vocabulary_of_its_run(finished, run_config, text_corpus, tmp_path, capsys):
+    """Wherever the data is now, and without a word about it in the config."""
+    away = run_config(max_steps=4, encoder_path=..., n_vocab=..., data_path=str(tmp_path / "nowhere"))
+    for mode in (["--predict_text", "def", "--length", "3", "--seed", "1"], ["--export_dir", str(tmp_path / "saved")]):
+        assert main.main(["--model", away, *mode]) == 0
+    assert capsys.readouterr().err == ""
+    assert (tmp_path / "saved" / "assets" / "vocab.bpe").read_bytes() == (
+        text_corpus / "encoder" / "vocab.bpe").read_bytes()

@@ -15,7 +15,8 @@ PACKAGES = ("configs", "encoder", "datasets", "models", "tools")
 SCRIPTS = ("main", "datasets.create_tfrecords", "datasets.dedup", "datasets.download", "datasets.extract_text",
            "datasets.make_corpus", "datasets.run_newspaper_extract", "datasets.verify_tfrecords", "encoder.train",
            "models.checkpoints.__main__", "tools.backup_checkpoint",
-           "tools.download_model", "tools.tpu_survival", "tools.verify_resume")
+           "tools.doctor", "tools.download_model", "tools.new_config", "tools.plot", "tools.tpu_survival",
+           "tools.verify_resume")
 # Each floor may import itself and those before it.  models.core: what lies in models/ itself and in models/cpu/.
 FLOORS = ("configs", "encoder", "datasets", "inputs", "models.core", "models.checkpoints", "models.run", "tools",
           "main")
@@ -23,8 +24,13 @@ FLOORS = ("configs", "encoder", "datasets", "inputs", "models.core", "models.che
 EXCEPT = {"models.core": ("encoder", "datasets", "inputs"), "models.checkpoints": ("datasets", "inputs"),
           "inputs": ("encoder",)}
 # A script may read what stands beside its floor.
-ALSO = {"encoder.train": ("datasets.cleaning", "datasets.documents", "datasets.plans")}
-WITHOUT_TENSORFLOW = ("configs", "encoder", "datasets", "models.weights", "models.run.plan", "tools.tpu_survival")
+ALSO = {"encoder.train": ("datasets.cleaning", "datasets.cutting", "datasets.documents", "datasets.encodings",
+                          "datasets.left_out", "datasets.plans"),
+        "models.checkpoints.convert": ("datasets.fitting", "datasets.vocabularies", "datasets.window_order")}
+WITHOUT_TENSORFLOW = ("configs", "encoder", "datasets", "models.weights", "models.checkpoints.state_file",
+                      "models.run.cost", "models.run.extras", "models.run.loss_picture", "models.run.metrics_file",
+                      "models.run.plan", "models.run.room", "tools.doctor", "tools.new_config", "tools.plot",
+                      "tools.tpu_survival")
 EXPECTED_AT_THE_TOP = {"main.py", "inputs.py", "README.md", "LICENSE", "Makefile", "Dockerfile", "pyproject.toml",
                        "configs", "encoder", "datasets", "models", "tools", "docs", "benchmarks", "tests", ".ci",
                        ".gitignore", ".dockerignore"}

@@ -8,9 +8,12 @@ import sys
 
 if __name__ == "__main__":  # run as a file: imports start at the repository
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    from configs import start
+    start.begin()
 
 from configs import commands, errors, storage
 from configs.errors import UserError
+from models.checkpoints import state_file
 
 FOLDER = "step-"
 ATTEMPTS = 3
@@ -49,15 +52,14 @@ def back_up(model_dir, backup_dir):
     if path is None:
         raise UserError(f"{model_dir} holds no checkpoint; nothing is copied")
     folder = storage.join(backup_dir, f"{FOLDER}{run_checkpoints.step_of(path)}")
-    if storage.exists(storage.join(folder, run_checkpoints.STATE_FILE)):
+    if storage.exists(storage.join(folder, state_file.STATE_FILE)):
         return folder, 0
     return folder, run_checkpoints.copy(path, folder)
 
 
 def backups(backup_dir):
     """Folders of whole copies, oldest step first."""
-    from models.checkpoints import run_checkpoints
-    states = storage.glob(storage.below(backup_dir, f"{FOLDER}*/{run_checkpoints.STATE_FILE}"))
+    states = storage.glob(storage.below(backup_dir, f"{FOLDER}*/{state_file.STATE_FILE}"))
     folders = [os.path.dirname(path) for path in states if re.search(rf"/{FOLDER}\d+/[^/]+$", path)]
     return sorted(folders, key=lambda folder: int(folder.rpartition("-")[2]))
 

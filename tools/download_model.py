@@ -10,6 +10,8 @@ import sys
 
 if __name__ == "__main__":  # run as a file: imports start at the repository
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    from configs import start
+    start.begin()
 
 from configs import commands, errors, storage
 from configs.errors import UserError

@@ -11,6 +11,8 @@ import sys
 
 if __name__ == "__main__":  # run as a file: imports start at the repository
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    from configs import start
+    start.begin()
 
 import argparse
 import dataclasses
@@ -25,6 +27,7 @@ from typing import NamedTuple
 
 from configs import commands, errors, schema, storage
 from configs.errors import UserError
+from datasets import vocabularies
 
 SAVES = 5  # fewest checkpoints of a run
 POLL_SECONDS = 0.001
@@ -57,7 +60,7 @@ def main(argv=None):
 
 
 def _verify(args, folder):
-    config = schema.load(args.model, args.overrides)
+    config, _ = vocabularies.complete(schema.load(args.model, args.overrides))
     config = dataclasses.replace(
         config, max_steps=args.steps, warmup_steps=min(config.warmup_steps, args.steps),
         save_checkpoints_steps=max(1, min(config.save_checkpoints_steps, args.steps // SAVES)))

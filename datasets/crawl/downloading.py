@@ -19,6 +19,10 @@ MAX_LOOKUPS = 500
 UNWRITTEN_BYTES = 1 << 26
 LINES_AT_ONCE = 1000  # that may be skipped before others get a turn
 SHOWN_FIRST = ("saved", "blank", "invalid", "repeated", "earlier")
+# Outcomes for which a line is tried again: with an option that permits what was refused, or with a higher limit.  The
+# number is the limit of runs that did not note it.
+PERMITTED_BY = {"private_address": "allow_private", "robots": "ignore_robots"}
+LIMITED_BY = {"too_big": ("max_bytes", 5_000_000), "too_many_redirects": ("max_redirects", 5)}
 STEM = re.compile(r"\d{7,9}-[0-9a-f]{32}")
 
 
@@ -36,25 +40,43 @@ def run(args):
 
 
 def _finished(args, month):
-    """(Lines in the state of a month, {line: stem} in its last archive).
+    """(Lines in the state of a month that need not be tried again, {line: stem} in its last archive).
 
     First adds to the state what it lacks of that archive, since a kill came between the two.
     """
     state = os.path.join(args.state_dir, f"{month}.txt")
-    lines = url_lists.Lines(archive_writer.read_state(state))
+    (lines, again), stems = _lines_in(state, args), {}
     data, meta = (archives.find(args.output_dir, month, kind) for kind in ("data", "meta"))
-    if not data:
-        return lines, {}
-    last = max(data)
-    path, suffix = (meta[last], ".json") if last in meta else (data[last], ".txt")
-    stems = {int(stem.partition("-")[0]): stem for stem, _, reason, _ in archives.members(path, suffixes=(suffix,))
-             if not reason and STEM.fullmatch(stem)}
-    missing = [line for line in stems if line not in lines]
-    if missing:
-        print(f"{state}: {len(missing)} lines of {path} added", flush=True)
-        archive_writer.note_finished(state, [(line, "saved") for line in missing])
-        lines = url_lists.Lines(archive_writer.read_state(state))
+    if data:
+        last = max(data)
+        path, suffix = (meta[last], ".json") if last in meta else (data[last], ".txt")
+        stems = {int(stem.partition("-")[0]): stem for stem, _, reason, _ in archives.members(path, suffixes=(suffix,))
+                 if not reason and STEM.fullmatch(stem)}
+        missing = [line for line in stems if line not in lines]
+        if missing:
+            print(f"{state}: {len(missing)} lines of {path} added", flush=True)
+            archive_writer.note_finished(state, [(line, "saved") for line in missing])
+            lines, again = _lines_in(state, args)
+    if again:
+        print(f"{state}: tried again, since the options now permit it: {again:,} of the lines", flush=True)
     return lines, stems
+
+
+def _lines_in(state, args):
+    """(Lines in a state but for those that were refused for what these options permit, how many these are)."""
+    lifted = url_lists.Lines()
+    for line, outcome, limit in archive_writer.notes(state):
+        (lifted.add if _is_lifted(outcome, limit, args) else lifted.discard)(line)
+    every = url_lists.Lines(archive_writer.read_state(state))
+    lines = url_lists.Lines(line for line in archive_writer.read_state(state) if line not in lifted)
+    return lines, len(every) - len(lines)
+
+
+def _is_lifted(outcome, limit, args):
+    if outcome in PERMITTED_BY:
+        return getattr(args, PERMITTED_BY[outcome])
+    option, usual = LIMITED_BY.get(outcome, (None, None))
+    return option is not None and getattr(args, option) > (usual if limit is None else limit)
 
 
 class Download:
@@ -117,7 +139,8 @@ class Download:
         if passing:
             self.passing[outcome] += 1
         else:
-            await self._write(len(page or b""), self._add, writer, line, url, page, meta, outcome)
+            limit = f" {getattr(self.args, LIMITED_BY[outcome][0])}" if outcome in LIMITED_BY else ""
+            await self._write(len(page or b""), self._add, writer, line, url, page, meta, outcome + limit)
         self.outcomes[outcome] += 1
         self.bar.set_postfix(saved=self.outcomes["saved"], refresh=False)
         self.bar.update()

@@ -35,6 +35,10 @@ class Lines:
             self._bits.extend(bytes(byte + 1 - len(self._bits) + len(self._bits) // 8))
         self._bits[byte] |= 1 << (number & 7)
 
+    def discard(self, number):
+        if number in self:
+            self._bits[number >> 3] ^= 1 << (number & 7)
+
     def __contains__(self, number):
         byte = number >> 3
         return byte < len(self._bits) and bool(self._bits[byte] & 1 << (number & 7))
@@ -107,7 +111,7 @@ def _repeated(hashes):
 def _lines(path):
     """Yields each line as bytes; of one that is too long, a beginning that is too long as well."""
     if not storage.exists(path) or storage.is_folder(path):
-        raise UserError(f"{path}: no such file")
+        raise UserError(f"{path}: no such file{storage.looked_for_in(path)}")
     rest = b""
     with storage.open_file(path, "rb") as f:
         while chunk := f.read(READ_BYTES):

@@ -33,14 +33,14 @@ def check_names(index):
     if len(same):
         one, other = order[same[0]], order[same[0] + 1]
         raise UserError(f"{documents.path(index, one)} and {documents.path(index, other)} have one name, "
-                        f"{documents.file_identity(index, one)}, since names start at each --input: give the folder "
-                        "that holds both as --input, or rename one")
+                        f"{documents.file_identity(index, one)}: rename one or leave it out with --exclude")
 
 
 def read(path):
     """(uint64 [lines] keys of the identities, hex sha256 of the file).  Raises UserError where it cannot be read."""
     if not os.path.isfile(path):
-        raise UserError(f"--drop {path}: no such file; give the list that datasets/dedup.py wrote")
+        raise UserError(f"--drop {path}: no such file{storage.looked_for_in(path)}; give the list that "
+                        "datasets/dedup.py wrote")
     data = storage.read_bytes(path)
     names = filter(None, (line.rstrip(b"\r\n") for line in io.BytesIO(data)))
     return _keys(map(os.fsdecode, names)), hashlib.sha256(data).hexdigest()

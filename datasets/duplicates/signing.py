@@ -1,8 +1,8 @@
 """Signs documents: reads them in chunks, and writes a file for each chunk with all that dedup.py compares.
 
 The file of a chunk of n documents has no header, only: `COLUMNS` keys, uint64 [COLUMNS, n] (the bands', then that of
-the exact text); low bytes of the signatures, uint8 [n, PERMUTATIONS]; facts, uint8 [n, 2] (the kind of document,
-whether it is invalid UTF-8); for `--against` the hits, int32 [hits, 2] (document of the chunk, number of the n-gram).
+the exact text); low bytes of the signatures, uint8 [n, PERMUTATIONS]; kinds of the documents, uint8 [n]; for
+`--against` the hits, int32 [hits, 2] (document of the chunk, number of the n-gram).
 """
 import functools
 import os
@@ -11,13 +11,15 @@ from typing import NamedTuple
 import numpy as np
 
 from configs import grouping, storage
-from datasets import documents
+from datasets import documents, left_out
 from datasets.duplicates import minhash
 
 CHUNK = 1024  # documents: few enough that a thousand books keep two processes busy
 COLUMNS = minhash.BANDS + 1
 EXACT = minhash.BANDS  # the column of the exact text's key
-KINDS = COMPARED, SHORT, EMPTY, BAD_LINE = range(4)  # SHORT: fewer words than a shingle, compared as a whole only
+# SHORT: fewer words than a shingle, compared as a whole only.
+KINDS = COMPARED, SHORT, EMPTY, BAD_LINE, OTHER_ENCODING = range(5)
+PROBLEMS = {documents.BAD_LINE: BAD_LINE, documents.OTHER_ENCODING: OTHER_ENCODING}
 NGRAMS = "against.npy"
 FILTER_BITS = range(16, 28)  # of the table that says of most n-grams at once that they are in no evaluation text
 
@@ -41,12 +43,12 @@ class Chunk(NamedTuple):
         start = 8 * COLUMNS * self.count
         return np.memmap(self.path, np.uint8, "r", start, (self.count, minhash.PERMUTATIONS))[numbers]
 
-    def facts(self):
+    def kinds(self):
         start = (8 * COLUMNS + minhash.PERMUTATIONS) * self.count
-        return np.fromfile(self.path, np.uint8, 2 * self.count, offset=start).reshape(-1, 2)
+        return np.fromfile(self.path, np.uint8, self.count, offset=start)
 
     def hits(self):
-        start = (8 * COLUMNS + minhash.PERMUTATIONS + 2) * self.count
+        start = (8 * COLUMNS + minhash.PERMUTATIONS + 1) * self.count
         return np.fromfile(self.path, "<i4", offset=start).reshape(-1, 2)
 
 
@@ -59,9 +61,9 @@ def sign(chunk, advance):
     """Writes the chunk's file, whole or not at all."""
     index = documents.load(chunk.state)
     keys = np.zeros((COLUMNS, chunk.count), "<u8")
-    low, facts = np.zeros((chunk.count, minhash.PERMUTATIONS), np.uint8), np.zeros((chunk.count, 2), np.uint8)
+    low, kinds = np.zeros((chunk.count, minhash.PERMUTATIONS), np.uint8), np.zeros(chunk.count, np.uint8)
     hits = []
-    for group in grouping.groups(_texts(index, chunk, facts), lambda item: len(item[1]), minhash.TEXT_BYTES):
+    for group in grouping.groups(_texts(index, chunk, kinds), lambda item: len(item[1]), minhash.TEXT_BYTES):
         rows, texts = map(list, zip(*group))
         words, counts = minhash.word_hashes(texts)
         signatures = minhash.minima(words, counts)
@@ -69,32 +71,34 @@ def sign(chunk, advance):
         for row, text, some in zip(rows, texts, np.split(words, np.cumsum(counts))):
             keys[EXACT, row] = minhash.exact_key(text, some)
             if len(some) < minhash.SHINGLE:
-                facts[row, 0] = SHORT
+                kinds[row] = SHORT
         if chunk.ngram:
             hits.append(_hits(chunk, words, counts, rows))
         advance(len(rows))
-    advance(int(np.isin(facts[:, 0], (EMPTY, BAD_LINE)).sum()))
-    storage.write_whole(chunk.path, b"".join(part.tobytes() for part in (keys, low, facts, *hits)))
+    advance(int(np.isin(kinds, (EMPTY, *PROBLEMS.values())).sum()))
+    storage.write_whole(chunk.path, b"".join(part.tobytes() for part in (keys, low, kinds, *hits)))
 
 
-def _texts(index, chunk, facts):
-    """Yields (row of the chunk, text) of each document that is not empty; notes the others in `facts`."""
+def _texts(index, chunk, kinds):
+    """Yields (row of the chunk, text) of each document that is not empty; notes the others in `kinds`."""
     for row in range(chunk.count):
         document = documents.read(index, chunk.number * CHUNK + row)
-        facts[row, 1] = document.invalid_utf8
-        if document.text is None or not document.text.strip():
-            facts[row, 0] = BAD_LINE if document.text is None else EMPTY
+        if document.problem or not document.text.strip():
+            kinds[row] = PROBLEMS.get(document.problem, EMPTY)
             continue
         yield row, document.text
 
 
 def ngrams_of(index, length):
-    """(sorted uint64 n-grams of all texts of the Index, how many texts have none)."""
-    ngrams = [np.zeros(0, np.uint64)]
+    """(sorted uint64 n-grams of all texts of the Index, how many have none, what was left out)."""
+    ngrams, found = [np.zeros(0, np.uint64)], {}
     for number in range(len(index.file)):
-        hashed = minhash.word_hashes([documents.read(index, number).text or ""])
-        ngrams.append(np.unique(minhash.ngrams(*hashed, length)[0]))
-    return np.unique(np.concatenate(ngrams)), sum(not len(some) for some in ngrams[1:])
+        document = documents.read(index, number)
+        if document.problem:
+            left_out.note(found, document.problem, number)
+            continue
+        ngrams.append(np.unique(minhash.ngrams(*minhash.word_hashes([document.text]), length)[0]))
+    return np.unique(np.concatenate(ngrams)), sum(not len(some) for some in ngrams[1:]), found
 
 
 def _hits(chunk, words, counts, rows):

@@ -1,7 +1,8 @@
 """Writes archives of pages (datasets/pages/archives.py), and which lines of a list of URLs are finished.
 
 `state/{month}.txt` lists those lines, counted from 0, also the ones that gave no page, in the format of get_state and
-set_state of OpenWebText's downloader.  `{month}.outcomes`, our own, says what became of each line.
+set_state of OpenWebText's downloader.  `{month}.outcomes`, our own, says what became of each line; the last word on a
+line counts.
 """
 import array
 import collections
@@ -18,7 +19,7 @@ from datasets.pages import archives
 
 # xz's usual 6 packs 1.3 MB of HTML a second; 1 packs 10, to 1.5 times the size, and so keeps up with the network.
 LEVELS = {"xz": {"preset": 1}, "bz2": {}, "gz": {"compresslevel": 6}}
-NOTE = re.compile(rb"(\d{1,9}) (\w+)\n")  # of an outcome
+NOTE = re.compile(rb"(\d{1,9}) (\w+)(?: (\d+))?\n")  # of an outcome, and of the limit that decided it
 
 
 class Writer:
@@ -35,7 +36,10 @@ class Writer:
         self._tars, self._open = {}, contextlib.ExitStack()  # {kind: tar} of the open archive; all that is to close
 
     def add(self, line, url="", page=None, meta=None, outcome="saved"):
-        """Notes a line as finished; `page` (bytes, UTF-8) and `meta` (for JSON) are stored if there are any."""
+        """Notes a line as finished; `page` (bytes, UTF-8) and `meta` (for JSON) are stored if there are any.
+
+        `outcome`: a word, and behind a space the limit that decided it, if one did.
+        """
         with self._all_or_nothing():
             if page is not None:
                 if not self._tars:
@@ -106,20 +110,22 @@ def note_finished(state_path, finished):
 
 
 def earlier_outcomes(state_path, finished):
-    """Counter of what became of the lines that `finished` (url_lists.Lines) holds: `earlier` where nobody noted it.
-
-    Of a line that stands there twice, since a kill kept it from the state, the last counts.
-    """
+    """Counter of what became of the lines that `finished` (url_lists.Lines) holds: `earlier` where nobody noted it."""
     names, codes = {"earlier": 0}, array.array("H")  # outcome -> code; line -> code
-    with contextlib.suppress(FileNotFoundError), open(_outcomes_path(state_path), "rb") as f:
-        for match in filter(None, map(NOTE.fullmatch, f)):  # what a kill cut short does not match
-            line = int(match[1])
-            if line in finished:
-                codes.frombytes(bytes(2 * max(0, line + 1 - len(codes))))
-                codes[line] = names.setdefault(match[2].decode(), len(names))
+    for line, outcome, _ in notes(state_path):
+        if line in finished:
+            codes.frombytes(bytes(2 * max(0, line + 1 - len(codes))))
+            codes[line] = names.setdefault(outcome, len(names))
     counts = collections.Counter(codes)
     counts[0] = len(finished) - sum(counts[code] for code in names.values() if code)
     return +collections.Counter({name: counts[code] for name, code in names.items()})
+
+
+def notes(state_path):
+    """Yields (line, outcome, the limit that decided it or None); of a line that comes again, the last word counts."""
+    with contextlib.suppress(FileNotFoundError), open(_outcomes_path(state_path), "rb") as f:
+        for match in filter(None, map(NOTE.fullmatch, f)):  # what a kill cut short does not match
+            yield int(match[1]), match[2].decode(), int(match[3]) if match[3] else None
 
 
 def _outcomes_path(state_path):

@@ -121,7 +121,7 @@ def _check_names(paths):
     for path in paths:
         name = os.path.basename(path)
         if not os.path.isfile(path):
-            raise UserError(f"{path}: no such archive")
+            raise UserError(f"{path}: no such archive{storage.looked_for_in(path)}")
         if name.startswith("."):
             raise UserError(f"{path}: rename it so that it does not begin with a dot")
         if os.path.realpath(names.setdefault(name, path)) != os.path.realpath(path):

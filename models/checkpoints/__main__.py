@@ -1,4 +1,8 @@
 """`python3 -m models.checkpoints`: converts weights (models/checkpoints/convert.py)."""
+if __name__ == "__main__":  # before the imports that may fail
+    from configs import start
+    start.begin()
+
 from configs import commands, storage
 from models.checkpoints import convert
 

@@ -1,7 +1,8 @@
 """From a path to the weights that are stored there, whatever their format."""
-from configs import storage
+from configs import resume, storage
 from configs.errors import UserError
-from models.checkpoints import hugging_face, tf_checkpoint
+from encoder import bpe, formats
+from models.checkpoints import hugging_face, state_file, tf_checkpoint
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl")
 FORMATS = (f'a folder with {hugging_face.SINGLE} or {hugging_face.INDEX}, or with a TensorFlow checkpoint (OpenAI\'s,'
@@ -21,3 +22,19 @@ def open_weights(path):
                         " from_pretrained(FOLDER).save_pretrained(NEW)")
     there = "no weights there" if storage.exists(path) or storage.is_folder(path) else "no such file or folder"
     raise UserError(f"{path}: {there}; give {FORMATS}")
+
+
+def same_vocabulary(stored, encoder_path, encoder):
+    """(whether the StoredWeights were trained with the vocabulary in `encoder_path`, where that is told).
+
+    (None, None) where nothing beside them tells it.
+    """
+    folder = stored.path.rpartition("/")[0] or "."
+    noted = resume.recorded(folder, resume.DATA_FILE) if state_file.step_in_name(stored.path) >= 0 else {}
+    if "vocabulary" in noted:  # a run's own checkpoint
+        return noted["vocabulary"] == encoder.fingerprint, storage.join(folder, resume.DATA_FILE)
+    for place in (folder, storage.join(folder, bpe.FOLDER)):
+        found = formats.find(place)
+        if found:
+            return formats.same(found, bpe.read_files(encoder_path)), place
+    return None, None

@@ -8,19 +8,22 @@ from models.checkpoints import run_checkpoints
 
 FOLDER = "best"
 RESULT_FILE = "evaluation.json"
+WORSE = "worse"  # its key for the steps of later evaluations
 
 
 def keep(model_dir, path, result):
     """Copies the checkpoint `path` to model_dir/best if its `loss` is the lowest so far; returns whether it did.
 
-    `result` {"loss", "eval_set", "windows", ...} is written beside it.  A loss on other evaluation windows is not
-    compared.  Whenever the process is killed, best/ holds one whole checkpoint that loads.
+    `result` {"loss", "step", "eval_set", "windows"} is written beside it, and later the steps with "worse" losses.  A
+    loss on other evaluation windows is not compared.  Whenever the process is killed, best/ holds one whole checkpoint
+    that loads.
     """
-    folder = storage.join(model_dir, FOLDER)
+    folder, before = storage.join(model_dir, FOLDER), _read(model_dir)
     note = storage.join(folder, RESULT_FILE)
-    before = reading.read_object(note) if storage.exists(note) else {}
     comparable = all(before.get(key) == result[key] for key in ("eval_set", "windows"))
     if comparable and before["loss"] <= result["loss"]:
+        worse = {*before.get(WORSE, []), result["step"]} - {before["step"]}  # a step may be evaluated twice
+        storage.write_whole(note, json.dumps({**before, WORSE: sorted(worse)}) + "\n")
         return False
     stale = storage.glob(storage.below(folder, "model.ckpt-*"))
     run_checkpoints.copy(path, folder, _link)
@@ -29,6 +32,23 @@ def keep(model_dir, path, result):
         if not os.path.basename(old).startswith(os.path.basename(path) + "."):
             storage.remove(old)
     return True
+
+
+def evaluations(model_dir, step):
+    """(step of the best evaluation or None, [steps up to `step` of those that were made since and were not better])."""
+    note = _read(model_dir)
+    return note.get("step"), [number for number in note.get(WORSE, []) if number <= step]
+
+
+def has_seen(model_dir, step):
+    """Whether the evaluation of this step was made and compared with the best."""
+    best, worse = evaluations(model_dir, step)
+    return step in (best, *worse)
+
+
+def _read(model_dir):
+    note = storage.join(storage.join(model_dir, FOLDER), RESULT_FILE)
+    return reading.read_object(note) if storage.exists(note) else {}
 
 
 def _link(source, target):

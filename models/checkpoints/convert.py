@@ -1,7 +1,7 @@
 """Converts weights between the formats of OpenAI, Hugging Face and the original and ours, and proves each result.
 
     python3 -m models.checkpoints import-openai SRC DST     # then: python3 main.py --model DST/model.json
-    python3 -m models.checkpoints import-hf SRC DST
+    python3 -m models.checkpoints import-hf SRC DST --data data/mine
     python3 -m models.checkpoints export-hf MODEL.json DST
     python3 -m models.checkpoints export-openai MODEL.json DST
     python3 -m models.checkpoints inspect PATH
@@ -11,14 +11,17 @@ import logging
 
 from configs import arguments, errors, schema, storage
 from configs.errors import UserError
+from datasets import fitting, vocabularies
+from datasets.window_order import WindowOrder
 from encoder import bpe, formats
 from models.weights import count, misfits
 
 FROM_OPENAI, FROM_HF, TO_HF, TO_OPENAI = "import-openai", "import-hf", "export-hf", "export-openai"
-MODEL_FILE, PROOF_FILE, WEIGHTS, VOCABULARY = "model.json", "conversion.json", "weights.ckpt", "encoder"
-# What model.json says besides the sizes: careful fine-tuning, on the data set that the docs make first.
+MODEL_FILE, PROOF_FILE, WEIGHTS = "model.json", "conversion.json", "weights.ckpt"
+# What model.json says besides the sizes: careful fine-tuning, without --data on the data set that the docs make first.
 FINE_TUNING = {"lr": 5e-5, "warmup_steps": 100, "lr_min": 0.1, "weight_decay": 0.1, "train_batch_size": 8,
                "train_steps": 500, "max_steps": 2000, "save_checkpoints_steps": 500, "data_path": "data/openwebtext"}
+EPOCHS = 3  # of --data, at most
 LARGE = 5 * 10**8  # parameters; such a model starts with the keys of LEAN, so that it fits more machines
 LEAN = {"micro_batch_size": 1, "recompute": True}
 
@@ -47,6 +50,7 @@ def _arguments(argv):
         command = add(name, _import, f"{what} -> a checkpoint and a {MODEL_FILE} for main.py", "SRC", destination)
         command.add_argument("--n_head", type=int, help="attention heads, where no file beside the weights tells them"
                              " (default: n_embd / 64)")
+        command.add_argument("--data", metavar="FOLDER", help=f"folder of the shards that {MODEL_FILE} is to train on")
     for name, what in ((TO_HF, "files that transformers loads"), (TO_OPENAI, "files that OpenAI's programs load")):
         add(name, _export, f"the newest checkpoint of a config -> {what}", "MODEL.json", destination)
     command = add("inspect", _inspect, "what weights, whatever their format, hold", "PATH")
@@ -63,10 +67,13 @@ def _import(args):
     destination = args.dst.rstrip("/")
     with storage.new_folder(destination) as folder:
         values = _sizes(source, args.n_head)
-        data = formats.find(source.path.rpartition("/")[0] or ".")
-        values.update(_take_vocabulary(data, folder, destination, values["n_vocab"]))
+        files = _vocabulary_files(source.path.rpartition("/")[0] or ".", args.data)
+        values.update(_take_vocabulary(files, folder, destination, values["n_vocab"], args.data))
         values.update({**FINE_TUNING, **(LEAN if count(source.shapes) >= LARGE else {}), "model_dir": destination,
                        "init_checkpoint": storage.join(destination, WEIGHTS)})
+        if args.data:
+            fingerprint = files and bpe.fingerprint(storage.join(folder, bpe.FOLDER))
+            values.update(_for_data(values, args.data, fingerprint, destination))
         config = schema.from_dict(values, source.path)
         problem = misfits(source.shapes, config)
         if problem:
@@ -82,8 +89,7 @@ def _import(args):
 
 def _export(args):
     from models.checkpoints import any_format, hugging_face, proof, run_folder, tf_checkpoint
-    config = schema.load(vars(args)["model.json"], notice=arguments.note)
-    encoder = bpe.load(config.encoder_path)
+    config, encoder = vocabularies.complete(schema.load(vars(args)["model.json"], notice=arguments.note))
     path = run_folder.trained(config, encoder, "export")
     source = any_format.open_weights(path or config.init_checkpoint)
     problem = misfits(source.shapes, config)
@@ -133,19 +139,50 @@ def _sizes(source, n_head):
     return {**values, "n_head": int(values["n_head"])}
 
 
-def _take_vocabulary(data, folder, destination, n_vocab):
-    """Writes the vocabulary `data` of the weights, unless it is GPT-2's; returns the config keys that say where."""
-    known = bpe.load()
-    if data is None and n_vocab < known.size:
-        arguments.note(f"no vocabulary lies beside the weights, and GPT-2's {known.size} ids are not their {n_vocab}:"
-                       f' set "encoder_path" in {destination}/{MODEL_FILE}')
-    if data is None or data == bpe.read_files():
+def _vocabulary_files(folder, data):
+    """The vocabulary's files in a folder of weights, as formats.find; formatted as those beside the shards `data`."""
+    files = formats.find(folder)
+    beside = formats.find(storage.join(data, bpe.FOLDER)) if data else None
+    return beside if files and beside and formats.same(files, beside) else files
+
+
+def _take_vocabulary(files, folder, destination, n_vocab, data):
+    """Writes the vocabulary's `files`, those beside the weights; returns the config keys that say where."""
+    if files is None:
+        known = bpe.load().size
+        if data or n_vocab >= known:
+            whose = f"that of {data}" if data else "GPT-2's own"
+            arguments.note(f"no vocabulary lies beside the weights: they are used with {whose}")
+        else:
+            arguments.note(f"no vocabulary lies beside the weights, and GPT-2's {known} ids are not their {n_vocab}:"
+                           f' set "encoder_path" in {destination}/{MODEL_FILE}')
         return {}
-    encoder = formats.write(storage.join(folder, VOCABULARY), data)
+    encoder = formats.write(storage.join(folder, bpe.FOLDER), files)
     if encoder.size > n_vocab:
         raise UserError(f"the vocabulary beside the weights has {encoder.size} ids, and they are for {n_vocab}; take"
                         " its files out of the folder to import the weights alone")
-    return {"encoder_path": storage.join(destination, VOCABULARY)}
+    return {"encoder_path": storage.join(destination, bpe.FOLDER)}
+
+
+def _for_data(values, data, fingerprint, destination):
+    """The config keys that train on the shards in the folder `data`, in steps that fit them.
+
+    `fingerprint` is that of the weights' vocabulary, or None.  Raises UserError where the shards have another one.
+    """
+    config = schema.from_dict({**values, "data_path": data}, f"--data {data}")
+    train, held_out = fitting.sets(config)
+    largest = max(shard.largest_id for part in train.parts for shard in part.shards)
+    other = None not in (fingerprint, train.vocabulary) and fingerprint != train.vocabulary
+    if other or largest >= config.n_vocab:
+        what = "with another vocabulary than the weights'" if other else \
+            f"with ids up to {largest}, and the weights know {config.n_vocab} tokens"
+        anew = "without --encoder_path" if fingerprint == bpe.fingerprint() else \
+            f"with --encoder_path {destination}/{bpe.FOLDER}, after an import without --data,"
+        raise UserError(f"--data {data} was encoded {what}; encode its text anew {anew} to use it here")
+    windows = WindowOrder.of(config, train).windows
+    found = fitting.steps(windows, batch=config.train_batch_size, epochs=EPOCHS, most=config.max_steps)
+    return {"data_path": data, **found, **fitting.evaluations(
+        found, held_out, n_ctx=config.n_ctx, eval_batch=config.eval_batch_size, between=config.train_steps)}
 
 
 def _write_proof(folder, report, lines, source):

@@ -1,4 +1,5 @@
 """The checkpoints of a run: which is the newest, its step, its copies, and whether it fits the network of a config."""
+import contextlib
 import glob
 import os
 import sys
@@ -7,12 +8,11 @@ import tensorflow.compat.v1 as tf
 
 from configs import storage
 from configs.errors import UserError
-from configs.resume import CONFIG_FILE
-from models.checkpoints import hugging_face, tf_checkpoint
-from models.checkpoints.tf_checkpoint import STATE_FILE, step_in_name
+from configs.resume import CONFIG_FILE, DATA_FILE
+from models.checkpoints import hugging_face, state_file, tf_checkpoint
+from models.checkpoints.state_file import STATE_FILE, step_in_name
 from models.weights import SCOPE, misfits, slot_shapes
 
-DATA_FILE = "data.json"  # fingerprints of the run's vocabulary and shards, in model_dir
 REMEDY = ('move it elsewhere and set "init_checkpoint" to it, or give it to `python3 -m models.checkpoints`, which'
           ' imports it')
 
@@ -34,7 +34,7 @@ def newest_whole(model_dir):
 
     Names on stderr what it passes over.  Raises UserError where none is left, or where it is unclear.
     """
-    state, named = storage.join(model_dir, STATE_FILE), tf_checkpoint.named_newest(model_dir)
+    state, named = storage.join(model_dir, STATE_FILE), state_file.named_newest(model_dir)
     paths = sorted((path[:-len(".index")] for path in storage.glob(
         storage.below(model_dir, "model.ckpt-*.index"))), key=step_in_name, reverse=True)
     if not storage.exists(state):
@@ -80,6 +80,13 @@ def files_of(path):
     return storage.glob(glob.escape(path) + ".*")
 
 
+def remove(path):
+    """Removes the checkpoint `path`, its index first: what is left without one is no checkpoint."""
+    for file in reversed(files_of(path)):
+        with contextlib.suppress(tf.errors.OpError):  # as TensorFlow: who may not remove it keeps it
+            storage.remove(file)
+
+
 def copy(path, folder, copy_file=storage.copy):
     """Makes `folder` a model_dir whose newest checkpoint is a copy of `path`, a run's; returns the bytes copied.
 
@@ -95,7 +102,7 @@ def copy(path, folder, copy_file=storage.copy):
         target = storage.join(folder, os.path.basename(source))
         copy_file(source, target)
         copied += storage.size(target)
-    tf_checkpoint.note_newest(storage.join(folder, os.path.basename(path)))
+    state_file.note_newest(storage.join(folder, os.path.basename(path)))
     return copied
 
 

@@ -7,29 +7,31 @@ import shutil
 
 import tensorflow.compat.v1 as tf
 
-from configs import arguments, reading, schema, storage
+from configs import arguments, schema, storage
 from configs.errors import UserError
-from configs.resume import CONFIG_FILE, saved_config_warnings
-from models.checkpoints import any_format, run_checkpoints, tf_checkpoint, warm_start
-from models.checkpoints.run_checkpoints import DATA_FILE
+from configs.resume import CONFIG_FILE, DATA_FILE, check_data, saved_config_warnings
+from models.checkpoints import any_format, run_checkpoints, state_file, warm_start
 
 LOCK_FILE = ".lock"
 
 
-def check(config, encoder, data_fingerprint=None):
+def check(config, encoder, train_set=None):
     """(path of the newest checkpoint or None, warning lines).
 
-    `data_fingerprint` is that of the training data; None: nothing is to be trained.
-    Raises UserError where the vocabulary, the network or the optimizer of the run in model_dir are others.
+    `train_set` is the shard_sets.ShardSet of the training data; None: nothing is to be trained.
+    Raises UserError where the vocabulary, the network or the optimizer of the run in model_dir, or of the weights that
+    it is to start from, are others.
     """
     lines = []
     path = run_checkpoints.newest_whole(config.model_dir)
     if path:
         run_checkpoints.step_of(path)
-        lines = saved_config_warnings(config) + _check_data(config, encoder, data_fingerprint)
-        run_checkpoints.check(path, config, train=data_fingerprint is not None)
+        lines = saved_config_warnings(config) + check_data(config, encoder, train_set)
+        run_checkpoints.check(path, config, train=train_set is not None)
     elif config.init_checkpoint:
-        warm_start.check(any_format.open_weights(config.init_checkpoint), config)
+        stored = any_format.open_weights(config.init_checkpoint)
+        warm_start.check(stored, config)
+        warm_start.check_vocabulary(stored, config, encoder)
     return path, lines
 
 
@@ -43,21 +45,6 @@ def trained(config, encoder, purpose):
         arguments.note(f'{config.model_dir} holds no checkpoint yet: using the weights of "init_checkpoint"'
                        f" {config.init_checkpoint}")
     return path
-
-
-def _check_data(config, encoder, data_fingerprint):
-    """Warning lines for other shards than the run's.  Raises UserError for another vocabulary."""
-    path = storage.join(config.model_dir, DATA_FILE)
-    if not storage.exists(path):
-        return []
-    noted = reading.read_object(path)
-    if noted.get("vocabulary") != encoder.fingerprint:
-        raise UserError(f"{config.model_dir} was trained with another vocabulary ({noted.get('vocabulary')!s:.12}) than"
-                        f" that in {config.encoder_path or 'the package of GPT-2'} ({encoder.fingerprint:.12}); set"
-                        ' "encoder_path" to that one or choose another "model_dir"')
-    if data_fingerprint is None or noted.get("shards") == data_fingerprint:
-        return []
-    return [f"{path}: the training shards are not those the run began with: the data order changes"]
 
 
 def make(model_dir):
@@ -94,9 +81,10 @@ def check_room(model_dir, path):
                         f" checkpoint takes {needed / 1e9:.1f} GB; make room and run again")
 
 
-def save(config, encoder, data_fingerprint, path):
-    """Notes what the run is made of: config, fingerprints of vocabulary and shards, its newest checkpoint `path`."""
-    note = {"vocabulary": encoder.fingerprint, "vocabulary_size": encoder.size, "shards": data_fingerprint}
+def save(config, encoder, train_set, path):
+    """Notes what the run is made of: config, vocabulary, the training ShardSet, its newest checkpoint `path`."""
+    note = {"vocabulary": encoder.fingerprint, "vocabulary_size": encoder.size, "shards": train_set.fingerprint,
+            "files": train_set.names}
     with _naming_refusal(config.model_dir):
         schema.save(config, storage.join(config.model_dir, CONFIG_FILE))
         storage.write_whole(storage.join(config.model_dir, DATA_FILE), json.dumps(note) + "\n")
@@ -104,4 +92,4 @@ def save(config, encoder, data_fingerprint, path):
         for temporary in storage.glob(storage.below(config.model_dir, "model.ckpt-*_temp")):
             shutil.rmtree(temporary, ignore_errors=True)
     if path:  # newer ones may be damaged
-        tf_checkpoint.note_newest(path)
+        state_file.note_newest(path)

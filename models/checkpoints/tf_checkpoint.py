@@ -5,17 +5,17 @@ https://github.com/openai/gpt-2, src/model.py; the format, tensorflow/core/util/
 """
 import contextlib
 import json
-import os
 import re
 
 import tensorflow.compat.v1 as tf
 
 from configs import reading, storage
 from configs.errors import UserError
+from models.checkpoints.state_file import named_newest, note_newest, step_in_name
 from models.weights import SCOPE, StoredWeights, groups, is_slot, network_sizes
 
 KIND = "TensorFlow checkpoint"
-HPARAMS_FILE, STATE_FILE, NAME = "hparams.json", "checkpoint", "model.ckpt"
+HPARAMS_FILE, NAME = "hparams.json", "model.ckpt"
 HPARAMS = ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer")
 GROUP_BYTES = 2**28  # of the tensors that are in memory at once while they are written, and of a data file
 
@@ -29,33 +29,6 @@ def find(path):
         return None
     prefixes = [name[:-len(".index")] for name in storage.glob(storage.below(path, "*.index"))]
     return max(prefixes, key=step_in_name, default=None)
-
-
-def named_newest(folder):
-    """Path in `folder` of the checkpoint that its file "checkpoint" names, whether it is there or not, or None.
-
-    Not by TensorFlow's latest_checkpoint, which finds the place of the original in a folder that was copied.
-    """
-    state = storage.join(folder, STATE_FILE)
-    if not storage.exists(state):
-        return None
-    match = re.search(rb'^model_checkpoint_path: "(?:[^"]*/)?([^"/]+)"', storage.read_bytes(state), re.MULTILINE)
-    return storage.join(folder, os.fsdecode(match.group(1))) if match else None
-
-
-def note_newest(path):
-    """Makes the file "checkpoint" beside the checkpoint `path` name it: TensorFlow restores that one."""
-    folder, _, name = path.rpartition("/")
-    state, line = storage.join(folder, STATE_FILE), f'model_checkpoint_path: "{name}"\n'
-    # A path to another folder would not do: TensorFlow would restore from there.
-    if not storage.exists(state) or line.encode() not in storage.read_bytes(state):
-        storage.write_whole(state, line + f'all_model_checkpoint_paths: "{name}"\n')
-
-
-def step_in_name(path):
-    """STEP of .../model.ckpt-STEP; -1 for another name."""
-    match = re.search(r"-(\d+)$", path)
-    return int(match.group(1)) if match else -1
 
 
 @contextlib.contextmanager

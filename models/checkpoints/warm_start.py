@@ -4,7 +4,9 @@ import dataclasses
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from configs import arguments
 from configs.errors import UserError
+from encoder import bpe
 from models.checkpoints import any_format, tf_checkpoint
 from models.weights import SCOPE, groups, misfits
 
@@ -29,6 +31,23 @@ def check(stored, config):
     if problem:
         raise UserError(f'{what} does not fit the config: {problem}; set "n_embd" and "n_layer" to its sizes,'
                         f' {sizes["n_embd"]} and {sizes["n_layer"]}')
+
+
+def check_vocabulary(stored, config, encoder):
+    """Raises UserError where the StoredWeights were trained with another vocabulary; notes where nothing tells theirs.
+
+    Nothing is compared with "resize_vocab", which is there to use weights with another vocabulary.
+    """
+    if config.resize_vocab:
+        return
+    same, where = any_format.same_vocabulary(stored, config.encoder_path, encoder)
+    if same is None:
+        arguments.note(f'"init_checkpoint" {stored.path}: no vocabulary lies beside the weights; they are used with'
+                       f" {bpe.name_of(config.encoder_path)}")
+    elif not same:
+        raise UserError(f'"init_checkpoint" {stored.path} was trained with another vocabulary (see {where}) than'
+                        f" {bpe.name_of(config.encoder_path)}; bring weights, shards and \"encoder_path\" of one"
+                        ' vocabulary together, or set "resize_vocab" to true to use these weights all the same')
 
 
 def starting_with(path, model_fn):

@@ -13,7 +13,7 @@ import tensorflow.compat.v1 as tf
 from tensorflow.core.framework import attr_value_pb2
 from tensorflow.python.framework import op_def_library
 
-from models.cpu import processor
+from configs import hardware
 from models.cpu.mlp import standardise
 
 # Grappler turns products into this operation, too.  But it marks only constants as constant, and weights read in a loop
@@ -94,7 +94,7 @@ def supported(dtype):
     """Whether TensorFlow has `linear` for `dtype` on this machine's processor, and no GPU does the work."""
     if tf.config.list_physical_devices("GPU") or os.environ.get(SWITCH, "").lower() in ("0", "false"):
         return False
-    if dtype == tf.bfloat16 and FOR_BFLOAT16 not in processor.features():
+    if dtype == tf.bfloat16 and FOR_BFLOAT16 not in hardware.features():
         return False  # oneDNN has no such product there, and ends the process where it is asked for one
     with tf.Graph().as_default(), tf.Session() as session:
         x = tf.placeholder(dtype, [1, 1])

@@ -1,4 +1,4 @@
-"""What TensorFlow says of damaged data and of numbers that are not finite, as one line that names the cause."""
+"""What TensorFlow says of damaged data, numbers that are not finite and memory, as one line that names the cause."""
 import contextlib
 
 import tensorflow.compat.v1 as tf
@@ -8,9 +8,15 @@ from configs import storage
 from configs.errors import UserError
 from datasets import framing, integrity, repair, shard_sets
 from models.checkpoints import run_checkpoints
+from models.run import cost, devices, room, workarounds
 
 SHOWN = 5  # documents named in a message
 OF_A_TPU = "Gradient for"  # TPUEstimator's message for weights that are not finite; a TPU itself checks nothing
+# TensorFlow's words where it gets no memory, those of XLA and CUDA that it passes on, what it says where a GPU has no
+# room for a tensor (https://github.com/tensorflow/tensorflow/issues/7025), and oneDNN's status for it.
+NO_MEMORY = ("OOM when allocating", "ut of memory", "OUT_OF_MEMORY", "_ALLOC_FAILED", "Dst tensor is not initialized",
+             "exception:Status: 1,")
+OF_TPU_MEMORY = "hbm"  # what a TPU calls its own
 BAD_RECORD = ("parse", "is not in [0")  # TensorFlow's words where a record is no example, or an id no vocabulary's
 
 
@@ -37,10 +43,36 @@ def _remedy(config):
 
 
 @contextlib.contextmanager
-def named_in_training(config, order, progress, target):
-    """Turns TensorFlow's error in a step after `progress.step` into one that names its documents, or the disk."""
+def _out_of_memory_named(config, line_of):
+    """Turns TensorFlow's error about memory, or the silent end of the process, into the line for a room.Machine."""
+    line = line_of(room.here(config, len(devices.devices())))
     try:
+        with workarounds.bad_alloc_told(line):
+            yield
+    except (tf.errors.OpError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and not any(words in str(error) for words in NO_MEMORY):
+            raise
+        raise UserError(line_of(room.Machine(on_cpu=False)) if OF_TPU_MEMORY in str(error) else line)
+
+
+@contextlib.contextmanager
+def named_in_evaluation(config, shards):
+    """`named`, and where memory runs out, what helps."""
+    remedy = f'lower "eval_batch_size" {config.eval_batch_size}' if config.eval_batch_size > 1 else cost.SMALLER
+    line = f"an evaluation ran out of memory: {remedy}"
+    with named(config, shards), _out_of_memory_named(config, lambda machine: line):
         yield
+
+
+@contextlib.contextmanager
+def named_in_training(config, order, progress, target):
+    """Turns TensorFlow's error in a step after `progress.step` into one that names its documents, disk or memory."""
+    def no_memory(machine):
+        return "a training step ran out of memory: " + cost.out_of_memory(
+            config, machine.memory, machine.on_cpu, machine.devices)
+    try:
+        with _out_of_memory_named(config, no_memory):
+            yield
     except (tf.train.NanLossDuringTrainingError, tf.errors.OpError) as error:
         if any(words in str(error) for words in storage.FULL):
             raise UserError(f'"model_dir" {config.model_dir}: no space left on the disk; make room and run again')

@@ -1,12 +1,15 @@
-"""Several GPUs, several hosts, the cores of a TPU: who shares a batch."""
+"""What a run runs on: several GPUs, several hosts, the cores of a TPU share a batch."""
 import json
 import os
 
 import tensorflow as tf2
 import tensorflow.compat.v1 as tf
 
+from configs import hardware
 from configs.arguments import STRATEGIES
 from configs.errors import UserError
+from datasets.jobs import workers
+from models.run import room
 
 MIRRORED, MULTI_WORKER = STRATEGIES
 EXAMPLE = '{"cluster": {"worker": ["HOST:PORT", "HOST:PORT"]}, "task": {"type": "worker", "index": 0}}'
@@ -23,6 +26,30 @@ def choose(wanted, tpu):
 def devices():
     """Names of the GPUs that TensorFlow sees here."""
     return [f"/gpu:{i}" for i in range(len(tf.config.list_physical_devices("GPU")))]
+
+
+def unused_gpus():
+    """Lines on GPUs of this machine that TensorFlow does not see: one, or none."""
+    return [] if devices() else hardware.gpus()[1]
+
+
+def memory_warnings(config, tpu, strategy):
+    """Lines on a step that may take too much memory, as far as it is known what there is; the system kills silently."""
+    if tpu or strategy == MULTI_WORKER:
+        return []
+    found = room.memory_problems(config, room.here(config, len(devices())))
+    return found.stop + found.spoil
+
+
+def described(estimator, strategy):
+    """What a run runs on, in words: '2 CPU cores', 'GPU: NVIDIA H200', '8 TPU cores'."""
+    cores = getattr(estimator.config.cluster, "cores", None)  # None: no TPU
+    if cores:
+        return f"{cores} TPU core{'s' if cores > 1 else ''}"
+    names = [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
+             for gpu in tf.config.list_physical_devices("GPU")]
+    here = hardware.in_words(names, workers.cores())
+    return f"{len(cluster()[0])} hosts, this one with {here}" if strategy == MULTI_WORKER else here
 
 
 def make(choice, batch_size):

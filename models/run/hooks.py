@@ -1,65 +1,48 @@
-"""What happens between the steps: the progress line, TensorBoard's scalars, and a clean stop on a signal."""
+"""What happens between the steps: the progress line, the figures of the run, and a clean stop on a signal."""
 import contextlib
 import os
 import select
 import signal
 import socket
+import sys
 import threading
 import time
+from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 
+from configs import storage
 from models import metrics
-from models.run import workarounds
+from models.run import cost, loss_picture, loss_watch, metrics_file, saving, workarounds
 
 LINE_SECONDS = 5  # between progress lines
-SCALARS_STEPS = 10  # between points in TensorBoard
-SPIKE_STEPS = 50  # over about so many steps the usual loss and its usual change from step to step are averaged
-SPIKE_CHANGES = 8  # above the usual loss
+SCALARS_STEPS = 10  # between points in TensorBoard and lines in metrics.jsonl
 ECHO_SECONDS = 0.2  # in which signals are one: `timeout` and others send theirs to the process and to its group
 
 
-class SpikeWatch:
-    """Tells a loss that leaves its own recent range upwards from noise and from the steady fall of a training."""
-
-    def __init__(self):
-        self._steps, self._mean, self._change, self._last, self._high = 0, 0.0, 0.0, None, False
-
-    def usual(self, loss):
-        """The usual loss where `loss` is the first of a spike, else None."""
-        usual, longest = self._mean, SPIKE_CHANGES * self._change
-        was_high, self._high = self._high, self._steps >= SPIKE_STEPS and loss > usual + longest
-        self._steps += 1
-        share = max(1 / self._steps, 1 / SPIKE_STEPS)
-        self._mean += share * (loss - self._mean)
-        if self._last is not None:
-            change = abs(loss - self._last)
-            change = min(change, longest) if self._steps > SPIKE_STEPS else change  # one spike must not hide the next
-            self._change += share * (change - self._change)
-        self._last = loss
-        return usual if self._high and not was_high else None
-
-
 class Progress(tf.train.SessionRunHook):
-    """Prints a line every few seconds and writes scalars to TensorBoard, from the graph's collection of scalars.
+    """Prints a line every few seconds; writes scalars to TensorBoard and metrics.jsonl, and draws the loss at the end.
 
-    `order` is the run's WindowOrder, `max_steps` where it ends, `watch` its SpikeWatch.  The mean loss since the last
-    line is shown: one batch's says little.  A loss that jumps is named with its step at once.
+    `order` is the run's WindowOrder, `watch` its LossWatch.  The scalars come from the graph's collection of them; the
+    mean loss since the last line is shown: one batch's says little.
     """
 
-    def __init__(self, model_dir, order, max_steps, watch, say=print):
-        self._model_dir, self._order, self._max_steps = model_dir, order, max_steps
+    def __init__(self, config, order, watch, say=print):
+        self._config, self._order, self._max_steps = config, order, config.max_steps
         self._watch, self._say = watch, say
         self._tokens = order.batch * order.n_ctx  # of a step
+        self._operations = cost.token_operations(config)
         self._start, self._loss = None, 0.0  # after the first step, and the sum of all losses
+        self._entries, self._noted, self._noted_at = [], 0, 0.0  # not yet in metrics.jsonl; up to which step all are
         self.step = 0  # of the last update, for whoever catches an error
 
     def begin(self):
         self._scalars, self._global_step = metrics.collected(), tf.train.get_global_step()
-        self._writer = tf.summary.FileWriterCache.get(self._model_dir)
+        self._writer = tf.summary.FileWriterCache.get(self._config.model_dir)
 
     def after_create_session(self, session, coord):
-        self.step = session.run(self._global_step)
+        self.step = self._noted = session.run(self._global_step)
+        self._noted_at = time.monotonic()
         workarounds.release_heap()  # of the graph's making
 
     def before_run(self, run_context):
@@ -70,10 +53,9 @@ class Progress(tf.train.SessionRunHook):
         # A TPU makes many steps in one run, and inside the run their number would be read too early or too late.
         self.step = before + 1 if values else run_context.session.run(self._global_step)
         if "loss" in values:
-            usual = self._watch.usual(values["loss"])
-            if usual is not None:
-                self._say(f"warning: the loss jumped to {values['loss']:.4f} at step {self.step}, from about"
-                          f" {usual:.4f}; --which_data {self.step} lists the documents of that batch")
+            warning = self._watch.warning(self.step, values["loss"])
+            if warning:
+                self._say(f"warning: {warning}")
         self._loss += values.get("loss", 0.0)
         now = time.monotonic(), self.step, self._loss
         if self._start is None:  # the first step also builds and warms up: its time says nothing
@@ -90,6 +72,8 @@ class Progress(tf.train.SessionRunHook):
 
     def end(self, session):
         self._writer.flush()  # else the last points come minutes later, or with the end of the process never
+        self._note()
+        loss_picture.renew(self._config.model_dir)  # after a signal, and without evaluations, nobody else does
 
     def _print(self, values, loss, rate):
         parts = [f"step {self.step:{len(str(self._max_steps))}}/{self._max_steps}"]
@@ -103,14 +87,30 @@ class Progress(tf.train.SessionRunHook):
         self._say("   ".join(parts))
 
     def _write(self, values, loss, rate):
-        seen = self._order.seen(self.step)
-        points = dict(values, tokens_per_second=rate * self._tokens, epoch=max(seen.epochs),
-                      documents_seen=seen.documents, tokens_seen=seen.tokens, dropped=self._order.dropped)
-        if "loss" in values:
-            points["loss"] = loss
+        """Writes a point: of the learning rate and the gradient that of the last step, else since the last point."""
+        seen, tokens = self._order.seen(self.step), rate * self._tokens
+        shown = dict(values, loss=loss) if values else dict.fromkeys(metrics.TAGS)  # None: only the TPU knows
+        speed = {"tokens_per_second": tokens, "teraflops_per_second": tokens * self._operations / 1e12}
+        self._entries.append(metrics_file.entry(self.step, **shown, **speed, tokens=int(seen.tokens),
+                                                epoch=max(seen.epochs)))
+        # On Google Storage each writing is one of the whole file: as often as a checkpoint.
+        if not storage.is_remote(self._config.model_dir) \
+                or self.step - self._noted >= self._config.save_checkpoints_steps \
+                or time.monotonic() - self._noted_at >= 60 * (self._config.save_checkpoints_minutes or float("inf")):
+            self._note()
+        points = {metrics.TAGS[name]: value for name, value in shown.items() if value is not None}
+        points.update({f"speed/{name}": value for name, value in speed.items()})
+        points.update({"progress/epoch": max(seen.epochs), "progress/documents_seen": seen.documents,
+                       "progress/tokens_seen": seen.tokens, "progress/dropped": self._order.dropped})
         summary = tf.Summary(value=[tf.Summary.Value(tag=name, simple_value=float(value))
                                     for name, value in sorted(points.items())])
         self._writer.add_summary(summary, self.step)
+
+    def _note(self):
+        """Writes what metrics.jsonl does not hold yet."""
+        if self._entries:
+            metrics_file.append(self._config.model_dir, self._entries)
+        self._entries, self._noted, self._noted_at = [], self.step, time.monotonic()
 
 
 def _means(start, end):
@@ -145,15 +145,18 @@ class GiveUpOnSignal(tf.train.SessionRunHook):
 
 
 class StopOnSignal(tf.train.SessionRunHook):
-    """Ends training after the step in which SIGINT or SIGTERM came, so that it is saved; a second one kills at once.
+    """Ends training after the step in which Ctrl-C, SIGTERM or SIGHUP came, so that it is saved; a second one kills.
 
     `signal_number` tells afterwards which came.  Estimators put in handlers of their own, so these are renewed
     before every step.
     """
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def __init__(self):
         self.signal_number, self._first = None, 0.0
+        # `nohup` has SIGHUP ignored, and so it stays.
+        self._heard = [number for number in self.SIGNALS
+                       if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
         # Python calls handlers between two of its own instructions, and two signals of a kind once: in a step, which
         # may take minutes, the first would be heard at its end and the second never.  This socket hears each at once.
         self._arrived, self._written = socket.socketpair()
@@ -164,8 +167,13 @@ class StopOnSignal(tf.train.SessionRunHook):
         self._install()
         threading.Thread(target=self._listen, daemon=True).start()
 
+    @property
+    def name(self):
+        """What the signal is called that came."""
+        return "Ctrl-C" if self.signal_number == signal.SIGINT else signal.Signals(self.signal_number).name
+
     def _install(self):
-        for number in self.SIGNALS:
+        for number in self._heard:
             signal.signal(number, self._count)
 
     def _listen(self):
@@ -178,12 +186,17 @@ class StopOnSignal(tf.train.SessionRunHook):
         with self._lock, contextlib.suppress(BlockingIOError):
             for number in self._arrived.recv(1024):
                 now = time.monotonic()
-                if number not in self.SIGNALS or now - self._first < ECHO_SECONDS:
+                if number not in self._heard or now - self._first < ECHO_SECONDS:
                     continue
                 if self.signal_number is not None:
-                    os._exit(128 + number)
+                    if number != signal.SIGHUP:  # nobody's impatience: shells and terminals send it several times
+                        os._exit(128 + number)
+                    continue
                 self.signal_number, self._first = number, now
-                os.write(2, b"signal %d: stopping after this step; once more stops at once\n" % number)
+                if number == signal.SIGHUP:  # the terminal may be gone, and the step is still to be saved
+                    sys.stdout, sys.stderr = Unread(sys.stdout), Unread(sys.stderr)
+                with contextlib.suppress(OSError):
+                    os.write(2, b"signal %d: stopping after this step; once more stops at once\n" % number)
 
     def before_run(self, run_context):
         self._install()
@@ -191,3 +204,32 @@ class StopOnSignal(tf.train.SessionRunHook):
     def after_run(self, run_context, run_values):
         if self.signal_number is not None:
             run_context.request_stop()
+
+
+class Unread:
+    """A stream that nobody may read any more: what cannot be written to it is lost, and no error."""
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+    def write(self, text):
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self):
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+
+class RunHooks(NamedTuple):
+    """What accompanies a run over all its calls of train()."""
+    stop: StopOnSignal
+    losses: loss_watch.LossWatch
+    by_minutes: saving.SaverByMinutes
+
+    @classmethod
+    def of(cls, config):
+        return cls(StopOnSignal(), loss_watch.LossWatch(config), saving.SaverByMinutes(config))

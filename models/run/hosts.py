@@ -25,11 +25,12 @@ FOREVER = 10**9
 class HostsInStep(tf.train.SessionRunHook):
     """Trains step by step with the other hosts; all stop after the same step, when one of them was told to.
 
-    `stop` is this host's StopOnSignal; `stopped` says afterwards whether all have stopped, `step` the last step made.
+    `lasting` are this host's RunHooks; `stopped` says afterwards whether all have stopped, `step` the last step made.
     """
 
-    def __init__(self, stop, model_dir):
-        self._stop, self._model_dir, self.stopped, self.step, self._last_step = stop, model_dir, False, 0, None
+    def __init__(self, lasting, model_dir):
+        self._stop, self._by_minutes, self._model_dir = lasting.stop, lasting.by_minutes, model_dir
+        self.stopped, self.step, self._last_step = False, 0, None
         self._others_may_leave = threading.Event()
         threading.Thread(target=self._watch_others, args=devices.cluster(), daemon=True).start()
 
@@ -38,7 +39,7 @@ class HostsInStep(tf.train.SessionRunHook):
         mine, self._last_step = [self], target if last else None
         if devices.is_first(devices.MULTI_WORKER):
             # Of several hosts an Estimator saves only if it writes summaries of its own as well (TensorFlow 2.15.1).
-            mine += [workarounds.Saver(estimator), progress]
+            mine += [workarounds.Saver(estimator, self._by_minutes), self._by_minutes, progress]
         spec = tf.estimator.TrainSpec(input_fn, max_steps=target, hooks=mine)
         # Nothing is evaluated in here.
         idle = tf.estimator.EvalSpec(input_fn, steps=1, start_delay_secs=0, throttle_secs=FOREVER)
@@ -48,12 +49,20 @@ class HostsInStep(tf.train.SessionRunHook):
             if not self._may_leave():
                 start_again(f"the other hosts cannot be reached ({str(error).splitlines()[0][:100]})")
         # The first host saves; who began the next chunk before would begin it from older weights.
-        while not run_checkpoints.is_at(self._model_dir, self.step):
-            time.sleep(LOOK_SECONDS / 4)
+        self.wait_for(lambda: run_checkpoints.is_at(self._model_dir, self.step))
         if self.stopped and self._stop.signal_number is None:
             self._stop.signal_number = signal.SIGTERM  # another host's
         if self.stopped or last:
-            self._others_may_leave.set()
+            self.leave()
+
+    def wait_for(self, condition):
+        """Waits until condition() holds, which the first host makes true."""
+        while not condition():
+            time.sleep(LOOK_SECONDS / 4)
+
+    def leave(self):
+        """Lets all hosts end by themselves: none is missed any more."""
+        self._others_may_leave.set()
 
     def _may_leave(self):
         """Whether other hosts may be gone: hosts that are done leave while this one still closes its session."""

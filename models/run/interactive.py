@@ -1,11 +1,13 @@
 """Prompt after prompt from standard input, each continued token by token with weights that are loaded once."""
 import contextlib
+import re
 import signal
 import sys
 import threading
 
 import tensorflow.compat.v1 as tf
 
+from configs import arguments
 from configs.errors import UserError
 from encoder import prompts, stop_texts
 from models import decoding, initial_values, sampling
@@ -13,6 +15,8 @@ from models.checkpoints import warm_start
 from models.run import predict, workarounds
 
 MARK = "> "
+# What a key such as Up sends where nothing reads it (ECMA-48), and other control characters.
+KEYS = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|O.|.)?|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def run(config, encoder, given, tpu, *, as_json):
@@ -99,15 +103,19 @@ def _keep_state(places, state):
 
 
 def _lines(*, shown):
-    """The lines of standard input; at a terminal each is asked for, and Ctrl-C begins another one."""
-    asked = sys.stdin.isatty() and shown
+    """The lines of standard input; at a terminal each is asked for and may be edited, and Ctrl-C begins another one."""
+    typed = sys.stdin.isatty()
+    asked = typed and shown
     if hasattr(sys.stdin, "reconfigure"):
         sys.stdin.reconfigure(errors="replace")
+    if typed:
+        arguments.note("Enter continues a line, Up brings an earlier one back; Ctrl-C ends a text, Ctrl-D the program")
+        with contextlib.suppress(ImportError):  # Python may lack it: the keys are taken out below then
+            import readline  # noqa: F401 (all that input() needs)
     while True:
-        if asked:
-            print(MARK, end="", flush=True)  # input(MARK) writes it to stderr
         try:
-            yield input()
+            line = input(MARK if asked else "")
+            yield KEYS.sub("", line) if typed else line
         except EOFError:
             print(end="\n" if asked else "")
             return

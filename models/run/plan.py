@@ -1,31 +1,37 @@
-"""What a run would cost and read, worked out from its Config alone: sizes, memory, schedule, epochs, problems.
+"""What a run would cost and read, and whether it could start here: sizes, memory, time, schedule, epochs, problems.
 
-Legend: B sequences at once, T context, C width, H heads, V vocabulary, L layers, P parameters.
-Sources: activation memory, https://arxiv.org/abs/2205.05198 section 4; compute-optimal tokens per parameter,
-https://arxiv.org/abs/2203.15556; the worth of repeated data, https://arxiv.org/abs/2305.16264; the shape of the
-warm-up, https://github.com/karpathy/nanoGPT.
+Sources: compute-optimal tokens per parameter, https://arxiv.org/abs/2203.15556; the worth of repeated data,
+https://arxiv.org/abs/2305.16264; the shape of the warm-up, https://github.com/karpathy/nanoGPT.
 """
 from __future__ import annotations
 
-import math
 import os
 from typing import NamedTuple
 
 import numpy as np
 
-from configs import arguments, resume, schedule, storage
-from configs.errors import UserError
+from configs import arguments, hardware, resume, schedule, storage
+from configs.errors import USER_ERROR, UserError
 from datasets import shard_sets
+from datasets.jobs import workers
 from datasets.window_order import EvalWindows, WindowOrder
-from models.weights import count, slot_shapes, weight_list
-
-FLOAT32 = 4
-ACTIVATION_BYTES = {"float32": 4, "bfloat16": 2}
-STEP_BYTES = 8
+from models.checkpoints import state_file
+from models.run import room
+from models.run.cost import (
+    checkpoint_bytes,
+    cpu_seconds,
+    human_bytes,
+    human_seconds,
+    memory,
+    parameter_count,
+    step_operations,
+)
+from models.run.room import Problems
 
 MOST_EPOCHS = 4  # up to here repeated tokens are nearly as good as new ones
 LONGEST_WARMUP = 0.2  # of max_steps
 OPTIMAL_TOKENS_PER_PARAMETER = 20
+A100_AT_40_PERCENT = 0.4 * 312e12  # operations a second, in bfloat16
 
 
 class Data(NamedTuple):
@@ -34,72 +40,35 @@ class Data(NamedTuple):
     eval: shard_sets.ShardSet | str
 
 
-class Memory(NamedTuple):
-    """Bytes in training, on one device that computes a whole micro-batch."""
-    weights: int
-    gradients: int
-    optimizer: int
-    activations: int
-    logits: int
-
-
-def parameter_count(config):
-    return count({weight.name: weight.shape for weight in weight_list(config)})
-
-
-def checkpoint_bytes(config):
-    """Weights, optimizer state and step."""
-    return FLOAT32 * (parameter_count(config) + count(slot_shapes(config))) + STEP_BYTES
-
-
-def memory(config, on_cpu=False):
-    """An estimate (Memory); the framework itself needs some more.
-
-    Per layer and token: 16 C numbers (norms, qkv, both projections, the 4 C of the MLP twice, residuals) and 2 C bytes
-    of dropout masks; per layer, sequence and head: the T x T attention weights in float32 and their copy for the
-    product with the values.  With `recompute`: each layer's input, and all of this for one layer.
-    Logits: float32 and their gradient.  Accumulation keeps a second set of gradients.
-
-    `on_cpu`, a backward pass computes the rest again (models/cpu/, Recomputed): 10 C numbers (qkv, attention's result,
-    the 4 C before GELU, residuals), attention weights only to drop some, and of the logits the gradient alone.
-    """
-    B = config.micro_batch_size or config.train_batch_size
-    T, C, H, V, L = config.n_ctx, config.n_embd, config.n_head, config.n_vocab, config.n_layer
-    P = parameter_count(config)
-    width = ACTIVATION_BYTES[config.precision]
-    layer = B * T * ((10 if on_cpu else 16) * C * width + 2 * C)
-    if config.attn_dropout or not on_cpu:
-        layer += B * H * T * T * (FLOAT32 + width)
-    kept = L * B * T * C * width + layer if config.recompute else L * layer
-    accumulated = config.train_batch_size > B
-    return Memory(weights=FLOAT32 * P, gradients=FLOAT32 * P * (2 if accumulated else 1),
-                  optimizer=FLOAT32 * count(slot_shapes(config)), activations=kept,
-                  logits=(width if on_cpu else 2 * FLOAT32) * B * T * V)
-
-
 def show(config, encoder, args):
-    """Prints the plan of the run that main.py's arguments ask for; returns the exit status."""
+    """Prints the plan of the run that main.py's arguments ask for; returns the exit status, 2 if it could not start."""
     def look(split):
         try:
             return shard_sets.read(config, encoder, split, cache=False)
         except UserError as error:
             return str(error)
     data = Data(look(shard_sets.TRAIN), look(shard_sets.EVAL) if config.eval_steps else '"eval_steps" is 0')
-    print(report(config, data, _run_problems(config, args)))
-    return 0
+    gpus, unused = ([], []) if args.tpu else hardware.gpus()
+    device = f"TPU: {args.tpu}" if args.tpu else hardware.in_words(gpus, workers.cores())
+    machine = room.here(config, len(gpus), args.tpu)
+    found = Problems.joined([_run_problems(config, encoder, data.train, args), Problems([], unused),
+                             problems(config, data, machine)])
+    print(f"{'device':<24}{device}\n{report(config, data, machine, found)}")
+    return USER_ERROR if found.stop else 0
 
 
-def _run_problems(config, args):
-    """Lines on what is seen in model_dir, in init_checkpoint, and on what a TPU would not see."""
-    problems = []
-    checks = [_check_bucket, resume.saved_config_warnings, _check_start]
+def _run_problems(config, encoder, train, args):
+    """Problems that are seen in model_dir, in init_checkpoint, and in paths that a TPU would not see."""
+    found, train_set = Problems([], []), None if isinstance(train, str) else train
+    checks = [_check_bucket, resume.saved_config_warnings, lambda config: resume.check_data(config, encoder, train_set),
+              lambda config: _check_start(config, encoder)]
     checks += [lambda config: arguments.check_tpu_paths(args, config)] if args.tpu else []
     for check in checks:
         try:
-            problems += check(config) or []
+            found.spoil.extend(check(config) or [])
         except UserError as error:
-            problems.append(str(error))
-    return problems
+            found.stop.append(str(error))
+    return found
 
 
 def _check_bucket(config):
@@ -108,30 +77,34 @@ def _check_bucket(config):
         storage.glob(storage.join(config.model_dir, "*"))  # to ask for one object would only say that it is not there
 
 
-def _check_start(config):
-    """Raises UserError where the run cannot start from its init_checkpoint: shapes alone are looked at."""
-    if config.init_checkpoint and not storage.exists(storage.join(config.model_dir, "checkpoint")):
+def _check_start(config, encoder):
+    """Raises UserError where the run cannot start from its init_checkpoint: shapes and vocabulary are looked at."""
+    if config.init_checkpoint and not state_file.named_newest(config.model_dir):
         storage.silence_tensorflow()
         # TensorFlow reads its own checkpoints: only who starts from weights waits for it.
         from models.checkpoints import any_format, warm_start
-        warm_start.check(any_format.open_weights(config.init_checkpoint), config)
+        stored = any_format.open_weights(config.init_checkpoint)
+        warm_start.check(stored, config)
+        warm_start.check_vocabulary(stored, config, encoder)
 
 
-def report(config, data, others=()):
-    """The plan as text; `others` are lines on problems found elsewhere."""
-    rows = _sizes(config) + _data(config, data) + _cost(config) + _schedule(config)
+def report(config, data, machine, found):
+    """The plan as text; `found` are its Problems."""
+    rows = _sizes(config) + _weights(config) + _data(config, data) + _cost(config, machine) + _schedule(config)
     lines = [f"{name:<24}{value}" for name, value in rows]
-    wrong = [*problems(config, data), *others]
-    return "\n".join(lines + (["problems:", *(f"  - {line}" for line in wrong)] if wrong else ["no problems found"]))
+    for title, problems_of_kind in (("problems that stop the run:", found.stop),
+                                    ("problems that spoil the run:", found.spoil)):
+        lines += [title, *(f"  - {line}" for line in problems_of_kind)] if problems_of_kind else []
+    return "\n".join(lines + ([] if any(found) else ["no problems found"]))
 
 
-def problems(config, data):
-    """Everything that would stop or spoil the run, one line each."""
-    lines, warmup = _data_problems(config, data), config.warmup_steps / config.max_steps
-    if warmup > LONGEST_WARMUP:
-        lines.append(f'"warmup_steps" {config.warmup_steps:,} is {warmup:.0%} of "max_steps" {config.max_steps:,};'
-                     " 5 % is plenty")
-    return lines + _folder_problems(config.model_dir)
+def problems(config, data, machine):
+    """The Problems of sizes, data, machine and folder."""
+    warmup = config.warmup_steps / config.max_steps
+    sizes = Problems([], [f'"warmup_steps" {config.warmup_steps:,} is {warmup:.0%} of "max_steps"'
+                          f" {config.max_steps:,}; 5 % is plenty"] if warmup > LONGEST_WARMUP else [])
+    return Problems.joined([_data_problems(config, data), sizes, room.memory_problems(config, machine),
+                            room.disk_problems(config, machine.disk), Problems(_folder_problems(config.model_dir), [])])
 
 
 def _sizes(config):
@@ -149,6 +122,12 @@ def _sizes(config):
             ("steps", f"{config.max_steps:,}"),
             ("tokens in all", f"{total:,}"),
             ("tokens per parameter", ratio)]
+
+
+def _weights(config):
+    path = state_file.named_newest(config.model_dir)
+    source = state_file.weights_source(config, path)
+    return [("weights from", f"{source} in {config.model_dir}" if path else source)]
 
 
 def _data(config, data):
@@ -173,12 +152,28 @@ def _order(config, train):
         return str(error)
 
 
-def _cost(config):
-    kept = config.keep_checkpoint_max or math.ceil(config.max_steps / config.save_checkpoints_steps)
-    size = checkpoint_bytes(config)
-    return [("checkpoints", f"{kept:,} x {human_bytes(size)} = {human_bytes(kept * size)}"),
+def _cost(config, machine):
+    size, kept = checkpoint_bytes(config), room.checkpoints_kept(config)
+    rows = [("checkpoints", f"{kept:,} x {human_bytes(size)} = {human_bytes(kept * size)}"),
             ("memory in training", f"on a CPU {_parts(memory(config, on_cpu=True))}"),
-            ("", f"on a GPU or TPU {_parts(memory(config))}")]
+            ("", f"on a GPU or TPU {_parts(memory(config, devices=machine.devices))}")]
+    if machine.memory is not None:
+        free = "" if machine.free is None else f", of which {human_bytes(machine.free)} are free"
+        rows.append(("memory here", f"{human_bytes(machine.memory)}{'' if machine.on_cpu else ' on each GPU'}{free}"))
+    if machine.disk is not None:
+        rows.append(("disk", f"{human_bytes(machine.disk)} are free for {config.model_dir}"))
+    return [*rows, ("time", _time(config, machine))]
+
+
+def _time(config, machine):
+    """How long the training takes, in words, without its evaluations."""
+    if machine.on_cpu:
+        seconds = cpu_seconds(config)
+        return (f"about {human_seconds(seconds * config.max_steps)}, {human_seconds(seconds)} a step: an estimate from"
+                " products of matrices on this CPU")
+    operations = step_operations(config) * config.max_steps
+    return (f"{operations:.1e} operations, {human_seconds(operations / A100_AT_40_PERCENT)} of an A100 at 40 %;"
+            " a plan computes nothing on a GPU or TPU")
 
 
 def _parts(sizes):
@@ -195,19 +190,22 @@ def _schedule(config):
 
 def _data_problems(config, data):
     order = _order(config, data.train)
-    lines = [f"no training data: {order}"] if isinstance(order, str) else reading_problems(config, order)
+    found = Problems([f"no training data: {order}"], []) if isinstance(order, str) else Problems(
+        [], reading_problems(config, order))
     if config.eval_steps == 0:
-        return lines
+        return found
     if isinstance(data.eval, str):
-        return [*lines, f'no eval data: {data.eval}; set "eval_steps" to 0 to train without']
+        found.stop.append(f'no eval data: {data.eval}; set "eval_steps" to 0 to train without')
+        return found
     try:
         windows = EvalWindows.of(config, data.eval).windows
     except UserError as error:
-        return [*lines, str(error)]
+        found.stop.append(str(error))
+        return found
     if config.eval_steps * config.eval_batch_size > windows:
-        lines.append(f'"eval_steps" {config.eval_steps:,} x "eval_batch_size" {config.eval_batch_size:,} is more than'
-                     f' the {windows:,} windows of the eval data; set "eval_steps" to -1')
-    return lines
+        found.spoil.append(f'"eval_steps" {config.eval_steps:,} x "eval_batch_size" {config.eval_batch_size:,} is more'
+                           f' than the {windows:,} windows of the eval data; set "eval_steps" to -1')
+    return found
 
 
 def reading_problems(config, order):
@@ -227,19 +225,9 @@ def _folder_problems(folder):
     """Whether a local folder can be written or made; looks only, and leaves Google Storage to the run itself."""
     if storage.is_remote(folder):
         return []
-    existing = os.path.abspath(folder)
-    while not os.path.lexists(existing):
-        existing = os.path.dirname(existing)
+    existing = room.existing(folder)
     if not os.path.isdir(existing):
         return [f'"model_dir" {folder} cannot be made: {existing} is not a folder']
     if not os.access(existing, os.W_OK | os.X_OK):
         return [f'"model_dir" {folder} cannot be written: no permission in {existing}']
     return []
-
-
-def human_bytes(number):
-    """1_500_000_000 -> '1.5 GB'."""
-    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if number >= size:
-            return f"{number / size:.1f} {unit}"
-    return f"{number} bytes"

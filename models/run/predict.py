@@ -10,14 +10,13 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from configs import storage
+from configs import hardware, storage
 from configs.errors import UserError
-from datasets import shard_sets
+from datasets import vocabularies
 from datasets.jobs import workers
 from encoder import stop_texts
 from models import decoding, sampling
 from models.checkpoints import run_folder, tf_checkpoint
-from models.cpu import processor
 
 THREADS = "TF_NUM_INTRAOP_THREADS"
 RULE = "=" * 40
@@ -48,19 +47,23 @@ def run(config, encoder, prompts, tpu, build_estimator, *, as_json):
     """Prints and stores continuations of `prompts`, drawn by main.py's build_estimator; returns the exit status."""
     path = weights_path(config, encoder)
     rows = [row for prompt in prompts for row in rows_of(prompt, encoder, config.n_ctx)]
-    limits, first_states = limits_of(config, encoder, prompts)
     store(config, "")  # a path that cannot be written is said before minutes are spent
+    threads = threads_for(config, min(config.predict_batch_size, len(rows)), max(len(row.tokens) for row in rows),
+                          max(prompt.length for prompt in prompts))
+    with tf_checkpoint.naming_damage(path or config.init_checkpoint), threads:
+        for number, sample in enumerate(samples_of(config, encoder, rows, tpu, path, build_estimator)):
+            show(config, number, sample, as_json=as_json)
+    return 0
+
+
+def samples_of(config, encoder, rows, tpu, path, build_estimator):
+    """Yields the Sample of each Row, drawn with the weights at `path` (None: init_checkpoint)."""
+    limits, first_states = limits_of(config, encoder, [row.prompt for row in rows])
     if not tpu:  # the cores of a TPU share every batch
         config = dataclasses.replace(config, predict_batch_size=min(config.predict_batch_size, len(rows)))
     input_fn = _input_fn(rows, first_states, encoder.eot)
-    threads = threads_for(config, config.predict_batch_size, max(len(row.tokens) for row in rows), limits.length)
-    with tf_checkpoint.naming_damage(path or config.init_checkpoint), threads:
-        samples = draw(config, tpu, path, input_fn, limits, build_estimator)
-        for number, (row, drawn) in enumerate(zip(rows, samples)):
-            count = drawn["count"]
-            sample = finish(encoder, row.prompt, zip(drawn["tokens"][:count], drawn["logprobs"]))
-            show(config, number, sample, as_json=as_json)
-    return 0
+    for row, drawn in zip(rows, draw(config, tpu, path, input_fn, limits, build_estimator)):
+        yield finish(encoder, row.prompt, zip(drawn["tokens"][:drawn["count"]], drawn["logprobs"]))
 
 
 @contextlib.contextmanager
@@ -72,7 +75,7 @@ def threads_for(config, rows, prompt=1, length=1):
     of what follows, float32 and several samples have work for both; more cores were not at hand.
     """
     if rows > 1 or prompt > 4 * length or config.precision == "float32" or workers.cores() != 2 \
-            or not processor.multiplies_bfloat16() or THREADS in os.environ:
+            or not hardware.multiplies_bfloat16() or THREADS in os.environ:
         yield
         return
     # All sessions share the threads of the first one, whatever their own configs say: none may be opened before.
@@ -86,7 +89,7 @@ def threads_for(config, rows, prompt=1, length=1):
 def weights_path(config, encoder):
     """The newest checkpoint, when it fits the config and the vocabulary.  Raises UserError."""
     path = run_folder.trained(config, encoder, "generate with")
-    shard_sets.check_vocabulary(config, encoder)
+    vocabularies.check(config, encoder)
     return path
 
 
@@ -145,9 +148,13 @@ def finish(encoder, prompt, drawn, say=lambda piece: None):
 
 def show(config, number, sample, *, as_json, shown=""):
     """Prints the sample, as JSON or in the original's layout but for what is `shown`, and stores it in the latter."""
-    text = f"{heading(number)}{sample.prompt}{sample.text}\n{RULE * 2}\n"
+    text = layout(number, sample)
     print(json.dumps(sample._asdict()) + "\n" if as_json else text[len(shown):], end="", flush=True)
     store(config, text)
+
+
+def layout(number, sample):
+    return f"{heading(number)}{sample.prompt}{sample.text}\n{RULE * 2}\n"
 
 
 def heading(number):

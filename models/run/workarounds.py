@@ -10,6 +10,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 
 import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
@@ -18,7 +19,7 @@ from tensorflow.python.tpu import preempted_hook
 from tensorflow.python.training import monitored_session
 from tensorflow_estimator.python.estimator.tpu import error_handling
 
-from configs import arguments, tpu_names
+from configs import arguments, errors, tpu_names
 from models.checkpoints import run_checkpoints
 from models.run import devices, preemption
 
@@ -114,6 +115,39 @@ def release_heap():
         ctypes.CDLL(None).malloc_trim(0)
 
 
+@contextlib.contextmanager
+def bad_alloc_told(line):
+    """Inside, a std::bad_alloc that nobody catches ends the process with `line` and the status of a user's mistake.
+
+    Normally what goes wrong in a step is raised.  But some of what TensorFlow's threads throw ends the process by
+    SIGABRT, with nothing but the name of the exception.  Needs GNU's C++ library, and does nothing elsewhere.
+    """
+    try:
+        library = ctypes.CDLL("libstdc++.so.6")
+        set_handler, thrown = library["_ZSt13set_terminatePFvvE"], library["__cxa_current_exception_type"]
+    except (OSError, AttributeError):
+        yield
+        return
+    set_handler.argtypes, set_handler.restype, thrown.restype = [ctypes.c_void_p], ctypes.c_void_p, ctypes.c_void_p
+    before = []
+
+    @ctypes.CFUNCTYPE(None)
+    def terminated():
+        kind = thrown()  # a std::type_info: a pointer to its functions, and one to its name
+        name = ctypes.cast(kind, ctypes.POINTER(ctypes.c_char_p))[1] if kind else None
+        if name != b"St9bad_alloc":
+            ctypes.CFUNCTYPE(None)(before[0])()
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+        os.write(2, f"error: {line}\n".encode())
+        os._exit(errors.USER_ERROR)
+    before.append(set_handler(ctypes.cast(terminated, ctypes.c_void_p)))
+    try:
+        yield
+    finally:
+        set_handler(before[0])
+
+
 @functools.lru_cache(maxsize=None)
 def compile_silently():
     """Lets XLA's first compilation of the process be one that nobody hears.
@@ -163,10 +197,13 @@ class Saver(tf.train.CheckpointSaverHook):
     Normally an Estimator adds TensorFlow's own hook.  But that one saves as soon as there is a session, so that each
     checkpoint is written twice for an evaluation; and it writes the graph into TensorBoard's file each time, where
     here the file's opening does (each copy takes time and memory).  Progress flushes that file at the end.
+    `by_minutes` is the run's saving.SaverByMinutes.
     """
 
-    def __init__(self, estimator):
-        super().__init__(estimator.model_dir, save_steps=estimator.config.save_checkpoints_steps, save_graph_def=False)
+    def __init__(self, estimator, by_minutes):
+        # Not Estimator.train(saving_listeners), which several hosts refuse.
+        super().__init__(estimator.model_dir, save_steps=estimator.config.save_checkpoints_steps, save_graph_def=False,
+                         listeners=[by_minutes])
 
     def after_create_session(self, session, coord):
         step = session.run(self._global_step_tensor)

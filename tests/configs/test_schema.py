@@ -178,12 +178,12 @@ def test_set_overrides_the_file_last_one_first_and_what_is_not_json_is_a_string(
     ({"eval_files": []}, '"eval_files" is [], but must be a glob'),
     ({"eval_files": ["a", ""]}, '"eval_files" is ["a", ""], but must be a glob'),
     ({"n_embd": 100}, '"n_embd" 100 is not a multiple of 64, so "n_head" has no default; set "n_head" to a divisor'),
+    ({"early_stopping": 2, "eval_steps": 0}, '"early_stopping" is 2, but "eval_steps" 0 means no evaluations; set'),
     ({"n_head": 7}, '"n_embd" 768 cannot be split into "n_head" 7 equal heads'),
     ({"warmup_steps": 11, "max_steps": 10}, '"warmup_steps" 11 is more than "max_steps" 10'),
     ({"micro_batch_size": 3}, '"micro_batch_size" 3 does not divide "train_batch_size" 8; use a divisor'),
-    ({"input": "tfrecords"}, '"input" is "tfrecords", but "train_files" is missing; set it to a glob below'),
-    ({"input": "tfrecords", "train_files": "a"}, '"eval_files" is missing; set it to a glob below "data_path", or'),
-    ({"eval_files": "a"}, '"eval_files" is given, but "input" "openwebtext" has its own files; set "input" to'),
+    ({"input": "openwebtext", "eval_files": "a"},
+     '"eval_files" is given, but "input" "openwebtext" has its own files; set "input" to'),
     ({"model_path": "runs/b"}, '"model_path" gives "runs/b", but "model_dir" gives "runs/a"; keep "model_dir" alone'),
     ({"lr": 1, "opt_params": {"lr": 2}}, '"opt_params.lr" gives 2, but "lr" gives 1; keep "lr" alone'),
     ({"opt_params": 3}, '"opt_params" is 3, but must be an object'),
@@ -291,4 +291,7 @@ def test_resuming_with_other_data_or_schedule_warns_what_changes():
 def test_resuming_with_other_memory_or_output_settings_is_silent():
     assert resume.check_resume(config_with(), config_with(micro_batch_size=4, recompute=True, precision="bfloat16",
                                                           model_dir="b", keep_checkpoint_max=2), "c") == []
+    # Whether other words for the data mean other data is seen by what they hold (resume.check_data).
+    assert resume.check_resume(config_with(input="openwebtext", data_path="a"),
+                               config_with(data_path="b", train_files="c"), "c") == []
     assert resume.check_resume(config_with(), config_with(), "x") == []

@@ -232,6 +232,7 @@ def remote_config(**changes):
     ({"train_files": [["gs://b/x*", 1], ["/disk/x*", 2]]}, "train_files", "/disk/x*"),
     ({"eval_files": ["gs://b/x*", "/disk/x*"]}, "eval_files", "/disk/x*"),
     ({"input": "openwebtext", "train_files": None, "eval_files": None, "data_path": "data"}, "data_path", "data"),
+    ({"train_files": None, "eval_files": None, "data_path": "data"}, "data_path", "data"),
 ])
 def test_a_tpu_node_needs_data_and_checkpoints_on_google_storage(changes, key, path):
     def check(config, name, mode=arguments.TRAIN):
@@ -257,7 +258,7 @@ def test_local_paths_are_refused_before_the_tpu_is_looked_up(run_config, api, mo
 
 
 def test_a_plan_says_that_paths_are_local_and_asks_nobody(run_config, api, capsys):
-    assert program.main(["--model", run_config(), "--tpu", "mine", "--plan"]) == 0
+    assert program.main(["--model", run_config(), "--tpu", "mine", "--plan"]) == 2
     assert 'which cannot read "model_dir"' in capsys.readouterr().out
     assert not api.requests
 

@@ -43,7 +43,27 @@ def fixed(text):
 
 
 def test_text_is_cleaned_as_in_the_original():
-    assert cleaning.clean("schÃ¶n &lt;b&gt; ﬁne “quoted”\r\n") == 'schön <b> fine "quoted"\n'
+    assert cleaning.original("schÃ¶n &lt;b&gt; ﬁne “quoted”\r\n") == 'schön <b> fine "quoted"\n'
+
+
+def repaired(text):
+    """What --clean repair promises, by ftfy itself and without a short way."""
+    lines = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\r\n", "\n").replace("\r", "\n")
+    return unicodedata.normalize("NFC", "\n".join(map(ftfy.fix_encoding, lines.split("\n"))))
+
+
+@pytest.mark.parametrize("rule, expected", [
+    ("repair", 'schön &lt;b&gt; ﬁne “quoted” ｆ，x² №…\ncafé\n\x0cif x < 1: s = "\x07"\n\n'),
+    ("original", 'schön <b> fine "quoted" f,x2 No...\ncafé\n\x0cif x < 1: s = ""\n\n'),
+    ("none", 'schÃ¶n &lt;b&gt; ﬁne “quoted” ｆ，x² №…\r\ncafe\u0301\n\x0cif x < 1: s = "\x07"\r\r\n')])
+def test_each_rule_mends_what_it_says_and_nothing_else(rule, expected):
+    text = 'schÃ¶n &lt;b&gt; ﬁne “quoted” ｆ，x² №…\r\ncafe\u0301\n\x0cif x < 1: s = "\x07"\r\r\n'
+    assert cleaning.clean(text, rule) == expected
+    assert cleaning.clean("a\ud83d\ude00\ud83d", rule) == "a\U0001f600\ufffd"
+
+
+def test_line_is_mended_beside_one_that_fits_no_single_encoding():
+    assert cleaning.repair("中文 “ok”\rschÃ¶n\nи Ã©tÃ©\r\n") == "中文 “ok”\nschön\nи été\n"
 
 
 def members(characters):
@@ -148,7 +168,7 @@ def test_every_character_that_is_not_sent_to_ftfy_comes_out_as_from_it():
     inert, quiet, loud = classes()
     replaced = members(cleaning.REPLACED.pattern[1:-1])
     for character in sorted(replaced | quiet | loud | {c for c in inert if c < "\u3100"}):
-        assert cleaning.clean(character) == fixed(character), character
+        assert cleaning.original(character) == fixed(character), character
 
 
 ALPHABETS = {
@@ -165,7 +185,9 @@ def test_random_texts_come_out_as_from_ftfy(name):
     ways = set()
     for _ in range(700):
         text = "".join(numbers.choices(ALPHABETS[name], k=numbers.randrange(1, 30)))
-        assert cleaning.clean(text) == fixed(text), ascii(text)
+        assert cleaning.original(text) == fixed(text), ascii(text)
+        assert cleaning.repair(text) == repaired(text), ascii(text)
+        cleaning.repair(text).encode()
         ways.add(bool(cleaning.SUSPICIOUS.search(text) or cleaning.ENTITY.search(text)))
     assert ways == {False, True}
 
@@ -174,25 +196,35 @@ def test_pairs_of_suspects_come_out_as_from_ftfy():
     numbers = random.Random(0)
     for left, right in numbers.sample(list(itertools.product(SUSPECTS, SUSPECTS)), 4000):
         text = numbers.choice(["", "a", " ", "A"]) + left + right + numbers.choice(["", "a", " ", "\n"])
-        assert cleaning.clean(text) == fixed(text), ascii(text)
+        assert cleaning.original(text) == fixed(text), ascii(text)
+        assert cleaning.repair(text) == repaired(text), ascii(text)
 
 
 def test_only_what_may_be_broken_goes_to_ftfy(monkeypatch):
     monkeypatch.setattr(cleaning, "_fix", lambda text, **options: f"[{text!r}, {options['unescape_html']}]")
-    assert cleaning.clean("“It’s” — a\xa0naïve café…\r\n3 € &\tco; Übermaß\n") == (
+    assert cleaning.original("“It’s” — a\xa0naïve café…\r\n3 € &\tco; Übermaß\n") == (
         '"It\'s" — a naïve café...\n3 € &\tco; Übermaß\n')
     for text in ("Привет, мир.", "Ελληνικά", "日本語テキスト。ー", "한국어", "中文“，”", "\U0001f600 \u2192 x"):
-        assert cleaning.clean(text) == unicodedata.normalize("NFKC", text).replace("“", '"').replace("”", '"'), text
-    assert cleaning.clean("a\nÃ© b\n’\n&lt;\nc<d\n&gt;\n\x07") == (
+        assert cleaning.original(text) == unicodedata.normalize("NFKC", text).replace("“", '"').replace("”", '"'), text
+    assert cleaning.original("a\nÃ© b\n’\n&lt;\nc<d\n&gt;\n\x07") == (
         "a\n['Ã© b\\n', auto]'\n['&lt;\\n', auto]c<d\n&gt;\n['\\x07', False]")
+
+
+def test_only_lines_that_may_be_broken_go_to_fix_encoding(monkeypatch):
+    monkeypatch.setattr(cleaning, "_fix_encoding", lambda line: f"[{line!r}]")
+    for text in ("“It’s” — a\xa0naïve café…\n3 € &amp; ﬁ; Übermaß\n", "日本語テキスト。ー 한국어 Привет", "plain"):
+        assert cleaning.repair(text) == text
+    assert cleaning.repair("a\nÃ© b\n’\r\x85") == "a\n['Ã© b\\n']’\n['\\x85']"
 
 
 def test_another_ftfy_gets_all_text(monkeypatch):
     monkeypatch.setattr(cleaning, "_fix", lambda text: ["all", text])
+    monkeypatch.setattr(cleaning, "_fix_encoding", lambda line: f"[{line}]")
     monkeypatch.setattr(cleaning, "PROVEN_FTFY", "6.3.0")
     cleaning._proven.cache_clear()
     try:
-        assert cleaning.clean("plain") == ["all", "plain"]
+        assert cleaning.original("plain") == ["all", "plain"]
+        assert cleaning.repair("é\n\nplain") == "[é\n]\n[plain]"
     finally:
         cleaning._proven.cache_clear()
 
@@ -202,7 +234,7 @@ def test_another_ftfy_gets_all_text(monkeypatch):
     "&lt;" + "a" * cleaning.SEGMENT + "&lt;<&lt;\n&lt;", "\n\x07" + "a" * cleaning.SEGMENT + "&lt;\n“", ""],
     ids=["end cut", "end whole", "quotes", "entities", "control", "empty"])
 def test_lines_that_ftfy_cuts_come_out_as_from_it(text):
-    assert cleaning.clean(text) == fixed(text)
+    assert cleaning.original(text) == fixed(text)
 
 
 def real_texts(*patterns):
@@ -219,7 +251,8 @@ def test_real_texts_come_out_as_from_ftfy():
     found = 0
     for path, text in real_texts(packages("ftfy", "*.py"), packages("justext", "stoplists", "[A-F]*.txt"),
                                  os.path.join(STDLIB, "[t-z]*.py")):
-        assert cleaning.clean(text[:20_000]) == fixed(text[:20_000]), path
+        assert cleaning.original(text[:20_000]) == fixed(text[:20_000]), path
+        assert cleaning.repair(text[:20_000]) == repaired(text[:20_000]), path
         found += 1
     assert found > 30
 
@@ -229,14 +262,17 @@ def test_all_texts_at_hand_and_their_mojibake_come_out_as_from_ftfy():
     for path, text in real_texts(packages("**", "*.txt"), packages("**", "*.md"), packages("**", "*.rst"),
                                  os.path.join(STDLIB, "*.py"), os.path.join(STDLIB, "test", "test_[a-e]*.py"),
                                  os.path.join(STDLIB, "encodings", "*.py"), "/usr/share/doc/*/copyright"):
-        assert cleaning.clean(text) == fixed(text), path
+        assert cleaning.original(text) == fixed(text), path
+        assert cleaning.repair(text) == repaired(text), path
         for encoding in ("cp1252", "latin-1", "cp1251", "mac_roman") if not text.isascii() else ():
             broken = text[:5000].encode().decode(encoding, "replace")
-            assert cleaning.clean(broken) == fixed(broken), (path, encoding)
+            assert cleaning.original(broken) == fixed(broken), (path, encoding)
+            assert cleaning.repair(broken) == repaired(broken), (path, encoding)
 
 
 @pytest.mark.slow
 def test_every_character_alone_and_between_letters_comes_out_as_from_ftfy():
     for character in map(chr, range(0x110000)):
         for text in (character, f"a{character}b"):
-            assert cleaning.clean(text) == fixed(text), ascii(text)
+            assert cleaning.original(text) == fixed(text), ascii(text)
+            assert cleaning.repair(text) == repaired(text), ascii(text)

@@ -4,7 +4,9 @@ import hashlib
 import json
 import os
 import random
+import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +14,7 @@ import sys
 import pytest
 
 from configs.errors import UserError
-from datasets import create_tfrecords, integrity, manifest
+from datasets import building, create_tfrecords, integrity, manifest
 from encoder import bpe
 from tests.helpers import records
 from tests.helpers.runs import ROOT
@@ -20,6 +22,7 @@ from tests.helpers.waiting import children, wait_until, wait_until_gone
 
 SCRIPT = os.path.join(ROOT, "datasets", "create_tfrecords.py")
 DOCUMENTS, PER_SHARD = 230, 20
+KEPT = [*(f"{i:03}.txt" for i in range(180) if i != 7), *(f"lines.jsonl:{i}" for i in range(1, 47))]
 WORDS = ["the", "of", "reader", "naïve", "copies", "1813", "isn't", "“quoted”", "truth", "wanting", "中文", "end.\n"]
 
 
@@ -74,11 +77,10 @@ def reference(corpus, tmp_path_factory):
 
 def test_every_document_is_there_once_as_its_ids(corpus, reference):
     encoder, found = bpe.load(), keys(reference, "a*.tfrecords")
-    expected = [f"{i:03}.txt" for i in range(180)] + [f"lines.jsonl:{i}" for i in range(1, 47)]
-    assert sorted(found) == sorted(expected)
+    assert sorted(found) == sorted(KEPT)
     ids = next(ids for path in reference.glob("a*.tfrecords") for key, ids in records.read(path) if key == b"042.txt")
     with open(os.path.join(corpus, "042.txt"), encoding="utf-8") as f:
-        assert encoder.decode(ids) == f.read().replace("“", '"').replace("”", '"')
+        assert encoder.decode(ids) == f.read()
 
 
 def test_the_manifest_says_what_the_shards_hold(reference):
@@ -88,8 +90,8 @@ def test_the_manifest_says_what_the_shards_hold(reference):
     scanned = [integrity.scan(path) for path in paths]
     for key in ("records", "tokens", "size"):
         assert sum(totals[key] for totals in content["totals"].values()) == sum(getattr(s, key) for s in scanned)
-    assert content["outcomes"] == {"read": DOCUMENTS, "kept": 226, "dropped": 0, "short": 1, "broken": 0,
-                                   "empty": 1, "bad_lines": 2, "invalid_utf8": 1}
+    assert content["outcomes"] == {"read": DOCUMENTS, "kept": 225, "dropped": 0, "short": 1, "broken": 0,
+                                   "empty": 1, "bad_lines": 2, "other_encoding": 1}
     assert content["vocabulary"] == bpe.load().fingerprint and content["vocabulary_size"] == 50257
     assert [s._replace(text_bytes=None, sha256=None) for s in records.shards_of(*paths)] == scanned
     assert sorted(os.listdir(reference)) == sorted(["a.manifest.json", *map(os.path.basename, paths)])
@@ -117,7 +119,7 @@ def test_two_processes_write_the_same_bytes(corpus, reference, tmp_path, command
 
 def test_evaluation_takes_its_fraction_and_more_documents_move_none(corpus, reference, tmp_path):
     chosen = set(keys(reference, "a-eval_*.tfrecords"))
-    assert 25 <= len(chosen) <= 65  # 0.2 of 226, give or take three standard deviations
+    assert 25 <= len(chosen) <= 65  # 0.2 of 225, give or take three standard deviations
     (tmp_path / "more").mkdir()
     for i in range(200, 240):
         (tmp_path / "more" / f"{i}.txt").write_text(sentence(random.Random(i), 60))
@@ -150,7 +152,7 @@ def test_documents_named_for_evaluation_are_the_eval_shards(corpus, held_out, tm
     found = keys(tmp_path / "out", "a-eval_*.tfrecords")
     assert sorted(found) == sorted(expected) and found != expected
     assert len(list((tmp_path / "out").glob("a-eval_*"))) == 2  # of PER_SHARD documents
-    assert len(keys(tmp_path / "out", "a_*.tfrecords")) == 226
+    assert len(keys(tmp_path / "out", "a_*.tfrecords")) == len(KEPT)
     ids = [ids for path in (tmp_path / "out").glob("a-eval_*") for key, ids in records.read(path) if key == b"000.txt"]
     assert [bpe.load().decode(found) for found in ids] == ["other words " * 30]
 
@@ -160,12 +162,11 @@ def test_what_both_inputs_name_is_for_evaluation_alone(corpus, held_out, tmp_pat
     with_eval_input(corpus, tmp_path / "out", *(os.path.join(corpus, path) for path in paths),
                     more=["--input", corpus, str(held_out)])
     train, evaluation = (keys(tmp_path / "out", f"{name}_*.tfrecords") for name in ("a", "a-eval"))
-    of_corpus = [*(f"{i:03}.txt" for i in range(180)), *(f"lines.jsonl:{i}" for i in range(1, 47))]
     wanted = {"1*.txt": lambda key: key[0] == "1", "lines.jsonl": lambda key: key[0] == "l" or key == "000.txt",
               ".": lambda key: True}[paths[0]]
     of_held_out = ["000.txt", "below/y.txt", *(f"x.jsonl:{i}" for i in range(1, 22))]
-    assert sorted(evaluation) == sorted(filter(wanted, of_corpus))
-    assert sorted(train) == sorted([key for key in of_corpus if not wanted(key)] + of_held_out)
+    assert sorted(evaluation) == sorted(filter(wanted, KEPT))
+    assert sorted(train) == sorted([key for key in KEPT if not wanted(key)] + of_held_out)
 
 
 def test_folder_for_evaluation_may_lie_in_the_folder_of_the_input(held_out, tmp_path):
@@ -209,7 +210,7 @@ def test_nothing_to_evaluate_or_to_train_on_is_an_error_and_leaves_nothing(held_
 
 def test_without_evaluation_there_are_no_such_shards(corpus, tmp_path):
     create(corpus, tmp_path, "--eval_fraction", "0")
-    assert len(keys(tmp_path, "a_*.tfrecords")) == 226 and not list(tmp_path.glob("a-eval*"))
+    assert len(keys(tmp_path, "a_*.tfrecords")) == len(KEPT) and not list(tmp_path.glob("a-eval*"))
 
 
 def test_documents_below_the_minimum_size_are_dropped(corpus, tmp_path):
@@ -217,7 +218,7 @@ def test_documents_below_the_minimum_size_are_dropped(corpus, tmp_path):
     entries = manifest.load(str(tmp_path / "a.manifest.json")).entries
     assert min(entry.shard.shortest for entry in entries) >= 300
     counts = manifest.sum_outcomes(entries)
-    assert counts["short"] + counts["kept"] == 227 and counts["short"] > 40
+    assert counts["short"] + counts["kept"] == 226 and counts["short"] > 40
 
 
 def test_dropped_documents_are_counted_and_the_others_stay_as_they_are(corpus, reference, tmp_path, capsys):
@@ -225,7 +226,8 @@ def test_dropped_documents_are_counted_and_the_others_stay_as_they_are(corpus, r
     gone = [*sorted(expected)[:50:7], "lines.jsonl:9"]
     drop.write_text("\n".join([*gone, "nowhere.txt", "lines.jsonl:99"]) + "\n")
     create(corpus, tmp_path / "out", "--drop", str(drop))
-    assert f"leaves out {len(gone)} documents; 2 of its {len(gone) + 2} lines name none" in capsys.readouterr().out
+    assert f"leaves out {len(gone)} documents; 2 of its {len(gone) + 2} lines name no document of --input" in \
+        capsys.readouterr().out
     assert keys(tmp_path / "out", "a_*.tfrecords") == [key for key in expected if key not in gone]
     found = manifest.load(str(tmp_path / "out" / "a.manifest.json"))
     counts = manifest.sum_outcomes(found.entries)
@@ -234,6 +236,8 @@ def test_dropped_documents_are_counted_and_the_others_stay_as_they_are(corpus, r
     drop.write_text(gone[0])
     with pytest.raises(UserError, match="drop was"):
         create(corpus, tmp_path / "out", "--drop", str(drop))
+    create(corpus, tmp_path / "all_known", "--drop", str(drop))
+    assert "leaves out 1 document; each of its lines names one\n" in capsys.readouterr().out
 
 
 def test_a_list_leaves_what_is_held_out_for_evaluation_alone(corpus, held_out, tmp_path):
@@ -246,7 +250,7 @@ def test_a_list_leaves_what_is_held_out_for_evaluation_alone(corpus, held_out, t
     assert sorted(keys(tmp_path / "out", "a-eval_*.tfrecords")) == [
         "000.txt", "below/y.txt", *sorted(f"x.jsonl.gz:{i}" for i in range(1, 22))]
     train = keys(tmp_path / "out", "a_*.tfrecords")
-    assert len(train) == 224 and not {"000.txt", "001.txt"} & {*train}
+    assert len(train) == len(KEPT) - 2 and not {"000.txt", "001.txt"} & {*train}
     drop.write_text("x.jsonl.gz:2\n")
     with pytest.raises(UserError, match="none of its 1 lines names a document of --input"):
         with_eval_input(corpus, tmp_path / "other", held_out, more=["--drop", str(drop)])
@@ -351,7 +355,11 @@ def test_other_options_or_inputs_over_the_same_name_are_refused(corpus, tmp_path
         (tmp_path / ".a.state" / "plan.json").write_text(json.dumps(plan))
     before = contents(tmp_path) if finished else None
     for more, message in ((["--minimum_size", "26"], "minimum_size was 25, now 26"),
-                          (["--no_ftfy"], "cleaning was ftfy NFKC, now none"),
+                          (["--no_ftfy"], "cleaning was repair, now none"),
+                          (["--clean", "original"], "cleaning was repair, now ftfy NFKC"),
+                          (["--encoding", "cp1252"], "encoding was None, now cp1252"),
+                          (["--split_on", "the"], "split_on was None, now the"),
+                          (["--text_key", "body"], "text_key was None, now body"),
                           (["--exclude", "000.txt"], "documents was 230, now 229")):
         with pytest.raises(UserError, match=message):
             create(corpus, tmp_path, *more)
@@ -366,7 +374,7 @@ def test_shards_from_elsewhere_are_not_overwritten(corpus, tmp_path):
 
 
 def test_nothing_left_is_an_error_and_leaves_nothing(corpus, tmp_path):
-    with pytest.raises(UserError, match="none of 230 documents is left for training .*short 227"):
+    with pytest.raises(UserError, match="none of 230 documents is left for training .*short 226"):
         create(corpus, tmp_path, "--minimum_size", "100000")
     assert os.listdir(tmp_path) == []
     assert create(corpus, tmp_path) == 0
@@ -379,7 +387,7 @@ def test_an_empty_file_is_counted(tmp_path):
     (tmp_path / "in" / "marks.txt").write_text("! " * 3)
     create(str(tmp_path / "in"), tmp_path / "out", "--eval_fraction", "0")
     assert manifest.load(str(tmp_path / "out" / "a.manifest.json")).entries[0].outcomes == {
-        "read": 3, "kept": 1, "dropped": 0, "short": 1, "broken": 0, "empty": 1, "bad_lines": 0, "invalid_utf8": 0}
+        "read": 3, "kept": 1, "dropped": 0, "short": 1, "broken": 0, "empty": 1, "bad_lines": 0, "other_encoding": 0}
 
 
 def test_a_vocabulary_that_lacks_a_character_names_document_and_character(tmp_path):
@@ -388,6 +396,136 @@ def test_a_vocabulary_that_lacks_a_character_names_document_and_character(tmp_pa
     (tmp_path / "in" / "x.txt").write_text("abcd" * 20)
     with pytest.raises(UserError, match="x.txt: .*'d'"):
         create(str(tmp_path / "in"), tmp_path / "out", "--encoder_path", str(tmp_path / "letters"))
+
+
+def write(folder, **texts):
+    """Path of a new folder with `name.txt` for each text, str or bytes."""
+    folder.mkdir()
+    for name, text in texts.items():
+        (folder / f"{name}.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
+    return str(folder)
+
+
+def texts(folder, pattern):
+    """{name: text} of the records of shards."""
+    encoder = bpe.load()
+    return {key.decode(): encoder.decode(ids) for path in folder.glob(pattern) for key, ids in records.read(path)}
+
+
+VERSES = [f"Verse {i}: {'words of a long poem ' * (i % 7)}\n" for i in range(2000)]
+
+
+@pytest.mark.parametrize("name, processes", [("poem.txt", "1"), ("poem.jsonl", "2")])
+def test_the_end_of_a_lone_document_is_for_evaluation(tmp_path, capsys, name, processes):
+    poem = "".join(VERSES)
+    (tmp_path / name).write_text(json.dumps({"text": poem}) if name.endswith("l") else poem.replace("\n", "\r\n"))
+    out = tmp_path / "out"
+    given = ["--input", str(tmp_path / name), "--name", "mine", "--output_dir", str(out), "--processes", processes]
+    assert create_tfrecords.main(given) == 0
+    train, evaluation = texts(out, "mine_0.tfrecords"), texts(out, "mine-eval_0.tfrecords")
+    key, = train
+    assert list(evaluation) == [key] and train[key] + evaluation[key] == poem
+    assert train[key].endswith("\n") and 0.009 < len(evaluation[key]) / len(poem) < 0.011
+    assert f"the end of {key}, the only document, is put aside for evaluation" in capsys.readouterr().out
+    before = contents(out)
+    assert create_tfrecords.main(given) == 0 and contents(out) == before
+    with pytest.raises(UserError, match="eval_fraction was 0.01, now 0.0; lone_document was its end is for evaluation, "
+                                        "now None"):
+        create_tfrecords.main([*given, "--eval_fraction", "0"])
+    assert create_tfrecords.main([*given, "--eval_fraction", "0", "--name", "whole"]) == 0
+    assert texts(out, "whole*.tfrecords") == {key: poem} and not list(out.glob("whole-eval*"))
+
+
+@pytest.mark.parametrize("text, share, expected", [
+    ("a\nbb\nccc\ndddd", 0.3, "dddd"), ("a\nbb\nccc\ndddd\n", 0.3, "dddd\n"), ("one two three four five", 0.2, "five"),
+    ("one\n" + "two " * 99, 0.1, "two " * 10), ("x" * 50, 0.1, "x" * 5), ("", 0.1, ""), ("x", 0.5, "x")])
+def test_a_text_is_cut_at_a_line_end_else_at_a_space_else_anywhere(text, share, expected):
+    assert text[building.place_to_cut(text, share):] == expected
+
+
+def test_what_cannot_be_read_is_counted_and_named_with_the_remedy_which_works(tmp_path, capsys):
+    source = write(tmp_path / "in", **{f"latin{i}": ("café au lait " * 30).encode("cp1252") for i in range(7)},
+                   good="good words " * 30, wide=("breit " * 30).encode("utf-16"))
+    (tmp_path / "in" / "lines.jsonl").write_text("".join(
+        json.dumps({"id": i, "title": "t", "body": f"body {i} " * 30}) + "\n" for i in range(3)) + "[]\n")
+    (tmp_path / "in" / "page.html").write_text("<p>")
+    create(source, tmp_path / "out")
+    said = capsys.readouterr().out
+    assert "--input: not read are 1 .html (page.html)\n" in said
+    assert ("7 documents left out that could not be read as UTF-8 or UTF-16: latin0.txt, latin1.txt, latin2.txt, "
+            "latin3.txt, latin4.txt, ...; give --encoding NAME, for instance cp1252, or --encoding detect\n") in said
+    assert ("4 lines left out without a text in 'text': lines.jsonl:1, lines.jsonl:2, lines.jsonl:3, lines.jsonl:4; "
+            "keys there are 'id', 'title', 'body'; give --text_key body\n") in said
+    assert sorted(keys(tmp_path / "out", "a*.tfrecords")) == ["good.txt", "wide.txt"]
+    create(source, tmp_path / "all", "--encoding", "cp1252", "--text_key", "body")
+    found = texts(tmp_path / "all", "a*.tfrecords")
+    assert len(found) == 12 and found["latin0.txt"] == "café au lait " * 30 and found["wide.txt"] == "breit " * 30
+    assert found["lines.jsonl:3"] == "body 2 " * 30
+    plan = manifest.load(str(tmp_path / "all" / "a.manifest.json")).plan
+    assert (plan["encoding"], plan["text_key"], plan["cleaning"]) == ("cp1252", "body", "repair")
+    create(source, tmp_path / "guessed", "--encoding", "detect")
+    plan = manifest.load(str(tmp_path / "guessed" / "a.manifest.json")).plan
+    assert plan["encoding"] == "detect" and "charset-normalizer" in plan["tools"]
+
+
+def test_lines_none_of_which_has_a_text_are_an_error_that_names_their_keys(tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"body": "words", "id": 1}\n' * 2)
+    with pytest.raises(UserError, match="none of 2 documents is left for training .*: 2 lines left out without a text "
+                                        "in 'text': x.jsonl:1, x.jsonl:2; keys there are 'body', 'id'; give --text_"):
+        create(str(tmp_path / "x.jsonl"), tmp_path / "out")
+    assert os.listdir(tmp_path / "out") == []
+
+
+def test_marks_between_documents_are_told_once_and_cut_the_text_where_they_are_given(tmp_path, capsys):
+    parts = [f"story {i} " * 30 for i in range(9)]
+    (tmp_path / "stories.txt").write_text("<|endoftext|>".join(parts))
+    (tmp_path / "chat.jsonl").write_text(json.dumps({"text": "a <|endoftext|> b " * 30}))
+    given = [str(tmp_path / "stories.txt"), str(tmp_path / "chat.jsonl")]
+    create(given[0], tmp_path / "out", "--input", *given)
+    said = capsys.readouterr().out
+    assert ("<|endoftext|> stands 8 times in stories.txt, and is read as any other text; if it parts documents, give "
+            "--split_on '<|endoftext|>'\n") in said and said.count("--split_on") == 1
+    create(given[0], tmp_path / "cut", "--split_on", "<|endoftext|>")
+    assert texts(tmp_path / "cut", "a*.tfrecords") == {f"stories.txt:{i}": text for i, text in enumerate(parts, 1)}
+    assert "--split_on" not in capsys.readouterr().out
+
+
+def test_a_few_documents_none_of_which_falls_into_the_evaluation_set_say_which_fraction_takes_one(tmp_path, capsys):
+    source = write(tmp_path / "in", one="first words " * 30, two="second words " * 30, three="third words " * 30)
+    create(source, tmp_path / "out", "--eval_fraction", "0.001")
+    said = capsys.readouterr().out
+    enough, = re.findall(r"give --eval_fraction (\S+), which takes 1 of 3 documents, or --eval_input PATH", said)
+    assert f"delete {tmp_path / 'out' / 'a.manifest.json'} and the shards that it lists" in said
+    create(source, tmp_path / "more", "--eval_fraction", enough)
+    assert len(keys(tmp_path / "more", "a-eval_*.tfrecords")) == 1
+    create(write(tmp_path / "lone", a="few words " * 50), tmp_path / "short", "--eval_fraction", "0.02")
+    assert re.search(r"no document is left for evaluation: delete .* and give more text or lower --minimum_size 25 or "
+                     r"raise --eval_fraction 0.02\n", capsys.readouterr().out)
+
+
+def test_a_vocabulary_of_ones_own_lies_beside_the_shards_and_no_other_may(tmp_path):
+    source = write(tmp_path / "in", a="some words " * 30, b="more words " * 30)
+    own, other, out = tmp_path / "own", tmp_path / "other", tmp_path / "out"
+    bpe.write(str(own), [("s", "o")])
+    bpe.write(str(other), [("w", "o")])
+    create(source, out, "--encoder_path", str(own))
+    assert contents(out / "encoder") == contents(own)
+    create(source, out, "--encoder_path", str(out / "encoder"), "--name", "b")  # the same
+    for more, remedy in (([], "that is not GPT-2's"), (["--encoder_path", str(other)], f"that is not that in {other}")):
+        with pytest.raises(UserError, match=f"encoder holds a vocabulary {remedy}: give --encoder_path {out}/encoder "
+                                            "to use it, or choose another --output_dir"):
+            create(source, out, "--name", "c", *more)
+    for path in (out / "encoder").iterdir():  # as an earlier release left it
+        path.unlink()
+    create(source, out, "--encoder_path", str(own))
+    assert contents(out / "encoder") == contents(own)
+
+
+def test_gpt2s_vocabulary_is_not_copied(corpus, reference, tmp_path):
+    for path in bpe.files():
+        shutil.copy(path, tmp_path)
+    create(corpus, tmp_path / "out", "--encoder_path", str(tmp_path))
+    assert contents(tmp_path / "out") == contents(reference)
 
 
 @pytest.mark.parametrize("more, message", [

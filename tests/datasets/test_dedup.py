@@ -66,14 +66,30 @@ def mixture(tmp_path_factory):
     return str(folder)
 
 
-def test_copies_go_and_the_first_of_each_stays(mixture, tmp_path):
+def test_copies_go_and_the_first_of_each_stays(mixture, tmp_path, capsys):
     dropped, report = run(tmp_path, "--input", mixture)
-    assert dropped == ["b.txt", "c.txt", "f.txt", "j.txt", "m.jsonl:1", "m.jsonl:4", "n.txt"]
-    assert report["outcomes"] == {"read": 17, "kept": 6, "exact": 4, "near": 3, "against": 0, "empty": 3,
-                                  "bad_lines": 1, "short": 6, "invalid_utf8": 1}
+    assert dropped == ["b.txt", "c.txt", "f.txt", "j.txt", "m.jsonl:1", "m.jsonl:4"]
+    assert report["outcomes"] == {"read": 17, "kept": 6, "exact": 4, "near": 2, "against": 0, "empty": 3,
+                                  "bad_lines": 1, "other_encoding": 1, "short": 6}
+    said = capsys.readouterr().out
+    assert "1 document left out that could not be read as UTF-8 or UTF-16: n.txt; give --encoding NAME" in said
+    assert "1 line left out without a text in 'text': m.jsonl:2; there are no keys\n" in said
     assert report["clusters"] == {"number": 3, "largest": [
-        {"kept": "a.txt", "documents": 5}, {"kept": "e.txt", "documents": 3}, {"kept": "i.txt", "documents": 2}]}
+        {"kept": "a.txt", "documents": 4}, {"kept": "e.txt", "documents": 3}, {"kept": "i.txt", "documents": 2}]}
     assert sorted(os.listdir(tmp_path)) == ["drop.json", "drop.txt"]
+
+
+def test_documents_in_other_encodings_and_parts_of_files_are_compared_and_named_as_they_are_read(mixture, tmp_path):
+    dropped, report = run(tmp_path, "--input", mixture, "--encoding", "cp1252")
+    assert dropped[-1] == "n.txt" and report["outcomes"]["near"] == 3
+    with pytest.raises(UserError, match="encoding was cp1252, now None"):
+        run(tmp_path, "--input", mixture)
+    folder = tmp_path / "in"
+    write(folder, parts="---".join(map(" ".join, (words(1), words(2), changed(words(1), {9})))))
+    assert run(tmp_path / "parts", "--input", str(folder), "--split_on=---")[0] == ["parts.txt:3"]
+    (tmp_path / "eval.txt").write_bytes(b"caf\xe9 " * 20)
+    with pytest.raises(UserError, match="^--against: 1 document left out that could not be read .*: eval.txt; give"):
+        run(tmp_path / "against", "--input", str(folder), "--against", str(tmp_path / "eval.txt"))
 
 
 def test_the_order_of_the_inputs_decides_who_stays(tmp_path):
@@ -222,11 +238,9 @@ def test_a_full_disk_is_one_line_and_the_next_run_goes_on(tmp_path, processes):
     assert contents(tmp_path / "out") == contents(tmp_path / "again")
 
 
-def test_names_that_a_line_could_not_tell_apart_are_refused(tmp_path):
+def test_equal_names_are_told_apart_by_the_folders_around_them_and_line_breaks_are_refused(tmp_path):
     one, two = write(tmp_path / "1", same="a b c d e f"), write(tmp_path / "2", same="a b c d e f")
-    with pytest.raises(UserError, match="1/same.txt and .*2/same.txt have one name, same.txt"):
-        run(tmp_path / "out", "--input", one, two)
-    assert run(tmp_path / "out", "--input", str(tmp_path), "--exclude", "out")[0] == ["2/same.txt"]
+    assert run(tmp_path / "out", "--input", one, two)[0] == ["2/same.txt"]
     with pytest.raises(UserError, match="line break"):
         run(tmp_path / "out2", "--input", write(tmp_path / "3", **{"line\nbreak": "x"}))
 
@@ -236,7 +250,7 @@ def test_a_list_of_its_own_output_leaves_the_documents_out_of_the_shards(mixture
     create_tfrecords.main(["--input", mixture, "--output_dir", str(tmp_path / "shards"), "--name", "a", "--drop",
                            str(tmp_path / "drop.txt"), "--eval_fraction", "0", "--processes", "1"])
     entries = manifest.load(str(tmp_path / "shards" / "a.manifest.json")).entries
-    assert manifest.sum_outcomes(entries)["dropped"] == len(dropped) == 7
+    assert manifest.sum_outcomes(entries)["dropped"] == len(dropped) == 6
     kept = [key.decode() for key, _ in records.read(entries[0].shard.path)]
     assert sorted(kept) == ["a.txt", "d.txt", "l.txt"]
 

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from configs.errors import UserError
-from datasets import documents
+from datasets import cutting, documents
 
 STEM = "0000017-" + "0a" * 16
 
@@ -28,8 +28,9 @@ def names(inputs, exclude=()):
     return [documents.identity(index, number) for number in range(len(index.file))]
 
 
-def read_all(inputs):
-    index = documents.make_index([str(path) for path in inputs])
+def read_all(inputs, **reading):
+    index = documents.make_index([str(path) for path in inputs], scratch=str(inputs[0].parent / "scratch"),
+                                 reading=cutting.Reading(**reading))
     return [documents.read(index, number) for number in range(len(index.file))]
 
 
@@ -56,6 +57,27 @@ def test_files_and_globs_are_named_from_what_stands_before_the_wildcard(tree):
     assert names([str(tree / "[ab]")]) == ["a/site-packages/p.py", "b/code.py", "b/readme.md", "b/test/t.py"]
 
 
+def test_equal_names_of_several_inputs_begin_with_enough_of_their_paths(tmp_path):
+    for name in ("1/war.txt", "2/war.txt", "2/of/war.txt", "3/peace.txt", "a/x/war.txt", "b/x/war.txt", "a/x/l.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    one, two, three, a, b = (tmp_path / name for name in ("1", "2", "3", "a/x", "b/x"))
+    assert names([one / "war.txt", two / "war.txt"]) == ["1/war.txt", "2/war.txt"]
+    assert names([one, two]) == ["1/war.txt", "2/war.txt", "2/of/war.txt"]
+    assert names([one, three]) == ["war.txt", "peace.txt"]  # they are told apart as they are
+    assert names([tmp_path / "*" / "war.txt"]) == ["1/war.txt", "2/war.txt"]
+    assert names([a, b, three]) == ["a/x/l.jsonl:1", "a/x/war.txt", "b/x/war.txt", f"{tmp_path.name}/3/peace.txt"]
+    index = documents.make_index([str(a), str(b)])
+    assert documents.path(index, 1) == str(a / "war.txt") and documents.read(index, 1).text == "{}"
+    with_eval = documents.make_index([str(one), str(two)], eval_inputs=[str(three)])
+    assert documents.identity(with_eval, 0) == "peace.txt" and documents.identity(with_eval, 1) == "1/war.txt"
+    # datasets/dedup.py, which knows nothing of the evaluation, must find the same names
+    assert names([one], []) == ["war.txt"] == [documents.identity(documents.make_index(
+        [str(one)], eval_inputs=[str(a)]), 2)]
+    (tmp_path / "1" / "war.txt").rename(tmp_path / "1" / "was.txt")
+    assert names([one, two]) == ["was.txt", "war.txt", "of/war.txt"]
+
+
 def test_what_two_inputs_share_is_read_once(tree):
     assert names([tree / "b", tree]).count("b/code.py") == 1
     assert len(names([tree / "b", tree, tree / "a.txt", tree / "*.txt"])) == len(names([tree]))
@@ -64,35 +86,38 @@ def test_what_two_inputs_share_is_read_once(tree):
 def test_lines_of_json_are_documents(tree):
     found = read_all([tree / "lines.jsonl"])
     assert [document.text for document in found] == ["one", "", "two", None, None, None, "no end"]
+    assert [document.problem for document in found] == [None] * 3 + ["bad_lines"] * 3 + [None]
     assert [document.identity for document in found][::6] == ["lines.jsonl:1", "lines.jsonl:7"]
 
 
-@pytest.mark.parametrize("content", ["", "\n", "\n\n", "a", "a\n", "a\nb", "a\n\nb\n", "\na"])
-def test_lines_are_those_of_python_at_any_size_of_buffer(tmp_path, monkeypatch, content):
-    path = tmp_path / "x.jsonl"
-    path.write_text(content)
-    for size in (1, 2, 3, 100):
-        monkeypatch.setattr(documents, "READ_BYTES", size)
-        starts, lengths = documents._lines(str(path))
-        expected = content.split("\n")[:-1] if content.endswith("\n") else content.split("\n") if content else []
-        assert [content[start:start + n] for start, n in zip(starts, lengths)] == expected
-
-
-def test_invalid_utf8_is_replaced_and_told_and_a_mark_of_byte_order_dropped(tmp_path):
-    (tmp_path / "a.txt").write_bytes(b"caf\xe9 au lait")
-    (tmp_path / "b.txt").write_bytes(b"\xef\xbb\xbfmarked")
-    (tmp_path / "c.txt").write_bytes("café\r\n".encode())
+def test_a_text_in_another_encoding_is_none_unless_it_is_named_and_marks_of_byte_order_are_dropped(tmp_path):
+    for name, data in (("a.txt", b"caf\xe9 au lait"), ("b.txt", b"\xef\xbb\xbfmarked"), ("c.txt", "café\r\n".encode()),
+                       ("d.md", "wide\n".encode("utf-16")), ("e.jsonl", b'{"text": "caf\xe9"}')):
+        (tmp_path / name).write_bytes(data)
+    others = [("marked", None), ("café\r\n", None), ("wide\n", None)]
     assert [document[1:] for document in read_all([tmp_path])] == [
-        ("caf\ufffd au lait", True), ("marked", False), ("café\r\n", False)]
+        (None, "other_encoding"), *others, (None, "other_encoding")]
+    assert [document[1:] for document in read_all([tmp_path], encoding="cp1252")] == [
+        ("café au lait", None), *others, ("café", None)]
+
+
+def test_the_field_of_a_text_may_be_named_and_the_fields_that_are_there_are_known(tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"body": "one", "id": 3}\n{"text": "two"}\n[1]\nbroken')
+    assert [document.text for document in read_all([tmp_path], text_key="body")] == ["one", None, None, None]
+    index = documents.make_index([str(tmp_path)])
+    assert [documents.fields(index, number) for number in range(4)] == [
+        {"body": "one", "id": 3}, {"text": "two"}, {}, {}]
 
 
 def test_a_saved_index_reads_the_same(tree, tmp_path):
-    index = documents.make_index([str(tree)])
+    (tree / "wide.jsonl").write_text('{"body": "x"}', "utf-16")
+    index = documents.make_index([str(tree)], scratch=str(tmp_path), reading=cutting.Reading(text_key="body"))
     (tmp_path / "index").mkdir()
     documents.save(index, str(tmp_path / "index"))
     loaded = documents.load(str(tmp_path / "index"))
-    assert [documents.read(loaded, i) for i in range(12)] == [documents.read(index, i) for i in range(12)]
-    assert loaded.fingerprint == index.fingerprint and loaded.folders == index.folders
+    assert [documents.read(loaded, i) for i in range(13)] == [documents.read(index, i) for i in range(13)]
+    assert (loaded.fingerprint, loaded.folders, loaded.left_out) == (index.fingerprint, index.folders, index.left_out)
+    assert documents.plan(loaded) == documents.plan(index) == {"text_key": "body"}
 
 
 def test_the_fingerprint_follows_names_sizes_and_times(tree):
@@ -114,7 +139,7 @@ def test_file_names_that_are_not_utf8_are_read(tmp_path):
 
 @pytest.mark.parametrize("given, message", [
     ("nowhere", "no such file or folder"), ("no*where", "no such file or folder"), ("empty", "no document in"),
-    ("empty/page.html", "only .txt, .py, .md, .jsonl, .jsonl.gz, .jsonl.zst are"),
+    ("empty", r"no document in empty, only 1 .html \(page.html\): give files, folders or globs of .txt, .py,"),
     ("gs://bucket/x", "local files only")])
 def test_an_input_without_documents_is_an_error(tmp_path, monkeypatch, given, message):
     (tmp_path / "empty").mkdir()

@@ -262,6 +262,51 @@ def test_private_addresses_are_refused_unless_allowed(server, tmp_path, kind):
     assert state(tmp_path / "out") == list(range(len(names)))
 
 
+def counts_of(tmp_path, path, *arguments):
+    """(outcomes, those of all runs) after a run in tmp_path/out."""
+    report = tmp_path / "report.json"
+    assert download.main([path, *arguments, "--report", str(report)]) == 0
+    counts = json.loads(report.read_text())
+    return counts["outcomes"], counts["all_runs"]
+
+
+def test_what_was_refused_is_tried_again_when_the_options_permit_it(server, tmp_path, capsys):
+    path = write_list(tmp_path, [*(server.url("plain", i) for i in range(3)), server.url("plain", 9), "no url"])
+    server.robots = b"User-agent: *\nDisallow: /plain/9"
+    allowed = options(tmp_path / "out")
+    refused = [option for option in allowed if option != "--allow_private"]
+    everything = {"private_address": 4, "invalid": 1}
+    assert counts_of(tmp_path, path, *refused) == (everything, everything)
+    assert counts_of(tmp_path, path, *refused) == ({"earlier": 4, "invalid": 1}, everything)
+    assert not server.requests and "tried again" not in capsys.readouterr().out
+    assert counts_of(tmp_path, path, *allowed) == (({"saved": 3, "robots": 1, "invalid": 1},) * 2)
+    assert "RS_2017-04.txt: tried again, since the options now permit it: 4 of the lines\n" in \
+        capsys.readouterr().out
+    ignoring = [*allowed, "--ignore_robots"]
+    assert counts_of(tmp_path, path, *ignoring) == (
+        {"earlier": 3, "saved": 1, "invalid": 1}, {"saved": 4, "invalid": 1})
+    assert "now permit it: 1 of the lines\n" in capsys.readouterr().out
+    assert server.requests == {"/robots.txt": 1, **{f"/plain/{i}": 1 for i in (0, 1, 2, 9)}}
+    for given in (ignoring, refused):
+        assert counts_of(tmp_path, path, *given) == ({"earlier": 4, "invalid": 1}, {"saved": 4, "invalid": 1})
+    assert len(read_pages(tmp_path / "out")) == 4
+
+
+def test_what_was_too_big_is_tried_again_with_a_higher_limit_only(server, tmp_path):
+    path, given = write_list(tmp_path, [server.url("bomb", 1), server.url("loop", 2)]), options(tmp_path / "out")
+    refused, requests = {"too_big": 1, "too_many_redirects": 1}, server.requests
+    assert counts_of(tmp_path, path, *given) == (refused, refused)
+    assert (requests["/bomb/1"], requests["/loop/2"]) == (1, 6)
+    assert counts_of(tmp_path, path, *given) == ({"earlier": 2}, refused)
+    higher = ["--max_bytes", str(bad_server.MAX_BYTES + 1), "--max_redirects", "6"]
+    for _ in range(2):
+        counts_of(tmp_path, path, *given, *higher)
+        assert (requests["/bomb/1"], requests["/loop/2"]) == (2, 13)
+    notes = tmp_path / "out" / "state" / f"{MONTH}.outcomes"
+    notes.write_text("0 too_big\n1 too_many_redirects\n")  # as earlier releases noted them
+    assert counts_of(tmp_path, path, *given, *higher) == ({"earlier": 1, "too_many_redirects": 1}, refused)
+
+
 def test_robots_may_be_ignored_on_request(server, tmp_path):
     path = write_list(tmp_path, [server.url("plain", 1)])
     server.robots = b"User-agent: nobody\nDisallow:\n\nUser-agent: *\nDisallow: /"

@@ -9,6 +9,7 @@ import pytest
 
 from configs.errors import UserError
 from datasets import create_tfrecords
+from encoder import bpe
 from tests.datasets.test_create_tfrecords import contents, sentence
 from tests.helpers.fake_gcs import FakeGCS
 from tests.helpers.runs import ROOT
@@ -104,6 +105,21 @@ def test_finished_output_is_left_alone_verified_and_never_replaced_by_another(gc
     status, out, last = end(start(FOLDER, "--work_dir", str(tmp_path / "other")))
     assert status == 2 and f"{FOLDER}/a.manifest.json is there already" in last and not out
     assert gcs.objects == before
+
+
+@pytest.mark.slow
+def test_vocabulary_of_ones_own_goes_along_and_another_one_there_is_refused_before_the_work(gcs, start, tmp_path):
+    bpe.write(str(tmp_path / "own"), [("t", "h")])
+    given = ["--encoder_path", str(tmp_path / "own")]
+    assert end(start(FOLDER, *given))[0] == 0
+    assert uploaded(gcs)[-3:] == ["encoder.json", "vocab.bpe", "a.manifest.json"]
+    assert {name.rpartition("/")[2]: data for name, data in on_storage(gcs).items() if "encoder/" in name} == {
+        path.name: path.read_bytes() for path in (tmp_path / "own").iterdir()}
+    del gcs.objects[f"{FOLDER}/a.manifest.json"]
+    gcs.objects[f"{FOLDER}/encoder/vocab.bpe"] = b"another"
+    status, out, last = end(start(FOLDER, *given, "--work_dir", str(tmp_path / "again")))
+    assert status == 2 and f"{FOLDER}/encoder holds a vocabulary that is not that in {tmp_path}/own: give" in last
+    assert not out and not (tmp_path / "again").exists()
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import pytest
 
 from configs import generation
 from configs.errors import UserError
+from datasets import cleaning
 from encoder import prompts
 from tests.helpers.runs import ROOT
 
@@ -52,6 +53,15 @@ def test_a_wrong_line_is_named_with_its_number(tmp_path, line, words):
         prompts.read(path, {})
     assert str(caught.value).startswith(path + ", line 2: ") and words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_prompts_and_stop_texts_get_the_line_ends_and_the_form_of_the_documents(tmp_path):
+    for text in ("Cafe\u0301\r\n“x²” ﬁ &amp; ｆ\r", "a\ud83d\ude00\r\n"):
+        prompt = prompts.make(text, {"stop": (text,)})
+        assert prompt.text == prompt.stop[0] == cleaning.repair(text) != text
+    path = tmp_path / "prompt.txt"
+    path.write_bytes("Cafe\u0301\r\n".encode())
+    assert prompts.read(str(path), {})[0].text == "Café\n"
 
 
 def test_a_file_without_prompts_is_a_mistake(tmp_path):

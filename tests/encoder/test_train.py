@@ -61,11 +61,28 @@ def test_a_finished_vocabulary_is_kept_and_another_one_is_refused(corpus, tmp_pa
     capsys.readouterr()
     assert learn(corpus, output) == 0
     assert "nothing to do" in capsys.readouterr().out
-    with pytest.raises(UserError, match=r"made in another way \(cleaning was ftfy NFKC, now none; tools was"):
+    with pytest.raises(UserError, match=r"made in another way \(cleaning was repair, now none; tools was"):
         learn(corpus, output, "--no_ftfy")
     os.unlink(os.path.join(output, "vocabulary.json"))
     with pytest.raises(UserError, match="from elsewhere"):
         learn(corpus, output)
+
+
+def test_what_cannot_be_read_is_told_and_how_texts_are_read_is_part_of_the_vocabulary(corpus, tmp_path, capsys):
+    with open(os.path.join(corpus, "latin.txt"), "wb") as f:
+        f.write("süß ".encode("cp1252") * 99)
+    with open(os.path.join(corpus, "page.html"), "w") as f:
+        f.write("<p>")
+    learn(corpus, str(tmp_path / "one"))
+    said = capsys.readouterr().out
+    assert "1 document left out that could not be read as UTF-8 or UTF-16: latin.txt; give --encoding NAME" in said
+    assert "--input: not read are 1 .html (page.html)\n" in said
+    learn(corpus, str(tmp_path / "two"), "--encoding", "cp1252")
+    assert "left out" not in capsys.readouterr().out
+    one, two = (bpe.load(str(tmp_path / name)) for name in ("one", "two"))
+    assert len(two.encode(" süß")) < len(one.encode(" süß"))
+    with pytest.raises(UserError, match="encoding was None, now cp1252"):
+        learn(corpus, str(tmp_path / "one"), "--encoding", "cp1252")
 
 
 def test_too_little_text_says_how_many_merges_it_gives(corpus, tmp_path):

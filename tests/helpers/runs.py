@@ -1,8 +1,11 @@
 """Runs of the command line, what they leave behind, and damage to it."""
+import fcntl
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 
 import pytest
 import tensorflow.compat.v1 as tf
@@ -16,6 +19,19 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 def command(*arguments, **options):
     return subprocess.run([sys.executable, os.path.join(ROOT, "main.py"), *arguments], capture_output=True, text=True,
                           timeout=240, **options)
+
+
+def in_terminal(command, **options):
+    """(Popen, file descriptor): the command in a terminal of its own; whoever closes the descriptor closes that."""
+    ours, its = pty.openpty()
+
+    def begin():
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which whoever started the tests may have had ignored
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    process = subprocess.Popen(command, cwd=ROOT, stdin=its, stdout=its, stderr=its, start_new_session=True,
+                               preexec_fn=begin, **options)
+    os.close(its)
+    return process, ours
 
 
 def weights_of(model_dir, step):

@@ -40,9 +40,9 @@ def preset(text_corpus, tmp_path):
     """
     def load(name, cores=8, **changes):
         path = os.path.join(ROOT, "configs", f"{name}.json")
-        rows = schema.load(path).train_batch_size
-        changes = {"input": "tfrecords", "data_path": str(text_corpus), "train_files": "text_*.tfrecords",
-                   "eval_files": "text-eval_*.tfrecords", "encoder_path": str(text_corpus / "encoder"),
+        rows, n_vocab = schema.load(path).train_batch_size, schema.load(path).n_vocab
+        changes = {"data_path": str(text_corpus), "encoder_path": str(text_corpus / "encoder"),
+                   "n_vocab": n_vocab or 50257,
                    "model_dir": str(tmp_path / "run"), "train_batch_size": -(-rows // cores) * cores,
                    "eval_batch_size": cores, "predict_batch_size": cores, **changes}
         return schema.load(path, [f"{key}={json.dumps(value)}" for key, value in changes.items()])

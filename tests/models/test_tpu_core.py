@@ -12,7 +12,7 @@ import pytest
 
 import main
 from models.cpu import packed
-from models.run import hooks
+from models.run import hooks, metrics_file, saving
 from tests.helpers.runs import ROOT, mistake, scalars_of, stop_after, weights_of
 from tests.helpers.tpu_emulator import emulated
 
@@ -49,7 +49,8 @@ def figures(said):
 def test_core_trains_to_the_same_weights_and_tells_the_same(changes, run_config, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(hooks, "SCALARS_STEPS", 1)
     # 3 steps a visit of the host: the last visit before an evaluation, and before the end, is shorter.
-    changes = {"max_steps": 11, "train_steps": 7, "iterations": 3, "eval_batch_size": 50, "eval_steps": 5, **changes}
+    changes = {"max_steps": 11, "train_steps": 7, "iterations": 3, "eval_batch_size": 50, "eval_steps": 5,
+               "sample_prompts": ["def"], "sample_length": 3, **changes}
     with emulated():
         assert main.main(["--model", run_config(model_dir=str(tmp_path / "core"), **changes), "--tpu", "local"]) == 0
     one = capsys.readouterr().out
@@ -59,14 +60,20 @@ def test_core_trains_to_the_same_weights_and_tells_the_same(changes, run_config,
     assert re.findall(r"step +(\d+)/11", one) == ["3", "10", "11"]
     points, others = scalars_of(tmp_path / "core"), scalars_of(tmp_path / "cpu")
     assert set(points) == set(others)
-    for name in ("loss", "learning_rate", "gradient_norm"):
+    for name in ("loss", "progress/learning_rate", "progress/gradient_norm"):
         found = dict(points[name])
         assert sorted(found) == list(range(1, 12)) and len(points[name]) == 11
         # The first step of each chunk is no point where the scalars go through a hook.
         assert [step for step, _ in others[name]] == [2, 3, 4, 5, 6, 7, 9, 10, 11]
         for step, value in others[name]:
             assert found[step] == pytest.approx(value, rel=1e-6), (name, step)
-    assert points["tokens_seen"][-1] == others["tokens_seen"][-1] == (11, 11 * 64)
+    noted, other = (metrics_file.read(str(tmp_path / name)) for name in ("core", "cpu"))
+    evaluations = [[line["eval_loss"] for line in lines if "eval_loss" in line] for lines in (noted, other)]
+    assert evaluations[0] == pytest.approx(evaluations[1], rel=1e-5) and len(evaluations[0]) == 2
+    assert {line["loss"] for line in noted if "loss" in line} == {None}  # the host does not see it
+    samples = (tmp_path / "core" / "samples.txt").read_text()
+    assert re.findall("SAMPLE (.*?) =", samples) == ["0 AT STEP 7", "0 AT STEP 11"]
+    assert points["progress/tokens_seen"][-1] == others["progress/tokens_seen"][-1] == (11, 11 * 64)
 
 
 def test_core_finds_the_loss_of_the_whole_eval_set(finished, capsys):
@@ -89,13 +96,17 @@ def test_core_generates_the_same_texts(precision, random_run, tmp_path, capsys, 
     assert one == other and len(one) == 5 and len(set(one[0]["tokens"])) > 9
 
 
-def test_run_on_a_core_that_was_stopped_goes_on_to_the_bit(run_config, tmp_path, capsys):
-    changes = {"max_steps": 11, "train_steps": 11, "eval_steps": 0, "iterations": 3, **NOISY}
+def test_run_on_a_core_that_was_stopped_goes_on_to_the_bit(run_config, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(saving, "SHARE", 0)  # all that is saved is told
+    changes = {"max_steps": 11, "train_steps": 11, "eval_steps": 0, "iterations": 3, "save_checkpoints_minutes": 1e-9,
+               **NOISY}
     with emulated():
         main.main(["--model", run_config(model_dir=str(tmp_path / "cpu"), **changes), "--tpu", "local"])
         parts = run_config(model_dir=str(tmp_path / "core"), **changes)
         stop_after(parts, 6, "--tpu", "local")
-        assert "stopped by signal 15; step 6 is saved" in capsys.readouterr().out
+        out = capsys.readouterr().out.partition("starting " + str(tmp_path / "core"))[2]
+        assert re.findall(r"saving step (\d+) took", out) == ["3", "6", "6"]  # by minutes, and at the end
+        assert "stopped by SIGTERM at step 6, saved; the same command goes on" in out
         main.main(["--model", parts, "--tpu", "local"])
     assert_same_weights(tmp_path, 11)
 
@@ -115,7 +126,7 @@ def test_signal_to_a_run_on_a_core_ends_it_saved(number, run_config, tmp_path):
     finally:
         process.kill()
     assert process.returncode == 128 + number, err
-    step, = re.findall(rf"stopped by signal {number:d}; step (\d+) is saved", out)
+    step, = re.findall(r"stopped by (?:Ctrl-C|SIGTERM) at step (\d+), saved", out)
     assert int(step) % 7 == 0 and weights_of(tmp_path / "run", int(step))["global_step"] == int(step)
 
 

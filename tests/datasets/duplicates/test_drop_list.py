@@ -53,5 +53,5 @@ def test_archived_stems_in_two_folders_are_one_name(tmp_path):
     for month in "12":
         (tmp_path / month).mkdir()
         (tmp_path / month / stem).write_text("page")
-    with pytest.raises(UserError, match=stem[:-4] + ", since names start at each --input"):
+    with pytest.raises(UserError, match=stem[:-4] + ": rename one or leave it out"):
         drop_list.check_names(documents.make_index([str(tmp_path)]))

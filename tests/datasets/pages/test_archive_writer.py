@@ -143,4 +143,7 @@ def test_outcomes_of_finished_lines_are_counted_the_last_of_each(tmp_path):
         f.write("nonsense\n12 saved")
     finished = url_lists.Lines([3, 4, 7, 11, 12])
     assert archive_writer.earlier_outcomes(path, finished) == {"saved": 3, "earlier": 2}
+    archive_writer.note_finished(path, [(7, "too_big 50")])
+    assert archive_writer.earlier_outcomes(path, finished) == {"saved": 2, "too_big": 1, "earlier": 2}
+    assert [*archive_writer.notes(path)][-2:] == [(9, "tls", None), (7, "too_big", 50)]
     assert archive_writer.earlier_outcomes(str(tmp_path / "none.txt"), finished) == {"earlier": 5}

@@ -17,6 +17,8 @@ import tensorflow.compat.v1 as tf
 import main
 from configs import schema
 from configs.errors import UserError
+from datasets import shard_sets
+from datasets.window_order import WindowOrder
 from encoder import bpe, formats
 from models import initial_values
 from models.checkpoints import (
@@ -27,6 +29,7 @@ from models.checkpoints import (
     proof,
     run_checkpoints,
     run_folder,
+    state_file,
     tf_checkpoint,
     warm_start,
 )
@@ -157,7 +160,7 @@ def test_a_path_to_another_folder_in_the_file_checkpoint_is_written_over(tmp_pat
     """TensorFlow would restore from there."""
     shutil.copytree(write_original(tmp_path / "src"), tmp_path / "copy")
     (tmp_path / "copy" / "checkpoint").write_text(f'model_checkpoint_path: "{tmp_path}/src/model.ckpt-1700"\n')
-    tf_checkpoint.note_newest(str(tmp_path / "copy" / "model.ckpt-1700"))
+    state_file.note_newest(str(tmp_path / "copy" / "model.ckpt-1700"))
     assert tf.train.latest_checkpoint(str(tmp_path / "copy")) == str(tmp_path / "copy" / "model.ckpt-1700")
 
 
@@ -234,13 +237,73 @@ def test_gpt2_s_vocabulary_in_another_formatting_is_known_as_gpt2_s(tmp_path):
     assert formats.find(str(tmp_path)) != data
 
 
+def test_a_vocabulary_that_came_along_is_written_gpt2_s_too(tmp_path):
+    """A config without one would take what lies beside its data."""
+    weights = {**WEIGHTS, "wte": np.zeros([50257, 12], np.float32)}
+    source = write_hf(tmp_path / "src", theirs(weights), {"vocab_size": 50257})
+    for data, name in zip(bpe.read_files().values(), ("vocab.json", "merges.txt")):
+        (tmp_path / "src" / name).write_bytes(data)
+    call("import-hf", source, tmp_path / "dst")
+    values = json.loads((tmp_path / "dst" / "model.json").read_text())
+    assert values["encoder_path"] == f"{tmp_path}/dst/encoder" and values["n_vocab"] == 50257
+    assert bpe.fingerprint(values["encoder_path"]) == bpe.fingerprint()
+
+
+def test_import_for_a_data_set_is_as_long_as_it_deserves(tmp_path, text_corpus):
+    source = write_hf(tmp_path / "src", vocabulary=text_corpus / "encoder")
+    call("import-hf", source, tmp_path / "dst", "--data", text_corpus)
+    values = json.loads((tmp_path / "dst" / "model.json").read_text())
+    assert values["data_path"] == str(text_corpus)
+    config = schema.load(str(tmp_path / "dst" / "model.json"))
+    order = WindowOrder.of(config, shard_sets.find(config, shard_sets.TRAIN))
+    assert 2.8 < order.seen(config.max_steps).epochs[0] <= convert.EPOCHS
+    assert config.train_steps == config.save_checkpoints_steps <= config.max_steps // 10
+    assert config.eval_steps != 0 and config.warmup_steps <= config.max_steps // 20
+
+
+def test_data_of_another_vocabulary_is_refused_and_nothing_is_left(tmp_path, text_corpus):
+    bpe.write(str(tmp_path / "other"), [])
+    source = write_hf(tmp_path / "src", vocabulary=tmp_path / "other")
+    message = mistake("import-hf", source, tmp_path / "dst", "--data", text_corpus)
+    assert message == (f"--data {text_corpus} was encoded with another vocabulary than the weights'; encode its text"
+                       f" anew with --encoder_path {tmp_path}/dst/encoder, after an import without --data, to use it"
+                       " here")
+    assert f'"data_path" {tmp_path}/none is no folder' in mistake("import-hf", source, tmp_path / "dst", "--data",
+                                                                  tmp_path / "none")
+    assert sorted(os.listdir(tmp_path)) == ["other", "src"]
+
+
+def test_data_for_weights_that_tell_no_vocabulary_is_taken_with_a_note(tmp_path, text_corpus, capsys):
+    call("import-hf", write_hf(tmp_path / "src"), tmp_path / "dst", "--data", text_corpus)
+    assert capsys.readouterr().err == (
+        f"note: no vocabulary lies beside the weights: they are used with that of {text_corpus}\n")
+    assert "encoder_path" not in json.loads((tmp_path / "dst" / "model.json").read_text())
+    weights = {**WEIGHTS, "wte": WEIGHTS["wte"][:40]}
+    source = write_hf(tmp_path / "small", theirs(weights), {"vocab_size": 40})
+    assert re.search(r"was encoded with ids up to \d+, and the weights know 40 tokens", mistake(
+        "import-hf", source, tmp_path / "other", "--data", text_corpus))
+
+
+def test_data_of_the_same_vocabulary_in_another_formatting_is_the_same(tmp_path, text_corpus):
+    source = write_hf(tmp_path / "src", vocabulary=text_corpus / "encoder")
+    tokens = json.loads((tmp_path / "src" / "vocab.json").read_text())
+    (tmp_path / "src" / "vocab.json").write_text(json.dumps(tokens, indent=2, sort_keys=True))
+    call("import-hf", source, tmp_path / "dst", "--data", text_corpus)
+    assert bpe.fingerprint(str(tmp_path / "dst" / "encoder")) == bpe.fingerprint(str(text_corpus / "encoder"))
+
+
 # What main.py does with it.
 
 @pytest.mark.parametrize("kind", [pytest.param("openai", marks=pytest.mark.slow), "hf"])
 def test_imported_model_generates_evaluates_and_trains_as_it_is(tmp_path, text_corpus, kind, capsys):
-    call("import-" + kind, WRITERS[kind](tmp_path / "src", vocabulary=text_corpus / "encoder"), tmp_path / "dst")
-    model, data = str(tmp_path / "dst" / "model.json"), ["--set", f"data_path={text_corpus}"]
+    call("import-" + kind, WRITERS[kind](tmp_path / "src", vocabulary=text_corpus / "encoder"), tmp_path / "dst",
+         "--data", text_corpus)
+    model, data = str(tmp_path / "dst" / "model.json"), []
     capsys.readouterr()
+    assert main.main(["--model", model, "--plan"]) == 0
+    planned = capsys.readouterr()
+    assert "no problems found" in planned.out and planned.err == ""
+    assert f"\nweights from            {tmp_path}/dst/weights.ckpt\n" in planned.out
     prompt = "def"
     arguments = ["--model", model, "--predict_text", prompt, "--temperature", "0", "--top_k", "0", "--length", "4"]
     assert main.main(arguments) == 0
@@ -250,9 +313,8 @@ def test_imported_model_generates_evaluates_and_trains_as_it_is(tmp_path, text_c
     for _ in range(4):
         ids.append(int(reference.logits(WEIGHTS, np.array([ids]), layers=2, heads=3)[0, -1].argmax()))
     assert encoder.decode(ids) in captured.out and captured.err == ""
-    for more in (["input=tfrecords", "train_files=text_*.tfrecords", "eval_files=text-eval_*.tfrecords"],
-                 ["max_steps=3", "warmup_steps=0", "train_steps=3", "train_batch_size=2", "eval_steps=1"]):
-        data += [argument for change in more for argument in ("--set", change)]
+    for change in ["max_steps=3", "warmup_steps=0", "train_steps=3", "train_batch_size=2", "eval_steps=1"]:
+        data += ["--set", change]
     assert main.main(["--model", model, *data, "--eval"]) == 0
     assert re.search(r"evaluation at step 0: loss", capsys.readouterr().out)
     assert main.main(["--model", model, *data]) == 0
@@ -340,8 +402,9 @@ def test_resized_vocabulary_trains(tmp_path, run_config):
     ({"init_checkpoint": "/nowhere"}, "/nowhere: no such file or folder; give a folder with model.safetensors")])
 def test_init_checkpoint_that_does_not_fit_is_one_line(tmp_path, run_config, capsys, change, words):
     config = run_config(**{**TRAINING, "init_checkpoint": write_hf(tmp_path / "src"), **change})
-    assert main.main(["--model", config, "--plan"]) == 0
-    assert words in capsys.readouterr().out.split("problems:")[1] and not os.path.exists(tmp_path / "run")
+    assert main.main(["--model", config, "--plan"]) == 2
+    assert words in capsys.readouterr().out.split("problems that stop the run:")[1]
+    assert not os.path.exists(tmp_path / "run")
     for mode in ([], ["--predict_text", "a"]):
         with pytest.raises(UserError) as caught:
             main.main(["--model", config, *mode])
@@ -387,8 +450,47 @@ def test_using_init_checkpoint_in_place_of_a_trained_one_is_said(tmp_path, run_c
     source = write_openai(tmp_path / "src")
     config = schema.load(run_config(**TRAINING, init_checkpoint=source))
     assert run_folder.trained(config, bpe.load(config.encoder_path), "evaluate") is None
-    assert capsys.readouterr().err == (f'note: {tmp_path}/run holds no checkpoint yet: using the weights of'
-                                       f' "init_checkpoint" {source}\n')
+    assert capsys.readouterr().err == (
+        f'note: "init_checkpoint" {source}/model.ckpt: no vocabulary lies beside the weights; they are used with the'
+        f' vocabulary in {config.encoder_path}\n'
+        f'note: {tmp_path}/run holds no checkpoint yet: using the weights of "init_checkpoint" {source}\n')
+
+
+@pytest.mark.parametrize("mode", [[], ["--plan"], ["--predict_text", "a", "--length", "2"]])
+def test_weights_of_another_vocabulary_do_not_start_a_run(tmp_path, run_config, capsys, mode):
+    bpe.write(str(tmp_path / "other"), [])
+    source = write_hf(tmp_path / "src", vocabulary=tmp_path / "other")
+    words = (f'"init_checkpoint" {source}/model.safetensors was trained with another vocabulary (see {source}) than the'
+             " vocabulary in ")
+    if mode == ["--plan"]:
+        main.main(["--model", run_config(**TRAINING, init_checkpoint=source), *mode])
+        assert words in capsys.readouterr().out
+    else:
+        with pytest.raises(UserError) as caught:
+            main.main(["--model", run_config(**TRAINING, init_checkpoint=source), *mode])
+        assert words in str(caught.value) and '"resize_vocab" to true' in str(caught.value)
+    capsys.readouterr()
+    assert main.main(["--model", run_config(**TRAINING, init_checkpoint=source, resize_vocab=True), *mode]) == 0
+    assert "vocabulary lies" not in capsys.readouterr().err
+
+
+def test_weights_of_a_run_tell_its_vocabulary(tmp_path, finished, run_config):
+    start = str(tmp_path / "run" / "model.ckpt-4")
+    config = schema.load(run_config(init_checkpoint=start, model_dir=str(tmp_path / "new")))
+    encoder = bpe.load(config.encoder_path)
+    assert any_format.same_vocabulary(any_format.open_weights(start), config.encoder_path, encoder)[0]
+    (tmp_path / "run" / "data.json").write_text('{"vocabulary": "another"}')
+    with pytest.raises(UserError, match="was trained with another vocabulary .see .*run/data.json. than"):
+        run_folder.check(config, encoder)
+
+
+def test_a_vocabulary_in_another_formatting_is_the_same(tmp_path, text_corpus):
+    source = write_hf(tmp_path / "src", vocabulary=text_corpus / "encoder")
+    tokens = json.loads((tmp_path / "src" / "vocab.json").read_text())
+    (tmp_path / "src" / "vocab.json").write_text(json.dumps(tokens, indent=2, sort_keys=True))
+    folder = str(text_corpus / "encoder")
+    assert any_format.same_vocabulary(source_of(source), folder, bpe.load(folder)) == (True, source)
+    assert any_format.same_vocabulary(source_of(write_hf(tmp_path / "bare")), folder, bpe.load(folder)) == (None, None)
 
 
 # The proof.

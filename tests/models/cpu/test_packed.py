@@ -46,7 +46,7 @@ def test_a_machine_without_them_is_noticed(monkeypatch):
 
 def test_a_processor_without_avx_512_gets_no_products_in_bfloat16(monkeypatch):
     """There oneDNN ends the process: nothing may ask it."""
-    monkeypatch.setattr(packed.processor, "features", lambda: frozenset(["avx", "avx2"]))
+    monkeypatch.setattr(packed.hardware, "features", lambda: frozenset(["avx", "avx2"]))
     monkeypatch.setattr(packed, "linear", None)
     assert not packed.supported.__wrapped__(tf.bfloat16)
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from configs import schema
+from configs import hardware, schema
 from configs.constants import IGNORED
 from models import cpu, decoding, dropout, gpt2, initial_values, optimizers, weights
-from models.cpu import attention, compiled, loss, packed, processor
-from models.run import plan
+from models.cpu import attention, compiled, loss, packed
+from models.run import cost
 from tests.helpers import graphs
 from tests.helpers.runs import ROOT
 
@@ -279,7 +279,7 @@ import sys
 import tensorflow.compat.v1 as tf
 tf.disable_eager_execution()
 from benchmarks.machine import resident
-from configs import schema
+from configs import hardware, schema
 from models import gpt2
 config = schema.load(sys.argv[1], sys.argv[2:])
 tokens = tf.zeros([config.train_batch_size, config.n_ctx], tf.int32)
@@ -297,7 +297,7 @@ with tf.Session() as session:
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_sequence_more_in_a_step_takes_the_memory_that_the_plan_says(precision, tmp_path):
     """What a backward pass can compute again is not kept for it: else it would be 3 to 6 times as much."""
-    if precision == "bfloat16" and packed.FOR_BFLOAT16 not in processor.features():
+    if precision == "bfloat16" and packed.FOR_BFLOAT16 not in hardware.features():
         pytest.skip("without AVX-512, products in bfloat16 keep copies of their factors in float32")
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"n_ctx": 256, "n_vocab": 512, "n_embd": 256, "n_layer": 6, "n_head": 4,
@@ -309,6 +309,6 @@ def test_a_sequence_more_in_a_step_takes_the_memory_that_the_plan_says(precision
                                 capture_output=True, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
         assert result.returncode == 0, result.stderr
         peaks.append(int(result.stdout))
-        memory = plan.memory(schema.load(str(path), changes), on_cpu=True)
+        memory = cost.memory(schema.load(str(path), changes), on_cpu=True)
         planned.append(memory.activations + memory.logits)
     assert 0.8 < (peaks[1] - peaks[0]) / (planned[1] - planned[0]) < 1.7

@@ -11,7 +11,7 @@ import tensorflow.compat.v1 as tf
 
 import inputs
 from configs import schema
-from datasets import shard_sets
+from datasets import shard_sets, vocabularies
 from datasets.window_order import WindowOrder
 from models import gpt2
 from models.cpu import compiled
@@ -32,8 +32,8 @@ def config(tmp_path_factory):
                     ["datasets/create_tfrecords.py", *stdlib, "--name", "python", "--eval_fraction", "0.05",
                      "--encoder_path", folder / "encoder", "--output_dir", folder]):
         subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, check=True, capture_output=True)
-    return schema.load(os.path.join(ROOT, "configs", "quickstart.json"),
-                       [f"data_path={folder}", f"encoder_path={folder / 'encoder'}"])
+    config = schema.load(os.path.join(ROOT, "configs", "quickstart.json"), [f"data_path={folder}"])
+    return vocabularies.complete(config)[0]
 
 
 def losses(config, formulas_only):

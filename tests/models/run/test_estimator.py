@@ -1,5 +1,7 @@
 """A model_dir: what may lie in it, what does not fit, and what is damaged."""
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,13 +12,15 @@ import tensorflow.compat.v1 as tf
 from tensorflow_estimator.python.estimator.tpu import error_handling
 
 import main
+from encoder import bpe
 from models.run import workarounds
 from tests.helpers.runs import ROOT, command, damage, mistake, weights_of
 
 
-def test_vocabulary_of_another_size_or_content_is_an_error(run_config):
+def test_vocabulary_of_another_size_or_content_is_an_error(run_config, tmp_path):
     assert 'the vocabulary in' in mistake("--model", run_config(n_vocab=299))
-    assert "encoded with another vocabulary" in mistake("--model", run_config(encoder_path=None, n_vocab=50257))
+    bpe.write(str(tmp_path / "other"), [])
+    assert "encoded with another vocabulary" in mistake("--model", run_config(encoder_path=str(tmp_path / "other")))
 
 
 def test_checkpoint_of_another_vocabulary_is_an_error(finished, tmp_path):
@@ -89,11 +93,36 @@ def test_damaged_notes_in_model_dir_are_named(finished, tmp_path, name):
     assert name in mistake("--model", finished)
 
 
-def test_other_shards_than_before_are_a_warning(finished, run_config, capsys):
-    main.main(["--model", run_config(max_steps=5, train_files="text*_*.tfrecords")])
+def test_other_shards_than_before_are_a_warning(finished, run_config, text_corpus, tmp_path, capsys):
+    shutil.copy(text_corpus / "text_0.tfrecords", tmp_path / "other_0.tfrecords")
+    both = [str(tmp_path / "other_0.tfrecords"), "text_0.tfrecords"]
+    main.main(["--model", run_config(max_steps=5, train_files=both, eval_files="text*.tfrecords")])
     out = capsys.readouterr().out
-    assert "the training shards are not those the run began with" in out
+    assert "the training shards are not those the run began with: the data order changes\n" in out
     assert "is trained on and evaluated on" in out
+    noted = json.loads((tmp_path / "run" / "data.json").read_text())
+    assert noted["files"] == ["other_0.tfrecords", "text_0.tfrecords"]
+    main.main(["--model", run_config(max_steps=5, train_files=both[:1])])
+    assert "the data order changes; no longer read: text_0.tfrecords\n" in capsys.readouterr().out
+
+
+def test_run_of_an_earlier_version_is_told_which_evaluation_shards_it_no_longer_trains_on(finished, run_config,
+                                                                                          tmp_path, capsys):
+    note = tmp_path / "run" / "data.json"
+    noted = json.loads(note.read_text())
+    del noted["files"]
+    note.write_text(json.dumps({**noted, "shards": "of all files, those for evaluation too"}))
+    assert main.main(["--model", run_config(max_steps=4, train_files="text*.tfrecords")]) == 0
+    said = capsys.readouterr()
+    assert re.search(r"run began with: the data order changes; left out now: text-eval_0\.tfrecords", said.out)
+    assert "left out of train_files: text-eval_0.tfrecords" in said.err
+
+
+def test_other_words_for_the_same_data_are_no_change(finished, run_config, text_corpus, tmp_path, capsys):
+    assert main.main(["--model", run_config(max_steps=4, input=..., train_files=..., eval_files=..., encoder_path=...,
+                                            n_vocab=..., data_path=os.path.relpath(text_corpus))]) == 0
+    said = capsys.readouterr()
+    assert "is done: step 4 of 4" in said.out and "warning" not in said.out and said.err == ""
 
 
 def test_run_whose_checkpoints_are_gone_is_not_taken_for_a_new_one(finished, tmp_path):

@@ -74,13 +74,24 @@ def test_a_signal_to_one_host_ends_both_after_the_same_step(hosts, tmp_path):
     both[1].send_signal(signal.SIGTERM)
     results = ended(*both)
     assert [status for status, _ in results] == [143, 143], results
-    steps = [re.search(r"stopped by signal 15; step (\d+) is saved", out).group(1) for _, out in results]
+    steps = [re.search(r"stopped by SIGTERM at step (\d+), saved", out).group(1) for _, out in results]
     assert steps[0] == steps[1] and weights_of(tmp_path / "run", int(steps[0]))["global_step"] == int(steps[0])
 
 
 @pytest.mark.slow
+def test_evaluations_that_get_no_better_end_both_after_the_same_step(hosts, tmp_path):
+    changes = {"max_steps": 400, "train_steps": 2, "lr": 3.0, "lr_schedule": "constant", "early_stopping": 2}
+    results = ended(*(hosts(number, **changes) for number in range(2)))
+    assert [status for status, _ in results] == [0, 0], results
+    one, other = (re.findall(r"done: .* is trained to step (\d+); .*; stopped early: ", out) for _, out in results)
+    assert one == other and len(one) == 1 and int(one[0]) < 400
+    assert not [out for _, out in results if "starting again" in out], results
+
+
+@pytest.mark.slow
 def test_a_host_that_was_killed_comes_back_and_all_goes_on_to_the_bit(hosts, tmp_path):
-    changes = {"max_steps": 4000, "train_steps": 4000, "eval_steps": 0, "save_checkpoints_steps": 100}
+    changes = {"max_steps": 4000, "train_steps": 4000, "eval_steps": 0, "save_checkpoints_steps": 4000,
+               "save_checkpoints_minutes": 0.01}
     whole = ended(*(hosts(number, model_dir=str(tmp_path / "whole"), **changes) for number in range(2)))
     assert [status for status, _ in whole] == [0, 0], whole
     both = [hosts(number, **changes) for number in range(2)]
@@ -90,7 +101,7 @@ def test_a_host_that_was_killed_comes_back_and_all_goes_on_to_the_bit(hosts, tmp
     wait_for(both[0], ": starting again from the last checkpoint")  # whoever sees it first, the watch or the step
     (status, out), (other, _) = ended(both[0], hosts(1, **changes))
     assert status == other == 0, out
-    assert int(re.search(r"continuing .* at step (\d+) of 4000", out).group(1)) >= 100
+    assert int(re.search(r"continuing .* at step (\d+) of 4000", out).group(1)) > 0
     resumed = weights_of(tmp_path / "run", 4000)
     for name, value in weights_of(tmp_path / "whole", 4000).items():
         np.testing.assert_array_equal(value, resumed[name], err_msg=name)

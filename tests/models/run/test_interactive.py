@@ -3,16 +3,19 @@ import builtins
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 
 import main
 from encoder import stop_texts
+from models.run import interactive
 from tests.helpers.runs import ROOT
 
 
@@ -20,7 +23,7 @@ def type_lines(monkeypatch, lines):
     """`lines` are what input() gives, then the end of input."""
     left = iter(lines)
 
-    def read():
+    def read(mark):
         for line in left:
             return line
         raise EOFError
@@ -63,13 +66,26 @@ def test_text_comes_piece_by_piece_in_the_original_s_layout(random_run, monkeypa
         assert stored.read().endswith(text)
 
 
+@pytest.mark.parametrize("typed, text", [
+    ("\x1b[A\x1b[Bdef", "def"), ("a\x1b[1;5Cb\x1bOPc\x1b[15~", "abc"), ("x\x7f\x01\x1b", "x"), ("\té\n[A", "\té\n[A")
+])
+def test_keys_never_reach_the_model_where_python_has_no_readline(monkeypatch, capsys, typed, text):
+    monkeypatch.setitem(sys.modules, "readline", None)
+    for at_terminal, expected in ((True, text), (False, typed)):  # from a file everything is text
+        type_lines(monkeypatch, [typed])
+        monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(isatty=lambda at_terminal=at_terminal: at_terminal))
+        assert list(interactive._lines(shown=False)) == [expected]
+    assert capsys.readouterr().err.count("note: Enter continues a line") == 1
+
+
 class Terminal:
     """main.py --interactive at a terminal."""
 
     def __init__(self, *arguments):
         self._ours, theirs = pty.openpty()
+        # A dumb one, to which readline sends nothing but the text; the keys are those of all terminals.
         self.process = subprocess.Popen([sys.executable, os.path.join(ROOT, "main.py"), *arguments, "--interactive"],
-                                        stdin=theirs, stdout=theirs, stderr=subprocess.PIPE)
+                                        stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "dumb"})
         os.close(theirs)
         self._unread = ""
 
@@ -89,17 +105,18 @@ class Terminal:
 def test_ctrl_c_ends_the_text_and_at_the_prompt_nothing_and_the_end_of_input_the_program(random_run):
     terminal = Terminal("--model", random_run, "--length", "100000", "--temperature", "0")
     try:
-        terminal.read_until("> ")
-        for number in range(2):
-            terminal.type("def\n")
+        assert terminal.read_until("weights\r\n") == "note: loading TensorFlow and the weights\r\n"
+        assert re.fullmatch("note: Enter .* Ctrl-D the program\r\n> ", terminal.read_until("> "))
+        for number, keys in enumerate(["def\n", "\x1b[A\n"]):  # Up, which brings back what was typed before
+            terminal.type(keys)
             terminal.read_until(f"SAMPLE {number} ")
             terminal.process.send_signal(signal.SIGINT)
             shown = terminal.read_until("=" * 80 + "\r\n> ")
-            assert len(shown) < 100000
+            assert len(shown) < 100000 and shown.startswith("=" * 40 + "\r\ndef")
             time.sleep(0.5)
             terminal.process.send_signal(signal.SIGINT)
             terminal.read_until("> ")
         terminal.type("\x04")
-        assert terminal.process.wait(timeout=60) == 0 and terminal.process.stderr.read() == b""
+        assert terminal.process.wait(timeout=60) == 0
     finally:
         terminal.process.kill()

@@ -1,4 +1,4 @@
-"""The plan: sizes against published numbers, memory and slots against hand counts, the schedule against its formula."""
+"""The plan: what it says of data, schedule and machine, and which problems stop a run."""
 import math
 import os
 import subprocess
@@ -7,12 +7,12 @@ import sys
 import numpy as np
 import pytest
 
+import main
 from configs import schema
 from configs.schedule import learning_rate
 from datasets import shard_sets
 from datasets.tfrecords import Shard
-from models.run import plan
-from models.weights import count, slot_shapes, weight_list
+from models.run import plan, room
 from tests.helpers.runs import ROOT
 
 
@@ -23,74 +23,25 @@ def found(shards, documents, tokens):
 
 
 ENOUGH = plan.Data(found(8, 1000, 50_000_000), found(1, 10, 900_000))
+ROOMY = room.Machine(on_cpu=True, memory=10**14, free=10**13, disk=10**15)
 
 
 def config_with(**values):
-    return schema.from_dict({"model_dir": "runs/a", **values}, "x")
+    return schema.from_dict({"model_dir": "runs/a", "n_vocab": 50257, **values}, "x")
 
 
-# Sizes small and all different: V 11, T 5, C 6, L 2.
-TINY = {"n_vocab": 11, "n_ctx": 5, "n_embd": 6, "n_layer": 2, "n_head": 3}
-
-
-@pytest.mark.parametrize("n_layer, n_embd, parameters", [
-    (12, 768, 124_439_808), (24, 1024, 354_823_168), (36, 1280, 774_030_080), (48, 1600, 1_557_611_200)])
-def test_parameters_are_those_of_the_released_models(n_layer, n_embd, parameters):
-    assert plan.parameter_count(config_with(n_layer=n_layer, n_embd=n_embd)) == parameters
-
-
-def test_variables_have_the_names_and_shapes_of_the_released_checkpoints():
-    shapes = {"model/" + weight.name: weight.shape for weight in weight_list(config_with(**TINY))}
-    assert len(shapes) == 2 + 2 * 12 + 2
-    assert shapes["model/wpe"] == (5, 6) and shapes["model/wte"] == (11, 6)
-    assert shapes["model/h1/attn/c_attn/w"] == (1, 6, 18) and shapes["model/h1/mlp/c_proj/w"] == (1, 24, 6)
-    assert shapes["model/ln_f/g"] == (6,)
-
-
-def test_checkpoint_of_adam_holds_two_numbers_per_weight():
-    config = config_with(**TINY)
-    assert plan.checkpoint_bytes(config) == 3 * 4 * plan.parameter_count(config) + 8
-
-
-def test_checkpoint_of_adafactor_holds_rows_and_columns_and_momentum_only_with_beta1():
-    matrices = (5 + 6) + (11 + 6) + 2 * ((6 + 18) + (6 + 6) + (6 + 24) + (24 + 6))
-    vectors = 2 * (4 * 6 + 18 + 6 + 24 + 6) + 2 * 6
-    config = config_with(**TINY, opt_name="adafactor")
-    assert count(slot_shapes(config)) == matrices + vectors
-    with_momentum = config_with(**TINY, opt_name="adafactor", beta1=0.9)
-    assert count(slot_shapes(with_momentum)) == matrices + vectors + plan.parameter_count(config)
-
-
-def test_memory_of_a_tiny_network_is_the_hand_count():
-    config = config_with(**TINY, train_batch_size=7)
-    P = plan.parameter_count(config)
-    layer = 7 * 5 * (16 * 6 * 4 + 2 * 6) + 7 * 3 * 5 * 5 * (4 + 4)
-    assert plan.memory(config) == (4 * P, 4 * P, 8 * P, 2 * layer, 2 * 4 * 7 * 5 * 11)
-    smaller = 7 * 5 * (10 * 6 * 4 + 2 * 6)
-    assert plan.memory(config, on_cpu=True) == (4 * P, 4 * P, 8 * P, 2 * smaller, 4 * 7 * 5 * 11)
-    dropping = config_with(**TINY, train_batch_size=7, attn_dropout=0.1)
-    assert plan.memory(dropping, on_cpu=True).activations == 2 * (smaller + 7 * 3 * 5 * 5 * (4 + 4))
-
-
-def test_memory_follows_micro_batches_recompute_and_precision():
-    full = plan.memory(config_with(train_batch_size=8))
-    micro = plan.memory(config_with(train_batch_size=8, micro_batch_size=2))
-    assert (micro.activations * 4, micro.logits * 4) == (full.activations, full.logits)
-    assert micro.gradients == 2 * full.gradients  # the sum so far, and the newest
-    assert plan.memory(config_with(train_batch_size=8, micro_batch_size=8)) == full
-    assert plan.memory(config_with(recompute=True)).activations < full.activations / 6
-    assert plan.memory(config_with(precision="bfloat16")).activations < full.activations
-    assert plan.memory(config_with(precision="bfloat16")).weights == full.weights
+def report_of(config, data=ENOUGH, machine=ROOMY):
+    return plan.report(config, data, machine, plan.problems(config, data, machine))
 
 
 def test_report_counts_what_all_steps_read_and_what_no_window_holds(tmp_path):
     # 8 files of 6 tokens and 2 documents are one block: 64 targets but the first, in windows of 10
     config = config_with(train_batch_size=4, n_ctx=10, max_steps=300, model_dir=str(tmp_path))
-    text = plan.report(config, plan.Data(found(8, 16, 48), "none"))
+    text = report_of(config, plan.Data(found(8, 16, 48), "none"))
     assert "read in all             200.00 epochs, 3,200 documents, 12,000 tokens" in text
     assert "dropped                 6.2500% of each epoch" in text
     assert any("reads the training data 200.0 times" in line for line in problems_of(
-        tmp_path, plan.Data(found(8, 16, 48), "none"), train_batch_size=4, n_ctx=10, max_steps=300))
+        tmp_path, plan.Data(found(8, 16, 48), "none"), train_batch_size=4, n_ctx=10, max_steps=300).spoil)
 
 
 def test_learning_rate_rises_evenly_and_reaches_lr_right_after_the_warmup():
@@ -118,19 +69,20 @@ def test_learning_rate_exists_at_every_step_when_all_is_warmup_or_nothing_is(sch
 def test_report_without_problems_says_everything(tmp_path):
     config = config_with(model_dir=str(tmp_path / "not" / "yet"), train_batch_size=12, micro_batch_size=4,
                          max_steps=2000, warmup_steps=100)
-    text = plan.report(config, ENOUGH)
+    text = report_of(config)
     for words in ("12 layers, 12 heads of 64, width 768, context 1,024, vocabulary 50,257", "124,439,808",
                   "12,288 = 12 x 1,024 in 3 micro-batches of 4", "24,576,000",
                   "8 shards, 1,000 documents, 50,000,000 tokens", "1 shards, 10 documents, 900,000 tokens",
                   "read in all             0.49 epochs, 491 documents, 24,576,000 tokens",
-                  "5 x 1.5 GB = 7.5 GB", "0.00025 at step 100", "0 at step 2,000"):
+                  "5 x 1.5 GB = 7.5 GB", "memory here             100.0 TB, of which 10.0 TB are free",
+                  "disk                    1000.0 TB are free for", "0.00025 at step 100", "0 at step 2,000"):
         assert words in text
     assert text.splitlines()[-1] == "no problems found"
     assert not (tmp_path / "not").exists()
 
 
-def problems_of(tmp_path, data=ENOUGH, **values):
-    return plan.problems(config_with(**{"model_dir": str(tmp_path), **values}), data)
+def problems_of(tmp_path, data=ENOUGH, machine=ROOMY, **values):
+    return plan.problems(config_with(**{"model_dir": str(tmp_path), **values}), data, machine)
 
 
 @pytest.mark.parametrize("values, words", [
@@ -139,8 +91,9 @@ def problems_of(tmp_path, data=ENOUGH, **values):
     ({"max_steps": 9, "eval_steps": 200}, '"eval_steps" 200 x "eval_batch_size" 8 is more than the 879 windows'),
     ({"max_steps": 9, "train_batch_size": 60_000}, 'its 48,828 windows of "n_ctx" do not fill one batch'),
 ])
-def test_setting_that_spoils_the_run_is_a_problem(values, words, tmp_path):
-    assert len([line for line in problems_of(tmp_path, **values) if words in line]) == 1
+def test_setting_that_spoils_the_run_does_not_stop_it(values, words, tmp_path):
+    stop, spoil = problems_of(tmp_path, **values)
+    assert not stop and len([line for line in spoil if words in line]) == 1
 
 
 @pytest.mark.parametrize("train, held_out, words", [
@@ -149,35 +102,64 @@ def test_setting_that_spoils_the_run_is_a_problem(values, words, tmp_path):
     (ENOUGH.train, "no shard matches y", 'no eval data: no shard matches y; set "eval_steps" to 0 to train without'),
     (ENOUGH.train, found(1, 0, 0), "x_0.tfrecords holds no text; give another"),
 ])
-def test_missing_or_empty_data_is_a_problem_and_the_report_survives_it(train, held_out, words, tmp_path):
+def test_missing_or_empty_data_stops_the_run_and_the_report_survives_it(train, held_out, words, tmp_path):
     data = plan.Data(train, held_out)
-    problem, = problems_of(tmp_path, data, max_steps=10)
-    assert words in problem
-    text = plan.report(config_with(model_dir=str(tmp_path), max_steps=10), data)
-    assert text.splitlines()[-2:] == ["problems:", "  - " + problem]
+    (problem,), spoil = problems_of(tmp_path, data, max_steps=10)
+    assert words in problem and not spoil
+    text = report_of(config_with(model_dir=str(tmp_path), max_steps=10), data)
+    assert text.splitlines()[-2:] == ["problems that stop the run:", "  - " + problem]
 
 
 def test_missing_eval_data_is_no_problem_when_nothing_is_evaluated(tmp_path):
-    assert problems_of(tmp_path, plan.Data(ENOUGH.train, "none"), max_steps=10, eval_steps=0) == []
+    assert not any(problems_of(tmp_path, plan.Data(ENOUGH.train, "none"), max_steps=10, eval_steps=0))
 
 
 def test_model_dir_that_cannot_be_made_is_a_problem(tmp_path):
     (tmp_path / "file").write_text("x", encoding="utf-8")
     found = problems_of(tmp_path, max_steps=10, model_dir=str(tmp_path / "file" / "run"))
-    assert found == [f'"model_dir" {tmp_path}/file/run cannot be made: {tmp_path}/file is not a folder']
-    assert problems_of(tmp_path, max_steps=10, model_dir="gs://bucket/run") == []
+    assert found == ([f'"model_dir" {tmp_path}/file/run cannot be made: {tmp_path}/file is not a folder'], [])
+    assert not any(problems_of(tmp_path, max_steps=10, model_dir="gs://bucket/run", machine=ROOMY._replace(disk=None)))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_model_dir_without_permission_is_a_problem(tmp_path):
     tmp_path.chmod(0o500)
-    assert "cannot be written: no permission in" in problems_of(tmp_path, max_steps=10)[0]
+    assert "cannot be written: no permission in" in problems_of(tmp_path, max_steps=10).stop[0]
 
 
-@pytest.mark.parametrize("number, words", [
-    (999, "999 bytes"), (1500, "1.5 kB"), (1_493_277_704, "1.5 GB"), (2e12, "2.0 TB")])
-def test_bytes_are_shown_in_the_unit_that_fits(number, words):
-    assert plan.human_bytes(number) == words
+def test_plan_of_a_run_that_could_not_start_has_status_2_and_tells_apart_what_only_spoils_it(run_config, capsys):
+    change = ["--set", "warmup_steps=7"]
+    assert main.main(["--model", run_config(), "--plan", *change]) == 0
+    spoilt = capsys.readouterr().out
+    assert "problems that spoil the run:\n" in spoilt and "problems that stop" not in spoilt
+    assert main.main(["--model", run_config(train_files="no_*.tfrecords"), "--plan", *change]) == 2
+    stop, spoil = capsys.readouterr().out.split("problems that stop the run:\n")[1].split(
+        "problems that spoil the run:\n")
+    assert "no training data: " in stop and stop.count("\n") == 1 and '"warmup_steps" 7 is 88%' in spoil
+    for changes, words in (({"data_path": "/nowhere"}, "no eval data: "), ({"n_vocab": 299}, "has 300 ids"),
+                           ({"model_dir": "/dev/null/run"}, "/dev/null is not a folder"),
+                           ({"init_checkpoint": "/nowhere"}, "/nowhere: no such file or folder")):
+        assert main.main(["--model", run_config(**changes), "--plan"]) == 2
+        assert words in capsys.readouterr().out.split("problems that stop the run:\n")[1]
+
+
+def test_plan_of_a_run_that_goes_on_tells_apart_what_fits_it_and_what_does_not(finished, capsys):
+    for change, status, title, words in (("lr=0.5", 0, "spoil", '"lr" was 0.01'),
+                                         ("n_layer=3", 2, "stop", '"n_layer" was 2')):
+        assert main.main(["--model", finished, "--plan", "--set", change]) == status
+        assert words in capsys.readouterr().out.split(f"problems that {title} the run:")[1]
+
+
+def test_time_on_a_cpu_is_an_estimate_and_on_a_gpu_it_is_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "cpu_seconds", lambda config: 2.5)
+    config = config_with(max_steps=2000, model_dir=str(tmp_path))
+    text = report_of(config)
+    assert "time                    about 83 minutes, 2.5 seconds a step: an estimate from products" in text
+    # 6 x 124.4 M parameters + 12 x 12 x 768 x 1024 for each of 8 x 1024 tokens
+    on_gpu = ROOMY._replace(on_cpu=False, free=None)
+    assert "time                    1.4e+16 operations, 1.9 minutes of an A100 at 40 %" in report_of(
+        config, machine=on_gpu)
+    assert "memory here             100.0 TB on each GPU\n" in report_of(config, machine=on_gpu)
 
 
 def test_plan_and_configs_import_no_tensorflow():

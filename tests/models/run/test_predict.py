@@ -129,7 +129,7 @@ def threads(random_run, capsys, monkeypatch):
     """Function (*arguments) -> the number of threads that main.py lets TensorFlow start when it generates."""
     monkeypatch.delenv(predict.THREADS, raising=False)
     monkeypatch.setattr(predict.workers, "cores", lambda: 2)
-    monkeypatch.setattr(predict.processor, "multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr(predict.hardware, "multiplies_bfloat16", lambda: True)
     seen = []
     monkeypatch.setattr(predict, "draw", lambda *given: seen.append(os.environ.get(predict.THREADS)) or iter([]))
 
@@ -155,7 +155,7 @@ def test_what_has_work_for_both_cores_is_generated_by_both(threads, arguments):
 
 @pytest.mark.parametrize("name, other", [("multiplies_bfloat16", False), ("cores", 4)])
 def test_other_machines_generate_by_all_cores(threads, name, other, monkeypatch):
-    monkeypatch.setattr(predict.workers if name == "cores" else predict.processor, name, lambda: other)
+    monkeypatch.setattr(predict.workers if name == "cores" else predict.hardware, name, lambda: other)
     assert threads(*BFLOAT16) is None
 
 

@@ -15,15 +15,17 @@ import tensorflow.compat.v1 as tf
 
 import main
 from configs import schema
-from models.run import hooks
+from models.checkpoints import run_checkpoints
+from models.run import hooks, loss_watch, metrics_file
 from tests.helpers import records, reference
-from tests.helpers.runs import ROOT, command, mistake, scalars_of, stop_after, weights_of
+from tests.helpers.runs import ROOT, command, in_terminal, mistake, scalars_of, stop_after, weights_of
 
 
 def test_training_evaluates_after_each_chunk_and_stops_exactly_at_max_steps(run_config, tmp_path, capsys):
     assert main.main(["--model", run_config(max_steps=10)]) == 0
     out = capsys.readouterr().out
-    assert re.findall(r"evaluation at step (\d+): loss [\d.]+, perplexity [\d.]+", out) == ["4", "8", "10"]
+    assert re.findall(r"evaluation at step (\d+): loss [\d.]+, perplexity [\d.]+, [\d.]+ bits per byte, 2 batches in ",
+                      out) == ["4", "8", "10"]
     assert re.search(r"step +1/10 +loss \d+\.\d{4} +lr \d\.\d\de-\d\d", out)
     assert re.search(r"step +10/10 +loss .* tokens/s +0:00 left", out)
     assert weights_of(tmp_path / "run", 10)["global_step"] == 10
@@ -73,27 +75,96 @@ def test_a_finished_run_says_so_and_trains_no_further(run_config, tmp_path, caps
     config = run_config(max_steps=4)
     main.main(["--model", config])
     before = sorted(os.listdir(tmp_path / "run"))
-    capsys.readouterr()
+    next_command = f"generate: python3 main.py --model {config} --interactive\n"
+    assert re.search(rf'\ndone: {tmp_path}/run is trained to step 4; read .* tokens; raise "max_steps" to go on\n'
+                     + next_command + "$", capsys.readouterr().out)
     assert main.main(["--model", config]) == 0
-    assert "is done: step 4 of 4" in capsys.readouterr().out
+    assert capsys.readouterr().out.endswith(
+        f'{tmp_path}/run is done: step 4 of 4; raise "max_steps" to go on\n' + next_command)
     assert sorted(os.listdir(tmp_path / "run")) == before
 
 
 def test_tensorboard_gets_training_and_evaluation_scalars(run_config, tmp_path):
     main.main(["--model", run_config(max_steps=20, train_steps=20)])
     training, evaluation = scalars_of(tmp_path / "run"), scalars_of(tmp_path / "run" / "eval")
-    for tag in ("loss", "learning_rate", "gradient_norm", "tokens_per_second", "epoch"):
+    for tag in ("loss", "progress/learning_rate", "progress/gradient_norm", "speed/tokens_per_second",
+                "speed/teraflops_per_second", "progress/epoch"):
         assert [step for step, _ in training[tag]] == [10, 20], tag
         assert all(np.isfinite(value) and value > 0 for _, value in training[tag])
-    assert training["tokens_seen"] == [(10, 640), (20, 1280)]
-    assert training["documents_seen"] == [(10, 0), (20, 0)]  # of two documents a third was read
-    assert all(0 < value < 0.01 for _, value in training["dropped"]) and len(training["dropped"]) == 2
+    assert training["progress/tokens_seen"] == [(10, 640), (20, 1280)]
+    assert training["progress/documents_seen"] == [(10, 0), (20, 0)]  # of two documents a third was read
+    assert all(0 < value < 0.01 for _, value in training["progress/dropped"])
+    assert len(training["progress/dropped"]) == 2
+    assert sorted(training)[0] == "loss"  # TensorBoard's order, and behind it two groups
+    assert {tag.partition("/")[0] for tag in training} == {"loss", "progress", "speed"}
     assert evaluation["perplexity"][0][1] == pytest.approx(np.exp(evaluation["token_loss"][0][1]), rel=1e-5)
 
 
+def test_metrics_file_holds_the_figures_of_training_and_evaluations(run_config, tmp_path, capsys):
+    main.main(["--model", run_config(max_steps=20, train_steps=20)])
+    shown = scalars_of(tmp_path / "run")
+    first, second, evaluation = metrics_file.read(str(tmp_path / "run"))
+    for line, step in ((first, 10), (second, 20)):
+        assert list(line) == ["step", "time", "loss", "learning_rate", "gradient_norm", "tokens_per_second",
+                              "teraflops_per_second", "tokens", "epoch"]
+        assert line["step"] == step and line["tokens"] == 64 * step and abs(time.time() - line["time"]) < 600
+        assert line["loss"] == pytest.approx(dict(shown["loss"])[step], rel=1e-5)
+        assert line["learning_rate"] == pytest.approx(dict(shown["progress/learning_rate"])[step], rel=1e-5)
+        assert line["epoch"] == pytest.approx(dict(shown["progress/epoch"])[step], rel=1e-5)
+    found = re.search(r"at step 20: loss (.*), perplexity (.*), (.*) bits per byte", capsys.readouterr().out)
+    names = ["eval_loss", "perplexity", "bits_per_byte"]
+    assert list(evaluation) == ["step", "time", *names] and evaluation["step"] == 20
+    assert [evaluation[name] for name in names] == pytest.approx([float(text) for text in found.groups()], rel=1e-3)
+    assert (tmp_path / "run" / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_that_goes_on_drops_what_metrics_and_picture_show_of_later_steps(finished, tmp_path):
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    evaluation = metrics.read_text()
+    metrics.write_text(evaluation + '{"step": 10, "loss": 1.0, "tokens": 640}\n{"step": 11, "l')  # a kill at step 11
+    main.main(["--model", finished, "--set", "max_steps=12", "--set", "eval_steps=0"])
+    kept, resumed = metrics_file.read(str(tmp_path / "run"))
+    assert kept == json.loads(evaluation) and resumed["step"] == 10 and resumed["loss"] > 2
+    assert len(metrics.read_text().splitlines()) == 2
+
+
+def test_the_picture_is_also_drawn_where_no_evaluation_follows(run_config, tmp_path):
+    stop_after(run_config(train_steps=100, max_steps=100), 12)
+    picture = tmp_path / "run" / "loss.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    os.unlink(picture)
+    main.main(["--model", run_config(train_steps=100, max_steps=13, eval_steps=0)])
+    assert picture.exists()
+
+
+def test_a_run_goes_on_where_its_figures_cannot_be_written(run_config, tmp_path, capsys):
+    for name in ("metrics.jsonl", "loss.png", "samples.txt"):
+        os.makedirs(tmp_path / "run" / name / "in the way")
+    assert main.main(["--model", run_config(max_steps=20, train_steps=10, sample_prompts=["a"], sample_length=2)]) == 0
+    out = capsys.readouterr().out
+    for name in ("metrics.jsonl", "loss.png", "samples.txt"):
+        assert out.count(f"{name} was not written (Is a directory); the training goes on") == 1
+    assert weights_of(tmp_path / "run", 20)["global_step"] == 20
+
+
+def test_a_run_says_where_it_starts_from_and_what_it_is(run_config, tmp_path, capsys):
+    parameters = 300 * 32 + 16 * 32 + 2 * (12 * 32 * 32 + 13 * 32) + 2 * 32
+
+    def said(beginning):
+        return re.search(rf"{re.escape(beginning)}, on [^;]+; {parameters:,} parameters, 64 tokens a step; 0\.",
+                         capsys.readouterr().out)
+    main.main(["--model", run_config(max_steps=1, warmup_steps=0)])
+    assert said(f"starting {tmp_path}/run at step 0 of 1 from scratch")
+    main.main(["--model", run_config(max_steps=2, warmup_steps=0)])
+    assert said(f"continuing {tmp_path}/run at step 1 of 2 from model.ckpt-1")
+    start = f"{tmp_path}/run/model.ckpt-2"
+    main.main(["--model", run_config(max_steps=1, warmup_steps=0, model_dir=f"{tmp_path}/new", init_checkpoint=start)])
+    assert said(f"starting {tmp_path}/new at step 0 of 1 from {start}")
+
+
 def test_a_loss_that_jumps_is_named_with_its_step(run_config, capsys, monkeypatch):
-    monkeypatch.setattr(hooks, "SPIKE_STEPS", 3)
-    monkeypatch.setattr(hooks, "SPIKE_CHANGES", -1)  # a loss that does not even fall is a jump
+    monkeypatch.setattr(loss_watch, "SPIKE_STEPS", 3)
+    monkeypatch.setattr(loss_watch, "SPIKE_CHANGES", -1)  # a loss that does not even fall is a jump
     main.main(["--model", run_config(max_steps=20, train_steps=20, lr=1e-9, eval_steps=0)])
     steps = re.findall(r"warning: the loss jumped to [\d.]+ at step (\d+), from about [\d.]+; --which_data \1 ",
                        capsys.readouterr().out)
@@ -136,7 +207,7 @@ def test_eval_equals_numpy_over_the_same_windows(run_config, text_corpus, capsys
     main.main(["--model", run_config(max_steps=40, train_steps=40, n_ctx=13), "--eval"])
     out = capsys.readouterr().out
     loss, perplexity = map(float, re.search(r"loss ([\d.]+), perplexity ([\d.]+)", out).groups())
-    bits, bits_per_byte = map(float, re.search(r"([\d.]+) bits per token, ([\d.]+) bits per byte", out).groups())
+    bits_per_byte, bits = map(float, re.search(r"([\d.]+) bits per byte(?s:.*) ([\d.]+) bits per token", out).groups())
     text = []
     for path in sorted(text_corpus.glob("text-eval_*.tfrecords")):
         for _, ids in records.read(path):
@@ -194,10 +265,25 @@ def test_sigterm_saves_the_step_and_exits_143_and_a_restart_goes_on(run_config, 
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 143, err
-    step = int(re.search(r"stopped by signal 15; step (\d+) is saved", out).group(1))
+    step = int(re.search(r"^stopped by SIGTERM at step (\d+), saved; the same command goes on$", out, re.M).group(1))
     assert step > 0 and weights_of(tmp_path / "run", step)["global_step"] == step
     again = command("--model", config, "--set", "max_steps=%d" % (step + 2))
     assert again.returncode == 0 and "continuing" in again.stdout and "at step %d of" % step in again.stdout
+
+
+@pytest.mark.slow
+def test_closing_the_terminal_saves_the_step_and_a_restart_goes_on(run_config, tmp_path):
+    config = run_config(max_steps=100000, train_steps=100000, eval_steps=0)
+    process, terminal = in_terminal([sys.executable, "main.py", "--model", config])
+    said = b""
+    while b"tokens/s" not in said:
+        said += os.read(terminal, 1000)
+    os.close(terminal)
+    assert process.wait(timeout=120) == 129
+    step = run_checkpoints.step_of(run_checkpoints.latest(str(tmp_path / "run")))
+    assert step > 0
+    again = command("--model", config, "--set", f"max_steps={step + 2}")
+    assert again.returncode == 0 and f"at step {step} of" in again.stdout
 
 
 def test_file_that_is_no_tfrecord_is_named_with_its_offset(run_config, tmp_path):
@@ -255,7 +341,7 @@ def test_signal_during_an_evaluation_gives_no_result(finished, capsys):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hooks, "StopOnSignal", Stop)
         assert main.main(["--model", finished, "--eval"]) == 130
-    assert "loss" not in capsys.readouterr().out
+    assert capsys.readouterr().out == "stopped by Ctrl-C without a result; the same command evaluates anew\n"
 
 
 def test_loss_that_is_not_finite_names_step_and_documents_and_keeps_the_checkpoint(run_config, tmp_path, capsys):

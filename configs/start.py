@@ -1,0 +1,71 @@
+"""What a program does before its other imports: Ctrl-C, or a package that is missing, is one line and no traceback.
+
+The guard at the top of a file that is run by hand calls begin(); commands.run() takes over when the imports are done.
+The syntax is that of Python 3.6, so that an old Python can still say that it is too old.
+"""
+import contextlib
+import os
+import signal
+import sys
+import threading
+
+from configs import errors
+
+OLDEST = (3, 9)
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def begin():
+    """Watches over the imports that follow, until end()."""
+    if sys.version_info < OLDEST:
+        sys.exit(_say("this is Python {}.{}, and the program needs Python 3.9 to 3.11: {}".format(
+            *sys.version_info[:2], errors.SET_UP)))
+    sys.excepthook = _tell
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it is ignored in the background
+        signal.signal(signal.SIGINT, _stop)
+
+
+def end():
+    """From now on Ctrl-C is KeyboardInterrupt: there may be something to clean up."""
+    if signal.getsignal(signal.SIGINT) is _stop:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextlib.contextmanager
+def importing():
+    """Inside, Ctrl-C ends the program at once.
+
+    Normally KeyboardInterrupt would do.  But in the middle of an import libraries turn it into an ImportError of their
+    own, or print it and go on.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, _stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _stop(number, frame):
+    os.write(2, b"interrupted\n")
+    os._exit(128 + number)
+
+
+def _tell(kind, error, trace):
+    """sys.excepthook: a package that is not installed is the user's to mend, all else is our own bug."""
+    if issubclass(kind, ModuleNotFoundError) and error.name and not _is_ours(error.name.split(".")[0]):
+        sys.exit(_say(errors.without(error.name.split(".")[0])))
+    sys.__excepthook__(kind, error, trace)
+
+
+def _is_ours(name):
+    """Whether this project, or Python itself (`_lzma`, where it was built without), should have had the module."""
+    return name.startswith("_") or any(os.path.exists(os.path.join(ROOT, name + end)) for end in ("", ".py"))
+
+
+def _say(message):
+    print("error:", message, file=sys.stderr)
+    return errors.USER_ERROR

@@ -1,0 +1,118 @@
+"""Bytes of text -> text: UTF-8, UTF-16 with its mark, else what --encoding names or finds out (charset-normalizer)."""
+from __future__ import annotations
+
+import argparse
+import codecs
+import functools
+import importlib.metadata
+
+from configs import storage
+from configs.errors import UserError
+
+DETECT = "detect"
+UTF16_MARKS = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE
+UTF8_MARK = "\ufeff"
+ASCII = bytes(range(128))
+SAMPLE_BYTES = 1 << 20  # tell the encoding of a file of many documents
+READ_CHARACTERS = 1 << 22
+
+
+def check(name):
+    """For add_argument(type=...): the name of an encoding as Python knows it, or DETECT."""
+    if name == DETECT:
+        return name
+    try:
+        name = codecs.lookup(name).name
+        "a".encode(name, "ignore").decode(name)
+    except (LookupError, UnicodeError):  # also for what Python knows and is no encoding of files, such as base64
+        raise argparse.ArgumentTypeError(f"{name!r} is no encoding of text that Python knows: give a name such as "
+                                         f"cp1252, shift_jis or utf-16-le, or {DETECT}")
+    return name
+
+
+def tools(encoding):
+    """{package: version} that decides what comes out."""
+    return {"charset-normalizer": importlib.metadata.version("charset-normalizer")} if encoding == DETECT else {}
+
+
+def decode(data, encoding=None):
+    """The text of `data`, a whole text, or None where it is in another encoding.
+
+    `encoding`: how to read what is neither UTF-8 nor UTF-16 with a mark; DETECT: as charset-normalizer thinks it is.
+    """
+    if encoding is None or encoding == DETECT or _holds_ascii(encoding):
+        text = _strictly(data, "utf-8")
+        if text is not None:
+            return text.removeprefix(UTF8_MARK)
+    if _has_utf16_mark(data):  # which is no UTF-8
+        return _strictly(data, "utf-16")
+    if encoding == DETECT:
+        best = _best_match(data)
+        return None if best is None else _strictly(data, best.encoding)
+    return _strictly(data, encoding) if encoding else None
+
+
+def to_bring_to_utf8(path, encoding):
+    """The encoding of a file that must become UTF-8 before it can be cut into documents; None where it need not.
+
+    `encoding` as for `decode`.  Raises UserError where DETECT finds none.
+    """
+    with open(path, "rb") as f:
+        start = f.read(len(codecs.BOM_UTF32))
+    if _has_utf16_mark(start):
+        return "utf-16"
+    if encoding is None or (encoding == DETECT or _holds_ascii(encoding)) and _is_utf8(path):
+        return None
+    if encoding != DETECT:
+        return encoding
+    with open(path, "rb") as f:
+        sample = f.read(SAMPLE_BYTES)
+    best = _best_match(sample[:sample.rfind(b"\n") + 1 or len(sample)])
+    if best is None:
+        raise UserError(f"{path}: charset-normalizer finds no encoding for it: give --encoding NAME, or leave it out "
+                        "with --exclude")
+    return best.encoding
+
+
+def bring_to_utf8(path, target, encoding):
+    """Copies a file to `target`, in UTF-8.  Raises UserError where it is not in `encoding` throughout."""
+    try:
+        with storage.written_whole(target) as f, open(path, encoding=encoding, newline="") as source:
+            for text in iter(functools.partial(source.read, READ_CHARACTERS), ""):
+                f.write(text.encode())
+    except UnicodeError as error:
+        raise UserError(f"{path} is not {encoding} throughout ({error}): give another --encoding, or leave it out with "
+                        "--exclude")
+
+
+def _has_utf16_mark(data):
+    return data.startswith(UTF16_MARKS) and not data.startswith(codecs.BOM_UTF32_LE)
+
+
+@functools.lru_cache(maxsize=None)
+def _holds_ascii(encoding):
+    """Whether ASCII is the same in it and all else is not, so that what is valid UTF-8 is hardly ever anything else."""
+    others = (character.encode(encoding, "ignore") for character in "é中あ한")
+    return _strictly(ASCII, encoding) == ASCII.decode() and not any(data and data.isascii() for data in others)
+
+
+def _strictly(data, encoding):
+    try:
+        return data.decode(encoding)
+    except UnicodeError:
+        return None
+
+
+def _is_utf8(path):
+    try:
+        with open(path, encoding="utf-8", newline="") as f:
+            while f.read(READ_CHARACTERS):
+                pass
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _best_match(data):
+    import charset_normalizer  # a tenth of a second, for what is neither UTF-8 nor UTF-16
+    return charset_normalizer.from_bytes(data).best()

@@ -1,0 +1,57 @@
+"""Which checkpoint of a folder is the newest: TensorFlow's file "checkpoint", read and written without TensorFlow."""
+import os
+import re
+
+from configs import storage
+
+STATE_FILE = "checkpoint"
+
+
+def named_newest(folder):
+    """Path in `folder` of the checkpoint that its file "checkpoint" names, whether it is there or not, or None.
+
+    Not by TensorFlow's latest_checkpoint, which finds the place of the original in a folder that was copied.
+    """
+    state = storage.join(folder, STATE_FILE)
+    if not storage.exists(state):
+        return None
+    match = re.search(rb'^model_checkpoint_path: "(?:[^"]*/)?([^"/]+)"', storage.read_bytes(state), re.MULTILINE)
+    return storage.join(folder, os.fsdecode(match.group(1))) if match else None
+
+
+def note_newest(path):
+    """Makes the file "checkpoint" beside the checkpoint `path` name it: TensorFlow restores that one."""
+    folder, _, name = path.rpartition("/")
+    state, line = storage.join(folder, STATE_FILE), f'model_checkpoint_path: "{name}"\n'
+    # A path to another folder would not do: TensorFlow would restore from there.
+    if not storage.exists(state) or line.encode() not in storage.read_bytes(state):
+        storage.write_whole(state, line + f'all_model_checkpoint_paths: "{name}"\n')
+
+
+def note_uncounted(path):
+    """Makes the file "checkpoint" name `path` as the newest, but not among those that TensorFlow counts and deletes."""
+    folder, _, name = path.rpartition("/")
+    state = storage.join(folder, STATE_FILE)
+    counted = re.findall(rb"^all_model_checkpoint_paths: .*\n", storage.read_bytes(state), re.MULTILINE)
+    storage.write_whole(state, b'model_checkpoint_path: "%s"\n' % os.fsencode(name) + b"".join(counted))
+
+
+def uncounted(folder):
+    """Path of the newest checkpoint where `note_uncounted` named it, else None."""
+    path = named_newest(folder)
+    if path is None:
+        return None
+    counted = re.findall(rb'^all_model_checkpoint_paths: "(?:[^"]*/)?([^"/]+)"',
+                         storage.read_bytes(storage.join(folder, STATE_FILE)), re.MULTILINE)
+    return path if counted and os.fsencode(os.path.basename(path)) not in counted else None
+
+
+def step_in_name(path):
+    """STEP of .../model.ckpt-STEP; -1 for another name."""
+    match = re.search(r"-(\d+)$", path)
+    return int(match.group(1)) if match else -1
+
+
+def weights_source(config, path):
+    """Where the weights of a run come from, in words; `path` is the checkpoint of its own that it goes on from."""
+    return os.path.basename(path) if path else config.init_checkpoint or "scratch"

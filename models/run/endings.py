@@ -1,0 +1,34 @@
+"""When a training is over, and the command that comes next."""
+from configs import arguments, storage
+from models.checkpoints import best_checkpoint, run_checkpoints
+
+
+def over(config, step, in_step=None):
+    """Why a run makes no step after `step`, and the key that changes that, in words; None where it goes on.
+
+    `in_step` is HostsInStep where several hosts have to wait for an evaluation of this step.
+    """
+    if step >= config.max_steps:
+        return 'raise "max_steps" to go on'
+    if not config.early_stopping:
+        return None
+    if in_step:
+        in_step.wait_for(lambda: best_checkpoint.has_seen(config.model_dir, step))
+    best, worse = best_checkpoint.evaluations(config.model_dir, step)
+    if len(worse) < config.early_stopping:
+        return None
+    if in_step:
+        in_step.leave()
+    return (f"stopped early: {len(worse)} evaluation{'s' if len(worse) > 1 else ''} without a better loss than that of"
+            f" step {best}, whose checkpoint is in {_best_folder(config)}; raise \"early_stopping\" to go on")
+
+
+def next_command(args, config):
+    """What generates with what was trained, to be typed: from the best checkpoint where evaluations ended the run."""
+    step = run_checkpoints.step_of(run_checkpoints.latest(config.model_dir))
+    early = step < config.max_steps and over(config, step)
+    return arguments.command(args, *(["--set", f"model_dir={_best_folder(config)}"] if early else []), "--interactive")
+
+
+def _best_folder(config):
+    return storage.join(config.model_dir, best_checkpoint.FOLDER)

@@ -1,0 +1,89 @@
+"""A Python that lacks packages and Ctrl-C during imports: one line each, from every program of the project."""
+import ast
+import os
+import subprocess
+import sys
+
+import pytest
+
+from configs import errors, start
+from configs.errors import UserError
+from tests.helpers.runs import ROOT
+from tests.test_structure import tracked
+
+# Breaks off as libraries do: they turn what comes in the middle of an import into an ImportError of their own.
+INTERRUPTED = """import os, signal
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    while True: pass
+except BaseException: raise ImportError("a part of the package failed to import")
+"""
+
+
+def run(*words, **variables):
+    """Runs this Python from another folder than the project's, unless `-m` needs that."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run([sys.executable, *words], cwd=ROOT if "-m" in words else "/", text=True, capture_output=True,
+                          env={**environment, **variables}, timeout=60)
+
+
+def programs():
+    """Paths of all files that are run by hand."""
+    for path in tracked():
+        if path.endswith(".py") and not path.startswith("tests/") and os.path.exists(os.path.join(ROOT, path)):
+            with open(os.path.join(ROOT, path)) as f:
+                if "\n    commands.run(" in f.read():
+                    yield path
+
+
+@pytest.mark.parametrize("path", programs())
+def test_every_program_begins_before_its_imports(path):
+    """Before all but the modules of Python that the first lines themselves need."""
+    with open(os.path.join(ROOT, path)) as f:
+        body = ast.parse(f.read()).body[1:]
+    before = [node for node in body[:body.index(next(node for node in body if isinstance(node, ast.If)))]
+              if not isinstance(node, ast.ImportFrom)]
+    guard = body[len(before) + (isinstance(body[0], ast.ImportFrom))]
+    assert {alias.name for node in before for alias in node.names} <= {"argparse", "json", "os", "re", "shlex", "sys",
+                                                                      "tempfile"}
+    assert ast.unparse(guard).endswith("from configs import start\n    start.begin()")
+    assert ast.unparse(guard.test) == "__name__ == '__main__'"
+
+
+@pytest.mark.parametrize("words", [
+    ["main.py", "--model", f"{ROOT}/configs/quickstart.json"], ["datasets/create_tfrecords.py"], ["encoder/train.py"],
+    ["-m", "datasets.dedup"], ["-m", "models.checkpoints"], ["-m", "benchmarks.train"],
+    ["datasets/download.py", "--urls", f"{ROOT}/README.md", "--output_dir", "/nonexistent/out"]])
+def test_python_without_the_packages_is_one_line_with_the_remedy(words):
+    result = run("-S", *[os.path.join(ROOT, word) if word.endswith(".py") else word for word in words])
+    assert result.returncode == 2 and result.stdout == ""
+    assert result.stderr.startswith(f"error: this Python ({sys.version.split()[0]}) lacks the package ")
+    assert result.stderr.endswith(": run `. .venv/bin/activate`, or `make setup` first\n")
+    assert result.stderr.count("\n") == 1
+
+
+def test_package_that_the_set_up_lacks_is_named_with_its_requirements(monkeypatch):
+    with pytest.raises(UserError, match=r"^the package nope is not installed: `pip install -r requirements-x.txt`$"), \
+            errors.packages_from("requirements-x.txt"):
+        import nope  # noqa: F401
+    assert errors.without("nope") == "the package nope is not installed: `pip install -r requirements.txt`"
+
+
+@pytest.mark.parametrize("missing", ["datasets.nowhere", "_lzma", "inputs"])
+def test_module_of_ours_or_of_python_itself_keeps_its_traceback(capsys, missing):
+    try:
+        raise ModuleNotFoundError(f"No module named '{missing}'", name=missing)
+    except ModuleNotFoundError as error:
+        start._tell(type(error), error, error.__traceback__)
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("package, words", [
+    ("numpy", ["datasets/create_tfrecords.py"]), ("tokenizers", ["encoder/train.py"]),
+    ("numpy", ["-m", "benchmarks.train"]), ("numpy", ["main.py", "--model"]), ("tensorflow", ["main.py", "--model"])])
+def test_ctrl_c_during_imports_is_one_word(tmp_path, run_config, package, words):
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages" / f"{package}.py").write_text(INTERRUPTED)
+    words = [os.path.join(ROOT, word) if word.endswith(".py") else word for word in words]
+    result = run(*words, *([run_config()] if "--model" in words else []), PYTHONPATH=str(tmp_path / "packages"))
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "interrupted\n")

@@ -1,0 +1,59 @@
+"""datasets/encodings.py: what bytes mean, and copies in UTF-8."""
+import argparse
+import codecs
+
+import pytest
+
+from configs.errors import UserError
+from datasets import encodings
+
+TEXT = "Größe, naïve Straße, Übermaß\r\n"
+RUSSIAN = "Съешь же ещё этих мягких французских булок, да выпей чаю. Привет всем.\n" * 3
+
+
+@pytest.mark.parametrize("data, encoding, expected", [
+    (TEXT.encode(), None, TEXT), (codecs.BOM_UTF8 + TEXT.encode(), None, TEXT), (TEXT.encode("utf-16"), None, TEXT),
+    (codecs.BOM_UTF16_BE + TEXT.encode("utf-16-be"), None, TEXT), (TEXT.encode("cp1252"), None, None),
+    (TEXT.encode("utf-16")[:-1], None, None), (TEXT.encode("utf-32"), None, None), (b"", None, ""),
+    (TEXT.encode("cp1252"), "cp1252", TEXT), (TEXT.encode(), "cp1252", TEXT), (TEXT.encode("utf-16"), "cp1252", TEXT),
+    (b"a\x81", "cp1252", None), (TEXT.encode("utf-16-le"), "utf-16-le", TEXT), (TEXT.encode("utf-32"), "utf-32", TEXT),
+    ("あ a".encode("iso2022_jp"), "iso2022_jp", "あ a"), ("+ü".encode("utf-7"), "utf-7", "+ü"),
+    ("~{a".encode("hz"), "hz", "~{a"), ("日本".encode("shift_jis"), "shift_jis", "日本"),
+    (RUSSIAN.encode("cp1251"), "detect", RUSSIAN), (RUSSIAN.encode("koi8-r"), "detect", RUSSIAN),
+    (RUSSIAN.encode(), "detect", RUSSIAN), (bytes(range(256)) * 9, "detect", None)])
+def test_bytes_are_read_as_what_they_are_or_not_at_all(data, encoding, expected):
+    assert encodings.decode(data, encoding) == expected
+
+
+def test_a_name_is_that_of_an_encoding_of_files():
+    assert [encodings.check(name) for name in ("CP1252", "latin-1", "Shift-JIS", "detect", "UTF_16_LE")] == [
+        "cp1252", "iso8859-1", "shift_jis", "detect", "utf-16-le"]
+    for name in ("none", "base64", "rot13", "idna", "undefined"):
+        with pytest.raises(argparse.ArgumentTypeError, match="is no encoding of text that Python knows: give a"):
+            encodings.check(name)
+
+
+@pytest.mark.parametrize("data, encoding, expected", [
+    (TEXT.encode(), None, None), (TEXT.encode("cp1252"), None, None), (TEXT.encode("utf-16"), None, "utf-16"),
+    (TEXT.encode(), "cp1252", None), (TEXT.encode("cp1252"), "cp1252", "cp1252"), (b"+AOQ-", "utf-7", "utf-7"),
+    (TEXT.encode(), "detect", None), (RUSSIAN.encode("cp1251"), "detect", "cp1251"),
+    (TEXT.encode("utf-16"), "detect", "utf-16")])
+def test_files_that_are_no_utf8_are_copied_in_it(tmp_path, monkeypatch, data, encoding, expected):
+    monkeypatch.setattr(encodings, "READ_CHARACTERS", 7)
+    path, target = tmp_path / "in.txt", tmp_path / "out.txt"
+    path.write_bytes(data)
+    assert encodings.to_bring_to_utf8(str(path), encoding) == expected
+    if expected:
+        encodings.bring_to_utf8(str(path), str(target), expected)
+        assert target.read_bytes() == (encodings.decode(data, encoding) or "").encode() != b""
+
+
+def test_a_file_that_is_not_what_was_said_is_one_line_and_leaves_no_copy(tmp_path):
+    path, target = tmp_path / "in.txt", tmp_path / "out.txt"
+    path.write_bytes(b"text\n" * 9 + b"\x81\n")
+    with pytest.raises(UserError, match="in.txt is not cp1252 throughout .*: give another --encoding, or leave it out"):
+        encodings.bring_to_utf8(str(path), str(target), "cp1252")
+    path.write_bytes(bytes(range(256)) * 9)
+    with pytest.raises(UserError, match="in.txt: charset-normalizer finds no encoding for it: give --encoding NAME"):
+        encodings.to_bring_to_utf8(str(path), "detect")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.txt"]

@@ -1,0 +1,97 @@
+"""The ends of a training: by its steps, by evaluations that get no better, and what is said to do next."""
+import os
+import re
+import shlex
+
+import pytest
+
+import main
+from configs import arguments, schema
+from models.checkpoints import best_checkpoint
+from models.run import endings
+from tests.helpers.runs import command, stop_after, weights_of
+
+
+@pytest.fixture
+def evaluated(tmp_path):
+    """Function (step, loss, windows=9) -> whether the checkpoint of this step, a made-up one, is kept as the best."""
+    def keep(step, loss, windows=9):
+        path = tmp_path / f"model.ckpt-{step}"
+        for ending in ("index", "data-00000-of-00001"):
+            (tmp_path / f"{path.name}.{ending}").write_text(str(step))
+        result = {"loss": loss, "step": step, "eval_set": "a", "windows": windows}
+        return best_checkpoint.keep(str(tmp_path), str(path), result)
+    return keep
+
+
+def test_evaluations_since_the_best_are_counted_by_their_steps(evaluated, tmp_path):
+    folder = str(tmp_path)
+    assert best_checkpoint.evaluations(folder, 9) == (None, []) and not best_checkpoint.has_seen(folder, 2)
+    assert [evaluated(step, loss) for step, loss in ((2, 3.0), (4, 3.1), (6, 3.0))] == [True, False, False]
+    assert best_checkpoint.evaluations(folder, 6) == (2, [4, 6])
+    assert not evaluated(6, 3.0) and not evaluated(2, 3.0)  # once more, after a kill
+    assert best_checkpoint.evaluations(folder, 6) == (2, [4, 6])
+    assert best_checkpoint.evaluations(folder, 5) == (2, [4])  # a run that goes on from an older checkpoint
+    assert [best_checkpoint.has_seen(folder, step) for step in (2, 4, 5, 6)] == [True, True, False, True]
+    assert evaluated(8, 2.9) and best_checkpoint.evaluations(folder, 8) == (8, [])
+    assert not evaluated(10, 3.0) and evaluated(12, 3.0, windows=10)
+    assert best_checkpoint.evaluations(folder, 12) == (12, [])
+
+
+def test_a_run_is_over_at_max_steps_and_after_so_many_evaluations_without_a_better_loss(evaluated, tmp_path):
+    def over(step, **changes):
+        return endings.over(schema.from_dict({"model_dir": str(tmp_path), "max_steps": 10, **changes}, "here"), step)
+    assert over(9) is None and over(10) == over(10, early_stopping=1) == 'raise "max_steps" to go on'
+    assert over(2, early_stopping=1) is None  # nothing is evaluated yet
+    for step, loss in ((2, 3.0), (4, 3.1), (6, 3.1)):
+        evaluated(step, loss)
+    assert over(6) is None and over(6, early_stopping=3) is None and over(4, early_stopping=2) is None
+    said = f"of step 2, whose checkpoint is in {tmp_path}/best; raise \"early_stopping\" to go on"
+    assert over(6, early_stopping=2) == f"stopped early: 2 evaluations without a better loss than that {said}"
+    assert over(4, early_stopping=1) == f"stopped early: 1 evaluation without a better loss than that {said}"
+
+
+SPOILT = {"lr": 3.0, "max_steps": 40}  # a rate that spoils the network
+
+
+def test_early_stopping_counts_across_a_restart_keeps_the_best_and_the_same_command_says_that_the_run_is_done(
+        run_config, tmp_path, capsys):
+    changes = {"train_steps": 2, "lr_schedule": "constant", "eval_steps": -1, "keep_checkpoint_max": 1}
+    main.main(["--model", run_config(max_steps=4, **changes)])
+    config = run_config(early_stopping=3, **{**changes, **SPOILT})
+    stop_after(config, 7)
+    out = capsys.readouterr().out
+    assert out.count("the best so far") == 2 and "evaluation at step 6" in out
+    assert out.endswith("stopped by SIGTERM at step 7, saved; the same command goes on\n")
+    assert main.main(["--model", config]) == 0
+    done, generate = capsys.readouterr().out.splitlines()[-2:]
+    run, best = tmp_path / "run", tmp_path / "run" / "best"
+    assert re.fullmatch(rf"done: {run} is trained to step 10; read .* tokens; stopped early: 3 evaluations without a"
+                        rf" better loss than that of step 4, whose checkpoint is in {best}; raise .*", done)
+    assert generate == f"generate: python3 main.py --model {config} --set model_dir={best} --interactive"
+    assert weights_of(best, 4)["global_step"] == 4
+    before = sorted(os.listdir(run))
+    assert main.main(["--model", config]) == 0
+    said, again = capsys.readouterr().out.splitlines()[-2:]
+    assert f"{run} is done: step 10 of 40; stopped early: 3 evaluations" in said and again == generate
+    assert sorted(os.listdir(run)) == before
+    assert main.main(["--model", config, "--set", "early_stopping=4"]) == 0
+    assert f"done: {run} is trained to step 12; " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("given, said", [
+    (["--model", "mine.json"], "python3 main.py --model mine.json --interactive"),
+    (["--model", "my runs/a.json", "--set", "max_steps=3", "--set", "train_files=[\"a_*\"]", "--tpu", "mine"],
+     "python3 main.py --model 'my runs/a.json' --set max_steps=3 --set 'train_files=[\"a_*\"]' --interactive")])
+def test_the_next_command_names_config_and_overrides_as_a_shell_takes_them(given, said):
+    assert arguments.command(arguments.parse(given), "--interactive") == said
+    arguments.parse(shlex.split(said)[2:])
+
+
+@pytest.mark.slow
+def test_the_command_at_the_end_generates(finished):
+    said = command("--model", finished).stdout.splitlines()
+    python, program, *given = shlex.split(said[-1].partition("generate: ")[2])
+    assert (python, program) == ("python3", "main.py")
+    result = command(*given, "--length", "3", input="def\n")
+    assert result.returncode == 0 and "def" in result.stdout, result

@@ -1,0 +1,124 @@
+"""Checkpoints by steps and by minutes: which are there when, what a kill costs, and how long saving took."""
+import os
+import re
+import types
+
+import pytest
+import tensorflow.compat.v1 as tf
+
+import main
+from configs import schema
+from models.checkpoints import run_checkpoints, state_file
+from models.run import hooks, saving, workarounds
+from tests.helpers.runs import weights_of
+
+ALWAYS = 1e-9  # minutes
+
+
+def steps_in(folder):
+    """Steps of the checkpoints in a folder."""
+    return sorted(int(re.search(r"-(\d+)\.", name).group(1)) for name in os.listdir(folder) if name.endswith(".index"))
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = types.SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr(saving, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def steps_at(tmp_path, clock):
+    """Function (times in seconds, **config) -> steps of the checkpoints after the step made at each of these times."""
+    def run(times, **changes):
+        config = schema.from_dict({"model_dir": str(tmp_path), **changes}, "here")
+        estimator = types.SimpleNamespace(model_dir=str(tmp_path), config=config)
+        by_minutes = saving.SaverByMinutes(config, say=lambda line: None)
+        seen = []
+        with tf.Graph().as_default():
+            step = tf.assign_add(tf.train.get_or_create_global_step(), 1)
+            with tf.train.MonitoredSession(hooks=[workarounds.Saver(estimator, by_minutes), by_minutes]) as session:
+                for clock.now in times:
+                    session.run(step)
+                    seen.append(steps_in(tmp_path))
+        return seen
+    return run
+
+
+def test_a_checkpoint_is_saved_when_minutes_have_passed_without_one_and_replaced_by_the_next(steps_at):
+    assert steps_at([599, 601, 700, 1199, 1299, 1301, 1950], save_checkpoints_steps=3) == [
+        [0], [0, 2],  # ten minutes after the first checkpoint
+        [0, 3], [0, 3], [0, 3],  # by steps, from which the minutes are counted anew
+        [0, 3, 6],  # by steps again
+        [0, 3, 6, 7]]
+    assert schema.FIELDS["save_checkpoints_minutes"].default == 10
+
+
+def test_without_minutes_only_steps_count(steps_at):
+    assert steps_at([1e6, 2e6, 3e6], save_checkpoints_steps=2, save_checkpoints_minutes=None) == [[0], [0, 2], [0, 2]]
+
+
+class Killed(Exception):
+    pass
+
+
+def kill_at(config, step, monkeypatch, *arguments):
+    """Runs the config in this process until an error in the given step, which leaves what a kill leaves."""
+    class Stop(hooks.StopOnSignal):
+        def after_run(self, run_context, run_values):
+            if tf.train.get_global_step().eval(session=run_context.session) == step:
+                raise Killed
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(hooks, "StopOnSignal", Stop)
+        main.main(["--model", config, *arguments])
+
+
+def test_a_run_that_is_killed_goes_on_from_the_last_minute_whose_checkpoint_drives_no_other_out(
+        run_config, tmp_path, capsys, monkeypatch):
+    config = run_config(train_steps=12, max_steps=12, eval_steps=0, save_checkpoints_steps=3, keep_checkpoint_max=2,
+                        save_checkpoints_minutes=ALWAYS)
+    kill_at(config, 8, monkeypatch)
+    assert steps_in(tmp_path / "run") == [3, 6, 8]
+    kill_at(config, 9, monkeypatch, "--set", "save_checkpoints_steps=1")
+    assert steps_in(tmp_path / "run") == [6, 9]
+    kill_at(config, 10, monkeypatch)
+    assert steps_in(tmp_path / "run") == [6, 9, 10]
+    assert state_file.uncounted(str(tmp_path / "run")) == str(tmp_path / "run" / "model.ckpt-10")
+    capsys.readouterr()
+    assert main.main(["--model", config]) == 0
+    assert re.search("continuing .* at step 10 of 12", capsys.readouterr().out)
+    assert steps_in(tmp_path / "run") == [9, 12]
+    assert weights_of(tmp_path / "run", 12)["global_step"] == 12
+
+
+def test_only_what_was_saved_by_minutes_is_uncounted(tmp_path):
+    folder = str(tmp_path)
+    assert state_file.uncounted(folder) is None
+    for step in (5, 7):
+        (tmp_path / f"model.ckpt-{step}.index").touch()
+    state = tmp_path / "checkpoint"
+    state.write_text('model_checkpoint_path: "model.ckpt-5"\n')  # as a user may have written it
+    assert state_file.uncounted(folder) is None
+    state.write_text('model_checkpoint_path: "model.ckpt-5"\nall_model_checkpoint_paths: "/elsewhere/model.ckpt-5"\n')
+    assert state_file.uncounted(folder) is None
+    state_file.note_uncounted(f"{folder}/model.ckpt-7")
+    assert state_file.uncounted(folder) == run_checkpoints.latest(folder) == f"{folder}/model.ckpt-7"
+
+
+def test_saving_that_takes_more_than_two_hundredths_of_the_time_is_told_with_its_seconds(clock):
+    said = []
+    hook = saving.SaverByMinutes(schema.from_dict({"model_dir": "nowhere"}, "here"), said.append)
+    for begun, ended in ((0, 100), (1000, 1018), (2000, 2021)):  # the first comes after no other
+        clock.now = begun
+        hook.before_save(None, 5)
+        clock.now = ended
+        hook.after_save(None, 5)
+    assert said == ["saving step 5 took 21.00 s, 2% of the time since the last checkpoint"]
+
+
+def test_a_run_tells_what_saving_took_by_steps_and_by_minutes(run_config, capsys, monkeypatch):
+    monkeypatch.setattr(saving, "SHARE", 0)
+    main.main(["--model", run_config(train_steps=4, max_steps=4, eval_steps=0, save_checkpoints_minutes=ALWAYS)])
+    said = re.findall(r"saving step (\d+) took [\d.]+ s, \d+% of the time since the last checkpoint",
+                      capsys.readouterr().out)
+    assert said == ["1", "2", "3", "4", "4"]
