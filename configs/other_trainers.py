@@ -71,7 +71,7 @@ HINTS = _table(
     ("checkpoint_interval ckpt_interval save_every save_interval save_steps", "save_checkpoints_steps", ""),
     ("save_total_limit", "keep_checkpoint_max", ""),
     ("log_every log_interval logging_steps", "",
-     "a line is printed every few seconds, and each 10th step goes to TensorBoard"),
+     "a line is printed every few seconds, and each 10th step goes to metrics.jsonl in \"model_dir\""),
     ("random_seed", "seed", ""),
     ("init_from load_checkpoint model_name_or_path pretrained pretrained_model_name_or_path", "init_checkpoint",
      "a folder or checkpoint; models.checkpoints imports others' weights"),
@@ -90,7 +90,7 @@ HINTS = _table(
      "a folder with encoder.json and vocab.bpe"),
     ("checkpoint_dir ckpt_dir log_dir logdir out_dir output_dir run_dir save_dir", "model_dir", ""),
     ("report_to tensorboard wandb wandb_log wandb_project wandb_run_name", "",
-     '`tensorboard --logdir` reads what "model_dir" holds'),
+     '"model_dir" holds metrics.jsonl, and what `tensorboard --logdir` reads'),
 )
 
 

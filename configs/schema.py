@@ -258,7 +258,7 @@ def _contradiction(c, stated):
 
 def _nearest(name):
     known = [*FIELDS, *aliases.CURRENT, *other_trainers.HINTS]
-    nearest = difflib.get_close_matches(name.lower().replace("-", "_"), known, n=1, cutoff=0.5)
+    nearest = difflib.get_close_matches(name.lower().replace("-", "_"), known, n=1, cutoff=0.6)
     if not nearest:
         return "docs/config.md lists all keys"
     if nearest[0] in other_trainers.HINTS:

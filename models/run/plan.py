@@ -195,7 +195,8 @@ def _data_problems(config, data):
     if config.eval_steps == 0:
         return found
     if isinstance(data.eval, str):
-        found.stop.append(f'no eval data: {data.eval}; set "eval_steps" to 0 to train without')
+        without = "" if '"eval_steps"' in data.eval else '; set "eval_steps" to 0 to train without'
+        found.stop.append(f"no eval data: {data.eval}{without}")
         return found
     try:
         windows = EvalWindows.of(config, data.eval).windows

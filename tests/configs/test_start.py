@@ -80,7 +80,10 @@ def test_module_of_ours_or_of_python_itself_keeps_its_traceback(capsys, missing)
 
 @pytest.mark.parametrize("package, words", [
     ("numpy", ["datasets/create_tfrecords.py"]), ("tokenizers", ["encoder/train.py"]),
-    ("numpy", ["-m", "benchmarks.train"]), ("numpy", ["main.py", "--model"]), ("tensorflow", ["main.py", "--model"])])
+    ("numpy", ["-m", "benchmarks.train"]), ("numpy", ["main.py", "--model"]), ("tensorflow", ["main.py", "--model"]),
+    ("tensorflow", ["-m", "models.checkpoints", "inspect", "x"]),
+    ("tensorflow", ["tools/backup_checkpoint.py", "x", "y"]),
+    ("tensorflow", ["main.py", "--set", "init_checkpoint=x", "--plan", "--model"])])
 def test_ctrl_c_during_imports_is_one_word(tmp_path, run_config, package, words):
     (tmp_path / "packages").mkdir()
     (tmp_path / "packages" / f"{package}.py").write_text(INTERRUPTED)

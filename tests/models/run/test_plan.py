@@ -100,6 +100,7 @@ def test_setting_that_spoils_the_run_does_not_stop_it(values, words, tmp_path):
     ("no shard matches x_*.tfrecords", ENOUGH.eval, "no training data: no shard matches x_*.tfrecords"),
     (found(1, 3, 1020), ENOUGH.eval, "no training data: the 1020 tokens in x_0.tfrecords do not fill one window of"),
     (ENOUGH.train, "no shard matches y", 'no eval data: no shard matches y; set "eval_steps" to 0 to train without'),
+    (ENOUGH.train, 'x lists none; set "eval_steps" to 0', 'no eval data: x lists none; set "eval_steps" to 0'),
     (ENOUGH.train, found(1, 0, 0), "x_0.tfrecords holds no text; give another"),
 ])
 def test_missing_or_empty_data_stops_the_run_and_the_report_survives_it(train, held_out, words, tmp_path):
