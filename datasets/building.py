@@ -88,7 +88,8 @@ def _texts(job, index, outcomes, found, advance):
         outcomes["read"] += 1
         if document.problem:
             outcomes[document.problem] += 1
-            left_out.note(found, document.problem, number)
+            if not job.cut or job.split == "train":  # a lone document is read for each split
+                left_out.note(found, document.problem, number)
             continue
         text = cleaning.clean(document.text, job.clean)
         if job.cut:

@@ -15,9 +15,14 @@ def begin(state, plan):
     storage.write_whole(os.path.join(state, PLAN), json.dumps(plan))
 
 
+def _shown(value):
+    """In one line, whatever a text holds."""
+    return (repr(value)[1:-1] if isinstance(value, str) else str(value))[:60]
+
+
 def check(saved_plan, plan, there, remedy):
     """Raises UserError where `saved_plan`, that of what is `there`, is not `plan`, and says in what they differ."""
-    changed = [f"{key} was {saved_plan.get(key)!s:.60}, now {plan.get(key)!s:.60}"
+    changed = [f"{key} was {_shown(saved_plan.get(key))}, now {_shown(plan.get(key))}"
                for key in sorted({*plan, *saved_plan}) if saved_plan.get(key) != plan.get(key)]
     if changed:
         raise UserError(f"{there} in another way ({'; '.join(changed)}): repeat that command, or {remedy}")

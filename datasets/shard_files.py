@@ -48,6 +48,11 @@ def _key(split):
     return f"{split}_files"
 
 
+def _without(split):
+    """How to do without the data of `split`, behind other remedies."""
+    return "" if split == TRAIN else ', or set "eval_steps" to 0 to train without'
+
+
 def _of_the_manifest(config, split):
     """The Choice of a config that names no files."""
     key, here = _key(split), config.data_path + storage.looked_for_in(config.data_path) if config.data_path else \
@@ -85,7 +90,7 @@ def _matched(config, pattern, weight, split):
              if fnmatch.fnmatchcase(os.path.basename(entry.shard.path), os.path.basename(whole))]
     if not there + meant:
         raise UserError(f'"{key}": no file matches {whole}{storage.looked_for_in(whole)}; make shards with'
-                        ' datasets/create_tfrecords.py or set "data_path"')
+                        f' datasets/create_tfrecords.py or set "data_path"{_without(split)}')
     choice = _checked(there + meant, there, listed, split)
     if not choice.paths:
         raise UserError(f'"{key}" {pattern} takes in evaluation shards alone, which are never trained on'
@@ -146,10 +151,9 @@ def _of_openwebtext(config, name, weight, split):
     paths = list(training if split == TRAIN else held_out)
     if not paths:
         stem = name if split == TRAIN else name + "-eval"
-        without = "" if split == TRAIN else ', or set "eval_steps" to 0'
         wanted = storage.join(config.data_path, f"{stem}_*{SUFFIX}")
         raise UserError(f'"data_path": no file {wanted}{storage.looked_for_in(wanted)}; make shards with'
-                        f" datasets/create_tfrecords.py --name {name}{without}")
+                        f" datasets/create_tfrecords.py --name {name}{_without(split)}")
     choice = _checked(paths, there, listed, split)
     # An earlier version also trained on what has more than a number behind the name.
     others = [path for path in numbered(name, "_.*" + NUMBERED) if split == TRAIN and path in there]

@@ -190,13 +190,12 @@ def _schedule(config):
 
 def _data_problems(config, data):
     order = _order(config, data.train)
-    found = Problems([f"no training data: {order}"], []) if isinstance(order, str) else Problems(
+    found = Problems([f"training data: {order}"], []) if isinstance(order, str) else Problems(
         [], reading_problems(config, order))
     if config.eval_steps == 0:
         return found
     if isinstance(data.eval, str):
-        without = "" if '"eval_steps"' in data.eval else '; set "eval_steps" to 0 to train without'
-        found.stop.append(f"no eval data: {data.eval}{without}")
+        found.stop.extend([f"eval data: {data.eval}"] if data.eval != data.train else [])  # the same is said once
         return found
     try:
         windows = EvalWindows.of(config, data.eval).windows

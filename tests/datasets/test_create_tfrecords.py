@@ -361,7 +361,7 @@ def test_other_options_or_inputs_over_the_same_name_are_refused(corpus, tmp_path
                           (["--no_ftfy"], "cleaning was repair, now none"),
                           (["--clean", "original"], "cleaning was repair, now ftfy NFKC"),
                           (["--encoding", "cp1252"], "encoding was None, now cp1252"),
-                          (["--split_on", "the"], "split_on was None, now the"),
+                          (["--split_on", "\\n"], r"split_on was None, now \\n[;)]"),
                           (["--text_key", "body"], "text_key was None, now body"),
                           (["--exclude", "000.txt"], "documents was 230, now 229")):
         with pytest.raises(UserError, match=message):
@@ -475,6 +475,10 @@ def test_lines_none_of_which_has_a_text_are_an_error_that_names_their_keys(tmp_p
     (tmp_path / "x.jsonl").write_text('{"body": "words", "id": 1}\n' * 2)
     with pytest.raises(UserError, match="none of 2 documents is left for training .*: 2 lines left out without a text "
                                         "in 'text': x.jsonl:1, x.jsonl:2; keys there are 'body', 'id'; give --text_"):
+        create(str(tmp_path / "x.jsonl"), tmp_path / "out")
+    (tmp_path / "x.jsonl").write_text('{"body": "words", "id": 1}\n')
+    with pytest.raises(UserError, match="none of 1 document is left .*: 1 line left out without a text in 'text': "
+                                        "x.jsonl:1; keys there"):
         create(str(tmp_path / "x.jsonl"), tmp_path / "out")
     assert os.listdir(tmp_path / "out") == []
 

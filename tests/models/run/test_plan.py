@@ -97,10 +97,10 @@ def test_setting_that_spoils_the_run_does_not_stop_it(values, words, tmp_path):
 
 
 @pytest.mark.parametrize("train, held_out, words", [
-    ("no shard matches x_*.tfrecords", ENOUGH.eval, "no training data: no shard matches x_*.tfrecords"),
-    (found(1, 3, 1020), ENOUGH.eval, "no training data: the 1020 tokens in x_0.tfrecords do not fill one window of"),
-    (ENOUGH.train, "no shard matches y", 'no eval data: no shard matches y; set "eval_steps" to 0 to train without'),
-    (ENOUGH.train, 'x lists none; set "eval_steps" to 0', 'no eval data: x lists none; set "eval_steps" to 0'),
+    ("no shard matches x_*.tfrecords", ENOUGH.eval, "training data: no shard matches x_*.tfrecords"),
+    (found(1, 3, 1020), ENOUGH.eval, "training data: the 1020 tokens in x_0.tfrecords do not fill one window of"),
+    (ENOUGH.train, "no shard matches y", "eval data: no shard matches y"),
+    ("both have other ids", "both have other ids", "training data: both have other ids"),
     (ENOUGH.train, found(1, 0, 0), "x_0.tfrecords holds no text; give another"),
 ])
 def test_missing_or_empty_data_stops_the_run_and_the_report_survives_it(train, held_out, words, tmp_path):
@@ -141,8 +141,9 @@ def test_plan_of_a_run_that_could_not_start_has_status_2_and_tells_apart_what_on
     assert main.main(["--model", run_config(train_files="no_*.tfrecords"), "--plan", *change]) == 2
     stop, spoil = capsys.readouterr().out.split("problems that stop the run:\n")[1].split(
         "problems that spoil the run:\n")
-    assert "no training data: " in stop and stop.count("\n") == 1 and '"warmup_steps" 7 is 88%' in spoil
-    for changes, words in (({"data_path": "/nowhere"}, "no eval data: "), ({"n_vocab": 299}, "has 300 ids"),
+    assert "training data: " in stop and stop.count("\n") == 1 and '"warmup_steps" 7 is 88%' in spoil
+    for changes, words in (({"data_path": "/nowhere"}, 'or set "eval_steps" to 0 to train without'),
+                           ({"n_vocab": 299}, "has 300 ids"),
                            ({"model_dir": "/dev/null/run"}, "/dev/null is not a folder"),
                            ({"init_checkpoint": "/nowhere"}, "/nowhere: no such file or folder")):
         assert main.main(["--model", run_config(**changes), "--plan"]) == 2
