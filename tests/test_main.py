@@ -8,6 +8,7 @@ import pytest
 import main
 from configs import arguments as command_line
 from encoder import bpe
+from tests.helpers.records import write_data_set
 from tests.helpers.runs import ROOT, command, mistake
 
 
@@ -46,7 +47,7 @@ def test_what_the_user_sees_is_ours_alone(run_config):
     for arguments in ([], ["--eval"], ["--predict_text", "def", "--length", "3"]):
         result = command("--model", config, *arguments)
         assert result.returncode == 0 and result.stderr == "", result.stderr
-        known = r"starting|step|evaluation|the best so far|done|[\d,]+ targets"
+        known = r"starting|step|evaluation|the best so far|done|generate: |[\d,]+ targets"
         lines = result.stdout.splitlines()
         if "--predict_text" in arguments:
             assert "SAMPLE 0" in lines[0] and lines[1].startswith("def") and lines[-1] == "=" * 80
@@ -121,9 +122,10 @@ def test_missing_shards_name_the_pattern(run_config, tmp_path):
 
 def test_plan_sees_what_does_not_fit(finished, tmp_path, capsys):
     bpe.write(str(tmp_path / "other"), [])
+    others = write_data_set(tmp_path / "others", "b")
     for change, words in [("n_layer=3", '"n_layer" was 2 and is now 3'), ("n_vocab=299", "has 300 ids"),
                           (f"encoder_path={tmp_path}/other", "run was trained with another vocabulary"),
-                          ("train_files=text_0.tfrecords", "the training shards are not those the run began with")]:
+                          (f"train_files={others}/b_*.tfrecords", "training shards are not those the run began with")]:
         main.main(["--model", finished, "--plan", "--set", change])
         assert words in capsys.readouterr().out, change
 

@@ -46,15 +46,12 @@ def main(argv=None):
     train, held_out = fitting.sets(config)
     shard_sets.check(train, config, encoder)
     size = args.size or ("small" if train.tokens >= SMALL_FROM else "tiny")
-    print(f"measuring this machine for {size}", flush=True)
-    storage.silence_tensorflow()
-    from models.run import devices, speed, workarounds  # here and not above: TensorFlow takes seconds
-    workarounds.prepare()
+    gpus, _ = hardware.gpus()
     keys.update(SIZES[size])
     keys.update(_fitted(dataclasses.replace(config, **keys), train))
-    keys.update(_in_memory(dataclasses.replace(config, **keys), on_cpu=not devices.devices()))
+    keys.update(_in_memory(dataclasses.replace(config, **keys), on_cpu=not gpus))
     config = dataclasses.replace(config, **keys)
-    seconds = speed.seconds_a_step(config)
+    seconds = cost.seconds_a_step(config, _gpu_rate() if gpus else None, max(1, len(gpus)))
     keys.update(fitting.evaluations(keys, held_out, n_ctx=config.n_ctx, eval_batch=config.eval_batch_size,
                                     between=max(1, int(FIRST_EVALUATION / seconds))))
     config = schema.from_dict(keys, path)
@@ -65,6 +62,15 @@ def main(argv=None):
         print(line)
     print(f"wrote {path}; next: python3 main.py --model {path}")
     return 0
+
+
+def _gpu_rate():
+    """A rate for cost.seconds_a_step, of a GPU."""
+    print("measuring the GPU", flush=True)
+    storage.silence_tensorflow()
+    from models.run import speed, workarounds  # here and not above: TensorFlow takes seconds
+    workarounds.prepare()
+    return speed.gpu_rate
 
 
 def _fitted(config, train):

@@ -22,8 +22,8 @@ STEP_BYTES = 8
 # Python, TensorFlow and the data that is read ahead: what the small network of benchmarks/RESULTS.md takes (Training).
 FRAMEWORK = 700_000_000
 
-# A step on a CPU, beside its products alone: what is done element by element, the update, the data.
-BEYOND_PRODUCTS = 1.6
+# A step against its products alone: what is done element by element grows with C, the products with C times C.
+BEYOND_PRODUCTS, BEYOND_OF_WIDTH = 1.2, 80
 BFLOAT16_FASTER = 1.5  # than float32, where the processor multiplies it: 1.0 (width 64) to 1.7 (124M) in RESULTS.md
 RECOMPUTED = 4 / 3  # of the operations: forward once more
 SMALLER = 'make "n_layer", "n_embd" or "n_ctx" smaller'  # what else would help
@@ -128,22 +128,28 @@ def step_operations(config):
     return token_operations(config) * config.train_batch_size * config.n_ctx
 
 
-def cpu_seconds(config):
-    """An estimate of the seconds of a step on this machine's CPU, from products of the network's width for a moment."""
-    faster = BFLOAT16_FASTER if config.precision == "bfloat16" and hardware.multiplies_bfloat16() else 1
-    rate = _product_rate(min(MEASURED_ROWS, config.train_batch_size * config.n_ctx), config.n_embd, 4 * config.n_embd)
+def seconds_a_step(config, rate=None, devices=1):
+    """An estimate of the seconds of a step on so many devices, from products of the network's width.
+
+    `rate` is a function (m, k, n, precision) -> operations a second of products [m, k] x [k, n] on one device;
+    None measures this machine's CPU.
+    """
+    rows = (config.micro_batch_size or config.train_batch_size) * config.n_ctx
+    C = config.n_embd
     again = RECOMPUTED if config.recompute else 1
-    return step_operations(config) * again * BEYOND_PRODUCTS / (rate * faster)
+    return (step_operations(config) * again * (BEYOND_PRODUCTS + BEYOND_OF_WIDTH / C)
+            / ((rate or cpu_rate)(rows, C, 4 * C, config.precision) * devices))
 
 
-def _product_rate(m, k, n):
-    """Operations a second of float32 products [m, k] x [k, n] by NumPy: of the fastest, for others may compute, too."""
-    left, right = np.ones((m, k), np.float32), np.ones((k, n), np.float32)
+def cpu_rate(m, k, n, precision):
+    """Operations a second of products by NumPy: of the fastest, for others may compute, too."""
+    left, right = np.ones((min(m, MEASURED_ROWS), k), np.float32), np.ones((k, n), np.float32)
     times = [time.monotonic()]
     while len(times) < 3 or times[-1] < times[0] + MEASURED_SECONDS:
         left @ right
         times.append(time.monotonic())
-    return 2 * m * k * n / min(np.diff(times))
+    faster = BFLOAT16_FASTER if precision == "bfloat16" and hardware.multiplies_bfloat16() else 1
+    return 2 * left.size * n * faster / min(np.diff(times))
 
 
 def human_bytes(number):

@@ -1,6 +1,6 @@
 """When a training is over, and the command that comes next."""
 from configs import arguments, storage
-from models.checkpoints import best_checkpoint, run_checkpoints
+from models.checkpoints import best_checkpoint, state_file
 
 
 def over(config, step, in_step=None):
@@ -25,8 +25,8 @@ def over(config, step, in_step=None):
 
 def next_command(args, config):
     """What generates with what was trained, to be typed: from the best checkpoint where evaluations ended the run."""
-    step = run_checkpoints.step_of(run_checkpoints.latest(config.model_dir))
-    early = step < config.max_steps and over(config, step)
+    step = state_file.step_in_name(state_file.named_newest(config.model_dir) or "")
+    early = 0 <= step < config.max_steps and over(config, step)
     return arguments.command(args, *(["--set", f"model_dir={_best_folder(config)}"] if early else []), "--interactive")
 
 

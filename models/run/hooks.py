@@ -1,5 +1,6 @@
 """What happens between the steps: the progress line, the figures of the run, and a clean stop on a signal."""
 import contextlib
+import math
 import os
 import select
 import signal
@@ -153,7 +154,7 @@ class StopOnSignal(tf.train.SessionRunHook):
     SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def __init__(self):
-        self.signal_number, self._first = None, 0.0
+        self.signal_number, self._first = None, -math.inf
         # `nohup` has SIGHUP ignored, and so it stays.
         self._heard = [number for number in self.SIGNALS
                        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]

@@ -19,11 +19,11 @@ from models.checkpoints import state_file
 from models.run import room
 from models.run.cost import (
     checkpoint_bytes,
-    cpu_seconds,
     human_bytes,
     human_seconds,
     memory,
     parameter_count,
+    seconds_a_step,
     step_operations,
 )
 from models.run.room import Problems
@@ -168,7 +168,7 @@ def _cost(config, machine):
 def _time(config, machine):
     """How long the training takes, in words, without its evaluations."""
     if machine.on_cpu:
-        seconds = cpu_seconds(config)
+        seconds = seconds_a_step(config)
         return (f"about {human_seconds(seconds * config.max_steps)}, {human_seconds(seconds)} a step: an estimate from"
                 " products of matrices on this CPU")
     operations = step_operations(config) * config.max_steps

@@ -44,10 +44,10 @@ def write_tf(prefix, values):
         tf.train.Saver(variables).save(s, prefix)
 
 
-def write_openai(folder, vocabulary=None):
+def write_openai(folder, vocabulary=None, weights=WEIGHTS):
     """A folder as OpenAI has it."""
-    write_tf(str(folder / "model.ckpt"), {f"{SCOPE}/{name}": value for name, value in WEIGHTS.items()})
-    (folder / "hparams.json").write_text(json.dumps(HPARAMS))
+    write_tf(str(folder / "model.ckpt"), {f"{SCOPE}/{name}": value for name, value in weights.items()})
+    (folder / "hparams.json").write_text(json.dumps({**HPARAMS, "n_vocab": len(weights["wte"])}))
     if vocabulary:
         shutil.copytree(vocabulary, folder, dirs_exist_ok=True)
     return str(folder)

@@ -17,8 +17,9 @@ import pytest
 from configs.errors import UserError
 from encoder import bpe
 from models.checkpoints import convert, proof
+from tests.helpers import graphs
 from tests.helpers.runs import ROOT
-from tests.helpers.weight_files import write_hf, write_openai
+from tests.helpers.weight_files import theirs, write_hf, write_openai
 from tools import download_model, fetch
 
 DATA = "model.ckpt.data-00000-of-00001"
@@ -137,8 +138,10 @@ def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     vocabulary = bpe.read_files()
     found = {}
-    for source, write in (("openai", write_openai), ("hf", write_hf)):
-        write(folder / source)
+    weights = graphs.random_weights(graphs.small_config(n_vocab=50257))
+    write_openai(folder / "openai", weights=weights)
+    write_hf(folder / "hf", theirs(weights), {"vocab_size": 50257})
+    for source in ("openai", "hf"):
         found[source] = {name: (folder / source / name).read_bytes() for name in download_model.FILES[source]
                          if (folder / source / name).exists()}
         names = [name for name in download_model.FILES[source] if name in ("vocab.json", "encoder.json")]

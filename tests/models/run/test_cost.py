@@ -1,6 +1,7 @@
 """What a run costs: sizes against published numbers, memory and slots against hand counts and measurements."""
 import dataclasses
 import re
+import types
 
 import pytest
 
@@ -164,16 +165,25 @@ def test_operations_of_a_step_are_those_of_the_products():
         8192 * (6 * 124_439_808 + 12 * 12 * 768 * 1024))
 
 
-def test_time_on_a_cpu_grows_with_the_operations_and_falls_with_bfloat16_where_there_is(monkeypatch):
-    monkeypatch.setattr(cost, "_product_rate", lambda m, k, n: 1e9)
-    one, four = (cost.cpu_seconds(config_with(train_batch_size=batch)) for batch in (1, 4))
-    assert four == pytest.approx(4 * one) and one == pytest.approx(
-        cost.BEYOND_PRODUCTS * cost.step_operations(config_with(train_batch_size=1)) / 1e9)
-    for there, faster in ((True, cost.BFLOAT16_FASTER), (False, 1)):
-        monkeypatch.setattr(hardware, "multiplies_bfloat16", lambda there=there: there)
-        assert one / cost.cpu_seconds(config_with(train_batch_size=1, precision="bfloat16")) == pytest.approx(faster)
-    assert cost.cpu_seconds(config_with(train_batch_size=1, recompute=True)) > one
+def test_time_of_a_step_grows_with_its_operations_and_falls_with_devices_and_with_their_rate():
+    asked = []
+
+    def rate(*shape):
+        asked.append(shape)
+        return 1e9
+    one, four = (cost.seconds_a_step(config_with(train_batch_size=batch), rate) for batch in (1, 4))
+    assert asked == [(1024, 768, 3072, "float32"), (4096, 768, 3072, "float32")]
+    assert four == pytest.approx(4 * one)
+    assert 1.2 < one / (cost.step_operations(config_with(train_batch_size=1)) / 1e9) < 1.4
+    assert cost.seconds_a_step(config_with(train_batch_size=1), rate, devices=2) == pytest.approx(one / 2)
+    assert cost.seconds_a_step(config_with(train_batch_size=1, recompute=True), rate) == pytest.approx(4 / 3 * one)
 
 
-def test_the_products_of_this_machine_are_measured():
-    assert 1e8 < cost._product_rate(64, 128, 512) < 1e15
+@pytest.mark.parametrize("there, faster", [(True, cost.BFLOAT16_FASTER), (False, 1)])
+def test_the_products_of_this_machine_are_measured_and_the_fastest_counts(monkeypatch, there, faster):
+    assert 1e8 < cost.cpu_rate(64, 128, 512, "float32") < 1e15
+    monkeypatch.setattr(hardware, "multiplies_bfloat16", lambda: there)
+    for precision, expected in (("float32", 1), ("bfloat16", faster)):
+        times = iter([0.0, 0.06, 0.08, 0.12])
+        monkeypatch.setattr(cost, "time", types.SimpleNamespace(monotonic=lambda times=times: next(times)))
+        assert cost.cpu_rate(64, 128, 512, precision) == pytest.approx(expected * 2 * 64 * 128 * 512 / 0.02)

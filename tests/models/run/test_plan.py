@@ -158,7 +158,7 @@ def test_plan_of_a_run_that_goes_on_tells_apart_what_fits_it_and_what_does_not(f
 
 
 def test_time_on_a_cpu_is_an_estimate_and_on_a_gpu_it_is_counted(tmp_path, monkeypatch):
-    monkeypatch.setattr(plan, "cpu_seconds", lambda config: 2.5)
+    monkeypatch.setattr(plan, "seconds_a_step", lambda config: 2.5)
     config = config_with(max_steps=2000, model_dir=str(tmp_path))
     text = report_of(config)
     assert "time                    about 83 minutes, 2.5 seconds a step: an estimate from products" in text
