@@ -26,6 +26,7 @@ _LOUD = {"TF_CPP_MIN_LOG_LEVEL": "0", "TF_CPP_VMODULE": "dso_loader=1"}
 _NOT_LOADED = re.compile(r"Could not load dynamic library '([^']+)'; dlerror: (?:(\S+): cannot open shared object)?")
 _WARNING = re.compile(r"^\S+ [\d:.]+: [WEF] \S+\] (.*)$", re.M)
 _ALWAYS_SAID = ("Unable to register cu", "TF-TRT Warning")  # by TensorFlow 2.15 on every machine
+_NOT_NEEDED = "libnvinfer"  # TensorRT, which TensorFlow looks for, too; requirements-gpu.txt does not bring it
 
 
 class Seen(NamedTuple):
@@ -121,8 +122,8 @@ def tensorflow_gpus():
 
 
 def _complaints(log):
-    """(libraries that TensorFlow did not find, its last warning that says something) from what it wrote on stderr."""
-    missing = [needed or wanted for wanted, needed in _NOT_LOADED.findall(log)]
+    """(libraries that TensorFlow needs and did not find, its last warning that says something) from its stderr."""
+    missing = [needed or wanted for wanted, needed in _NOT_LOADED.findall(log) if not wanted.startswith(_NOT_NEEDED)]
     said = [line for line in _WARNING.findall(log) if not line.startswith(_ALWAYS_SAID)]
     return list(dict.fromkeys(missing)), said[-1] if said else ""
 

@@ -177,7 +177,8 @@ def _for_data(values, data, fingerprint, destination):
     if other or largest >= config.n_vocab:
         what = "with another vocabulary than the weights'" if other else \
             f"with ids up to {largest}, and the weights know {config.n_vocab} tokens"
-        anew = "without --encoder_path" if fingerprint == bpe.fingerprint() else \
+        anew = "with the vocabulary of the weights" if fingerprint is None else \
+            "without --encoder_path" if fingerprint == bpe.fingerprint() else \
             f"with --encoder_path {destination}/{bpe.FOLDER}, after an import without --data,"
         raise UserError(f"--data {data} was encoded {what}; encode its text anew {anew} to use it here")
     windows = WindowOrder.of(config, train).windows

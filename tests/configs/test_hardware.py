@@ -15,6 +15,7 @@ NO_CUDNN = LOG.format("I", "Could not load dynamic library 'libcudnn.so.8'; dler
                       " object file: No such file or directory; LD_LIBRARY_PATH: /usr/lib")
 NO_LINKER = LOG.format("I", "Could not load dynamic library 'libcusolver.so.11'; dlerror: libnvJitLink.so.12: cannot"
                        " open shared object file: No such file or directory")
+NO_TENSORRT = NO_CUDNN.replace("libcudnn.so.8", "libnvinfer.so.8.6.1")
 NO_DRIVER = NO_CUDNN.replace("libcudnn.so.8", "libcuda.so.1")
 SKIPPED = LOG.format("W", "Cannot dlopen some GPU libraries. Please make sure the missing libraries mentioned above")
 USUAL = LOG.format("E", "Unable to register cuDNN factory: Attempting to register factory for plugin cuDNN when")
@@ -48,7 +49,8 @@ NOT_USED = "the CPU computes: nvidia-smi finds GPU: NVIDIA H200, but TensorFlow 
     (USUAL + NO_CUDNN + SKIPPED, "does not find libcudnn.so.8; run `pip install -r requirements-gpu.txt`"),
     (NO_CUDNN + NO_LINKER + NO_CUDNN, "does not find libcudnn.so.8, libnvJitLink.so.12; run `pip install -r requ"),
     (NO_DRIVER, "does not find libcuda.so.1; repair the NVIDIA driver, which brings it"),
-    (USUAL + NO_DEVICE + USUAL, "says: failed call to cuInit: CUDA_ERROR_UNKNOWN: unknown error; `python3"),
+    (NO_TENSORRT + NO_CUDNN, "does not find libcudnn.so.8; run"),
+    (USUAL + NO_TENSORRT + NO_DEVICE + USUAL, "says: failed call to cuInit: CUDA_ERROR_UNKNOWN: unknown error; `pyt"),
     ("", "says: nothing; `python3 tools/doctor.py` shows more")])
 def test_gpu_that_tensorflow_does_not_see_is_a_line_with_what_it_lacks(machine, log, words):
     machine(H200, [], log)

@@ -280,8 +280,9 @@ def test_data_for_weights_that_tell_no_vocabulary_is_taken_with_a_note(tmp_path,
     assert "encoder_path" not in json.loads((tmp_path / "dst" / "model.json").read_text())
     weights = {**WEIGHTS, "wte": WEIGHTS["wte"][:40]}
     source = write_hf(tmp_path / "small", theirs(weights), {"vocab_size": 40})
-    assert re.search(r"was encoded with ids up to \d+, and the weights know 40 tokens", mistake(
-        "import-hf", source, tmp_path / "other", "--data", text_corpus))
+    assert re.search(r"was encoded with ids up to \d+, and the weights know 40 tokens; encode its text anew with the"
+                     " vocabulary of the weights to use it here$", mistake(
+                         "import-hf", source, tmp_path / "other", "--data", text_corpus))
 
 
 def test_data_of_the_same_vocabulary_in_another_formatting_is_the_same(tmp_path, text_corpus):
