@@ -2,7 +2,7 @@
 VENV ?= .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.ready-$(shell cat requirements.txt requirements-data.txt requirements-ray.txt requirements-dev.txt | cksum | cut -d' ' -f1)
-READY_TO_RUN := $(VENV)/.runs-$(shell cksum < requirements.txt | cut -d' ' -f1)
+READY_TO_RUN := $(VENV)/.runs-$(shell cat requirements.txt requirements-gpu.txt | cksum | cut -d' ' -f1)
 READY_FOR_PAGES := $(VENV)/.pages-$(shell cat requirements.txt requirements-data.txt | cksum | cut -d' ' -f1)
 QUICK := data/quickstart
 
@@ -11,7 +11,7 @@ QUICK := data/quickstart
 setup: $(READY_TO_RUN)
 	@echo 'ready: run `. $(VENV)/bin/activate` first; `python3 tools/doctor.py` says what this machine has'
 
-$(READY_TO_RUN): requirements.txt
+$(READY_TO_RUN): requirements.txt requirements-gpu.txt
 	@VENV=$(VENV) sh tools/setup.sh requirements.txt
 	@touch $@
 

@@ -106,8 +106,8 @@ def train(config, encoder, tpu=None, strategy=None):
     # Anything wrong with the data is said before the first step.
     order = window_order.WindowOrder.of(config, train_set)
     evaluation = eval_set and window_order.EvalWindows.of(config, eval_set)
-    for path in shard_sets.overlap(train_set, eval_set)[:1] if eval_set else []:
-        print(f"warning: {path} is trained on and evaluated on; the evaluation will look too good")
+    for line in shard_sets.overlap(train_set, eval_set) if eval_set else []:
+        print(f"warning: {line}")
     run_folder.make(config.model_dir)
     with run_folder.locked(config.model_dir) if first else contextlib.nullcontext():
         return train_in_folder(config, encoder, tpu, strategy, train_set, order, evaluation if first else None)

@@ -57,6 +57,7 @@ def read_text(path, what):
         if not isinstance(error, OSError) and not storage.is_remote(path):
             raise
         cause = getattr(error, "strerror", None) or storage.blame(error) or str(error).splitlines()[0]
+        cause += storage.looked_for_in(path)
         raise UserError(f"{path}: cannot be read ({cause}); give the path of {what}") from None
 
 

@@ -127,7 +127,8 @@ def _finish(args, plan, built, target, state, index):
     if args.eval_fraction and held_out.EVAL not in filled:
         drawn = any(entry.split == held_out.EVAL for entry in entries)
         remedy = _remedy(args, entries, held_out.EVAL) if drawn else f"give {held_out.enough(index, args.seed)}"
-        print(f"no document is left for evaluation: delete {target} and the shards that it lists, and {remedy}")
+        print("no document is left for evaluation: train with \"eval_steps\" 0, or make the data set anew in another "
+              f"--output_dir, and {remedy}")
 
 
 def _remedy(args, entries, split):

@@ -50,7 +50,7 @@ def _key(split):
 
 def _of_the_manifest(config, split):
     """The Choice of a config that names no files."""
-    key, here = _key(split), _seen_from_here(config.data_path) if config.data_path else \
+    key, here = _key(split), config.data_path + storage.looked_for_in(config.data_path) if config.data_path else \
         f"is left out, and the current folder {os.getcwd()}"
     found = storage.glob(storage.below(config.data_path, "*" + manifest.SUFFIX))
     if not storage.is_folder(config.data_path or "."):
@@ -84,7 +84,7 @@ def _matched(config, pattern, weight, split):
     meant = [entry.shard.path for entry, _ in listed.values()
              if fnmatch.fnmatchcase(os.path.basename(entry.shard.path), os.path.basename(whole))]
     if not there + meant:
-        raise UserError(f'"{key}": no file matches {_seen_from_here(whole)}; make shards with'
+        raise UserError(f'"{key}": no file matches {whole}{storage.looked_for_in(whole)}; make shards with'
                         ' datasets/create_tfrecords.py or set "data_path"')
     choice = _checked(there + meant, there, listed, split)
     if not choice.paths:
@@ -147,17 +147,13 @@ def _of_openwebtext(config, name, weight, split):
     if not paths:
         stem = name if split == TRAIN else name + "-eval"
         without = "" if split == TRAIN else ', or set "eval_steps" to 0'
-        raise UserError(f'"data_path": no file {_seen_from_here(storage.join(config.data_path, stem))}_*{SUFFIX}; make'
-                        f" shards with datasets/create_tfrecords.py --name {name}{without}")
+        wanted = storage.join(config.data_path, f"{stem}_*{SUFFIX}")
+        raise UserError(f'"data_path": no file {wanted}{storage.looked_for_in(wanted)}; make shards with'
+                        f" datasets/create_tfrecords.py --name {name}{without}")
     choice = _checked(paths, there, listed, split)
     # An earlier version also trained on what has more than a number behind the name.
     others = [path for path in numbered(name, "_.*" + NUMBERED) if split == TRAIN and path in there]
     return Choice(choice.paths, weight, choice.left_out + others)
-
-
-def _seen_from_here(path):
-    """The path, and where a relative one begins."""
-    return path if storage.is_remote(path) or os.path.isabs(path) else f"{path} (below {os.getcwd()})"
 
 
 def _names(paths):

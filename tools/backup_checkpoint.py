@@ -11,7 +11,7 @@ if __name__ == "__main__":  # run as a file: imports start at the repository
     from configs import start
     start.begin()
 
-from configs import commands, errors, storage
+from configs import commands, errors, start, storage
 from configs.errors import UserError
 from models.checkpoints import state_file
 
@@ -22,7 +22,8 @@ ATTEMPTS = 3
 def main(argv=None):
     args = _arguments(argv)
     storage.silence_tensorflow()
-    import tensorflow as tf  # here and not above: it takes seconds, which --help need not cost
+    with start.importing():
+        import tensorflow as tf  # here and not above: it takes seconds, which --help need not cost
     folder, size = _persist(back_up, args.model_dir, args.backup_dir)
     print(f"{folder}: {f'{size:,} bytes copied' if size else 'is there already'}")
     for old in backups(args.backup_dir)[:-args.keep]:

@@ -13,7 +13,7 @@ if __name__ == "__main__":  # run as a file: imports start at the repository
     from configs import start
     start.begin()
 
-from configs import commands, errors, storage
+from configs import commands, errors, start, storage
 from configs.errors import UserError
 from encoder import bpe, formats
 from tools import fetch
@@ -82,7 +82,8 @@ def _check(folder, fetched, kept):
     Where something is damaged, the files `fetched` are deleted.  Those `kept` stay: they may be the user's own.
     """
     storage.silence_tensorflow()
-    from models.checkpoints import any_format  # here and not above: it brings TensorFlow, and takes seconds
+    with start.importing():
+        from models.checkpoints import any_format  # here and not above: it brings TensorFlow, and takes seconds
     try:
         if formats.find(folder) != bpe.read_files():
             raise UserError(f"{folder}: the vocabulary there is not GPT-2's")

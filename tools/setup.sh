@@ -3,7 +3,6 @@
 # build for, and installs a requirements file.  Where no such Python is in the PATH, uv finds one or fetches it.
 set -eu
 VENV=${VENV:-.venv}
-BASE=${PYTHON:-python3}
 NEEDS="TensorFlow 2.15.1 needs Python 3.9 to 3.11"
 
 fail() { echo "error: $*" >&2; exit 2; }
@@ -12,7 +11,7 @@ usable() { "$1" -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (
 
 # The name of the first Python in the PATH that will do.
 find_python() {
-    for python in "$BASE" python3.11 python3.10 python3.9; do
+    for python in python3 python3.11 python3.10 python3.9; do
         if usable "$python"; then echo "$python"; return; fi
     done
 }
@@ -24,10 +23,13 @@ find_uv() {
     throw_away=$(mktemp -d)
     trap 'rm -rf "$throw_away"' EXIT
     uv=$throw_away/bin/uv
-    { "$BASE" -m venv "$throw_away" && "$throw_away/bin/python" -m pip install uv; } >/dev/null 2>&1
+    { python3 -m venv "$throw_away" && "$throw_away/bin/python" -m pip install uv; } >/dev/null 2>&1
 }
 
 make_venv() {
+    if [ -e "$VENV" ] && [ ! -e "$VENV/pyvenv.cfg" ] && ! rmdir "$VENV" 2>/dev/null; then
+        fail "$VENV is there and is no virtual environment; move it away, or set VENV to another folder"
+    fi
     python=$(find_python)
     if [ -n "$python" ]; then
         "$python" -m venv --clear "$VENV" || \
@@ -35,7 +37,7 @@ make_venv() {
                 "and make again"
         return
     fi
-    version=$("$BASE" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || echo none)
+    version=$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || echo none)
     echo "$NEEDS, and this machine has $version: asking uv for 3.11"
     find_uv || fail "$NEEDS, and this machine has $version;" \
         "run \`uv venv --python 3.11 --seed $VENV\` and make again"

@@ -20,7 +20,8 @@ def open_weights(path):
         raise UserError(f"{pickle} is a Python pickle, which can run any code when it is read; fetch model.safetensors"
                         " from the same place, or convert it where you trust it: transformers'"
                         " from_pretrained(FOLDER).save_pretrained(NEW)")
-    there = "no weights there" if storage.exists(path) or storage.is_folder(path) else "no such file or folder"
+    there = "no weights there" if storage.exists(path) or storage.is_folder(path) else \
+        f"no such file or folder{storage.looked_for_in(path)}"
     raise UserError(f"{path}: {there}; give {FORMATS}")
 
 

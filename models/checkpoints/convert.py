@@ -9,7 +9,7 @@
 import json
 import logging
 
-from configs import arguments, errors, schema, storage
+from configs import arguments, errors, schema, start, storage
 from configs.errors import UserError
 from datasets import fitting, vocabularies
 from datasets.window_order import WindowOrder
@@ -28,7 +28,8 @@ LEAN = {"micro_batch_size": 1, "recompute": True}
 
 def main(argv=None):
     args = _arguments(argv)
-    import tensorflow.compat.v1 as tf  # here and not above: it takes seconds, which --help need not cost
+    with start.importing():
+        import tensorflow.compat.v1 as tf  # here and not above: it takes seconds, which --help need not cost
     tf.disable_eager_execution()
     tf.get_logger().setLevel(logging.CRITICAL)  # what goes wrong reaches the user as an exception
     return args.run(args)

@@ -39,8 +39,9 @@ def trained(config, encoder, purpose):
     """Path of the newest checkpoint, checked; None: init_checkpoint is to be used.  Raises UserError without either."""
     path, _ = check(config, encoder)
     if path is None and not config.init_checkpoint:
-        raise UserError(f'"model_dir" {config.model_dir} holds no checkpoint to {purpose}; train first, or set'
-                        ' "init_checkpoint" to weights from elsewhere')
+        place = config.model_dir + storage.looked_for_in(config.model_dir)
+        raise UserError(f'"model_dir" {place} holds no checkpoint to {purpose}; train first, or set "init_checkpoint"'
+                        " to weights from elsewhere")
     if path is None and config.init_checkpoint.rpartition("/")[0] != config.model_dir.rstrip("/"):
         arguments.note(f'{config.model_dir} holds no checkpoint yet: using the weights of "init_checkpoint"'
                        f" {config.init_checkpoint}")

@@ -65,6 +65,15 @@ def named_in_evaluation(config, shards):
 
 
 @contextlib.contextmanager
+def named_in_generation(config, at_once=1):
+    """Where memory runs out for so many texts at once, says what helps."""
+    remedy = f'lower "predict_batch_size" {config.predict_batch_size}' if at_once > 1 else \
+        "end other programs, or generate on a machine that has more"
+    with _out_of_memory_named(config, lambda machine: f"generating ran out of memory: {remedy}"):
+        yield
+
+
+@contextlib.contextmanager
 def named_in_training(config, order, progress, target):
     """Turns TensorFlow's error in a step after `progress.step` into one that names its documents, disk or memory."""
     def no_memory(machine):

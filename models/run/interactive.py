@@ -12,7 +12,7 @@ from configs.errors import UserError
 from encoder import prompts, stop_texts
 from models import decoding, initial_values, sampling
 from models.checkpoints import warm_start
-from models.run import predict, workarounds
+from models.run import damage, predict, workarounds
 
 MARK = "> "
 # What a key such as Up sends where nothing reads it (ECMA-48), and other control characters.
@@ -25,7 +25,7 @@ def run(config, encoder, given, tpu, *, as_json):
         raise UserError("--interactive runs on this machine's CPU or GPU; leave --tpu out, or give a --predict_file")
     path = predict.weights_path(config, encoder)
     predict.store(config, "")  # a path that cannot be written is said before anything is typed
-    with predict.threads_for(config, 1):
+    with predict.threads_for(config, 1), damage.named_in_generation(config):
         workarounds.compile_silently()
         draw = _load(config, encoder, path)
 
@@ -33,7 +33,7 @@ def run(config, encoder, given, tpu, *, as_json):
         print("" if as_json else piece, end="", flush=True)
     number = 0
     for line in _lines(shown=not as_json):
-        with _ctrl_c() as came:
+        with _ctrl_c() as came, damage.named_in_generation(config):
             for row in predict.rows_of(prompts.make(line, given), encoder, config.n_ctx):
                 shown = predict.heading(number) + row.prompt.text
                 say(shown)

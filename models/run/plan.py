@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from configs import arguments, hardware, resume, schedule, storage
+from configs import arguments, hardware, resume, schedule, start, storage
 from configs.errors import USER_ERROR, UserError
 from datasets import shard_sets
 from datasets.jobs import workers
@@ -81,8 +81,8 @@ def _check_start(config, encoder):
     """Raises UserError where the run cannot start from its init_checkpoint: shapes and vocabulary are looked at."""
     if config.init_checkpoint and not state_file.named_newest(config.model_dir):
         storage.silence_tensorflow()
-        # TensorFlow reads its own checkpoints: only who starts from weights waits for it.
-        from models.checkpoints import any_format, warm_start
+        with start.importing():  # TensorFlow reads its own checkpoints: only who starts from weights waits for it
+            from models.checkpoints import any_format, warm_start
         stored = any_format.open_weights(config.init_checkpoint)
         warm_start.check(stored, config)
         warm_start.check_vocabulary(stored, config, encoder)
@@ -202,6 +202,8 @@ def _data_problems(config, data):
     except UserError as error:
         found.stop.append(str(error))
         return found
+    if not isinstance(data.train, str):
+        found.spoil.extend(shard_sets.overlap(data.train, data.eval))
     if config.eval_steps * config.eval_batch_size > windows:
         found.spoil.append(f'"eval_steps" {config.eval_steps:,} x "eval_batch_size" {config.eval_batch_size:,} is more'
                            f' than the {windows:,} windows of the eval data; set "eval_steps" to -1')

@@ -17,6 +17,7 @@ from datasets.jobs import workers
 from encoder import stop_texts
 from models import decoding, sampling
 from models.checkpoints import run_folder, tf_checkpoint
+from models.run import damage
 
 THREADS = "TF_NUM_INTRAOP_THREADS"
 RULE = "=" * 40
@@ -48,9 +49,11 @@ def run(config, encoder, prompts, tpu, build_estimator, *, as_json):
     path = weights_path(config, encoder)
     rows = [row for prompt in prompts for row in rows_of(prompt, encoder, config.n_ctx)]
     store(config, "")  # a path that cannot be written is said before minutes are spent
-    threads = threads_for(config, min(config.predict_batch_size, len(rows)), max(len(row.tokens) for row in rows),
+    at_once = min(config.predict_batch_size, len(rows))
+    threads = threads_for(config, at_once, max(len(row.tokens) for row in rows),
                           max(prompt.length for prompt in prompts))
-    with tf_checkpoint.naming_damage(path or config.init_checkpoint), threads:
+    with tf_checkpoint.naming_damage(path or config.init_checkpoint), damage.named_in_generation(config, at_once), \
+            threads:
         for number, sample in enumerate(samples_of(config, encoder, rows, tpu, path, build_estimator)):
             show(config, number, sample, as_json=as_json)
     return 0

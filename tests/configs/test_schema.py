@@ -214,9 +214,12 @@ def test_file_that_is_no_config_says_where(text, words, tmp_path):
     assert message.startswith(path + ": ") and words in message
 
 
-def test_file_that_cannot_be_read_says_why(tmp_path):
+def test_file_that_cannot_be_read_says_why_and_where_a_relative_path_was_looked_for(tmp_path, monkeypatch):
     assert "none.json: cannot be read (No such file or directory); give the path" in error_of(
         schema.load, str(tmp_path / "none.json"))
+    monkeypatch.chdir(tmp_path)
+    assert f"none.json: cannot be read (No such file or directory in {tmp_path}); give" in error_of(
+        schema.load, "none.json")
     assert "cannot be read (Is a directory)" in error_of(schema.load, str(tmp_path))
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     assert "is not UTF-8 text" in error_of(schema.load, str(tmp_path / "binary"))

@@ -65,7 +65,7 @@ def test_a_folder_without_manifest_says_what_to_do_and_a_relative_one_from_where
     make(tmp_path / "data")
     monkeypatch.chdir(tmp_path)
     message = mistake(config_for("data"))
-    assert f'"data_path" data (below {tmp_path}) ' in message and words in message
+    assert f'"data_path" data in {tmp_path} ' in message and words in message
     assert f'"data_path" {tmp_path}/data {words.split()[0]}' in mistake(config_for(tmp_path / "data"))
     assert f'"data_path" is left out, and the current folder {tmp_path} holds no' in mistake(config_for(""))
 

@@ -27,7 +27,7 @@ Successfully installed numpy-1.26.4 tensorflow-2.15.1"""
 def stand_in(folder, name, version):
     """A `python` that knows its version, makes virtual environments that hold itself, and notes what pip is to do."""
     executable(folder / name, f"""
-make() {{ /bin/mkdir -p "$1/bin"; /bin/cp "$0" "$1/bin/python"; }}
+make() {{ /bin/mkdir -p "$1/bin"; /bin/cp "$0" "$1/bin/python"; : >"$1/pyvenv.cfg"; }}
 case "$*" in
   *sys.exit*) exit {0 if version in USABLE else 1} ;;
   *print*) echo {version} ;;
@@ -53,7 +53,7 @@ def uv(path, version="3.11"):
 @pytest.fixture
 def folder(tmp_path):
     """The repository's folder and the PATH at once, with the few commands of the system that setup.sh needs."""
-    for name in ("mktemp", "rm", "sed", "uname"):
+    for name in ("mktemp", "rm", "rmdir", "sed", "uname"):
         (tmp_path / name).symlink_to(shutil.which(name))
     return tmp_path
 
@@ -133,12 +133,25 @@ def test_environment_made_with_a_python_that_is_too_new_is_refused(folder):
 
 def test_environment_that_was_left_half_made_is_made_anew(folder):
     (folder / ".venv" / "bin").mkdir(parents=True)
-    (folder / ".venv" / "half-made").write_text("")
+    for name in ("half-made", "pyvenv.cfg"):
+        (folder / ".venv" / name).write_text("")
     stand_in(folder / ".venv" / "bin", "python", "3.9")
     stand_in(folder, "python3", "3.11")
     result = setup(folder)
     assert result.returncode == 0, result.stderr
     assert made_with(folder) == (folder / "python3").read_text()
+
+
+def test_folder_that_is_no_environment_is_left_as_it_is(folder):
+    (folder / ".venv").mkdir()
+    (folder / ".venv" / "mine").write_text("kept")
+    stand_in(folder, "python3", "3.11")
+    result = setup(folder)
+    assert result.returncode == 2 and result.stderr == (
+        "error: .venv is there and is no virtual environment; move it away, or set VENV to another folder\n")
+    assert (folder / ".venv" / "mine").read_text() == "kept"
+    (folder / ".venv" / "mine").unlink()
+    assert setup(folder).returncode == 0  # an empty one may be filled
 
 
 def test_the_wait_shows_each_package_and_says_what_it_takes(folder):

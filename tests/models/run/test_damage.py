@@ -1,4 +1,5 @@
 """What is said where memory runs out; damaged records and losses that are not finite are tried in test_training.py."""
+import io
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import tensorflow.compat.v1 as tf
 import main
 from configs import hardware, schema
 from configs.errors import UserError
-from models.run import cost, damage, devices
+from models.run import cost, damage, devices, predict
 from tests.helpers.runs import ROOT
 
 KEYS = {"model_dir": "runs/a", "n_vocab": 50257, "train_batch_size": 32}
@@ -81,6 +82,24 @@ def test_an_evaluation_that_runs_out_of_memory_names_its_own_key():
         with pytest.raises(UserError, match=f"an evaluation ran out of memory: {words}"), \
                 damage.named_in_evaluation(config, None):
             raise MemoryError
+
+
+def test_generation_that_runs_out_of_memory_names_its_own_key_or_what_else_helps():
+    config = schema.from_dict({**KEYS, "predict_batch_size": 8}, "x")
+    for at_once, words in ((8, 'lower "predict_batch_size" 8$'), (1, "end other programs, or generate on a machine")):
+        with pytest.raises(UserError, match=f"generating ran out of memory: {words}"), \
+                damage.named_in_generation(config, at_once):
+            raise MemoryError
+
+
+@pytest.mark.parametrize("words", [["--predict_text", "a"], ["--interactive"]])
+def test_both_ways_to_generate_say_so(finished, monkeypatch, words):
+    def no_memory(*_):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor with shape[9,9]")
+    monkeypatch.setattr(predict, "rows_of" if words[0] == "--interactive" else "draw", no_memory)
+    monkeypatch.setattr("sys.stdin", io.StringIO("a\n"))
+    with pytest.raises(UserError, match="generating ran out of memory: end other programs"):
+        main.main(["--model", finished, *words])
 
 
 def test_a_run_warns_where_a_step_takes_more_memory_than_there_is(finished, monkeypatch, capsys):
