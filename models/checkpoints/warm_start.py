@@ -23,9 +23,11 @@ def check(stored, config):
         raise UserError(f'{what} knows {sizes["n_ctx"]} positions, and "n_ctx" is {config.n_ctx}; lower "n_ctx" to'
                         f' {sizes["n_ctx"]} or less')
     if config.n_vocab != sizes["n_vocab"] and not config.resize_vocab:
+        padded = f', set "n_vocab" to {sizes["n_vocab"]} if the last of them are padding' \
+            if sizes["n_vocab"] > config.n_vocab else ""
         raise UserError(f'{what} has {sizes["n_vocab"]} tokens, and "n_vocab" is {config.n_vocab}; use the vocabulary'
-                        ' it was trained with, or set "resize_vocab" to true to keep the rows of the ids that both'
-                        " have")
+                        f' it was trained with{padded}, or set "resize_vocab" to true to keep the rows of the ids that'
+                        " both have")
     # Nothing else may differ.
     problem = misfits(stored.shapes, dataclasses.replace(config, n_ctx=sizes["n_ctx"], n_vocab=sizes["n_vocab"]))
     if problem:
