@@ -16,13 +16,13 @@ from models.run import plan, room
 from tests.helpers.runs import ROOT
 
 
-def found(shards, documents, tokens):
+def found(shards, documents, tokens, name="x"):
     """A corpus of so many equal shards."""
-    shard = Shard("x_0.tfrecords", documents // shards, tokens // shards, None, 0, None, 1, 5)
+    shard = Shard(f"{name}_0.tfrecords", documents // shards, tokens // shards, None, 0, None, 1, 5)
     return shard_sets.ShardSet((shard_sets.Part((shard,) * shards, 1.0),), None, None)
 
 
-ENOUGH = plan.Data(found(8, 1000, 50_000_000), found(1, 10, 900_000))
+ENOUGH = plan.Data(found(8, 1000, 50_000_000), found(1, 10, 900_000, "y"))
 ROOMY = room.Machine(on_cpu=True, memory=10**14, free=10**13, disk=10**15)
 
 
@@ -100,7 +100,7 @@ def test_setting_that_spoils_the_run_does_not_stop_it(values, words, tmp_path):
     ("no shard matches x_*.tfrecords", ENOUGH.eval, "no training data: no shard matches x_*.tfrecords"),
     (found(1, 3, 1020), ENOUGH.eval, "no training data: the 1020 tokens in x_0.tfrecords do not fill one window of"),
     (ENOUGH.train, "no shard matches y", 'no eval data: no shard matches y; set "eval_steps" to 0 to train without'),
-    (ENOUGH.train, found(1, 0, 0), "x_0.tfrecords holds no text; give another"),
+    (ENOUGH.train, found(1, 0, 0, "y"), "y_0.tfrecords holds no text; give another"),
 ])
 def test_missing_or_empty_data_stops_the_run_and_the_report_survives_it(train, held_out, words, tmp_path):
     data = plan.Data(train, held_out)
@@ -108,6 +108,11 @@ def test_missing_or_empty_data_stops_the_run_and_the_report_survives_it(train, h
     assert words in problem and not spoil
     text = report_of(config_with(model_dir=str(tmp_path), max_steps=10), data)
     assert text.splitlines()[-2:] == ["problems that stop the run:", "  - " + problem]
+
+
+def test_shards_that_are_trained_on_and_evaluated_on_spoil_the_run(tmp_path):
+    assert problems_of(tmp_path, plan.Data(ENOUGH.train, ENOUGH.train), max_steps=10) == (
+        [], ["x_0.tfrecords is trained on and evaluated on; the evaluation will look too good"])
 
 
 def test_missing_eval_data_is_no_problem_when_nothing_is_evaluated(tmp_path):
