@@ -100,26 +100,25 @@ def train(config, encoder, tpu=None, strategy=None):
     from models.checkpoints import run_folder
     from models.run import devices
     strategy = devices.choose(strategy, tpu)
-    first = devices.is_first(strategy)  # of several hosts, the one that saves, evaluates and has the lock
     train_set = read_shards(config, encoder, shard_sets.TRAIN)
     eval_set = read_shards(config, encoder, shard_sets.EVAL) if config.eval_steps else None
     # Anything wrong with the data is said before the first step.
     order = window_order.WindowOrder.of(config, train_set)
     evaluation = eval_set and window_order.EvalWindows.of(config, eval_set)
-    for line in shard_sets.overlap(train_set, eval_set) if eval_set else []:
-        print(f"warning: {line}")
     run_folder.make(config.model_dir)
-    with run_folder.locked(config.model_dir) if first else contextlib.nullcontext():
-        return train_in_folder(config, encoder, tpu, strategy, train_set, order, evaluation if first else None)
+    # Of several hosts, the first has the lock, saves and evaluates.
+    with run_folder.locked(config.model_dir) if devices.is_first(strategy) else contextlib.nullcontext():
+        return train_in_folder(config, encoder, tpu, strategy, order, evaluation)
 
 
-def train_in_folder(config, encoder, tpu, strategy, train_set, order, evaluation):
-    """`train` behind its checks of the data; `evaluation` is None where this host does not evaluate."""
-    from models.checkpoints import run_checkpoints, run_folder, state_file
-    from models.run import after_evaluation, cost, devices, endings, hooks, hosts, metrics_file, plan, samples
-    path, changes = run_folder.check(config, encoder, train_set)
+def train_in_folder(config, encoder, tpu, strategy, order, evaluation):
+    """`train` behind its checks of the data: a WindowOrder, and an EvalWindows or None."""
+    from models.checkpoints import run_checkpoints, run_folder
+    from models.run import after_evaluation, damage, devices, endings, hooks, loss_picture, metrics_file, plan
+    path, changes = run_folder.check(config, encoder, order.shards)
     step = run_checkpoints.step_of(path)
-    for line in changes + plan.reading_problems(config, order) + devices.memory_warnings(config, tpu, strategy):
+    for line in [*changes, *plan.reading_problems(config, order, evaluation and evaluation.shards),
+                 *devices.memory_warnings(config, tpu, strategy)]:
         print(f"warning: {line}")
     over = endings.over(config, step)
     if over:
@@ -128,63 +127,52 @@ def train_in_folder(config, encoder, tpu, strategy, train_set, order, evaluation
     run_folder.check_room(config.model_dir, path)
     estimator = build_estimator(config, tpu, strategy=strategy)
     devices.check_cores(estimator, config, "train_batch_size", *(["eval_batch_size"] if evaluation else []))
-    if devices.is_first(strategy):
-        run_folder.save(config, encoder, train_set, path)
+    first = devices.is_first(strategy)
+    if first:
+        run_folder.save(config, encoder, order.shards, path)
         metrics_file.cut(config.model_dir, step)
-    print(f"{'continuing' if path else 'starting'} {config.model_dir} at step {step} of {config.max_steps} from"
-          f" {state_file.weights_source(config, path)}, on {devices.described(estimator, strategy)};"
-          f" {cost.parameter_count(config):,} parameters, {config.train_batch_size * config.n_ctx:,} tokens a step;"
-          f" {order.dropped:.4%} of each epoch's tokens fill no window")
-    if config.eval_steps == 0:
-        print(f"no evaluations{' and no samples' if config.sample_prompts else ''}: \"eval_steps\" is 0")
-    write_samples = samples.writer(config, encoder, tpu, build_estimator) if evaluation else None
-    lasting = hooks.RunHooks.of(config)
-    stop = lasting.stop
-    in_step = hosts.HostsInStep(lasting, config.model_dir) if strategy == devices.MULTI_WORKER else None
-    while not over:
-        # Evaluations stand at multiples of train_steps, wherever the run was interrupted.
-        due = min(config.max_steps, (step // config.train_steps + 1) * config.train_steps)
-        before, target = step, min(due, step + order.longest_stretch)
-        train_steps(estimator, config, encoder, train_set, order, step, target, lasting, in_step)
-        step = run_checkpoints.step_of(run_checkpoints.latest(config.model_dir))
-        try:
-            if in_step.stopped if in_step else stop.signal_number is not None:
+    print("\n".join(plan.start_lines(config, order, path, step, devices.described(estimator, strategy))))
+    after = after_evaluation.make(config, encoder, tpu, evaluation, build_estimator) if first and evaluation else None
+    lasting = hooks.RunHooks.of(config, strategy, step)
+    in_step = lasting.in_step
+    try:
+        while not over:
+            # Evaluations stand at multiples of train_steps, wherever the run was interrupted.
+            due = min(config.max_steps, (step // config.train_steps + 1) * config.train_steps)
+            before, target = step, min(due, step + order.longest_stretch)
+            train_steps(estimator, config, encoder, order, lasting, step, target)
+            path = run_checkpoints.latest(config.model_dir)
+            step = run_checkpoints.step_of(path)
+            if lasting.stopped:
                 raise hooks.Interrupted
             if step == before:
-                raise UserError(f"{train_set.parts[0].shards[0].path} or a shard beside it holds fewer records than its"
-                                " manifest says; delete the manifest, and the shards are scanned instead, or set"
-                                ' "skip_corrupt_records" to true')
-            if evaluation and step == due:
-                # While the first of several hosts evaluates, the others wait for their next step with it.
-                with hosts.alone() if in_step else contextlib.nullcontext():
+                raise damage.too_few_records(order.shards)
+            if after and step == due:
+                with lasting.alone():  # the other hosts wait for their next step with this one
                     own = build_estimator(config) if in_step else estimator
-                    path = run_checkpoints.latest(config.model_dir)
-                    loss = evaluate(own, config, encoder, evaluation, path, None if in_step else stop)
-                    after_evaluation.run(config.model_dir, evaluation, path, step, loss, write_samples)
-        except hooks.Interrupted:
-            print(f"stopped by {stop.name} at step {step}, saved; the same command goes on")
-            return 128 + stop.signal_number
-        over = endings.over(config, step, in_step if step == due else None)
+                    after(path, step, evaluate(own, config, encoder, evaluation, path,
+                                               None if in_step else lasting.stop))
+            over = endings.over(config, step, in_step if step == due else None)
+    except hooks.Interrupted:
+        print(endings.interrupted(config, step, lasting.stop.name))
+        return 128 + lasting.stop.signal_number
+    finally:
+        if first:
+            loss_picture.renew(config.model_dir)  # whatever ended the training
     print(f"done: {config.model_dir} is trained to step {step}; read {order.seen(step)}; {over}")
     return 0
 
 
-def train_steps(estimator, config, encoder, train_set, order, step, target, lasting, in_step):
-    """Trains from `step` to `target`, or until a signal; what was reached is saved."""
+def train_steps(estimator, config, encoder, order, lasting, step, target):
+    """Trains from `step` to `target`, or until a signal; what was reached is saved.  `lasting` are the RunHooks."""
     import inputs
     from models.checkpoints import run_checkpoints, tf_checkpoint
     from models.run import damage, hooks, workarounds
     input_fn = inputs.train_input_fn(order, encoder.eot, start_step=step, stop_step=target)
     progress = hooks.Progress(config, order, lasting.losses)
-    with damage.named(config, train_set), tf_checkpoint.naming_damage(run_checkpoints.latest(config.model_dir)), \
-            damage.named_in_training(config, order, in_step or progress, target):
-        if in_step:
-            in_step.train(estimator, input_fn, target, progress, last=target == config.max_steps)
-        else:
-            # A TPUEstimator counts on its own hook where a TPU makes many steps at once.
-            savers = [] if estimator.config.cluster else [workarounds.Saver(estimator, lasting.by_minutes)]
-            estimator.train(input_fn, max_steps=target, hooks=[*savers, lasting.by_minutes, progress, lasting.stop],
-                            saving_listeners=[lasting.by_minutes])
+    with damage.named(config, order.shards), tf_checkpoint.naming_damage(run_checkpoints.latest(config.model_dir)), \
+            damage.named_in_training(config, order, lasting.in_step or progress, target):
+        lasting.train(estimator, input_fn, progress, target, last=target == config.max_steps)
     workarounds.release_graphs()
 
 

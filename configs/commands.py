@@ -13,7 +13,8 @@ def run(main, argv=None):
 
     Anything else that escapes is our own bug and keeps its traceback (status 1).
     """
-    sys.stdout.reconfigure(errors="replace")  # a generated text may hold what a terminal cannot show
+    # A generated text may hold what a terminal cannot show; whoever watches a pipe or a log wants each line at once.
+    sys.stdout.reconfigure(errors="replace", line_buffering=True)
     try:
         start.end()
         status = main(argv)

@@ -205,10 +205,10 @@ def lock(path):
 def blame(error):
     """What is wrong with a path, in a few words, from an error of TensorFlow; None where it is about something else."""
     text = str(error)
+    if any(words in text for words in FULL):  # the writer of TensorBoard's files raises Python's own errors
+        return "no space left on the disk"
     if not type(error).__module__.startswith("tensorflow"):
         return None
-    if any(words in text for words in FULL):
-        return "no space left on the disk"
     path = re.search(r"gs://[^\s'\",;]*", text)
     answer = re.search(r"HTTP response code (\d+)", text)
     broken = re.search(r"libcurl code \d+ meaning '([^']*)'", text)

@@ -63,12 +63,12 @@ class PartOrder:
 class WindowOrder:
     """The sequence of global batches as a function of (parts, n_ctx, batch, seed, step); it never changes.
 
-    `parts` are those of a shard_sets.ShardSet, `batch` is the size of the global batch.  Raises UserError where a
-    part does not fill one window.
+    `parts` are those of a shard_sets.ShardSet, `batch` is the size of the global batch; `shards` is that ShardSet.
+    Raises UserError where a part does not fill one window.
     """
 
-    def __init__(self, parts, *, n_ctx, batch, seed):
-        self.n_ctx, self.batch, self.seed = n_ctx, batch, seed
+    def __init__(self, parts, *, n_ctx, batch, seed, shards=None):
+        self.n_ctx, self.batch, self.seed, self.shards = n_ctx, batch, seed, shards
         self.parts = tuple(PartOrder(part, n_ctx, seed) for part in parts)
         self._quota = mixture_quota([part.weight for part in parts])
         empty = next((part_order.part for part_order in self.parts if not part_order.windows), None)
@@ -79,7 +79,7 @@ class WindowOrder:
     @classmethod
     def of(cls, config, shards):
         """The order in which `config` reads the ShardSet `shards`."""
-        return cls(shards.parts, n_ctx=config.n_ctx, batch=config.train_batch_size, seed=config.seed)
+        return cls(shards.parts, n_ctx=config.n_ctx, batch=config.train_batch_size, seed=config.seed, shards=shards)
 
     @property
     def windows(self):

@@ -1,6 +1,7 @@
 """Scalars on their way out of the graph: those of a training step, and the mean loss of an evaluation.
 
-On CPUs and GPUs, hooks read them from a collection of the graph.  A TPU's program writes them by a host_call.
+On CPUs and GPUs, hooks read them from a collection of the graph.  A TPU's program writes them by a host_call; of the
+steps that it makes in one run, the host sees the loss of the last.
 """
 import tensorflow as tf2
 import tensorflow.compat.v1 as tf
@@ -31,8 +32,14 @@ def show(scalars, step, model_dir, use_tpu):
 
 
 def collected():
-    """{name: scalar tensor} of the default graph; empty on a TPU."""
-    return {name: tensor for name in TAGS for tensor in tf.get_collection(COLLECTION + name)}
+    """{name: scalar tensor} of the default graph; on a TPU only "loss", that of the last step of a run."""
+    found = {name: tensor for name in TAGS for tensor in tf.get_collection(COLLECTION + name)}
+    return found or dict(zip(["loss"], tf.get_collection(tf.GraphKeys.LOSSES)))  # where TPUEstimator puts it
+
+
+def of_each_step(scalars):
+    """Whether what is `collected` (names) tells of each step, as on CPUs and GPUs."""
+    return len(scalars) == len(TAGS)
 
 
 def loss_and_perplexity(losses, counts):

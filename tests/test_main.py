@@ -1,5 +1,7 @@
 """The command line as its users call it, and every mistake in it."""
+import os
 import re
+import select
 import subprocess
 import sys
 
@@ -32,6 +34,23 @@ def test_reader_that_has_enough_ends_the_program_quietly(run_config):
     assert process.stderr == ""
 
 
+WAITS = """import sys
+from configs import commands
+def main(argv):
+    print("a line")
+    return len(sys.stdin.read())
+commands.run(main)"""
+
+
+def test_each_line_reaches_a_pipe_at_once():
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    process = subprocess.Popen([sys.executable, "-c", WAITS], cwd=ROOT, env=buffered, text=True,
+                               stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    said = select.select([process.stdout], [], [], 30)[0]
+    out, _ = process.communicate("", timeout=30)
+    assert said and out == "a line\n" and process.returncode == 0
+
+
 def test_predict_file_is_the_prompt_and_zero_temperature_is_greedy(finished, tmp_path, capsys):
     (tmp_path / "prompt.txt").write_text("class Encoder:\n")
     capsys.readouterr()
@@ -47,7 +66,7 @@ def test_what_the_user_sees_is_ours_alone(run_config):
     for arguments in ([], ["--eval"], ["--predict_text", "def", "--length", "3"]):
         result = command("--model", config, *arguments)
         assert result.returncode == 0 and result.stderr == "", result.stderr
-        known = r"starting|step|evaluation|the best so far|done|generate: |[\d,]+ targets"
+        known = r"starting|step|evaluation|the best so far|done|generate|[\d,]+ targets"
         lines = result.stdout.splitlines()
         if "--predict_text" in arguments:
             assert "SAMPLE 0" in lines[0] and lines[1].startswith("def") and lines[-1] == "=" * 80

@@ -34,6 +34,13 @@ def named(config, shards):
         raise
 
 
+def too_few_records(shards):
+    """The UserError where a ShardSet ends before the counts in its manifest say."""
+    return UserError(f"{shards.parts[0].shards[0].path} or a shard beside it holds fewer records than its manifest"
+                     " says; delete the manifest, and the shards are scanned instead, or set"
+                     ' "skip_corrupt_records" to true')
+
+
 def _remedy(config):
     """What to do about a damaged record."""
     if not config.skip_corrupt_records:

@@ -1,4 +1,4 @@
-"""When a training is over, and the command that comes next."""
+"""When a training is over, what it says then, and the command that comes next."""
 from configs import arguments, storage
 from models.checkpoints import best_checkpoint, state_file
 
@@ -21,6 +21,12 @@ def over(config, step, in_step=None):
         in_step.leave()
     return (f"stopped early: {len(worse)} evaluation{'s' if len(worse) > 1 else ''} without a better loss than that of"
             f" step {best}, whose checkpoint is in {_best_folder(config)}; raise \"early_stopping\" to go on")
+
+
+def interrupted(config, step, signal_name):
+    """What a training says that a signal ended behind `step`."""
+    goes_on = "the same command goes on" if step < config.max_steps else "--eval evaluates what is trained"
+    return f"stopped by {signal_name} at step {step}, saved; {goes_on}"
 
 
 def next_command(args, config):

@@ -1,4 +1,6 @@
 """What happens between the steps: the progress line, the figures of the run, and a clean stop on a signal."""
+from __future__ import annotations
+
 import contextlib
 import math
 import os
@@ -14,7 +16,7 @@ import tensorflow.compat.v1 as tf
 
 from configs import storage
 from models import metrics
-from models.run import cost, loss_picture, loss_watch, metrics_file, saving, workarounds
+from models.run import cost, devices, hosts, loss_watch, metrics_file, saving, workarounds
 
 LINE_SECONDS = 5  # between progress lines
 SCALARS_STEPS = 10  # between points in TensorBoard and lines in metrics.jsonl
@@ -22,10 +24,10 @@ ECHO_SECONDS = 0.2  # in which signals are one: `timeout` and others send theirs
 
 
 class Progress(tf.train.SessionRunHook):
-    """Prints a line every few seconds; writes scalars to TensorBoard and metrics.jsonl, and draws the loss at the end.
+    """Prints a line every few seconds; writes scalars to TensorBoard and metrics.jsonl.
 
     `order` is the run's WindowOrder, `watch` its LossWatch.  The scalars come from the graph's collection of them; the
-    mean loss since the last line is shown: one batch's says little.
+    mean loss since the last line is shown: one batch's says little.  (A TPU shows one of each run of many steps.)
     """
 
     def __init__(self, config, order, watch, say=print):
@@ -33,12 +35,13 @@ class Progress(tf.train.SessionRunHook):
         self._watch, self._say = watch, say
         self._tokens = order.batch * order.n_ctx  # of a step
         self._operations = cost.token_operations(config)
-        self._start, self._loss = None, 0.0  # after the first step, and the sum of all losses
+        self._start, self._loss, self._losses = None, 0.0, 0  # after the first step; the sum of how many losses
         self._entries, self._noted, self._noted_at = [], 0, 0.0  # not yet in metrics.jsonl; up to which step all are
         self.step = 0  # of the last update, for whoever catches an error
 
     def begin(self):
         self._scalars, self._global_step = metrics.collected(), tf.train.get_global_step()
+        self._each_step = metrics.of_each_step(self._scalars)
         self._writer = tf.summary.FileWriterCache.get(self._config.model_dir)
 
     def after_create_session(self, session, coord):
@@ -52,13 +55,13 @@ class Progress(tf.train.SessionRunHook):
     def after_run(self, run_context, run_values):
         values, before = run_values.results, self.step
         # A TPU makes many steps in one run, and inside the run their number would be read too early or too late.
-        self.step = before + 1 if values else run_context.session.run(self._global_step)
+        self.step = before + 1 if self._each_step else run_context.session.run(self._global_step)
         if "loss" in values:
+            self._loss, self._losses = self._loss + values["loss"], self._losses + 1
             warning = self._watch.warning(self.step, values["loss"])
             if warning:
                 self._say(f"warning: {warning}")
-        self._loss += values.get("loss", 0.0)
-        now = time.monotonic(), self.step, self._loss
+        now = time.monotonic(), self.step, self._loss, self._losses
         if self._start is None:  # the first step also builds and warms up: its time says nothing
             workarounds.release_heap()  # of its compilations
             self._start = self._line = self._point = now
@@ -74,12 +77,11 @@ class Progress(tf.train.SessionRunHook):
     def end(self, session):
         self._writer.flush()  # else the last points come minutes later, or with the end of the process never
         self._note()
-        loss_picture.renew(self._config.model_dir)  # after a signal, and without evaluations, nobody else does
 
     def _print(self, values, loss, rate):
         parts = [f"step {self.step:{len(str(self._max_steps))}}/{self._max_steps}"]
-        if loss is not None and "loss" in values:
-            parts += [f"loss {loss:.4f}", f"lr {values['learning_rate']:.2e}"]
+        parts += [] if loss is None else [f"loss {loss:.4f}"]
+        parts += [f"lr {values['learning_rate']:.2e}"] if self._each_step else []
         if rate:
             overall = (self.step - self._start[1]) / (time.monotonic() - self._start[0])
             epoch = max(self._order.seen(self.step).epochs)
@@ -90,7 +92,7 @@ class Progress(tf.train.SessionRunHook):
     def _write(self, values, loss, rate):
         """Writes a point: of the learning rate and the gradient that of the last step, else since the last point."""
         seen, tokens = self._order.seen(self.step), rate * self._tokens
-        shown = dict(values, loss=loss) if values else dict.fromkeys(metrics.TAGS)  # None: only the TPU knows
+        shown = {**dict.fromkeys(metrics.TAGS), **values, "loss": loss}  # None: only the TPU knows
         speed = {"tokens_per_second": tokens, "teraflops_per_second": tokens * self._operations / 1e12}
         self._entries.append(metrics_file.entry(self.step, **shown, **speed, tokens=int(seen.tokens),
                                                 epoch=max(seen.epochs)))
@@ -99,7 +101,7 @@ class Progress(tf.train.SessionRunHook):
                 or self.step - self._noted >= self._config.save_checkpoints_steps \
                 or time.monotonic() - self._noted_at >= 60 * (self._config.save_checkpoints_minutes or float("inf")):
             self._note()
-        points = {metrics.TAGS[name]: value for name, value in shown.items() if value is not None}
+        points = {metrics.TAGS[name]: value for name, value in shown.items()} if self._each_step else {}
         points.update({f"speed/{name}": value for name, value in speed.items()})
         points.update({"progress/epoch": max(seen.epochs), "progress/documents_seen": seen.documents,
                        "progress/tokens_seen": seen.tokens, "progress/dropped": self._order.dropped})
@@ -115,9 +117,9 @@ class Progress(tf.train.SessionRunHook):
 
 
 def _means(start, end):
-    """(mean loss, steps a second) between two (seconds, step, sum of losses)."""
-    seconds, steps, loss = (new - old for new, old in zip(end, start))
-    return loss / max(steps, 1), steps / max(seconds, 1e-9)
+    """(mean loss or None, steps a second) between two (seconds, step, sum of losses, number of losses)."""
+    seconds, steps, loss, losses = (new - old for new, old in zip(end, start))
+    return loss / losses if losses else None, steps / max(seconds, 1e-9)
 
 
 def duration(seconds):
@@ -230,7 +232,32 @@ class RunHooks(NamedTuple):
     stop: StopOnSignal
     losses: loss_watch.LossWatch
     by_minutes: saving.SaverByMinutes
+    in_step: hosts.HostsInStep | None  # where there are several hosts
 
     @classmethod
-    def of(cls, config):
-        return cls(StopOnSignal(), loss_watch.LossWatch(config), saving.SaverByMinutes(config))
+    def of(cls, config, strategy, step):
+        """Those of a run that goes on from `step`; the signals are heard from now on."""
+        stop, by_minutes = StopOnSignal(), saving.SaverByMinutes(config)
+        several = strategy == devices.MULTI_WORKER
+        return cls(stop, loss_watch.LossWatch(config, step), by_minutes,
+                   hosts.HostsInStep(stop, by_minutes, config.model_dir) if several else None)
+
+    @property
+    def stopped(self):
+        """Whether a signal, on whichever host, has ended the training."""
+        return self.in_step.stopped if self.in_step else self.stop.signal_number is not None
+
+    def alone(self):
+        """A context in which what is built and run does not know of other hosts."""
+        return hosts.alone() if self.in_step else contextlib.nullcontext()
+
+    def train(self, estimator, input_fn, progress, target, *, last):
+        """`estimator.train` to the step `target`, the `last` one or not, or until a signal; what is reached is saved.
+        """
+        if self.in_step:
+            self.in_step.train(estimator, input_fn, target, progress, last=last)
+            return
+        # A TPUEstimator counts on its own hook where a TPU makes many steps at once.
+        savers = [] if estimator.config.cluster else [workarounds.Saver(estimator, self.by_minutes)]
+        estimator.train(input_fn, max_steps=target, hooks=[*savers, self.by_minutes, progress, self.stop],
+                        saving_listeners=[self.by_minutes])

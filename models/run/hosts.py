@@ -25,11 +25,12 @@ FOREVER = 10**9
 class HostsInStep(tf.train.SessionRunHook):
     """Trains step by step with the other hosts; all stop after the same step, when one of them was told to.
 
-    `lasting` are this host's RunHooks; `stopped` says afterwards whether all have stopped, `step` the last step made.
+    `stop` and `by_minutes` are this host's hooks.StopOnSignal and saving.SaverByMinutes; `stopped` says afterwards
+    whether all have stopped, `step` the last step made.
     """
 
-    def __init__(self, lasting, model_dir):
-        self._stop, self._by_minutes, self._model_dir = lasting.stop, lasting.by_minutes, model_dir
+    def __init__(self, stop, by_minutes, model_dir):
+        self._stop, self._by_minutes, self._model_dir = stop, by_minutes, model_dir
         self.stopped, self.step, self._last_step = False, 0, None
         self._others_may_leave = threading.Event()
         threading.Thread(target=self._watch_others, args=devices.cluster(), daemon=True).start()

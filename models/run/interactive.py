@@ -109,9 +109,11 @@ def _lines(*, shown):
     if hasattr(sys.stdin, "reconfigure"):
         sys.stdin.reconfigure(errors="replace")
     if typed:
-        arguments.note("Enter continues a line, Up brings an earlier one back; Ctrl-C ends a text, Ctrl-D the program")
+        back = ""
         with contextlib.suppress(ImportError):  # Python may lack it: the keys are taken out below then
             import readline  # noqa: F401 (all that input() needs)
+            back = ", Up brings an earlier one back"
+        arguments.note(f"Enter continues a line{back}; Ctrl-C ends a text, Ctrl-D the program")
     while True:
         try:
             line = input(MARK if asked else "")

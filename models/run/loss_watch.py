@@ -8,17 +8,17 @@ DIVERGING_LOSS = 1.0
 
 
 class LossWatch:
-    """Says what is wrong with a training, by the loss of each step.
+    """Says what is wrong with a training that begins behind `step`, by the loss of each step, or of some (on a TPU).
 
     A loss that jumps hints at the documents of its batch.  But after the warm-up, while the loss is worse than that of
     guessing, the learning rate may be the cause: then a jump is told when the loss has come down again, or never.
     """
 
-    def __init__(self, config):
+    def __init__(self, config, step=0):
         self._spikes, self._lr, self._warmup = SpikeWatch(), config.lr, config.warmup_steps
         self._bound = math.log(config.n_vocab) + DIVERGING_LOSS
-        self._learnt = False  # starting weights may begin above the bound, and that is no divergence
-        self._steps, self._above, self._jump, self._told = 0, 0, None, False
+        self._learnt = step > 0  # starting weights may begin above the bound, and that is no divergence
+        self._below, self._jump, self._told = step, None, False  # the last step that was below the bound
 
     def warning(self, step, loss):
         """What to tell after this step, in a line, or None."""
@@ -26,17 +26,16 @@ class LossWatch:
         if usual is not None:
             jump = (f"the loss jumped to {loss:.4f} at step {step}, from about {usual:.4f}; --which_data {step} lists"
                     " the documents of that batch")
-        self._steps += 1
-        self._learnt = self._learnt or loss <= self._bound or step > self._steps  # the last: the run goes on
+        self._learnt = self._learnt or loss <= self._bound
         if loss <= self._bound or step <= self._warmup:
-            jump, self._above, self._jump = self._jump or jump, 0, None
+            jump, self._below, self._jump = self._jump or jump, step, None
             return jump
-        self._above, self._jump = self._above + 1, self._jump or jump
+        self._jump = self._jump or jump
         if self._told:
             self._jump = None
-        elif self._learnt and self._above >= DIVERGING_STEPS:
+        elif self._learnt and step - self._below >= DIVERGING_STEPS:
             self._told, self._jump = True, None
-            return (f'diverging: lower "lr" ({self._lr:g}); for {self._above} steps the loss has been above'
+            return (f'diverging: lower "lr" ({self._lr:g}); for {step - self._below} steps the loss has been above'
                     f' {self._bound:.2f}, which is ln("n_vocab") + {DIVERGING_LOSS:g}: worse than guessing')
         return None
 

@@ -88,6 +88,15 @@ def _check_start(config, encoder):
         warm_start.check_vocabulary(stored, config, encoder)
 
 
+def start_lines(config, order, path, step, device):
+    """What a training says when it begins behind `step`, from its checkpoint `path` or None, on `device` (words)."""
+    lines = [f"{'continuing' if path else 'starting'} {config.model_dir} at step {step} of {config.max_steps} from"
+             f" {state_file.weights_source(config, path)}, on {device}; {parameter_count(config):,} parameters,"
+             f" {order.batch * order.n_ctx:,} tokens a step; {order.dropped:.4%} of each epoch's tokens fill no window"]
+    return lines if config.eval_steps else [
+        *lines, f"no evaluations{' and no samples' if config.sample_prompts else ''}: \"eval_steps\" is 0"]
+
+
 def report(config, data, machine, found):
     """The plan as text; `found` are its Problems."""
     rows = _sizes(config) + _weights(config) + _data(config, data) + _cost(config, machine) + _schedule(config)
@@ -190,8 +199,9 @@ def _schedule(config):
 
 def _data_problems(config, data):
     order = _order(config, data.train)
+    evaluated = None if isinstance(data.eval, str) else data.eval
     found = Problems([f"training data: {order}"], []) if isinstance(order, str) else Problems(
-        [], reading_problems(config, order))
+        [], reading_problems(config, order, evaluated))
     if config.eval_steps == 0:
         return found
     if isinstance(data.eval, str):
@@ -202,17 +212,15 @@ def _data_problems(config, data):
     except UserError as error:
         found.stop.append(str(error))
         return found
-    if not isinstance(data.train, str):
-        found.spoil.extend(shard_sets.overlap(data.train, data.eval))
     if config.eval_steps * config.eval_batch_size > windows:
         found.spoil.append(f'"eval_steps" {config.eval_steps:,} x "eval_batch_size" {config.eval_batch_size:,} is more'
                            f' than the {windows:,} windows of the eval data; set "eval_steps" to -1')
     return found
 
 
-def reading_problems(config, order):
-    """Lines on training data, a WindowOrder, that are too few for the run."""
-    lines = []
+def reading_problems(config, order, evaluated):
+    """Lines on training data, a WindowOrder, that are too few for the run or stand in the ShardSet `evaluated`, too."""
+    lines = shard_sets.overlap(order.shards, evaluated) if evaluated else []
     epochs = max(order.seen(config.max_steps).epochs)
     if order.windows < config.train_batch_size:
         lines.append(f'tiny corpus: its {order.windows:,} windows of "n_ctx" do not fill one batch of'

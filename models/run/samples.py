@@ -36,7 +36,8 @@ def writer(config, encoder, tpu, build_estimator):
         file = storage.join(config.model_dir, FILE)
         with extras.written(file), storage.open_file(file, "a") as f:
             f.write("".join(texts))
-        _show_in_tensorboard(config.model_dir, step, texts)
+        with extras.written(storage.join(config.model_dir, "events.out.tfevents...")):
+            _show_in_tensorboard(config.model_dir, step, texts)
     return write
 
 

@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 
 import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
@@ -37,6 +38,14 @@ def prepare():
         monitored_session._PREEMPTION_ERRORS = ()
         error_handling._IGNORED_ERRORS = ()
     error_handling.ErrorRendezvous = FirstCause
+    # Normally an error that ends a thread is printed.  But that of TensorBoard's file is also raised where the next
+    # event is written.
+    threading.excepthook = _tell_of_a_thread
+
+
+def _tell_of_a_thread(error, tell=threading.excepthook):
+    if not error.thread or error.thread.name != "EventLoggerThread":
+        tell(error)
 
 
 class FirstCause(error_handling.ErrorRendezvous):

@@ -57,7 +57,7 @@ def test_core_trains_to_the_same_weights_and_tells_the_same(changes, run_config,
     assert main.main(["--model", run_config(model_dir=str(tmp_path / "cpu"), **changes)]) == 0
     assert_same_weights(tmp_path, 11)
     assert figures(one) == figures(capsys.readouterr().out) and len(figures(one)) == 2
-    assert re.findall(r"step +(\d+)/11", one) == ["3", "10", "11"]
+    assert re.findall(r"step +(\d+)/11 +loss \d", one) == ["3", "10", "11"]
     points, others = scalars_of(tmp_path / "core"), scalars_of(tmp_path / "cpu")
     assert set(points) == set(others)
     for name in ("loss", "progress/learning_rate", "progress/gradient_norm"):
@@ -70,7 +70,9 @@ def test_core_trains_to_the_same_weights_and_tells_the_same(changes, run_config,
     noted, other = (metrics_file.read(str(tmp_path / name)) for name in ("core", "cpu"))
     evaluations = [[line["eval_loss"] for line in lines if "eval_loss" in line] for lines in (noted, other)]
     assert evaluations[0] == pytest.approx(evaluations[1], rel=1e-5) and len(evaluations[0]) == 2
-    assert {line["loss"] for line in noted if "loss" in line} == {None}  # the host does not see it
+    losses = [(line["step"], line["loss"]) for line in noted if "loss" in line]  # of the last step of a visit
+    assert losses == [(step, pytest.approx(dict(others["loss"])[step], rel=1e-6)) for step in (6, 7, 11)]
+    assert {(line["learning_rate"], line["gradient_norm"]) for line in noted if "loss" in line} == {(None, None)}
     samples = (tmp_path / "core" / "samples.txt").read_text()
     assert re.findall("SAMPLE (.*?) =", samples) == ["0 AT STEP 7", "0 AT STEP 11"]
     assert points["progress/tokens_seen"][-1] == others["progress/tokens_seen"][-1] == (11, 11 * 64)

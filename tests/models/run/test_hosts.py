@@ -58,12 +58,15 @@ def wait_for(process, words):
 
 @pytest.mark.slow
 def test_two_hosts_reach_the_weights_of_one(hosts, run_config, tmp_path):
-    changes = {"micro_batch_size": 2, **DROPOUT}
+    changes = {"micro_batch_size": 2, "sample_prompts": ["def"], "sample_length": 3, **DROPOUT}
     one = trained(run_config(model_dir=str(tmp_path / "one"), **changes))
     results = ended(*(hosts(number, **changes) for number in range(2)))
     assert [status for status, _ in results] == [0, 0], results
     assert_close(one, weights_of(tmp_path / "run", 8))
     assert results[0][1].count("evaluation at step") == 2 and "evaluation" not in results[1][1]
+    for text in (results[0][1], (tmp_path / "run" / "samples.txt").read_text()):
+        assert re.findall("SAMPLE (.*?) =", text) == ["0 AT STEP 4", "0 AT STEP 8"]
+    assert "SAMPLE" not in results[1][1] and (tmp_path / "run" / "loss.png").exists()
 
 
 @pytest.mark.slow

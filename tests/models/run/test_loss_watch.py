@@ -52,7 +52,7 @@ BOUND = math.log(V) + 1
 def warnings(losses, first=1, warmup_steps=0):
     """[(step, line)] of what a LossWatch says of a run's losses, of which the first is that of step `first`."""
     config = schema.from_dict({"model_dir": "x", "n_vocab": V, "lr": 0.5, "warmup_steps": warmup_steps}, "here")
-    watch = loss_watch.LossWatch(config)
+    watch = loss_watch.LossWatch(config, first - 1)
     said = [(step, watch.warning(step, loss)) for step, loss in enumerate(losses, first)]
     return [(step, line) for step, line in said if line]
 
@@ -72,6 +72,13 @@ def test_a_diverging_run_is_named_once_by_its_learning_rate_and_not_by_the_docum
 def test_a_run_that_explodes_in_its_first_steps_is_named_also_when_it_goes_on_from_a_checkpoint():
     assert [step for step, _ in warnings(run_of((5.7, 1), (30, 100)))] == [51]
     assert [step for step, _ in warnings(run_of((30, 100)), first=801)] == [850]
+
+
+def test_a_tpu_of_whose_steps_few_are_seen_is_named_as_soon():
+    config = schema.from_dict({"model_dir": "x", "n_vocab": V}, "here")
+    watch = loss_watch.LossWatch(config)
+    said = [step for step in range(20, 400, 20) if watch.warning(step, 3 if step <= 100 else BOUND + 1)]
+    assert said == [160]
 
 
 def test_the_warm_up_does_not_count():

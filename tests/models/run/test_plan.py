@@ -16,13 +16,13 @@ from models.run import plan, room
 from tests.helpers.runs import ROOT
 
 
-def found(shards, documents, tokens, path="x_0.tfrecords"):
+def found(shards, documents, tokens, name="x"):
     """A corpus of so many equal shards."""
-    shard = Shard(path, documents // shards, tokens // shards, None, 0, None, 1, 5)
+    shard = Shard(f"{name}_0.tfrecords", documents // shards, tokens // shards, None, 0, None, 1, 5)
     return shard_sets.ShardSet((shard_sets.Part((shard,) * shards, 1.0),), None, None)
 
 
-ENOUGH = plan.Data(found(8, 1000, 50_000_000), found(1, 10, 900_000, "x-eval_0.tfrecords"))
+ENOUGH = plan.Data(found(8, 1000, 50_000_000), found(1, 10, 900_000, "y"))
 ROOMY = room.Machine(on_cpu=True, memory=10**14, free=10**13, disk=10**15)
 
 
@@ -101,7 +101,7 @@ def test_setting_that_spoils_the_run_does_not_stop_it(values, words, tmp_path):
     (found(1, 3, 1020), ENOUGH.eval, "training data: the 1020 tokens in x_0.tfrecords do not fill one window of"),
     (ENOUGH.train, "no shard matches y", "eval data: no shard matches y"),
     ("both have other ids", "both have other ids", "training data: both have other ids"),
-    (ENOUGH.train, found(1, 0, 0), "x_0.tfrecords holds no text; give another"),
+    (ENOUGH.train, found(1, 0, 0, "y"), "y_0.tfrecords holds no text; give another"),
 ])
 def test_missing_or_empty_data_stops_the_run_and_the_report_survives_it(train, held_out, words, tmp_path):
     data = plan.Data(train, held_out)
@@ -111,8 +111,8 @@ def test_missing_or_empty_data_stops_the_run_and_the_report_survives_it(train, h
     assert text.splitlines()[-2:] == ["problems that stop the run:", "  - " + problem]
 
 
-def test_shard_that_is_trained_on_and_evaluated_on_spoils_the_evaluation(tmp_path):
-    assert problems_of(tmp_path, plan.Data(ENOUGH.train, ENOUGH.train), max_steps=9) == (
+def test_shards_that_are_trained_on_and_evaluated_on_spoil_the_run(tmp_path):
+    assert problems_of(tmp_path, plan.Data(ENOUGH.train, ENOUGH.train), max_steps=10) == (
         [], ["x_0.tfrecords is trained on and evaluated on; the evaluation will look too good"])
 
 

@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -145,6 +146,33 @@ def test_a_run_goes_on_where_its_figures_cannot_be_written(run_config, tmp_path,
     for name in ("metrics.jsonl", "loss.png", "samples.txt"):
         assert out.count(f"{name} was not written (Is a directory); the training goes on") == 1
     assert weights_of(tmp_path / "run", 20)["global_step"] == 20
+
+
+def test_a_disk_with_no_room_for_tensorboard_s_file_ends_a_run_in_one_line(run_config):
+    """Of a run so small, that file is the largest: it holds the graph."""
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6))
+    result = command("--model", run_config(max_steps=4), preexec_fn=limit)
+    assert result.returncode == 2 and "step 4/4" in result.stdout, result
+    assert result.stderr.startswith("error: no space left on the disk") and result.stderr.count("\n") == 1, result
+
+
+def test_the_picture_shows_a_run_that_a_loss_that_is_not_finite_has_ended(run_config, tmp_path):
+    main.main(["--model", run_config(max_steps=20, train_steps=20, eval_steps=0)])
+    os.unlink(tmp_path / "run" / "loss.png")
+    assert "not finite" in mistake("--model", run_config(max_steps=40, train_steps=40, eval_steps=0, weight_decay=1e30))
+    assert (tmp_path / "run" / "loss.png").exists()
+
+
+def test_a_signal_in_the_last_evaluation_names_what_evaluates(run_config, tmp_path, capsys, monkeypatch):
+    class Stop(hooks.GiveUpOnSignal):
+        def before_run(self, run_context):
+            self._stop.signal_number = signal.SIGINT
+    monkeypatch.setattr(hooks, "GiveUpOnSignal", Stop)
+    for steps, words in ((8, "the same command goes on"), (4, "--eval evaluates what is trained")):
+        config = run_config(max_steps=steps, model_dir=str(tmp_path / str(steps)))
+        assert main.main(["--model", config]) == 130
+        assert capsys.readouterr().out.endswith(f"stopped by Ctrl-C at step 4, saved; {words}\n")
 
 
 def test_a_run_says_where_it_starts_from_and_what_it_is(run_config, tmp_path, capsys):
