@@ -19,6 +19,7 @@ import tempfile
 from benchmarks import data, machine, options, products, train, turns
 from configs import commands, storage
 from configs.errors import UserError
+from models.run import loss_picture
 
 MIDDLE = {"train_batch_size": 4, "n_ctx": 128, "n_layer": 6, "n_embd": 384}
 SWEEPS = {  # key: (name in the plot, values)
@@ -106,9 +107,9 @@ def _table(key, lines):
 
 def plot(found, ending):
     """Bytes of a picture: a column for each size, a row for each of SHOWN, all axes logarithmic."""
-    import matplotlib
     # Letters stay letters, and the same figures give the same bytes.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "scaling", "font.sans-serif": "DejaVu Sans"}):
+    fixed = {"svg.fonttype": "none", "svg.hashsalt": "scaling", "font.sans-serif": "DejaVu Sans"}
+    with loss_picture.library().rc_context(fixed):
         return _drawn(found, ending)
 
 

@@ -1,5 +1,7 @@
 """README.md and docs/: every command runs as written, every link leads somewhere, no sentence stands twice.
 
+The notebook among them is not run here: its commands are the README's, and its outputs show that they were run.
+
 A comment before each block of commands, which readers do not see, says what is to be done with it:
 
     <!-- run -->                                as it stands, in a fresh copy of the project, after the blocks before it
@@ -8,6 +10,7 @@ A comment before each block of commands, which readers do not see, says what is 
     <!-- not run: a GPU -->                     and why; its options are still held against those of the programs
 """
 import functools
+import json
 import os
 import re
 import shlex
@@ -26,15 +29,16 @@ from tests.helpers import pages
 from tests.helpers.runs import ROOT
 from tests.test_structure import tracked
 
-README = "README.md"
+README, NOTEBOOK = "README.md", "docs/quickstart.ipynb"
 PAGES = [README, *(f"docs/{name}.md" for name in (
     "training", "data", "generating", "weights", "gpus-and-hosts", "tpu", "config", "sizes", "determinism", "limits",
-    "differences", "architecture", "moved", "benchmarks"))]
+    "differences", "architecture", "moved", "benchmarks")), NOTEBOOK]
 BLOCK = re.compile(r"^(?:<!-- (?P<mark>[^\n]*) -->\n)?```(?P<language>\w*)\n(?P<body>.*?)^```$", re.M | re.S)
 LONGEST_README, WIDEST_README, LONG_SENTENCE = 180, 130, 30
+LARGEST_NOTEBOOK = 200_000  # bytes
 BLOCK_SECONDS = 900  # for a machine that is busy
 # Programs whose options are not ours to check.
-FOREIGN = ("gcloud", "docker", "ray", "tensorboard", ".", "cat", "END", "export")
+FOREIGN = ("gcloud", "docker", "ray", "tensorboard", ".", "cat", "END", "export", "git")
 
 
 class Block(NamedTuple):
@@ -55,7 +59,17 @@ class Block(NamedTuple):
 
 
 def read(page):
-    return Path(ROOT, page).read_text()
+    """The text of a page; of the notebook its texts, and of each of its cells the commands as a block."""
+    text = Path(ROOT, page).read_text()
+    return "\n".join(map(as_markdown, json.loads(text)["cells"])) if page == NOTEBOOK else text
+
+
+def as_markdown(cell):
+    text = "".join(cell["source"])
+    if cell["cell_type"] == "code":
+        commands = re.findall(r"^ *!(.*\n?)", re.sub(r"\\\n *", "", text), re.M)
+        text = f"<!-- not run: its outputs stand there -->\n```\n{''.join(commands).rstrip()}\n```" if commands else ""
+    return f"{text}\n"
 
 
 def blocks_of(page):
@@ -86,7 +100,8 @@ def commands_in(block):
 # What the marks and the pages promise
 
 def test_every_page_is_among_those_that_are_checked():
-    assert sorted(PAGES) == sorted(path for path in tracked() if path == README or re.match(r"docs/[^/]*\.md$", path))
+    assert sorted(PAGES) == sorted(path for path in tracked()
+                                   if path == README or re.match(r"docs/[^/]*\.(md|ipynb)$", path))
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=named)
@@ -143,6 +158,38 @@ def test_no_sentence_stands_twice():
             assert sentence not in seen, f"{page} and {seen[sentence]}: {sentence}"
             seen[sentence] = page
     assert len(seen) > 200
+
+
+# The notebook
+
+def test_commands_of_the_notebook_are_those_of_the_readme():
+    """But for the clone, and texts in quotes.  The README's are run, below."""
+    def without_texts(commands):
+        return re.sub(r'"[^"\n]*"', '""', commands)
+    found = [line for block in blocks_of(NOTEBOOK) for line in block.commands.splitlines()]
+    assert not [line for line in found
+                if not line.startswith("git clone ") and without_texts(line) not in without_texts(read(README))]
+    from_text_to_model = next(block for block in blocks_of(README) if "new_config.py" in block.commands)
+    wanted = from_text_to_model.commands.splitlines()
+    assert [line for line in found if line in wanted] == wanted
+
+
+def test_notebook_was_run_from_its_first_cell_to_its_last_and_its_outputs_are_small():
+    """And it is as https://nbformat.readthedocs.io says of version 4.5."""
+    text = Path(ROOT, NOTEBOOK).read_text()
+    assert len(text) < LARGEST_NOTEBOOK
+    notebook = json.loads(text)
+    assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
+    assert len({cell["id"] for cell in notebook["cells"]}) == len(notebook["cells"])
+    assert {cell["cell_type"] for cell in notebook["cells"]} == {"markdown", "code"}
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert {output["output_type"] for output in outputs} == {"stream", "execute_result"}
+    pictures = [output["data"]["image/png"] for output in outputs if "data" in output]
+    assert len(pictures) == 1
+    said = "".join("".join(output.get("text", "")) for output in outputs)
+    assert "done" in said and not re.search(r"error:|warning:|Traceback|\r|\033", said)
 
 
 # Options, of blocks that are run and of those that are not

@@ -1,6 +1,7 @@
 """The loss as a picture, from metrics.jsonl: model_dir/loss.png, and runs side by side (no TensorFlow here)."""
 import io
 import logging
+import os
 import warnings
 
 from configs import storage
@@ -29,15 +30,21 @@ def has_loss(entries):
 
 def draw(runs, ending):
     """Bytes of a picture of `runs`, [(name, entries)]: training losses as lines, evaluations as points on a line."""
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of a cache of fonts that it makes or cannot keep
-    import matplotlib
     # Letters stay letters, and the same figures give the same bytes.
     fixed = {"svg.fonttype": "none", "svg.hashsalt": "loss", "font.sans-serif": "DejaVu Sans"}
-    with matplotlib.rc_context(fixed), warnings.catch_warnings():
+    with library().rc_context(fixed), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         picture = io.BytesIO()
         figure_of(runs).savefig(picture, format=ending, metadata={"Date": None} if ending == "svg" else None)
         return picture.getvalue()
+
+
+def library():
+    """matplotlib, which says nothing about fonts and looks for no screen."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of a cache of fonts that it makes or cannot keep
+    os.environ["MPLBACKEND"] = "agg"  # a notebook names one there that its own Python has, and ours has not
+    import matplotlib
+    return matplotlib
 
 
 def figure_of(runs):
