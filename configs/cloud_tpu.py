@@ -5,17 +5,15 @@ carries a description of this API; TPU_API_DISCOVERY_URL (which TensorFlow reads
 """
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import http.client
 import logging
 import os
 import re
-import threading
 import urllib.request
 import warnings
 
-from configs import errors
+from configs import errors, waiting
 from configs.errors import UserError
 
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
@@ -42,29 +40,11 @@ class ApiError(Exception):
         return self.status in (None, 408, 429) or self.status >= 500
 
 
-def within(seconds, function):
-    """Returns `function()`, or raises TimeoutError after so many seconds (None: never).
-
-    It also ends the look-up of a host's name, which no timeout of a socket does.
-    """
-    outcome = concurrent.futures.Future()
-
-    def run():
-        try:
-            outcome.set_result(function())
-        except BaseException as error:
-            outcome.set_exception(error)
-    threading.Thread(target=run, daemon=True).start()
-    if not concurrent.futures.wait([outcome], seconds).done:
-        raise TimeoutError(f"no answer within {seconds:g} seconds")
-    return outcome.result()
-
-
 def get_directly(url, seconds, headers=None):
     """The text at `url`, asked for without a proxy, which would answer for another machine.  Raises OSError."""
     request = urllib.request.Request(url, headers=headers or {})
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    return within(seconds, lambda: opener.open(request, timeout=seconds).read().decode())
+    return waiting.within(seconds, lambda: opener.open(request, timeout=seconds).read().decode())
 
 
 def place(project, zone):
@@ -109,7 +89,7 @@ def connect(seconds, *, anonymous=False):
         return http.HttpRequest(connection, *arguments, **named)
     other = os.environ.get("TPU_API_DISCOVERY_URL")
     try:
-        return within(seconds, lambda: discovery.build(
+        return waiting.within(seconds, lambda: discovery.build(
             "tpu", "v1", http=httplib2.Http(timeout=seconds), requestBuilder=request, cache_discovery=False,
             **({"discoveryServiceUrl": other} if other else {})))
     except Exception as error:
@@ -121,7 +101,7 @@ def _log_in():
     """The user's credentials.  Raises UserError."""
     import google.auth
     try:
-        return within(CREDENTIALS_SECONDS, lambda: google.auth.default(scopes=[SCOPE]))[0]
+        return waiting.within(CREDENTIALS_SECONDS, lambda: google.auth.default(scopes=[SCOPE]))[0]
     except TimeoutError:
         raise UserError(f"no Google credentials (the metadata server of Google Cloud does not answer); {LOG_IN}")
     except google.auth.exceptions.GoogleAuthError as error:
@@ -166,7 +146,7 @@ class Nodes:
         from google.auth.exceptions import GoogleAuthError, RefreshError
         from googleapiclient.errors import HttpError
         try:
-            answer = within(self._seconds, request.execute)
+            answer = waiting.within(self._seconds, request.execute)
         except HttpError as error:
             raise ApiError(error.reason or f"HTTP status {error.status_code}", error.status_code)
         except RefreshError as error:

@@ -1,4 +1,5 @@
 """Runs a program of the project: one line for a mistake, the exit status, streams."""
+import contextlib
 import errno
 import os
 import signal
@@ -6,6 +7,8 @@ import sys
 
 from configs import start, storage
 from configs.errors import USER_ERROR, UserError
+
+OUTPUT = "standard output"
 
 
 def run(main, argv=None):
@@ -15,32 +18,68 @@ def run(main, argv=None):
     """
     # A generated text may hold what a terminal cannot show; whoever watches a pipe or a log wants each line at once.
     sys.stdout.reconfigure(errors="replace", line_buffering=True)
+    sys.stdout = NamedOutput(sys.stdout)
+    sys.exit(_status(main, argv))
+
+
+def _status(main, argv):
     try:
         start.end()
         status = main(argv)
         sys.stdout.flush()
-        sys.exit(status)
+        return status
     except UserError as error:
-        sys.exit(_say(error))
+        return _say(error)
     except BrokenPipeError:  # `... | head`: whoever reads has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE)
+        return 128 + signal.SIGPIPE
     except OSError as error:
         # A full disk, a missing permission, a path that is a folder: the system's own words name the cause.
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR,
-                               errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.EFBIG, errno.ENAMETOOLONG):
+        if error.filename != OUTPUT and error.errno not in (
+                errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR,
+                errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.EFBIG, errno.ENAMETOOLONG, errno.EIO):
             raise
-        sys.exit(_say(f"{error.filename or 'write'}: {error.strerror}"))
+        where = error.filename or "write"
+        return _say(f"{os.fsdecode(where) if isinstance(where, bytes) else where}: {error.strerror}")
+    except UnicodeEncodeError as error:
+        if "surrogates" not in error.reason:
+            raise
+        return _say(f"{error.object!a} is not UTF-8 text; give one that is, and rename a file where it is a path")
     except Exception as error:
         blamed = storage.blame(error)
         if not blamed:
             raise
-        sys.exit(_say(f"{blamed}; check the path, the space left and what this account may do there"))
+        return _say(f"{blamed}; check the path, the space left and what this account may do there")
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
+        return _say("interrupted", "", 128 + signal.SIGINT)
+    finally:
+        try:
+            sys.stdout.flush()
+        except OSError:  # else Python would try it once more at its end, and say so
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _say(message):
-    print("error:", " ".join(str(message).split("\n")), file=sys.stderr)
-    return USER_ERROR
+class NamedOutput:
+    """Standard output, whose errors say what it was that could not be written."""
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+    def write(self, text):
+        with storage.naming(OUTPUT):
+            return self._stream.write(text)
+
+    def flush(self):
+        with storage.naming(OUTPUT):
+            self._stream.flush()
+
+
+def _say(message, before="error: ", status=USER_ERROR):
+    """Shows the message on a line of its own, where anybody can still read it; returns the exit status."""
+    with contextlib.suppress(OSError):
+        if "configs.progress" in sys.modules:
+            sys.modules["configs.progress"].close_all()
+        print(before + " ".join(str(message).split("\n")), file=sys.stderr, flush=True)
+    return status

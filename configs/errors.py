@@ -16,10 +16,26 @@ class UserError(Exception):
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports wrong arguments in one line, by UserError."""
+    """Reports wrong arguments in one line, by UserError, and expands the ~ that begins a path (--input=~/texts)."""
+
+    TEXTS = ("predict_text", "stop", "split_on", "text_key")  # which are no paths
+
+    def parse_args(self, args=None, namespace=None):
+        found = super().parse_args(args, namespace)
+        for name, value in vars(found).items():
+            if name not in self.TEXTS:
+                setattr(found, name, _expanded(value))
+        return found
 
     def error(self, message):
         raise UserError(f"{message}; `python3 {self.prog} --help` lists the options")
+
+
+def _expanded(value):
+    """The value of an option, or each of its list, with a home folder for the ~ at its beginning."""
+    if isinstance(value, list):
+        return [_expanded(one) for one in value]
+    return os.path.expanduser(value) if isinstance(value, str) else value
 
 
 def script_parser(docstring, **options):

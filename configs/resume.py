@@ -1,4 +1,6 @@
 """Says what changes when a run goes on with another config, vocabulary or data than it was started with."""
+import json
+
 from configs import reading, schema, storage
 from configs.errors import UserError
 
@@ -21,7 +23,10 @@ def recorded(model_dir, name):
 def saved_config_warnings(config):
     """The lines of `check_resume` against the config saved in model_dir; none where no config is saved."""
     saved = storage.join(config.model_dir, CONFIG_FILE)
-    return check_resume(schema.load(saved), config, saved) if storage.exists(saved) else []
+    if not storage.exists(saved):
+        return []
+    place = f"model_dir={json.dumps(config.model_dir)}"  # the folder may have moved, and have had a name that none may
+    return check_resume(schema.load(saved, [place]), config, saved)
 
 
 def check_resume(saved, new, where):

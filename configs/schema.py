@@ -16,7 +16,7 @@ import json
 from configs import aliases, other_trainers, reading, storage
 from configs.errors import UserError
 from configs.generation import OPTIONS
-from configs.values import BOOLEAN, FILES, PATH, TEXT, TEXTS, integer, number, one_of, optional
+from configs.values import BOOLEAN, CHECKPOINT_PATH, FILES, FOLDER, PATH, TEXTS, integer, number, one_of, optional
 
 MODEL, MEMORY, OPTIMIZER, RUN, DATA, OUTPUT = "model", "precision, memory", "optimizer", "run", "data", "output"
 
@@ -128,7 +128,7 @@ class Config:
     tpu_zone: str | None = key(RUN, None, optional(PATH), FREE,
         "its zone; null = `$CLOUDSDK_COMPUTE_ZONE`, or that of the VM")
 
-    data_path: str = key(DATA, "", TEXT, FREE,  # whether the shards are others is seen by their fingerprint
+    data_path: str = key(DATA, "", FOLDER, FREE,  # whether the shards are others is seen by their fingerprint
         "folder of the shards and their manifest; empty = the current folder")
     input: str = key(DATA, FILES_INPUT, one_of(*INPUTS), FREE,
         "what to read: \"tfrecords\", the shards of any data set; or the original's OpenWebText shards (all; only long"
@@ -146,7 +146,8 @@ class Config:
         "folder with encoder.json and vocab.bpe; null = the vocabulary of the run in `model_dir`, else the one in"
         " `data_path`/encoder, else GPT-2's own")
 
-    model_dir: str = key(OUTPUT, None, PATH, FREE, "folder of the checkpoints, logs and resolved config; must be given")
+    model_dir: str = key(OUTPUT, None, CHECKPOINT_PATH, FREE,
+        "folder of the checkpoints, logs and resolved config; must be given")
     predict_path: str | None = key(OUTPUT, None, optional(PATH), FREE,
         "file that generated texts are appended to; null = they are only printed")
     sample_prompts: tuple | None = key(OUTPUT, None, optional(TEXTS), FREE,
@@ -226,6 +227,7 @@ def _build(values, where, everywhere):
 def _accept(name, value, where):
     field = FIELDS[name]
     kind = field.metadata["kind"]
+    storage.check_text(json.dumps(value, ensure_ascii=False), f'{where}: "{name}"')
     try:
         return kind.accept(value)
     except ValueError:

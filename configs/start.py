@@ -20,14 +20,29 @@ def begin():
     if sys.version_info < OLDEST:
         sys.exit(_say("this is Python {}.{}, and the program needs Python 3.9 to 3.11: {}".format(
             *sys.version_info[:2], errors.SET_UP)))
+    _open_closed_streams()
     sys.excepthook = _tell
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it is ignored in the background
-        signal.signal(signal.SIGINT, _stop)
+        signal.signal(signal.SIGINT, stop)
+
+
+def _open_closed_streams():
+    """Gives a standard stream that is closed the null device.
+
+    Else the next file that is opened gets its number, and what TensorFlow and others print would be written into it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free: this one
+            stream = open(number, "r" if number == 0 else "w", errors="replace", closefd=False)  # noqa: SIM115
+            setattr(sys, name, stream)
 
 
 def end():
     """From now on Ctrl-C is KeyboardInterrupt: there may be something to clean up."""
-    if signal.getsignal(signal.SIGINT) is _stop:
+    if signal.getsignal(signal.SIGINT) is stop:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -42,14 +57,15 @@ def importing():
     if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
         yield
         return
-    signal.signal(signal.SIGINT, _stop)
+    signal.signal(signal.SIGINT, stop)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
 
 
-def _stop(number, frame):
+def stop(number=signal.SIGINT, frame=None):
+    """Ends the process at once, as a handler of Ctrl-C: what is to be cleaned up must be clean already."""
     os.write(2, b"interrupted\n")
     os._exit(128 + number)
 

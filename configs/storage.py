@@ -15,6 +15,7 @@ from configs.errors import UserError
 REMOTE = "gs://"
 PARTIAL = ".partial-"  # begins the names of files that are not complete
 ANSWERS = {"401": "no or outdated credentials", "403": "no permission", "404": "no such bucket or object"}
+WILDCARDS = "*?[\\"  # what TensorFlow takes for a pattern, in the path of a checkpoint, too
 FULL = ("No space left on device", "Disk quota exceeded", "File too large")  # the last one: `ulimit -f`
 
 
@@ -91,9 +92,53 @@ def looked_for_in(path):
     return "" if is_remote(path) or os.path.isabs(path) else f" in {os.getcwd()}"
 
 
+@contextlib.contextmanager
+def naming(path):
+    """Inside, an error of the system that names no file, as one of reading or writing does, is one about `path`."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or path
+        raise
+
+
 def read_bytes(path):
-    with open_file(path, "rb") as f:
+    with naming(path), open_file(path, "rb") as f:
         return f.read()
+
+
+def check_for_tensorflow(path, what):
+    """Raises UserError where TensorFlow could not find again what it wrote to `path`, which `what` gave."""
+    sign = next((sign for sign in WILDCARDS if sign in path), None)
+    if sign:
+        raise UserError(f"{what} {path} holds {sign}, and TensorFlow takes {' '.join(WILDCARDS)} in the path of a"
+                        " checkpoint for wildcards; choose a path without them")
+    check_text(path, what)
+
+
+def check_text(text, what):
+    """Raises UserError where `text`, which `what` gave, holds what is no Unicode, as a path's bytes may be."""
+    with contextlib.suppress(UnicodeEncodeError):
+        text.encode()
+        return
+    raise UserError(f"{what} {ascii(text)} is not UTF-8 text; give one that is, and rename a file where it is a path")
+
+
+def append_whole(path, text):
+    """Adds the str `text` to the file; where that fails, a local file holds what it held before."""
+    if is_remote(path):
+        with open_file(path, "a") as f:
+            f.write(text)
+        return
+    with naming(path), open(path, "ab", buffering=0) as f:
+        end, data = f.tell() if f.seekable() else None, text.encode()  # it may be a pipe
+        try:
+            while data:
+                data = data[f.write(data):]
+        except BaseException:
+            with contextlib.suppress(OSError, TypeError):
+                f.truncate(end)
+            raise
 
 
 def write_whole(path, text):
@@ -116,41 +161,45 @@ def written_whole(path, temporary=None):
     os.makedirs(folder, exist_ok=True)
     temporary = temporary or os.path.join(folder, PARTIAL + secrets.token_hex(8))
     try:
-        with open(temporary, "wb") as f:
+        with naming(path), open(temporary, "wb") as f:
             yield f
             f.flush()
             os.fsync(f.fileno())
         os.replace(temporary, path)
-    except BaseException as error:
+    except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
-        if isinstance(error, OSError):
-            error.filename = error.filename or path  # a failed write does not say of which file
         raise
 
 
 @contextlib.contextmanager
 def new_folder(path):
-    """A folder to write to: renamed to `path` when all went well, deleted when not.
+    """A folder for TensorFlow to write to: renamed to `path` when all went well, deleted when not.
 
-    Raises UserError where `path` holds something.  On gs://, where nothing can be renamed, the folder is `path`
-    itself: the file that others look for there is to be written last.
+    Raises UserError where `path` holds something, or another process makes it.  On gs://, where nothing can be renamed
+    or locked, the folder is `path` itself: the file that others look for there is to be written last.
     """
+    check_for_tensorflow(path, "the new folder")
     if is_remote(path):
         if glob(join(path, "*")):
             raise UserError(f"{path} is not empty; give a new folder")
         yield path
         return
-    if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
-        raise UserError(f"{path} exists and is no empty folder; give a new one")
-    partial = path.rstrip("/") + ".partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        os.makedirs(partial)
-        yield partial
-        os.replace(partial, path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    place, name = os.path.split(os.path.abspath(path))
+    with only_run(os.path.join(place, f".{name}.lock"), "give another folder"):
+        if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
+            raise UserError(f"{path} exists and is no empty folder; give a new one")
+        ours = PARTIAL + name + "-"
+        for left in os.listdir(place):  # by a run that was killed; the lock says that it is over
+            if left.startswith(ours) and re.fullmatch("[0-9a-f]{16}", left[len(ours):]):
+                shutil.rmtree(os.path.join(place, left), ignore_errors=True)
+        partial = os.path.join(place, ours + secrets.token_hex(8))
+        os.mkdir(partial)
+        try:
+            yield partial
+            os.replace(partial, path)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def clear(folder):

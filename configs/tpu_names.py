@@ -13,7 +13,7 @@ import socket
 import time
 from typing import NamedTuple
 
-from configs import cloud_tpu
+from configs import cloud_tpu, waiting
 from configs.errors import UserError
 
 LOCAL = "local"  # this machine is a TPU VM
@@ -76,7 +76,7 @@ def _look_up(name, project, zone):
     try:
         project, zone = cloud_tpu.place(project, zone)
         nodes = cloud_tpu.Nodes(cloud_tpu.connect(ANSWER_SECONDS), project, zone, ANSWER_SECONDS)
-        node = cloud_tpu.within(max(until - time.monotonic(), 1), lambda: nodes.get(name))
+        node = waiting.within(max(until - time.monotonic(), 1), lambda: nodes.get(name))
         problem = _problem(name, node, project, zone)
     except UserError as error:
         problem = error
@@ -131,7 +131,7 @@ def _reach(tpu):
     def reach(worker):
         host, _, port = worker.rpartition(":")
         try:
-            cloud_tpu.within(CONNECT_SECONDS, lambda: socket.create_connection((host, int(port)))).close()
+            waiting.within(CONNECT_SECONDS, lambda: socket.create_connection((host, int(port)))).close()
         except (OSError, OverflowError) as error:
             cause = getattr(error, "strerror", None) or error
             raise UserError(f"--tpu {tpu}: its worker {worker} does not answer ({cause}); run on a VM in the TPU's"
@@ -178,7 +178,7 @@ def resolver(tpu):
         # TensorFlow's own connection waits for credentials for ever, and oauth2client cannot read all of them.
         service=tpu.nodes and tpu.nodes.service)
     try:
-        spec = cloud_tpu.within(ANSWER_SECONDS, made.cluster_spec)
+        spec = waiting.within(ANSWER_SECONDS, made.cluster_spec)
     except (TimeoutError, ValueError, RuntimeError) as error:
         raise UserError(f"--tpu {tpu}: {str(error).splitlines()[0]}; run again")
     made.cluster_spec = lambda: spec  # else TensorFlow (2.15.1) asks Google at each use
@@ -195,7 +195,7 @@ def _count_cores(tf, tpu, made):
         with tf.Graph().as_default(), tf.Session(made.master(), config=config) as session:
             return session.list_devices()
     try:
-        devices = cloud_tpu.within(seconds, list_devices)
+        devices = waiting.within(seconds, list_devices)
     except (tf.errors.OpError, TimeoutError) as error:
         raise UserError(f"--tpu {tpu}: {made.master() or 'this machine'} does not answer as a TPU"
                         f" ({str(error).splitlines()[0]}); check the address and that no other process uses the TPU")

@@ -1,8 +1,11 @@
 """Checks one config value: what is allowed, in words, and the value as the Config stores it."""
 import operator
+import os
 import sys
 from collections.abc import Callable
 from typing import NamedTuple
+
+from configs import storage
 
 MOST = 2**31 - 1  # what TensorFlow's int32 holds
 
@@ -49,7 +52,11 @@ def _text(value):
 
 
 def _path(value):
-    return _checked(value, _text(value).strip())
+    return os.path.expanduser(_checked(value, _text(value).strip()))
+
+
+def _checkpoint_path(value):
+    return _checked(_path(value), not set(value) & set(storage.WILDCARDS))
 
 
 def _texts(value):
@@ -78,7 +85,9 @@ def _checked(value, allowed):
 
 
 BOOLEAN = Kind("true or false", lambda value: _checked(value, isinstance(value, bool)))
-TEXT = Kind("a string", _text)
+FOLDER = Kind("a string", lambda value: os.path.expanduser(_text(value)))
 PATH = Kind("a string that is not empty", _path)
+CHECKPOINT_PATH = Kind(f"a string that is not empty, without {' '.join(f'`{sign}`' for sign in storage.WILDCARDS)},"
+                       " which TensorFlow takes for wildcards there", _checkpoint_path)
 TEXTS = Kind("a list of strings", _texts)
 FILES = Kind("a glob, a list of globs, or a list of [glob, weight > 0]", _files)

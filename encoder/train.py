@@ -17,7 +17,7 @@ from importlib.metadata import version
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from configs import commands, errors, progress, reading, storage
+from configs import commands, errors, progress, reading, start, storage, waiting
 from configs.errors import UserError
 from datasets import cleaning, cutting, documents, encodings, left_out, plans
 from encoder import bpe
@@ -31,6 +31,15 @@ LONGEST = 1000  # bytes: longer words are cut, since tokenizers' time grows with
 def main(argv=None):
     """Arguments -> encoder.json, vocab.bpe, vocabulary.json; returns 0."""
     args = _arguments(argv)
+    try:
+        return _make(args)
+    except KeyboardInterrupt:
+        # The library goes on to learn in its thread, which takes minutes and would disturb Python's end.
+        progress.close_all()
+        start.stop()
+
+
+def _make(args):
     # The vocabulary's own folder may be on gs://; packed text is unpacked in TMPDIR.
     with tempfile.TemporaryDirectory(prefix="unpacked-") as scratch:
         index = documents.make_index(args.input, args.exclude, scratch=scratch, reading=cutting.reading_of(args))
@@ -42,7 +51,7 @@ def main(argv=None):
             print(f"{args.output_dir} is finished: nothing to do")
             return 0
         found = {}
-        merges = learn(_texts(index, args.clean, found), args.size - SMALLEST)
+        merges = waiting.within(None, lambda: learn(_texts(index, args.clean, found), args.size - SMALLEST))
         for line in left_out.described(found, index):
             print(line)
     if len(merges) < args.size - SMALLEST:

@@ -21,6 +21,8 @@ ATTEMPTS = 3
 
 def main(argv=None):
     args = _arguments(argv)
+    for folder in (args.model_dir, args.backup_dir):
+        storage.check_for_tensorflow(folder, "the folder")
     storage.silence_tensorflow()
     with start.importing():
         import tensorflow as tf  # here and not above: it takes seconds, which --help need not cost

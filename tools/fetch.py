@@ -6,7 +6,6 @@ one), https://huggingface.co/docs/huggingface_hub; Azure's Content-MD5; Google S
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 import os
@@ -14,6 +13,7 @@ import re
 import shutil
 import ssl
 import time
+import urllib.parse
 from typing import NamedTuple
 
 import requests
@@ -26,6 +26,7 @@ PAUSE = 1.0  # seconds before the second attempt, doubled before each further on
 TIMEOUT = 60  # seconds without a byte
 CHUNK = 2**20
 NOTE = ".json"  # ending of the file that says what a partial file is part of
+NUMBER = "[0-9]{1,15}"  # regex: of bytes
 TEMPORARY = (408, 425, 429, 500, 502, 503, 504)  # statuses after which the same request may succeed
 HEADERS = {"Accept-Encoding": "identity", "User-Agent": "gpt2-download"}
 
@@ -47,15 +48,15 @@ class _RemoteFile(NamedTuple):
 def fetch(url, path, checksum=None):
     """Downloads `url` to local `path`, unless that is there; returns the Checksum it has passed, None without one.
 
-    `checksum` goes before what the server publishes.  A part of the file stays in `path`.partial until the rest has
-    come.  Raises UserError: no such file, a web page instead, wrong bytes, or a server that gives up.
+    `checksum` goes before what the server publishes.  A part of the file stays beside `path` until the rest has come;
+    the caller holds a lock.  Raises UserError: no such file, a web page instead, wrong bytes, a server that gives up.
     """
     if os.path.exists(path):
         wrong = _mismatch(path, checksum)
         if wrong:
-            raise UserError(f"{path}: {wrong}; delete it and run again")
+            raise UserError(f"{path}: {wrong}; move it elsewhere and run again")
         return checksum
-    partial, failures = path + ".partial", 0
+    partial, failures = os.path.join(os.path.dirname(path), storage.PARTIAL + os.path.basename(path)), 0
     while True:
         before = _size(partial)
         try:
@@ -87,7 +88,7 @@ def _attempt(url, partial, name):
         return remote
     with _request(url, partial, have) as response:
         start, current = _read_headers(url, response)
-        if start and (start != have or current[:2] != remote[:2]):
+        if start and (not have or start != have or current[:2] != remote[:2]):
             _forget(partial)
             raise requests.ConnectionError("the file has changed on the server")
         free = shutil.disk_usage(os.path.dirname(partial) or ".").free
@@ -103,6 +104,9 @@ def _attempt(url, partial, name):
                 if f.tell() == 0 and re.match(rb"\s*<(!doctype|html|\?xml|error)", data[:100], re.I):
                     _forget(partial)
                     raise UserError(f"{url} answers with a page of text instead of the file; give another --base_url")
+                if f.tell() + len(data) > remote.total:  # of chunks, which nobody counts
+                    _forget(partial)
+                    raise requests.ConnectionError(f"more comes than the {remote.total:,} bytes that were announced")
                 f.write(data)
                 bar.update(len(data))
     if _size(partial) < remote.total:
@@ -127,6 +131,14 @@ class _Session(requests.Session):
         self.verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
         self.mount("https://", _SystemCertificates())
 
+    def get_redirect_target(self, response):
+        target = super().get_redirect_target(response)
+        scheme = "https:" if response.url.startswith("https:") else "https?:"  # who begins safely stays safe
+        if target is not None and not re.match(scheme, urllib.parse.urljoin(response.url, target)):
+            raise UserError(f"{response.url}: the server redirects to {target[:200]!a}, which is not followed; give"
+                            " another --base_url")
+        return target
+
     def rebuild_proxies(self, prepared_request, proxies):  # after a redirect, perhaps to a host of no_proxy
         return requests.utils.get_environ_proxies(prepared_request.url)
 
@@ -135,10 +147,16 @@ def _request(url, partial, have):
     """The response with the bytes from `have` on.  Raises as `_attempt`, UserError for a refusal."""
     wanted = {"Range": f"bytes={have}-"} if have else {}
     try:
-        response = _Session().get(url, headers={**HEADERS, **wanted}, stream=True, timeout=TIMEOUT,
-                                  proxies=requests.utils.get_environ_proxies(url))
+        if not re.match("https?://", url, re.I):
+            raise ValueError
+        requests.Request("GET", url).prepare()
     except ValueError:
         raise UserError(f"{url} is no address; give --base_url as https://HOST/PATH")
+    try:
+        response = _Session().get(url, headers={**HEADERS, **wanted}, stream=True, timeout=TIMEOUT,
+                                  proxies=requests.utils.get_environ_proxies(url))
+    except (ValueError, requests.TooManyRedirects) as error:  # of headers, of a redirect
+        raise UserError(f"{url}: the server's answer cannot be used ({_cause(error)}); give another --base_url")
     if response.status_code in (200, 206):
         response.raw.enforce_content_length = False  # else the last bytes before a cut would be lost
         return response
@@ -158,12 +176,16 @@ def _read_headers(url, response):
         raise UserError(f"{url} answers with a web page instead of the file; give another --base_url")
     start, total = 0, headers.get("Content-Length")
     if response.status_code == 206:
-        content_range = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", headers.get("Content-Range", ""))
+        content_range = re.fullmatch(f"bytes ({NUMBER})-{NUMBER}/({NUMBER})", headers.get("Content-Range", ""))
         if not content_range:
             raise requests.ConnectionError("the server does not say which part it sends")
         start, total = content_range.groups()
     if total is None:
         raise UserError(f"{url}: the server does not say how long the file is; give another --base_url")
+    packing = headers.get("Content-Encoding", "identity")
+    if not re.fullmatch(NUMBER, total) or packing != "identity":
+        raise UserError(f"{url}: the server announces {total[:40]!a} bytes in the encoding {packing[:40]!a}, and only a"
+                        " number of bytes as they are can be checked; give another --base_url")
     headers = requests.structures.CaseInsensitiveDict()
     for answer in (*response.history, response):  # Hugging Face's checksums stand in the redirects
         headers.update(answer.headers)
@@ -181,9 +203,10 @@ def _published(headers):
     google = re.search(r"md5=([\w+/=]+)", headers.get("x-goog-hash", ""))
     md5 = headers.get("x-ms-blob-content-md5") or headers.get("Content-MD5") or (google and google.group(1))
     try:
-        return Checksum("md5", base64.b64decode(md5, validate=True).hex(), "the server") if md5 else None
-    except binascii.Error:
+        value = base64.b64decode(md5 or "", validate=True).hex()
+    except ValueError:  # some servers have a mark of their own there
         return None
+    return Checksum("md5", value, "the server") if len(value) == 32 else None
 
 
 def _cause(error):

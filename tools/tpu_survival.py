@@ -106,6 +106,8 @@ def _check(args):
         raise UserError("TensorFlow is not installed here; give --software, the version for the node")
     if bool(args.backup_dir) != bool(args.model_dir):
         raise UserError("--backup_dir and --model_dir need each other; give both or none")
+    for name in ("model_dir", "backup_dir"):
+        storage.check_for_tensorflow(getattr(args, name) or "", f"--{name}")
     if args.max_hours * 3600 <= args.grace_seconds:
         raise UserError(f"--max_hours {args.max_hours:g} is less than the {args.grace_seconds:g} seconds of"
                         " --grace_seconds; raise the first")

@@ -2,6 +2,10 @@
 import ipaddress
 import socket
 
+# What Python's tables lacked in one version or another (https://www.iana.org/assignments/iana-ipv6-special-registry and
+# iana-ipv4-special-registry, 2025): protocol assignments, relays of 6to4, documentation, old site-local addresses.
+NOT_PUBLIC = [ipaddress.ip_network(net) for net in ("192.0.0.0/24", "192.88.99.0/24", "3fff::/20", "fec0::/10")]
+YET_PUBLIC = [ipaddress.ip_address(ip) for ip in ("192.0.0.9", "192.0.0.10")]  # anycast, of those assignments
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
@@ -29,4 +33,6 @@ def is_public(ip):
         inner = list(filter(None, [nat64, address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]))
         if inner:
             return all(is_public(str(ip)) for ip in inner)
+    if any(address in net for net in NOT_PUBLIC):
+        return address in YET_PUBLIC
     return address.is_global and not address.is_multicast and not address.is_reserved

@@ -50,6 +50,7 @@ def naming_damage(path, *, every_error=False):
 
 def read_index(path):
     """(read(name), {name: shape}, {name: dtype}) of all tensors.  It and `read` raise UserError for damaged files."""
+    storage.check_for_tensorflow(path, "the checkpoint")
     with naming_damage(path, every_error=True):
         reader = tf.train.load_checkpoint(path)
     return (naming_damage(path, every_error=True)(reader.get_tensor),  # which compares checksums

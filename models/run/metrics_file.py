@@ -27,8 +27,8 @@ def _figure(value):
 def append(model_dir, entries):
     """Adds the entries; on gs:// that writes the whole file anew."""
     path = storage.join(model_dir, FILE)
-    with extras.written(path), storage.open_file(path, "a") as f:
-        f.write("".join(json.dumps(values) + "\n" for values in entries))
+    with extras.written(path):
+        storage.append_whole(path, "".join(json.dumps(values) + "\n" for values in entries))
 
 
 def read(model_dir):

@@ -169,8 +169,7 @@ def store(config, text):
     if not config.predict_path:
         return
     storage.make_folder(os.path.dirname(config.predict_path) or ".")
-    with storage.open_file(config.predict_path, "a") as f:
-        f.write(text)
+    storage.append_whole(config.predict_path, text)
 
 
 def _input_fn(rows, first_states, eot):

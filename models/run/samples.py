@@ -34,8 +34,8 @@ def writer(config, encoder, tpu, build_estimator):
         workarounds.release_graphs()
         print("".join(texts), end="", flush=True)
         file = storage.join(config.model_dir, FILE)
-        with extras.written(file), storage.open_file(file, "a") as f:
-            f.write("".join(texts))
+        with extras.written(file):
+            storage.append_whole(file, "".join(texts))
         with extras.written(storage.join(config.model_dir, "events.out.tfevents...")):
             _show_in_tensorboard(config.model_dir, step, texts)
     return write

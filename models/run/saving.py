@@ -18,7 +18,7 @@ class SaverByMinutes(tf.train.SessionRunHook, tf.train.CheckpointSaverListener):
     """
 
     def __init__(self, config, say=print):
-        self._model_dir, self._say = config.model_dir, say
+        self._model_dir, self._say, self._most = config.model_dir, say, config.keep_checkpoint_max
         self._seconds = 60 * (config.save_checkpoints_minutes or float("inf"))
         self._own = state_file.uncounted(config.model_dir)  # path of the last that was saved by minutes, or None
         self._last, self._step = None, None  # when the last checkpoint was there, and its step
@@ -38,7 +38,7 @@ class SaverByMinutes(tf.train.SessionRunHook, tf.train.CheckpointSaverListener):
                 self._save(run_context.session, step)
 
     def _save(self, session, step):
-        self.before_save(session, step)
+        self._begun = time.monotonic()
         saver, = session.graph.get_collection(tf.GraphKeys.SAVERS)
         path = saver.save(session, storage.join(self._model_dir, tf_checkpoint.NAME), global_step=step,
                           write_meta_graph=False, write_state=False)
@@ -47,7 +47,14 @@ class SaverByMinutes(tf.train.SessionRunHook, tf.train.CheckpointSaverListener):
         self._tell(step)
 
     def before_save(self, session, step):
+        """Removes what a higher "keep_checkpoint_max" had kept: TensorFlow removes no more than one at each save."""
         self._begun = time.monotonic()
+        for saver in tf.get_collection(tf.GraphKeys.SAVERS):
+            there = saver.last_checkpoints
+            surplus = len(there) - (self._most or len(there))
+            for path in there[:max(0, surplus)]:
+                run_checkpoints.remove(path)
+            saver.recover_last_checkpoints(there[max(0, surplus):])
 
     def after_save(self, session, step):
         """Takes note of a checkpoint that was saved by steps."""

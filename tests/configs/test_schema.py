@@ -298,3 +298,40 @@ def test_resuming_with_other_memory_or_output_settings_is_silent():
     assert resume.check_resume(config_with(input="openwebtext", data_path="a"),
                                config_with(data_path="b", train_files="c"), "c") == []
     assert resume.check_resume(config_with(), config_with(), "x") == []
+
+
+@pytest.mark.parametrize("sign", "*?[\\")
+def test_model_dir_that_tensorflow_would_take_for_a_pattern_is_refused_with_the_reason(tmp_path, sign):
+    path = write(tmp_path, {"model_dir": f"runs/a{sign}b"})
+    message = error_of(schema.load, path)
+    assert message == (f'{path}: "model_dir" is {json.dumps(f"runs/a{sign}b")}, but must be a string that is not empty,'
+                       " without `*` `?` `[` `\\`, which TensorFlow takes for wildcards there")
+    assert "which TensorFlow takes" in error_of(schema.load, write(tmp_path, MINIMAL), [f"model_dir=gs://b/{sign}"])
+    assert schema.load(write(tmp_path, {"model_dir": "runs/a]b{c}", "data_path": f"d{sign}"})).data_path == f"d{sign}"
+
+
+@pytest.mark.parametrize("name, value", [
+    ("model_dir", "runs/\udcff"), ("data_path", "\ud83d"), ("train_files", [["a", 1], ["\udfff", 2]]),
+    ("sample_prompts", ["Once \ud800"]), ("encoder_path", "\udc80"), ("n_ctx", "\ud800")])
+def test_string_that_is_no_unicode_is_one_line(tmp_path, name, value):
+    path = write(tmp_path, {**MINIMAL, name: value})
+    assert error_of(schema.load, path) == (
+        f'{path}: "{name}" {ascii(json.dumps(value, ensure_ascii=False))} is not UTF-8 text; give one that is, and'
+        " rename a file where it is a path")
+
+
+def test_the_home_folder_stands_for_the_tilde_in_every_path(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", "/home/me")
+    values = {"model_dir": "~/run", "data_path": "~/data", "encoder_path": "~/encoder", "predict_path": "~/out.txt",
+              "init_checkpoint": "~/weights", "train_files": ["~/a_*", "b~_*"], "eval_files": [["~/c", 1]]}
+    config = schema.load(write(tmp_path, {**values, "model_dir": "elsewhere"}), ["model_dir=~/run"])
+    assert (config.model_dir, config.data_path, config.encoder_path) == (
+        "/home/me/run", "/home/me/data", "/home/me/encoder")
+    assert (config.predict_path, config.init_checkpoint) == ("/home/me/out.txt", "/home/me/weights")
+    assert (config.train_files, config.eval_files) == (("/home/me/a_*", "b~_*"), (("/home/me/c", 1.0),))
+
+
+def test_a_run_goes_on_whose_folder_once_had_a_name_that_none_may_have(tmp_path):
+    write(tmp_path, {"model_dir": "runs/what?", "lr": 0.5}, "config.json")
+    line, = resume.saved_config_warnings(schema.from_dict({"model_dir": str(tmp_path)}, "x"))
+    assert line.startswith(f'{tmp_path}/config.json: "lr" was 0.5')

@@ -1,5 +1,7 @@
 """Local files: written whole or not at all, and locked for one process at a time."""
+import errno
 import os
+import resource
 import stat
 
 import pytest
@@ -54,8 +56,72 @@ def test_new_folder_is_there_when_it_is_complete_and_never_in_place_of_another(t
     with storage.new_folder(f"{path}/") as folder:
         storage.write_whole(os.path.join(folder, "whole"), "x")
         assert not path.exists()
+        with pytest.raises(UserError, match=r"another run holds .*/\.new\.lock; wait for it, or give another folder"), \
+                storage.new_folder(str(path)):
+            pass
     assert os.listdir(tmp_path) == ["new"] and os.listdir(path) == ["whole"]
     (tmp_path / "link").symlink_to("nowhere")
     for taken in (path, path / "whole", tmp_path / "link"):
         with pytest.raises(UserError, match=f"{taken} exists and is no empty folder"), storage.new_folder(str(taken)):
             pass
+
+
+def test_new_folder_removes_what_a_killed_run_left_of_it_and_nothing_else(tmp_path):
+    others = ["new.partial", ".partial-new", ".partial-new-mine", ".partial-newer-0123456789abcdef", ".new.partial"]
+    for name in [*others, ".partial-new-0123456789abcdef"]:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("x")
+    with storage.new_folder(str(tmp_path / "new")) as folder:
+        assert os.path.dirname(folder) == str(tmp_path) and not os.listdir(folder)
+    assert sorted(os.listdir(tmp_path)) == sorted([*others, "new"])
+
+
+@pytest.mark.parametrize("mask, mode", [(0o022, 0o755), (0o007, 0o770)])
+def test_new_folder_gets_the_rights_that_the_user_gives_to_new_folders(tmp_path, mask, mode):
+    before = os.umask(mask)
+    try:
+        with storage.new_folder(str(tmp_path / "new")):
+            pass
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == mode
+
+
+@pytest.mark.parametrize("path, sign", [("runs/a[1]", "["), ("what?/b", "?"), ("*", "*"), ("c:\\d", "\\"),
+                                        ("gs://b/[x", "[")])
+def test_path_that_tensorflow_takes_for_a_pattern_is_refused_with_the_reason(path, sign):
+    with pytest.raises(UserError) as caught, storage.new_folder(path):
+        pass
+    assert str(caught.value) == (f"the new folder {path} holds {sign}, and TensorFlow takes * ? [ \\ in the path of a"
+                                 " checkpoint for wildcards; choose a path without them")
+
+
+def test_path_of_other_bytes_than_utf_8_is_refused_where_tensorflow_would_fail(tmp_path):
+    with pytest.raises(UserError, match=r"the folder 'a\\udcff' is not UTF-8 text"):
+        storage.check_for_tensorflow(os.fsdecode(b"a\xff"), "the folder")
+    storage.check_for_tensorflow("Straße {a,b} ]!~\"'", "the folder")
+
+
+def test_text_that_does_not_fit_the_disk_leaves_the_file_as_it_was_and_names_it(tmp_path):
+    path = tmp_path / "samples.txt"
+    path.write_text("one whole sample\n")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))  # as a disk with so much room
+    try:
+        storage.append_whole(str(path), "ü\n")
+        with pytest.raises(OSError) as caught:
+            storage.append_whole(str(path), "x" * 500)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.errno == errno.EFBIG and caught.value.filename == str(path)
+    assert path.read_text() == "one whole sample\nü\n"
+
+
+def test_text_can_be_added_to_what_is_no_file():
+    read, write = os.pipe()
+    storage.append_whole(f"/dev/fd/{write}", "x\n")
+    assert os.read(read, 9) == b"x\n"
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        storage.append_whole("/dev/full", "x")
+    os.close(read)
+    os.close(write)

@@ -311,7 +311,9 @@ def test_a_full_disk_is_one_line_and_leaves_no_text(tmp_path):
     run = start(ONE, "--archive", archive, "--output_dir", str(tmp_path / "out"), "--processes", "1",
                 preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)))
     _, err = run.communicate(timeout=60)
-    assert run.returncode == 2 and "File too large" in err.strip().split("\n")[-1] and "Traceback" not in err
+    state = tmp_path / "out" / ".extraction" / f"{os.path.basename(archive)}.partial"
+    assert run.returncode == 2 and "Traceback" not in err
+    assert err.strip().split("\n")[-1] == f"error: {state}/{stem(2)}.text: File too large"
     assert not texts(tmp_path / "out")
     one(archive, tmp_path / "out")
     assert len(texts(tmp_path / "out")) == 2

@@ -1,8 +1,11 @@
 """encoder/train.py: a vocabulary learned from text."""
 import json
 import os
+import random
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from tokenizers import ByteLevelBPETokenizer
@@ -10,6 +13,7 @@ from tokenizers import ByteLevelBPETokenizer
 from configs.errors import UserError
 from encoder import bpe, train
 from tests.helpers.runs import ROOT
+from tests.helpers.waiting import wait_until
 
 SIZE = 350
 
@@ -107,3 +111,24 @@ def test_it_runs_by_hand_both_ways(corpus, tmp_path):
         subprocess.run([sys.executable, *command, "--input", corpus, "--output_dir", output, "--size", "300"],
                        cwd=ROOT, check=True)
         assert bpe.load(output).size == 300
+
+
+@pytest.mark.parametrize("moment", ["reading", pytest.param("learning", marks=pytest.mark.slow)])
+def test_ctrl_c_ends_it_within_two_seconds_and_leaves_nothing(tmp_path, moment):
+    """While documents are read, and in the library, which learns for minutes and hears no signal."""
+    noise = random.Random(5)
+    text = " ".join("".join(noise.choices("abcdefghij", k=900)) for _ in range(4000))
+    (tmp_path / "text.txt").write_text(text)
+    (tmp_path / "scratch").mkdir()
+    process = subprocess.Popen([sys.executable, "encoder/train.py", "--input", str(tmp_path / "text.txt"), "--no_ftfy",
+                                "--size", "60000", "--output_dir", str(tmp_path / "out")], cwd=ROOT, text=True,
+                               env={**os.environ, "TMPDIR": str(tmp_path / "scratch")}, stderr=subprocess.PIPE)
+    wait_until(lambda: os.listdir(tmp_path / "scratch"))
+    time.sleep(0.2 if moment == "reading" else 5)
+    assert process.poll() is None
+    begun = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    err = process.communicate(timeout=60)[1]
+    assert time.monotonic() - begun < 2
+    assert process.returncode == 130 and err.endswith("interrupted\n") and "Traceback" not in err
+    assert not os.listdir(tmp_path / "scratch") and not (tmp_path / "out").exists()

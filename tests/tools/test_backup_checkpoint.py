@@ -27,6 +27,15 @@ def save(folder, step):
     return folder
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_folder_that_tensorflow_takes_for_a_pattern_is_refused(tmp_path, place):
+    folders = [str(save(tmp_path / "run", 3)), str(tmp_path / "copies")]
+    folders[place] = str(tmp_path / "a[1]")
+    with pytest.raises(UserError, match=r"the folder .*/a\[1\] holds \[, and TensorFlow takes"):
+        backup_checkpoint.main(folders)
+    assert os.listdir(tmp_path) == ["run"]
+
+
 @pytest.mark.parametrize("end", ["", "//"])
 def test_a_copy_is_a_model_dir_by_itself(tmp_path, capsys, end):
     source = save(tmp_path / "run", 7)

@@ -213,7 +213,7 @@ def test_another_process_goes_on_where_the_first_stopped(mirror, tmp_path):
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(fetch.time, "sleep", interrupt)
         get(mirror, tmp_path)
-    assert sorted(os.listdir(tmp_path)) == ["file.partial", "file.partial.json"]
+    assert sorted(os.listdir(tmp_path)) == [".partial-file", ".partial-file.json"]
     assert get(mirror, tmp_path) == DOCUMENT
     assert mirror.asked("/file")[-1] == "bytes=20000-"
 
@@ -304,7 +304,7 @@ def test_own_checksum_goes_before_the_server_s(mirror, tmp_path):
     right = wrong._replace(value=hashlib.sha256(DOCUMENT).hexdigest())
     assert get(mirror, tmp_path, right) == DOCUMENT
     (tmp_path / "file").write_bytes(b"something else")
-    assert "delete it and run again" in mistake(get, mirror, tmp_path, right)
+    assert "move it elsewhere and run again" in mistake(get, mirror, tmp_path, right)
 
 
 def test_disk_without_room_is_said_before_anything_is_written(mirror, tmp_path, monkeypatch):
@@ -423,3 +423,76 @@ def test_encoder_needs_no_network_and_the_command_runs_both_ways(tmp_path):
         assert result.returncode == 0 and result.stderr == "", result.stderr
         assert content(folder) == bpe.read_files()
         assert bpe.load().fingerprint in result.stdout
+
+
+def answering(*answers):
+    """URL of a server that sends these bytes, one after the other, to whoever connects, and then no more."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        for answer in answers:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+        server.close()
+    threading.Thread(target=serve, daemon=True).start()
+    return "http://127.0.0.1:%d" % server.getsockname()[1]
+
+
+def http(*headers, body=b"12345", status="200 OK"):
+    return "\r\n".join([f"HTTP/1.1 {status}", "Connection: close", *headers, "", ""]).encode("latin-1") + body
+
+
+@pytest.mark.parametrize("answer, words", [
+    (http("Content-Length: -5"), "announces '-5' bytes"), (http("Content-Length: five"), "announces 'five' bytes"),
+    (http("Content-Length: 1_0"), "announces '1_0' bytes"), (http(f"Content-Length: {'9' * 5000}"), "announces '999"),
+    (http("Content-Length: +5"), "announces '\\+5' bytes"), (http("Content-Length: 5, 6"), "answer cannot be used"),
+    (http("Content-Length: 5", "Content-Encoding: gzip"), "in the encoding 'gzip'"),
+    (http("Location: file:///etc/passwd", status="302 Found"), "redirects to 'file:///etc/passwd', which is not fol"),
+    (http("Location: ftp://127.0.0.1/x", status="302 Found"), "redirects to 'ftp://127.0.0.1/x', which"),
+    (http("Location: http://[", status="302 Found"), "answer cannot be used"),
+    (http("Location: \xff\xfe", status="302 Found"), "answer cannot be used"),
+    (http("Location: http://127.0.0.1:99999/", status="302 Found"), "answer cannot be used"),
+    (http("Location: " + "x" * 70_000, status="302 Found"), "no more comes after 5 attempts"),
+    (http(status="302 Found"), "the server answers 302 Found"),
+    (http("Content-Range: bytes 3-4/5", "Content-Length: 2", status="206 P"), "no more comes after 5 attempts"),
+    (http("Content-Range: bytes x-4/5", "Content-Length: 5", status="206 P"), "no more comes after 5 attempts"),
+    (http("Content-Length: 5", "Transfer-Encoding: chunked", body=b"9\r\n123456789\r\n0\r\n\r\n"),
+     "more comes than the 5 bytes that were announced"),
+    (http(f"Content-Length: {10**15 - 1}"), "999,999,999,999,999 bytes are to come, and the disk has")])
+def test_odd_answer_is_one_line_and_leaves_no_file(tmp_path, monkeypatch, answer, words):
+    monkeypatch.setattr(fetch, "PAUSE", 0)
+    with pytest.raises(UserError, match=words) as caught:
+        fetch.fetch(answering(*[answer] * fetch.ATTEMPTS) + "/file", str(tmp_path / "file"))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "file").exists()
+
+
+@pytest.mark.parametrize("mark", ["?", "é", "AAAA", "827ccb0eea8a706c4c34a16891f84e7b", "=" * 24])
+def test_a_mark_that_is_no_md5_counts_for_none(tmp_path, mark):
+    url = answering(http("Content-Length: 5", f"Content-MD5: {mark}"))
+    assert fetch.fetch(url + "/file", str(tmp_path / "file")) is None
+    assert (tmp_path / "file").read_bytes() == b"12345" and os.listdir(tmp_path) == ["file"]
+
+
+def test_from_https_no_redirect_leads_to_http():
+    response = fetch.requests.Response()
+    response.status_code, response.url = 302, "https://example.org/file"
+    response.headers["Location"] = "http://example.org/file"
+    with pytest.raises(UserError, match="redirects to 'http://example.org/file', which is not followed"):
+        fetch._Session().get_redirect_target(response)
+    response.headers["Location"] = "/other"
+    assert fetch._Session().get_redirect_target(response) == "/other"
+
+
+def test_a_file_of_the_name_that_a_download_once_had_meanwhile_is_left_alone(tmp_path):
+    (tmp_path / "file.partial").write_text("mine")
+    fetch.fetch(answering(http("Content-Length: 5")) + "/file", str(tmp_path / "file"))
+    assert (tmp_path / "file.partial").read_text() == "mine" and (tmp_path / "file").read_bytes() == b"12345"
+
+
+@pytest.mark.parametrize("url", ["ftp://h/x", "file:///etc/passwd", "h/x", "http://", "http://[", "http://:99999/x"])
+def test_what_is_no_address_is_told_before_anything_is_asked(tmp_path, url):
+    with pytest.raises(UserError, match="is no address; give --base_url as https://HOST/PATH"):
+        fetch.fetch(url, str(tmp_path / "file"))

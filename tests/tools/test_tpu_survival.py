@@ -233,6 +233,49 @@ def test_a_node_of_the_same_name_that_is_not_ours_is_left_alone(case):
     assert not case.api.made and not case.api.deleted and ("a", NAME) in case.api.nodes
 
 
+@pytest.mark.parametrize("labels", [None, [], "x", {}, {"tpu-survival": None}, {"tpu-survival": "0123456789abcdef"}])
+def test_a_foreign_node_is_left_alone_whatever_its_labels_are(case, labels):
+    case.api.put(NAME, zone="a", labels=labels)
+    case.api.put(NAME, zone="b", labels=labels)
+    with pytest.raises(UserError, match="zone a has a node mine that is not of this run"):
+        case.call()
+    assert not case.api.deleted and len(case.api.nodes) == 2
+
+
+def test_where_the_owner_of_a_node_is_unknown_nothing_is_deleted(case, capsys, monkeypatch):
+    """The disk is full, the API does not say whose node it is, and somebody has made one of the same name."""
+    real = tpu_survival.keeper.storage.write_whole
+
+    def write(path, text):
+        if case.step() > 5:
+            case.api.nodes.clear()
+            case.api.put(NAME, zone="a")
+            case.api.fail("GET", 503)
+            raise OSError(28, "No space left on device", path)
+        real(path, text)
+    monkeypatch.setattr(tpu_survival.keeper.storage, "write_whole", write)
+    with pytest.raises(OSError, match="No space left"):
+        case.call(steps=10_000)
+    assert not case.api.deleted and case.api.requests["DELETE"] == 0 and ("a", NAME) in case.api.nodes
+    label = case.state()["label"]
+    assert (f"the node may be left: if `gcloud compute tpus describe mine --zone a --project p` shows the label"
+            f" tpu-survival: {label}, it is this run's") in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("change", [
+    {"label": None}, {"label": ""}, {"label": "mine"}, {"label": 7}, {"zone": None}, {"zone": 3}, {"phase": "x"},
+    {"phase": []}, {"paid": "1"}, {"paid": float("nan")}, {"paid_since": float("inf")}, {"refused": [["a"]]},
+    {"refused": "ab"}, {"operation": 5}, {"more": 1}, {"step": 1e400}])
+def test_a_state_that_nobody_wrote_so_deletes_nothing(case, change):
+    state = {"project": "p", "name": NAME, "label": "0123456789abcdef", "zone": "a", "phase": "run"}
+    (case.folder / "state").mkdir()
+    (case.folder / "state" / "state.json").write_text(json.dumps({**state, **change}))
+    case.api.put(NAME, zone="a")
+    with pytest.raises(UserError, match="state.json is damaged, so it is not known which node is this run's; bring"):
+        case.call()
+    assert not case.api.requests and ("a", NAME) in case.api.nodes
+
+
 def test_a_full_disk_leaves_no_node(case, monkeypatch):
     real = tpu_survival.keeper.storage.write_whole
 
@@ -298,6 +341,7 @@ def test_a_dry_run_needs_neither_network_nor_credentials(case, monkeypatch, caps
     (["--zones", ","], "--zones: , is out of range"), (["--zones", "a,B"], "--zones: a,B is out of range"),
     (["--max_hours", "0"], "--max_hours: 0 is out of range: give more than 0"),
     (["--max_hours", "0.0001"], "is less than the 1 seconds"),
+    (["--backup_dir", "gs://b/x", "--model_dir", "run[1]"], "--model_dir run[1] holds [, and TensorFlow takes"),
     (["--backup_dir", "x"], "--backup_dir and --model_dir need each other"),
     (["--state_dir", "gs://b/state"], "--state_dir: gs://b/state is out of range: give a local folder"),
     (["--step_pattern", "("], "is no regex"), (["--step_pattern", "step"], "must have one group")])

@@ -115,7 +115,8 @@ class Keeper:
         self._api_answers = True
         if node is None:
             return lifecycle.ABSENT
-        ours = node.get("labels", {}).get(LABEL) == self._state.label
+        labels = node.get("labels")
+        ours = isinstance(labels, dict) and labels.get(LABEL) == self._state.label
         return node.get("state", lifecycle.UNKNOWN) if ours else lifecycle.FOREIGN
 
     def _sweep(self):
@@ -201,9 +202,11 @@ class Keeper:
             return lifecycle.SurvivalState(args.project, args.name, secrets.token_hex(8), args.zones[0])
         try:
             state = lifecycle.SurvivalState(**json.loads(storage.read_bytes(self._path)))
-        except (ValueError, TypeError):
-            raise UserError(f"{self._path} is damaged; delete the nodes that are left (`gcloud compute tpus list`), and"
-                            " then this file")
+            lifecycle.check(state)
+        except (ValueError, TypeError, RecursionError):
+            raise UserError(f"{self._path} is damaged, so it is not known which node is this run's; bring the file"
+                            f" back, or look with `gcloud compute tpus list` for nodes with a label {LABEL}, delete"
+                            " those that this run made, and give another --state_dir")
         if (state.project, state.name) != (args.project, args.name):
             raise UserError(f"{self._path} is of node {state.name} in project {state.project}, not of {args.name} in"
                             f" {args.project}; give another --state_dir")
@@ -237,12 +240,14 @@ class Keeper:
         if not os.path.exists(self._path):
             return  # no node was asked for
         for attempt in range(DELETE_ATTEMPTS):
-            if self._node_state(state.zone) in NOTHING_TO_DELETE:
+            node = self._node_state(state.zone)
+            if node in NOTHING_TO_DELETE:
                 return
-            self._delete(state.zone)
+            if node != lifecycle.UNKNOWN:  # it may be anybody's
+                self._delete(state.zone)
             time.sleep(attempt * TICK_SECONDS)
-        self._say(f"the node may be left; run `gcloud compute tpus delete {state.name} --zone {state.zone}"
-                  f" --project {state.project}`")
+        self._say(f"the node may be left: if `gcloud compute tpus describe {state.name} --zone {state.zone} --project"
+                  f" {state.project}` shows the label {LABEL}: {state.label}, it is this run's, and is to be deleted")
 
     def _handle(self, number, frame):
         if self._signal is not None:

@@ -8,18 +8,26 @@ be killed at any time: the next one goes on from the same state, and neither for
 """
 from __future__ import annotations
 
+import math
+import re
 from typing import NamedTuple
 
 from configs import cloud_tpu, errors
 
-WANT, ASKED, RUN, CLEAN, END, DONE = "want", "asked", "run", "clean", "end", "done"
+WANT, ASKED, RUN, CLEAN, END, DONE = PHASES = "want", "asked", "run", "clean", "end", "done"
 # States of the node, beside the API's own.
 ABSENT, UNKNOWN, FOREIGN, READY = "ABSENT", "UNKNOWN", "FOREIGN", "READY"
 LOST = (ABSENT, FOREIGN, *cloud_tpu.GONE)
 # Actions.
 CREATE, DELETE, START, STOP = "create", "delete", "start", "stop"
 HEARD = "heard"  # stands for the operation's name where the API got our request for a node and the name is not known
+LABEL_VALUE = "[0-9a-f]{16}"  # regex: random, so that no two runs have the same
 CAP_REACHED, SIGNAL = 3, 128  # exit statuses; a signal's number is added to the second
+# How JSON gives the fields of a SurvivalState.
+JSON_KINDS = [(str, ("project", "name", "label", "zone", "phase", "reason")),
+              ((str, type(None)), ("next_zone", "operation")),
+              ((int, float), ("since", "paid", "wait_until", "backed_up")), ((int, float, type(None)), ("paid_since",)),
+              (int, ("failures", "step")), ((int, type(None)), ("status",)), (list, ("refused",))]
 
 
 class SurvivalState(NamedTuple):
@@ -53,6 +61,16 @@ class Observation(NamedTuple):
     step: int = 0  # last one in the run's output
     quiet_seconds: float = 0.0  # since that step
     signal: int | None = None  # that told us to stop
+
+
+def check(state):
+    """Raises ValueError where a SurvivalState from a file is none that was written: whose node it means is unknown."""
+    values = [(getattr(state, name), kinds) for kinds, names in JSON_KINDS for name in names]
+    if any(not isinstance(value, kinds) or value in (math.inf, -math.inf) or value != value for value, kinds in values):
+        raise ValueError
+    if not re.fullmatch(LABEL_VALUE, state.label) or state.phase not in PHASES or any(
+            not isinstance(one, list) or list(map(type, one)) != [str, str, bool] for one in state.refused):
+        raise ValueError
 
 
 def cost(state, now):

@@ -15,7 +15,7 @@ import safetensors.numpy
 import tensorflow.compat.v1 as tf
 
 import main
-from configs import schema
+from configs import schema, storage
 from configs.errors import UserError
 from datasets import shard_sets
 from datasets.window_order import WindowOrder
@@ -655,6 +655,33 @@ def test_wrong_command_a_full_destination_and_nothing_to_import_are_named(tmp_pa
     assert "--n_head is 4, but the files beside" in mistake("import-hf", source, tmp_path / "dst", "--n_head", "4")
     call("import-hf", source, tmp_path / "empty")  # an empty folder is a place to write to
     assert (tmp_path / "empty" / "model.json").exists()
+
+
+@pytest.mark.parametrize("sign", ["[", "\\", "*", "?"])
+def test_path_that_tensorflow_takes_for_a_pattern_is_refused_and_no_checkpoint_called_damaged(tmp_path, sign):
+    source, odd = write_hf(tmp_path / "src"), tmp_path / f"a{sign}b"
+    assert f"the new folder {odd} holds {sign}, and TensorFlow takes" in mistake("import-hf", source, odd)
+    write_openai(odd)
+    message = mistake("import-openai", odd, tmp_path / "dst")
+    assert f"the checkpoint {odd}/model.ckpt holds {sign}" in message and "damaged" not in message
+    assert sorted(os.listdir(tmp_path)) == sorted(["src", odd.name])
+    call("import-hf", write_hf(odd / "hf"), tmp_path / "dst")  # these files TensorFlow never sees
+    model = json.loads((tmp_path / "dst" / "model.json").read_text())
+    assert "a string that is not empty, without `*` `?` `[` `\\`" in mistake(
+        "export-openai", write_json(tmp_path / "model.json", {**model, "model_dir": str(odd)}), tmp_path / "out")
+
+
+def test_two_conversions_to_one_folder_never_meet(tmp_path):
+    source = write_hf(tmp_path / "src")
+    with storage.new_folder(str(tmp_path / "dst")):
+        assert mistake("import-hf", source, tmp_path / "dst") == (
+            f"another run holds {tmp_path}/.dst.lock; wait for it, or give another folder")
+    assert "exists and is no empty folder" not in mistake("import-hf", tmp_path, tmp_path / "dst")
+
+
+def write_json(path, values):
+    path.write_text(json.dumps(values))
+    return path
 
 
 def test_vocabulary_that_cannot_be_used_stops_the_import(tmp_path, text_corpus):

@@ -13,6 +13,7 @@ from configs.schedule import learning_rate
 from datasets import shard_sets
 from datasets.tfrecords import Shard
 from models.run import plan, room
+from tests.helpers import weight_files
 from tests.helpers.runs import ROOT
 
 
@@ -133,7 +134,8 @@ def test_model_dir_without_permission_is_a_problem(tmp_path):
     assert "cannot be written: no permission in" in problems_of(tmp_path, max_steps=10).stop[0]
 
 
-def test_plan_of_a_run_that_could_not_start_has_status_2_and_tells_apart_what_only_spoils_it(run_config, capsys):
+def test_plan_of_a_run_that_could_not_start_has_status_2_and_tells_apart_what_only_spoils_it(
+        run_config, tmp_path, capsys):
     change = ["--set", "warmup_steps=7"]
     assert main.main(["--model", run_config(), "--plan", *change]) == 0
     spoilt = capsys.readouterr().out
@@ -141,10 +143,12 @@ def test_plan_of_a_run_that_could_not_start_has_status_2_and_tells_apart_what_on
     assert main.main(["--model", run_config(train_files="no_*.tfrecords"), "--plan", *change]) == 2
     stop, spoil = capsys.readouterr().out.split("problems that stop the run:\n")[1].split(
         "problems that spoil the run:\n")
+    weights = weight_files.write_openai(tmp_path / "a[1]")
     assert "training data: " in stop and stop.count("\n") == 1 and '"warmup_steps" 7 is 88%' in spoil
     for changes, words in (({"data_path": "/nowhere"}, 'or set "eval_steps" to 0 to train without'),
                            ({"n_vocab": 299}, "has 300 ids"),
                            ({"model_dir": "/dev/null/run"}, "/dev/null is not a folder"),
+                           ({"init_checkpoint": weights}, f"the checkpoint {weights}/model.ckpt holds [, and Tenso"),
                            ({"init_checkpoint": "/nowhere"}, "/nowhere: no such file or folder")):
         assert main.main(["--model", run_config(**changes), "--plan"]) == 2
         assert words in capsys.readouterr().out.split("problems that stop the run:\n")[1]

@@ -2,6 +2,7 @@
 import json
 import os
 import pathlib
+import resource
 
 import numpy as np
 import pytest
@@ -29,6 +30,22 @@ def call(random_run, capsys):
 
 def objects(out):
     return [json.loads(line) for line in out.splitlines()]
+
+
+def test_a_full_disk_names_predict_path_and_leaves_whole_samples_there(random_run, capsys):
+    path = pathlib.Path(schema.load(random_run).predict_path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    options = ["--model", random_run, "--predict_text", "x" * 900, "--length", "3"]
+    path.unlink(missing_ok=True)
+    assert main.main(options) == 0
+    whole = path.read_bytes()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 500, before[1]))
+    try:
+        with pytest.raises(OSError) as caught:
+            main.main(options)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.filename == str(path) and path.read_bytes() == whole
 
 
 LINES = [{"prompt": "def é", "seed": 1, "num_samples": 3, "length": 9},

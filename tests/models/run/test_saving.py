@@ -58,6 +58,18 @@ def test_without_minutes_only_steps_count(steps_at):
     assert steps_at([1e6, 2e6, 3e6], save_checkpoints_steps=2, save_checkpoints_minutes=None) == [[0], [0, 2], [0, 2]]
 
 
+def test_fewer_checkpoints_are_kept_from_the_next_save_on(run_config, tmp_path):
+    config = run_config(train_steps=20, max_steps=5, eval_steps=0, save_checkpoints_steps=1, keep_checkpoint_max=4)
+    assert main.main(["--model", config]) == 0
+    assert steps_in(tmp_path / "run") == [2, 3, 4, 5]
+    assert main.main(["--model", config, "--set", "max_steps=6", "--set", "keep_checkpoint_max=2"]) == 0
+    assert steps_in(tmp_path / "run") == [5, 6]
+    state = (tmp_path / "run" / "checkpoint").read_text()
+    assert "model.ckpt-5" in state and "model.ckpt-4" not in state
+    assert main.main(["--model", config, "--set", "max_steps=8", "--set", "keep_checkpoint_max=0"]) == 0
+    assert steps_in(tmp_path / "run") == [5, 6, 7, 8]
+
+
 class Killed(Exception):
     pass
 
