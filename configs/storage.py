@@ -91,9 +91,10 @@ def looked_for_in(path):
     return "" if is_remote(path) or os.path.isabs(path) else f" in {os.getcwd()}"
 
 
-def read_bytes(path):
+def read_bytes(path, most=-1):
+    """All bytes of a file, or its first `most`."""
     with open_file(path, "rb") as f:
-        return f.read()
+        return f.read(most)
 
 
 def write_whole(path, text):

@@ -52,7 +52,7 @@ def read_header(path):
             text = f.read(length)
         known = _known(start + text, size)
         return {name: Tensor(path, *known[name], 8 + length + entry["data_offsets"][0])
-                for name, entry in reading.parse(text.decode(), path).items() if name in known}
+                for name, entry in reading.parse(text).items() if name in known}
     except (ValueError, TypeError, safetensors.SafetensorError) as error:
         raise UserError(f"{path} is damaged, cut off or no safetensors file ({error}); fetch it anew")
 
