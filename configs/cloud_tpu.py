@@ -13,7 +13,7 @@ import re
 import urllib.request
 import warnings
 
-from configs import errors, waiting
+from configs import errors, reading, waiting
 from configs.errors import UserError
 
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
@@ -23,8 +23,9 @@ NODE_NAME = r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?"  # regex
 GONE = ("PREEMPTED", "TERMINATED", "STOPPED", "STOPPING", "DELETING", "HIDING", "HIDDEN")  # states of nodes
 METADATA_SECONDS = 3.0
 CREDENTIALS_SECONDS = 5.0
-LOG_IN = ("run `gcloud auth application-default login`, set GOOGLE_APPLICATION_CREDENTIALS to a key file, or run on a"
-          " Google Cloud VM")
+CREDENTIALS = "GOOGLE_APPLICATION_CREDENTIALS"
+LOG_IN = f"run `gcloud auth application-default login`, set {CREDENTIALS} to a key file, or run on a Google Cloud VM"
+MOST_ANSWERED = 1 << 20  # bytes
 
 
 class ApiError(Exception):
@@ -41,10 +42,23 @@ class ApiError(Exception):
 
 
 def get_directly(url, seconds, headers=None):
-    """The text at `url`, asked for without a proxy, which would answer for another machine.  Raises OSError."""
+    """The text at `url`, asked for without a proxy, which would answer for another machine.
+
+    Raises OSError, and ValueError where it is not UTF-8.
+    """
     request = urllib.request.Request(url, headers=headers or {})
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    return waiting.within(seconds, lambda: opener.open(request, timeout=seconds).read().decode())
+
+    def read():
+        with opener.open(request, timeout=seconds) as response:
+            data = response.read(MOST_ANSWERED)
+            if response.length and len(data) < MOST_ANSWERED:  # bytes that are still to come
+                raise http.client.IncompleteRead(data, response.length)
+            return data.decode()
+    try:
+        return waiting.within(seconds, read)
+    except http.client.HTTPException as error:
+        raise OSError(f"a bad answer ({_first_line(error):.100})")
 
 
 def place(project, zone):
@@ -100,13 +114,18 @@ def connect(seconds, *, anonymous=False):
 def _log_in():
     """The user's credentials.  Raises UserError."""
     import google.auth
+    path = os.environ.get(CREDENTIALS)
     try:
+        if path:
+            reading.read_object(path)  # google.auth tells of files without an object by its own errors
         return waiting.within(CREDENTIALS_SECONDS, lambda: google.auth.default(scopes=[SCOPE]))[0]
     except TimeoutError:
         raise UserError(f"no Google credentials (the metadata server of Google Cloud does not answer); {LOG_IN}")
-    except google.auth.exceptions.GoogleAuthError as error:
+    except UserError as error:
+        raise UserError(f"no Google credentials ({CREDENTIALS}: {error}); {LOG_IN}")
+    except Exception as error:  # google.auth's own, and whatever it makes of a file of other contents
         # Its message points to a page of documentation; only of a bad file of credentials it says what is wrong.
-        reason = "" if "were not found" in str(error) else f" ({str(error).splitlines()[0]})"
+        reason = "" if "were not found" in str(error) else f" ({_first_line(error)})"
         raise UserError(f"no Google credentials{reason}; {LOG_IN}")
 
 

@@ -1,25 +1,84 @@
-"""Reads what the user wrote: a text, a JSON file, or one KEY=VALUE of the command line, with errors that say where."""
+"""Reads what comes from outside: a text, a JSON file, or one KEY=VALUE of the command line, with errors that say where.
+
+All JSON goes through `parse`, but for the lines of text that a data set is made of.
+"""
 import json
+import math
 
 from configs import storage
 from configs.errors import UserError
 
 LONGEST_SHOWN = 60
 MOST_SHOWN = 5  # names
+LARGEST = 10**8  # bytes of JSON, the most that safetensors allows for a header
+DEEPEST = 100  # lists and objects around a value
 
 
 def read_object(path):
-    """The dict in a JSON file, local or gs://.  Raises UserError, also when a key is given twice."""
+    """The dict in a JSON file, local or gs://.  Raises UserError for what `parse` refuses."""
     try:
-        values = parse(read_text(path, "a JSON file"), path)
+        values = parse(read_text(path, "a JSON file", LARGEST))
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: not JSON at line {error.lineno} column {error.colno}: {error.msg}; look there for a"
                         " comma or quote too many or too few") from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
-        raise UserError(f"{path}: cannot be a config: {error}") from None
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
     if not isinstance(values, dict):
-        raise UserError(f'{path}: holds {shown(values)}, but a config is one JSON object, {{"key": value, ...}}')
+        raise UserError(f'{path}: holds {shown(values)}, but must be one JSON object, {{"key": value, ...}}')
     return values
+
+
+def parse(text):
+    """What the JSON `text`, a str or bytes of UTF-8, holds.
+
+    Raises JSONDecodeError where it is no JSON; ValueError where it is not UTF-8, too long or too deep, or holds a key
+    twice, NaN, an infinity or a number that 64 bits cannot hold.
+    """
+    if len(text) > LARGEST:
+        raise ValueError(f"is longer than {LARGEST:,} bytes")
+    try:
+        values = json.loads(text.decode() if isinstance(text, bytes) else text, object_pairs_hook=_object,
+                            parse_int=lambda digits: int(digits[:LONGEST_SHOWN + 2]))  # longer ones are refused
+        _check("", values, DEEPEST)
+    except RecursionError:
+        raise ValueError(f"is nested more than {DEEPEST} deep") from None
+    return values
+
+
+def _object(pairs):
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        seen = {}
+        for name, value in pairs:
+            if name in seen:
+                raise ValueError(f'"{shorten_text(name)}" is given twice ({shown(seen[name])}, {shown(value)}); keep'
+                                 " one")
+            seen[name] = value
+    return values
+
+
+def _check(name, value, most):
+    """Raises ValueError where `value`, the one of the key `name`, is too deep or holds a number that is none."""
+    if isinstance(value, (dict, list)):
+        if not most:
+            raise ValueError(f"is nested more than {DEEPEST} deep")
+        for key, inner in value.items() if isinstance(value, dict) else ((name, inner) for inner in value):
+            _check(key, inner, most - 1)
+    elif isinstance(value, float) and not math.isfinite(value) or type(value) is int and not -2**63 <= value < 2**63:
+        what = f'"{shorten_text(name)}" is' if name else "holds"
+        raise ValueError(f"{what} {shown(value)}, but must be a finite number of 64 bits")
+
+
+def check_kinds(values, kinds):
+    """Raises ValueError where `values` is no dict that holds a value of the type, or one of the types, for each name.
+
+    `kinds`: {name: a type or a tuple of types}; bool is no int, and a name that may lack allows type(None).
+    """
+    if not isinstance(values, dict):
+        raise ValueError(f"{shown(values)} is no object")
+    for name, kind in kinds.items():
+        if type(values.get(name)) not in (kind if isinstance(kind, tuple) else (kind,)):
+            raise ValueError(f'"{name}" is {shown(values[name])}' if name in values else f'"{name}" is missing')
 
 
 def parse_override(text):
@@ -29,14 +88,19 @@ def parse_override(text):
     if not equals or not name:
         raise UserError(f"--set {text}: must be KEY=VALUE, for example --set lr=0.0003")
     try:
-        return {name: parse(value, f"--set {text}")}
-    except (ValueError, RecursionError):
+        return {name: parse(value)}
+    except json.JSONDecodeError:
         return {name: value}
+    except ValueError as error:
+        raise UserError(f"--set {shorten_text(text)}: {error}")
 
 
 def shown(value):
     """The value as JSON, cut to a length that fits a line."""
-    text = json.dumps(value, ensure_ascii=False)
+    return shorten_text(json.dumps(value, ensure_ascii=False))
+
+
+def shorten_text(text):
     return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "..."
 
 
@@ -46,12 +110,20 @@ def shorten(names):
     return ", ".join(names[:MOST_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def read_text(path, what):
-    """The UTF-8 text in a file, local or gs://.  Raises UserError, which asks for the path of `what`."""
+def read_text(path, what, most=None):
+    """The UTF-8 text in a file, local or gs://, of at most so many bytes.
+
+    Raises UserError, which asks for the path of `what`.
+    """
     try:
-        return storage.read_bytes(path).decode("utf-8-sig")  # some editors of Windows put a mark before the text
+        data = storage.read_bytes(path, -1 if most is None else most + 1)
+        if most is not None and len(data) > most:
+            raise UserError(f"{path}: is longer than {most:,} bytes; give the path of {what}")
+        return data.decode("utf-8-sig")  # some editors of Windows put a mark before the text
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: is not UTF-8 text (byte {error.start}); give the path of {what}") from None
+    except UserError:
+        raise
     except Exception as error:
         # Google Storage raises TensorFlow's errors, which cannot be named without importing TensorFlow.
         if not isinstance(error, OSError) and not storage.is_remote(path):
@@ -59,15 +131,3 @@ def read_text(path, what):
         cause = getattr(error, "strerror", None) or storage.blame(error) or str(error).splitlines()[0]
         cause += storage.looked_for_in(path)
         raise UserError(f"{path}: cannot be read ({cause}); give the path of {what}") from None
-
-
-def parse(text, where):
-    """What the JSON `text` holds.  Raises ValueError, and a UserError for a key that an object holds twice."""
-    def unique(pairs):
-        values = {}
-        for name, value in pairs:
-            if name in values:
-                raise UserError(f'{where}: "{name}" is given twice ({shown(values[name])}, {shown(value)}); keep one')
-            values[name] = value
-        return values
-    return json.loads(text, object_pairs_hook=unique)

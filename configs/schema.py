@@ -143,8 +143,8 @@ class Config:
         "go on without damaged records: every shard is read whole once before the first step, and `model_dir`/repaired"
         " gets a copy of what is good in each damaged one; false = stop and name the record")
     encoder_path: str | None = key(DATA, None, optional(PATH), FREE,
-        "folder with encoder.json and vocab.bpe; null = the vocabulary of the run in `model_dir`, else the one in"
-        " `data_path`/encoder, else GPT-2's own")
+        "folder with encoder.json and vocab.bpe, or with Hugging Face's files; null = the vocabulary of the run in"
+        " `model_dir`, else the one in `data_path`/encoder, else GPT-2's own")
 
     model_dir: str = key(OUTPUT, None, CHECKPOINT_PATH, FREE,
         "folder of the checkpoints, logs and resolved config; must be given")

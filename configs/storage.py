@@ -102,9 +102,10 @@ def naming(path):
         raise
 
 
-def read_bytes(path):
+def read_bytes(path, most=-1):
+    """All bytes of a file, or its first `most`."""
     with naming(path), open_file(path, "rb") as f:
-        return f.read()
+        return f.read(most)
 
 
 def check_for_tensorflow(path, what):

@@ -7,13 +7,12 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import importlib.metadata
-import json
 import re
 import socket
 import time
 from typing import NamedTuple
 
-from configs import cloud_tpu, waiting
+from configs import cloud_tpu, reading, waiting
 from configs.errors import UserError
 
 LOCAL = "local"  # this machine is a TPU VM
@@ -144,8 +143,10 @@ def _ask_version(worker):
     """The version of a node's TensorFlow, as the node itself tells it; None where it tells nothing."""
     url = f"http://{worker.rpartition(':')[0]}:{VERSION_PORT}/requestversion"
     try:
-        return json.loads(cloud_tpu.get_directly(url, 1)).get("currentVersion")
-    except (OSError, ValueError, AttributeError):
+        answer = reading.parse(cloud_tpu.get_directly(url, 1))
+        reading.check_kinds(answer, {"currentVersion": str})
+        return answer["currentVersion"]
+    except (OSError, ValueError):
         return None
 
 

@@ -42,9 +42,17 @@ class Built(NamedTuple):
 
 def completed(state, output_dir):
     """[the Built of each shard that earlier runs completed]."""
-    notes = [reading.read_object(path) for path in storage.glob(storage.below(state, "*" + COMPLETE))]
-    return [Built(manifest.entry_from_json(note["entry"], output_dir), note["found"])
-            for note in notes if "entry" in note]  # others are from before there was anything to say
+    built = []
+    for path in storage.glob(storage.below(state, "*" + COMPLETE)):
+        note = reading.read_object(path)
+        if "entry" not in note:  # from before there was anything to say
+            continue
+        try:
+            reading.check_kinds(note, {"found": dict})
+            built.append(Built(manifest.entry_from_json(note["entry"], output_dir), note["found"]))
+        except ValueError as error:
+            raise UserError(f"{path} is damaged ({error}): move it away, and its shard is built again")
+    return built
 
 
 def build(job, advance):

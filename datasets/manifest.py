@@ -5,15 +5,18 @@ import collections
 import contextlib
 import json
 import os
+import re
 from typing import NamedTuple
 
-from configs import progress, storage
+from configs import progress, reading, storage
 from configs.errors import UserError
 from datasets import integrity
 from datasets.tfrecords import Shard
 
 FORMAT_VERSION = 1
 SUFFIX = ".manifest.json"
+REMEDY = "fetch or build it anew, or move it away, and its shards are scanned instead"
+MOST_CACHED = 1 << 16  # bytes of a .scan.json
 COUNTED = ("records", "tokens", "text_bytes", "size")
 
 
@@ -47,21 +50,21 @@ def write(path, plan, entries):
 
 def load(path):
     """The Manifest at `path`.  Raises UserError where it is damaged or of a version this code does not know."""
-    data = storage.read_bytes(path)
-    try:
-        content = json.loads(data.decode())
-        version = content.pop("format_version")
-    except (ValueError, KeyError, AttributeError, TypeError):
-        raise UserError(f"{path} is not a manifest: delete it, and its shards are scanned instead")
+    content = reading.read_object(path)
+    version = content.pop("format_version", None)
+    if version is None:
+        raise UserError(f'{path} is not a manifest, for it has no "format_version": {REMEDY}')
     if version != FORMAT_VERSION:
-        raise UserError(f"{path} has format version {version}, this code knows {FORMAT_VERSION}: use the code that "
-                        "wrote it, or delete it, and its shards are scanned instead")
+        raise UserError(f"{path} has format version {reading.shown(version)}, this code knows {FORMAT_VERSION}: use the"
+                        f" code that wrote it, or {REMEDY}")
     try:
+        reading.check_kinds(content, {"shards": list, "vocabulary": (str, type(None)),
+                                      "vocabulary_size": (int, type(None))})
         entries = tuple(entry_from_json(entry, os.path.dirname(path)) for entry in content.pop("shards"))
         plan = {key: value for key, value in content.items() if key not in ("outcomes", "totals")}
         return Manifest(path, plan, entries)
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}): delete it, and its shards are scanned instead")
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): {REMEDY}")
 
 
 def entry_to_json(entry):
@@ -70,13 +73,19 @@ def entry_to_json(entry):
 
 
 def entry_from_json(content, folder):
-    """The Entry, its path below `folder`.  Raises KeyError or TypeError where something is missing or superfluous."""
+    """The Entry, its path below `folder`.  Raises ValueError where something is missing, superfluous or impossible."""
+    reading.check_kinds(content, {"file": str, "split": str, "outcomes": dict})
     facts = dict(content)
-    path, split, outcomes = storage.join(folder, facts.pop("file")), facts.pop("split"), facts.pop("outcomes")
-    shard = Shard(path=path, **facts)
-    if not all(isinstance(count, int) and count >= 0 for count in (shard.records, shard.tokens, shard.size)):
-        raise TypeError(f"the counts of {path}")
-    return Entry(split, shard, outcomes)
+    file, split, outcomes = facts.pop("file"), facts.pop("split"), facts.pop("outcomes")
+    if not re.fullmatch(r"[^/\0]+", file) or file in (".", ".."):
+        raise ValueError(f'"file" is {reading.shown(file)}, no name of a file beside it')
+    if split not in ("train", "eval"):
+        raise ValueError(f'"split" of {file} is {reading.shown(split)}')
+    try:
+        reading.check_kinds(outcomes, dict.fromkeys(outcomes, int))
+        return Entry(split, Shard.of(storage.join(folder, file), facts), outcomes)
+    except ValueError as error:
+        raise ValueError(f"of {file}, {error}")
 
 
 def sum_outcomes(entries):
@@ -145,9 +154,9 @@ def _scan_once(path, keep):
     state = storage.state(path)
     with contextlib.suppress(Exception):  # none yet, or not one of ours; TensorFlow's error for gs:// is no OSError
         with storage.open_file(cache) as f:
-            content = json.load(f)
+            content = reading.parse(f.read(MOST_CACHED))
         if content.pop("state") == state:
-            return Shard(path=path, **content)
+            return Shard.of(path, content)
     shard = integrity.scan(path)
     if keep:
         facts = {name: value for name, value in shard._asdict().items() if name != "path"}

@@ -147,9 +147,9 @@ def _load(folder):
     """{name of a shard: Note}; none where they cannot be read, which costs another reading of the shards."""
     path = storage.join(folder, NOTES_FILE)
     try:
-        return {name: Note(**{**content, "shard": Shard(**content["shard"])})
+        return {name: Note(**{**content, "shard": Shard.of(content["shard"].pop("path"), content["shard"])})
                 for name, content in (reading.read_object(path) if storage.exists(path) else {}).items()}
-    except (UserError, TypeError, KeyError):
+    except (UserError, TypeError, KeyError, ValueError, AttributeError):
         return {}
 
 

@@ -13,10 +13,12 @@ from typing import NamedTuple
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
 
-from configs import grouping, storage
+from configs import grouping, reading, storage
 from datasets.framing import frame
 
 GROUP_TOKENS = 1 << 16  # that are packed at once
+FACTS = {"records": int, "tokens": int, "text_bytes": (int, type(None)), "size": int, "sha256": (str, type(None)),
+         "shortest": int, "largest_id": int}  # what a note in JSON tells of a Shard
 
 
 def _example_class(numbers):
@@ -62,6 +64,17 @@ class Shard(NamedTuple):
     @classmethod
     def empty(cls, path):
         return cls(path, 0, 0, None, 0, None, 0, -1)
+
+    @classmethod
+    def of(cls, path, facts):
+        """The Shard of what a note tells, its other fields by name.  Raises ValueError where that cannot be."""
+        reading.check_kinds(facts, FACTS)
+        for name, value in facts.items():
+            if name not in FACTS:
+                raise ValueError(f'"{name}" is not known')
+            if type(value) is int and value < (-1 if name == "largest_id" else 0):
+                raise ValueError(f'"{name}" is {value}')
+        return cls(path, **{**dict.fromkeys(FACTS), **facts})
 
     def with_records(self, lengths, ids):
         """This Shard and more records: how many tokens each has, and the ids of all of them."""

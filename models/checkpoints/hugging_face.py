@@ -1,5 +1,6 @@
 """Weights as Hugging Face's GPT2LMHeadModel stores them: config.json and safetensors, one file or several."""
 import json
+import os
 import re
 
 import numpy as np
@@ -8,7 +9,7 @@ from configs import reading, storage
 from configs.constants import NORM_EPSILON
 from configs.errors import UserError
 from models.checkpoints import safetensors_file
-from models.weights import StoredWeights, count, groups, network_sizes
+from models.weights import StoredWeights, count, groups, heads_fit, network_sizes
 
 KIND = "Hugging Face"
 CONFIG_FILE, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -24,6 +25,9 @@ ACTIVATIONS = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")  # names for one fu
 SUPPORTED = {"model_type": ("gpt2",), "activation_function": ACTIVATIONS, "layer_norm_epsilon": (NORM_EPSILON,),
              "scale_attn_weights": (True,), "scale_attn_by_inverse_layer_idx": (False,),
              "add_cross_attention": (False,)}
+# What it says of the tensors -> our name; other names that transformers takes for the same.
+SIZES = {"vocab_size": "n_vocab", "n_positions": "n_ctx", "max_position_embeddings": "n_ctx", "n_embd": "n_embd",
+         "hidden_size": "n_embd", "n_layer": "n_layer", "num_hidden_layers": "n_layer"}
 DROPOUTS = {"embd_pdrop": "embed_dropout", "attn_pdrop": "attn_dropout", "resid_pdrop": "res_dropout"}
 
 
@@ -85,7 +89,7 @@ def open_weights(path):
     def read(name):
         return tensors[theirs[name]].read().reshape(shapes[name])
     return StoredWeights(path, KIND, shapes, {ours: tensors[name].dtype for ours, name in theirs.items()}, read,
-                         {**sizes, **_read_config(storage.join(folder, CONFIG_FILE), sizes["n_embd"])}, not_weights)
+                         {**sizes, **_read_config(storage.join(folder, CONFIG_FILE), sizes)}, not_weights)
 
 
 def write_folder(folder, config, shapes, read, eot):
@@ -125,8 +129,11 @@ def _read_index(path, folder):
     return tensors
 
 
-def _read_config(path, n_embd):
-    """{config key: value} of n_head and dropouts in config.json, {} without one.  UserError for another network."""
+def _read_config(path, sizes):
+    """{config key: value} of n_head and dropouts in config.json, {} without one.
+
+    Raises UserError where it is that of another network than one of these `sizes`, {config key: value}.
+    """
     if not storage.exists(path):
         return {}
     values = reading.read_object(path)
@@ -134,12 +141,38 @@ def _read_config(path, n_embd):
         if values.get(name, allowed[0]) not in allowed:
             raise UserError(f'{path}: "{name}" is {reading.shown(values[name])}, and this network knows only'
                             f" {reading.shown(allowed[0])}; it cannot be used here")
-    if values.get("n_inner") not in (None, 4 * n_embd):
+    if values.get("n_inner") not in (None, 4 * sizes["n_embd"]):
         raise UserError(f'{path}: "n_inner" is {reading.shown(values["n_inner"])}, and this network\'s is 4 x "n_embd"'
-                        f' = {4 * n_embd}; it cannot be used here')
+                        f' = {4 * sizes["n_embd"]}; it cannot be used here')
+    wrong = [f'"{theirs}" is {reading.shown(values[theirs])}, and the tensors beside say {sizes[ours]}'
+             for theirs, ours in SIZES.items() if theirs in values and values[theirs] != sizes[ours]]
+    for name in ("n_head", "num_attention_heads"):
+        if values.get(name) is not None and not heads_fit(values[name], sizes["n_embd"]):
+            wrong.append(f'"{name}" is {reading.shown(values[name])}, which cannot share a width of {sizes["n_embd"]}')
+    wrong += [f'"{name}" is {reading.shown(values[name])}, and a dropout is a number >= 0 and < 1' for name in DROPOUTS
+              if name in values and not (type(values[name]) in (int, float) and 0 <= values[name] < 1)]
+    if wrong:
+        raise UserError(f"{path}: {'; '.join(wrong)}; bring the files of one model together")
     n_head = values.get("n_head", values.get("num_attention_heads"))
     dropouts = {ours: values[theirs] for theirs, ours in DROPOUTS.items() if theirs in values}
     return {**({} if n_head is None else {"n_head": n_head}), **dropouts}
+
+
+def link_weights(stored, folder):
+    """Makes `folder` one from which transformers reads the StoredWeights, and nothing else that lies beside them.
+
+    config.json there has the values that `open_weights` has checked.  Both are local.
+    """
+    source, name = os.path.split(os.path.abspath(stored.path))
+    files = {name: SINGLE}
+    if name.endswith(".json"):
+        files = {name: INDEX, **{file: file for file in reading.read_object(stored.path)["weight_map"].values()}}
+    for file, link in files.items():
+        os.symlink(os.path.join(source, file), os.path.join(folder, link))
+    known = {**SUPPORTED, **SIZES, **DROPOUTS, **dict.fromkeys(("n_head", "num_attention_heads", "n_inner"))}
+    config = reading.read_object(os.path.join(source, CONFIG_FILE))
+    storage.write_whole(os.path.join(folder, CONFIG_FILE),
+                        json.dumps({key: value for key, value in config.items() if key in known}))
 
 
 def _their_config(config, eot):

@@ -8,6 +8,7 @@ T tokens, C width, V vocabulary.
 import dataclasses
 import hashlib
 import importlib.util
+import tempfile
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -36,15 +37,15 @@ def prove(source, result, config):
     digests = {name: digest(source, name) for name in source.shapes}
     changed = [name for name, sha256 in digests.items() if sha256 != digest(result, name)]
     if changed:
-        raise UserError(f"{result.path}: {len(changed)} tensors are not those of {source.path} ({changed[0]}): the disk"
-                        " or the memory is at fault; convert again")
+        raise UserError(f"{len(changed)} tensors that were written are not those of {source.path} ({changed[0]}): the"
+                        " disk or the memory is at fault; convert again")
     tokens = prompt(config)
     expected = numpy_gpt2.logits(source.read, tokens, n_layer=config.n_layer, n_head=config.n_head)
-    logits = {"NumPy and this network": _difference(expected, network_logits(result, config, tokens), result)}
+    logits = {"NumPy and this network": _difference(expected, network_logits(result, config, tokens), source)}
     for side in (source, result):
         if side.kind == hugging_face.KIND:
             other = _transformers_logits(side, tokens)
-            logits["NumPy and transformers"] = other if isinstance(other, str) else _difference(expected, other, result)
+            logits["NumPy and transformers"] = other if isinstance(other, str) else _difference(expected, other, source)
     lines = [f"{len(digests)} tensors, {count(source.shapes):,} parameters: equal to the bit"]
     for who, value in logits.items():
         how = f"not compared: {value}" if isinstance(value, str) else f"largest difference {value:.1e}"
@@ -78,12 +79,12 @@ def network_logits(source, config, tokens):
     return run(["wte"], lambda weights, h: gpt2.logits(h, weights["wte"]), h)[0]
 
 
-def _difference(expected, logits, result):
+def _difference(expected, logits, source):
     """The largest difference of logits.  Raises UserError where it is no rounding."""
     difference = float(np.abs(expected - logits).max())
     if not difference <= TOLERANCE * np.abs(expected).max():
-        raise UserError(f"{result.path} does not compute what its source does: logits differ by {difference:.3g}; do"
-                        " not use it, and report this with the config of the model")
+        raise UserError(f"what was made of {source.path} does not compute what its source does: logits differ by"
+                        f" {difference:.3g}; report this with the config of the model")
     return difference
 
 
@@ -102,9 +103,12 @@ def _transformers_logits(side, tokens):
     import transformers
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    try:
-        model = transformers.GPT2LMHeadModel.from_pretrained(folder, local_files_only=True).float().eval()
-    except Exception as error:  # whatever it dislikes about files that we can read
-        return f"it cannot load {folder} ({str(error).splitlines()[0]:.100})"
+    with tempfile.TemporaryDirectory() as checked:  # never the folder itself: a pickle may lie there, and more
+        hugging_face.link_weights(side, checked)
+        try:
+            model = transformers.GPT2LMHeadModel.from_pretrained(checked, local_files_only=True, use_safetensors=True)
+        except Exception as error:  # whatever it dislikes about files that we can read
+            return f"it cannot load {folder} ({' '.join(str(error).split()):.100})"
+        model = model.float().eval()
     with torch.no_grad():
         return model(torch.tensor(tokens[None], dtype=torch.long)).logits[0].numpy()

@@ -19,9 +19,9 @@ REMEDY = ('move it elsewhere and set "init_checkpoint" to it, or give it to `pyt
 
 def latest(model_dir):
     """Path of the checkpoint that TensorFlow noted as the newest, or None where there never was one."""
-    if not storage.exists(storage.join(model_dir, STATE_FILE)):
-        return None  # storage raises where Google Storage refuses; TensorFlow would say none, and we start over
-    return tf.train.latest_checkpoint(model_dir)
+    # storage raises where Google Storage refuses; TensorFlow would say none, and we start over
+    path = state_file.named_newest(model_dir)
+    return path if path and storage.exists(path + ".index") else None
 
 
 def is_at(model_dir, step):
@@ -48,6 +48,8 @@ def newest_whole(model_dir):
                 raise UserError(f'"model_dir" {model_dir} holds weights from elsewhere ({name}), and only a run\'s own'
                                 f" checkpoints are continued there; {REMEDY}")
         return None
+    if named and step_in_name(named) < 0 and not storage.exists(named + ".index"):
+        named = None  # the file names none of a run's checkpoints: all that are there count
     if named:  # what is newer was not yet noted when the process died
         paths = [named] + [path for path in paths if step_in_name(path) < step_in_name(named)]
     problems = []

@@ -32,9 +32,13 @@ class Tensor(NamedTuple):
             raise UserError(f"{self.path} stores a weight as {self.dtype}, which cannot be read; give the file in"
                             f" {', '.join(READABLE)}")
         dtype = np.dtype(READABLE[self.dtype])
+        size = dtype.itemsize * math.prod(self.shape)
         with storage.open_file(self.path, "rb") as f:
             f.seek(self.start)
-            value = np.frombuffer(f.read(dtype.itemsize * math.prod(self.shape)), dtype)
+            data = f.read(size)
+        if len(data) < size:
+            raise UserError(f"{self.path} has become shorter since its header was read; fetch it anew")
+        value = np.frombuffer(data, dtype)
         if self.dtype == "BF16":  # the upper half of a float32
             value = (value.astype("<u4") << 16).view("<f4")
         return value.astype(np.float32, copy=False).reshape(self.shape)
@@ -52,7 +56,7 @@ def read_header(path):
             text = f.read(length)
         known = _known(start + text, size)
         return {name: Tensor(path, *known[name], 8 + length + entry["data_offsets"][0])
-                for name, entry in reading.parse(text.decode(), path).items() if name in known}
+                for name, entry in reading.parse(text).items() if name in known}
     except (ValueError, TypeError, safetensors.SafetensorError) as error:
         raise UserError(f"{path} is damaged, cut off or no safetensors file ({error}); fetch it anew")
 

@@ -5,35 +5,34 @@ import re
 from configs import storage
 
 STATE_FILE = "checkpoint"
+LONGEST = 1 << 20  # bytes of it that are read
 
 
 def named_newest(folder):
     """Path in `folder` of the checkpoint that its file "checkpoint" names, whether it is there or not, or None.
 
-    Not by TensorFlow's latest_checkpoint, which finds the place of the original in a folder that was copied.
+    Not by TensorFlow's latest_checkpoint, which finds the place of the original in a folder that was copied, would go
+    wherever the file points to, and fails where it is not UTF-8.
     """
-    state = storage.join(folder, STATE_FILE)
-    if not storage.exists(state):
-        return None
-    match = re.search(rb'^model_checkpoint_path: "(?:[^"]*/)?([^"/]+)"', storage.read_bytes(state), re.MULTILINE)
+    match = re.search(rb'^model_checkpoint_path: "(?:[^"]*/)?([^"/\0]+)"', _read(folder), re.MULTILINE)
     return storage.join(folder, os.fsdecode(match.group(1))) if match else None
 
 
 def note_newest(path):
     """Makes the file "checkpoint" beside the checkpoint `path` name it: TensorFlow restores that one."""
     folder, _, name = path.rpartition("/")
-    state, line = storage.join(folder, STATE_FILE), f'model_checkpoint_path: "{name}"\n'
+    line = f'model_checkpoint_path: "{name}"\n'
     # A path to another folder would not do: TensorFlow would restore from there.
-    if not storage.exists(state) or line.encode() not in storage.read_bytes(state):
-        storage.write_whole(state, line + f'all_model_checkpoint_paths: "{name}"\n')
+    if line.encode() not in _read(folder):
+        storage.write_whole(storage.join(folder, STATE_FILE), line + f'all_model_checkpoint_paths: "{name}"\n')
 
 
 def note_uncounted(path):
     """Makes the file "checkpoint" name `path` as the newest, but not among those that TensorFlow counts and deletes."""
     folder, _, name = path.rpartition("/")
-    state = storage.join(folder, STATE_FILE)
-    counted = re.findall(rb"^all_model_checkpoint_paths: .*\n", storage.read_bytes(state), re.MULTILINE)
-    storage.write_whole(state, b'model_checkpoint_path: "%s"\n' % os.fsencode(name) + b"".join(counted))
+    counted = re.findall(rb"^all_model_checkpoint_paths: .*\n", _read(folder), re.MULTILINE)
+    content = b'model_checkpoint_path: "%s"\n' % os.fsencode(name) + b"".join(counted)
+    storage.write_whole(storage.join(folder, STATE_FILE), content)
 
 
 def uncounted(folder):
@@ -41,9 +40,14 @@ def uncounted(folder):
     path = named_newest(folder)
     if path is None:
         return None
-    counted = re.findall(rb'^all_model_checkpoint_paths: "(?:[^"]*/)?([^"/]+)"',
-                         storage.read_bytes(storage.join(folder, STATE_FILE)), re.MULTILINE)
+    counted = re.findall(rb'^all_model_checkpoint_paths: "(?:[^"]*/)?([^"/]+)"', _read(folder), re.MULTILINE)
     return path if counted and os.fsencode(os.path.basename(path)) not in counted else None
+
+
+def _read(folder):
+    """The bytes of the folder's file "checkpoint", none where there is none."""
+    state = storage.join(folder, STATE_FILE)
+    return storage.read_bytes(state, LONGEST) if storage.exists(state) else b""
 
 
 def step_in_name(path):

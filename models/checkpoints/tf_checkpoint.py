@@ -4,7 +4,9 @@ A model that does not fit into memory is written part by part.  Sources: the nam
 https://github.com/openai/gpt-2, src/model.py; the format, tensorflow/core/util/tensor_bundle.
 """
 import contextlib
+import glob
 import json
+import math
 import re
 
 import tensorflow.compat.v1 as tf
@@ -12,7 +14,7 @@ import tensorflow.compat.v1 as tf
 from configs import reading, storage
 from configs.errors import UserError
 from models.checkpoints.state_file import named_newest, note_newest, step_in_name
-from models.weights import SCOPE, StoredWeights, groups, is_slot, network_sizes
+from models.weights import SCOPE, StoredWeights, groups, heads_fit, is_slot, network_sizes
 
 KIND = "TensorFlow checkpoint"
 HPARAMS_FILE, NAME = "hparams.json", "model.ckpt"
@@ -53,9 +55,15 @@ def read_index(path):
     storage.check_for_tensorflow(path, "the checkpoint")
     with naming_damage(path, every_error=True):
         reader = tf.train.load_checkpoint(path)
+        types = reader.get_variable_to_dtype_map()
+        declared = sum(math.prod(shape) * types[name].size for name, shape in
+                       reader.get_variable_to_shape_map().items() if types[name] != tf.string)
+        there = sum(map(storage.size, storage.glob(glob.escape(path) + ".data-*")))
+        if declared > there:  # TensorFlow would ask for as much memory as a damaged shape tells
+            raise ValueError(f"its index tells of {declared:,} bytes of tensors, its data files have {there:,}")
     return (naming_damage(path, every_error=True)(reader.get_tensor),  # which compares checksums
             {name: tuple(shape) for name, shape in sorted(reader.get_variable_to_shape_map().items())},
-            {name: dtype.name for name, dtype in reader.get_variable_to_dtype_map().items()})
+            {name: dtype.name for name, dtype in types.items()})
 
 
 def open_weights(prefix):
@@ -106,7 +114,7 @@ def _read_hparams(prefix, sizes):
         return {}
     values = {name: value for name, value in reading.read_object(path).items() if name in HPARAMS}
     wrong = [f'"{name}" {reading.shown(value)}' for name, value in values.items() if sizes.get(name, value) != value
-             or type(value) is not int]
+             or type(value) is not int or name == "n_head" and not heads_fit(value, sizes["n_embd"])]
     if wrong:
         raise UserError(f"{path} says {', '.join(wrong)}, and the tensors of {prefix} say otherwise"
                         f" ({json.dumps(sizes)}); bring the two of one model together")

@@ -1,11 +1,11 @@
 """What a run runs on: several GPUs, several hosts, the cores of a TPU share a batch."""
-import json
 import os
+import re
 
 import tensorflow as tf2
 import tensorflow.compat.v1 as tf
 
-from configs import hardware
+from configs import hardware, reading
 from configs.arguments import STRATEGIES
 from configs.errors import UserError
 from datasets.jobs import workers
@@ -13,6 +13,7 @@ from models.run import room
 
 MIRRORED, MULTI_WORKER = STRATEGIES
 EXAMPLE = '{"cluster": {"worker": ["HOST:PORT", "HOST:PORT"]}, "task": {"type": "worker", "index": 0}}'
+ADDRESS = re.compile(r"(?:\[[\w:.%]+\]|[^\s:/\[\]]+):(\d{1,5})")
 CLUSTER = "TF_CONFIG"  # TensorFlow's name for the environment variable that describes the hosts
 
 
@@ -100,12 +101,22 @@ def cluster():
     if not text:
         return [], 0
     try:
-        content = json.loads(text)
-        kinds, task = dict(content["cluster"]), content["task"]
-        hosts = {(kind, number): address for kind in ("chief", "worker")
+        content = reading.parse(text)
+        reading.check_kinds(content, {"cluster": dict, "task": dict})
+        kinds, task = content["cluster"], content["task"]
+        reading.check_kinds(kinds, dict.fromkeys(kinds, list))
+        reading.check_kinds(task, {"type": str, "index": (int, str)})
+        hosts = {(kind, str(number)): address for kind in ("chief", "worker")
                  for number, address in enumerate(kinds.pop(kind, []))}
+        for address in hosts.values():
+            match = isinstance(address, str) and ADDRESS.fullmatch(address)
+            if not match or not 0 < int(match[1]) < 2**16:
+                raise ValueError(f"{reading.shown(address)} is no HOST:PORT with a port from 1 to {2**16 - 1}")
         if kinds:
-            raise ValueError
-        return list(hosts.values()), list(hosts).index((task["type"], int(task["index"])))
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"the environment variable {CLUSTER} is {text[:200]}; it has to look like {EXAMPLE}")
+            raise ValueError(f'"{reading.shorten_text(next(iter(kinds)))}" is no kind of host that is known here')
+        place = task["type"], str(task["index"])
+        if place not in hosts:
+            raise ValueError(f'"task" is {reading.shown(task)}, which "cluster" does not hold')
+        return list(hosts.values()), list(hosts).index(place)
+    except ValueError as error:
+        raise UserError(f"the environment variable {CLUSTER} is {text[:200]} ({error}); it has to look like {EXAMPLE}")

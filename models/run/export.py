@@ -3,12 +3,13 @@
 Token ids in and out; the vocabulary's two files are its assets.
 """
 import os
+import tempfile
 
 import tensorflow.compat.v1 as tf
 
 from configs import storage
 from configs.errors import UserError
-from encoder import bpe
+from encoder import bpe, formats
 from models import decoding, gpt2, initial_values, sampling
 from models.checkpoints import warm_start
 from models.run import predict, workarounds
@@ -36,13 +37,15 @@ def _save(config, encoder, path, folder):
         weights = decoding.cast_weights(variables, config)
         signatures = {"generate": _generate(weights, config, encoder), "score": _score(weights, config, encoder)}
         warm_start.restore(path, config, variables, session)
-        vocabulary = [tf.constant(file, name=os.path.basename(file)) for file in bpe.files(config.encoder_path)]
-        for file in vocabulary:
-            tf.add_to_collection(tf.GraphKeys.ASSET_FILEPATHS, file)
-        builder = tf.saved_model.Builder(folder)
-        builder.add_meta_graph_and_variables(session, [tf.saved_model.SERVING], signatures,
-                                             assets_collection=vocabulary)
-        builder.save()
+        with tempfile.TemporaryDirectory() as scratch:  # Hugging Face's files get OpenAI's names
+            formats.write(scratch, bpe.read_files(config.encoder_path))
+            vocabulary = [tf.constant(file, name=os.path.basename(file)) for file in bpe.files(scratch)]
+            for file in vocabulary:
+                tf.add_to_collection(tf.GraphKeys.ASSET_FILEPATHS, file)
+            builder = tf.saved_model.Builder(folder)
+            builder.add_meta_graph_and_variables(session, [tf.saved_model.SERVING], signatures,
+                                                 assets_collection=vocabulary)
+            builder.save()
 
 
 def _generate(weights, config, encoder):

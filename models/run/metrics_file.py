@@ -6,7 +6,7 @@ import json
 import math
 import time
 
-from configs import storage
+from configs import reading, storage
 from models.run import extras
 
 FILE = "metrics.jsonl"
@@ -52,9 +52,9 @@ def _lines(path):
     found = []
     for line in storage.read_bytes(path).decode(errors="replace").split("\n"):
         try:
-            values = json.loads(line)
+            values = reading.parse(line)
         except ValueError:
             continue
-        if isinstance(values, dict) and isinstance(values.get("step"), int):
+        if isinstance(values, dict) and type(values.get("step")) is int:
             found.append((line, values))
     return found

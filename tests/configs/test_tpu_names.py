@@ -1,10 +1,12 @@
 """tpu_names.py against Google's API on loopback: what is found, and one line in seconds for what is not."""
 import argparse
+import contextlib
 import json
 import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -286,3 +288,46 @@ def test_the_command_says_in_one_line_and_15_seconds_what_is_wrong(run_config, t
             assert (process.returncode, out, err.count("\n")) == (2, "", 1), (out, err)
             assert err.startswith("error: --tpu mine: ") and words in err
         assert time.monotonic() - begun < 15
+
+
+@pytest.mark.parametrize("content, words", [
+    ("[]", "holds [], but must be one JSON object"), ("null", "holds null"), ("", "not JSON at line 1"), ("{}", "type"),
+    ("[" * 10**5, "is nested more than"), (b"\xff", "is not UTF-8"), ('{"type": 3}', ""), ('{"type": ["x"]}', ""),
+    ('{"type": "authorized_user", "client_id": 3}', ""), ('{"type": "service_account", "private_key": []}', ""),
+    ('{"type": "external_account", "audience": 7, "credential_source": []}', "")])
+def test_credentials_that_are_none_are_one_line_that_says_how_to_log_in(api, monkeypatch, tmp_path, content, words):
+    path = tmp_path / "credentials.json"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(path))
+    message = problem("mine")
+    assert "no Google credentials" in message and words in message and message.endswith(cloud_tpu.LOG_IN)
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("answer, version", [
+    ('{"currentVersion": "2.15.1"}', "2.15.1"), ("[]", None), ("null", None), ("[" * 10**5, None), ("x", None),
+    ("", None), ('{"currentVersion": ["2"]}', None), ('{"currentVersion": null}', None),
+    ('{"currentVersion": 2.15}', None)])
+def test_a_node_that_tells_no_version_is_asked_no_further(monkeypatch, answer, version):
+    monkeypatch.setattr(cloud_tpu, "get_directly", lambda url, seconds: answer)
+    assert tpu_names._ask_version("10.0.0.1:8470") == version
+
+
+@pytest.mark.parametrize("answer, error", [
+    (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n12", OSError), (b"\xff\r\n\r\n", OSError), (b"", OSError),
+    (b"HTTP/1.1 200 OK\r\nX: " + b"a" * 10**5 + b"\r\n\r\n", OSError), (b"HTTP/1.1 999 \r\n\r\n", OSError),
+    (b"HTTP/1.1 200 OK\r\n\r\n\xff", ValueError), (b"HTTP/1.1 200 OK\r\n\r\n" + b"a" * (1 << 21), None)])
+def test_whatever_a_server_answers_is_read_under_a_limit_or_an_error_that_callers_know(answer, error):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        def serve():
+            connection, _ = server.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.recv(1 << 16)
+                connection.sendall(answer)
+        threading.Thread(target=serve, daemon=True).start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        if error:
+            with pytest.raises(error):
+                cloud_tpu.get_directly(url, 3)
+        else:
+            assert len(cloud_tpu.get_directly(url, 3)) == cloud_tpu.MOST_ANSWERED

@@ -526,6 +526,12 @@ def test_a_vocabulary_of_ones_own_lies_beside_the_shards_and_no_other_may(tmp_pa
         path.unlink()
     create(source, out, "--encoder_path", str(own))
     assert contents(out / "encoder") == contents(own)
+    for name, theirs in zip(("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt")):  # Hugging Face's names
+        os.rename(out / "encoder" / name, out / "encoder" / theirs)
+    create(source, out, "--encoder_path", str(own), "--name", "d")
+    assert sorted(os.listdir(out / "encoder")) == ["merges.txt", "vocab.json"]
+    with pytest.raises(UserError, match="encoder holds a vocabulary that is not that in"):
+        create(source, out, "--name", "e", "--encoder_path", str(other))
 
 
 def test_gpt2s_vocabulary_is_not_copied(corpus, reference, tmp_path):

@@ -106,16 +106,67 @@ def test_two_vocabularies_are_an_error_only_where_both_are_used(tmp_path, data):
     assert manifest.look_up([other.path])[1] == "0" * 64
 
 
+ENTRY = {"file": "a_0.tfrecords", "split": "train", "outcomes": {"kept": 2}, "records": 2, "tokens": 8,
+         "text_bytes": 32, "size": 99, "sha256": "0" * 64, "shortest": 3, "largest_id": 4}
+
+
+def test_the_entry_that_the_wrong_ones_are_made_of_is_right(tmp_path):
+    expected = tfrecords.Shard("x/a_0.tfrecords", 2, 8, 32, 99, "0" * 64, 3, 4)
+    assert manifest.entry_from_json(ENTRY, "x").shard == expected
+    assert manifest.entry_from_json({**ENTRY, "text_bytes": None, "sha256": None, "largest_id": -1}, "x")
+
+
 @pytest.mark.parametrize("content, message", [
-    ('{"format_version": 2, "shards": []}', "has format version 2, this code knows 1"),
-    ('{"format_version": 1}', "is damaged"),
-    ('{"format_version": 1, "shards": [{"file": "x"}]}', "is damaged"),
-    ('{"format_version": 1, "shards": [{"file": "x", "split": "train", "outcomes": {}, "records": 1, "size": 9}]}',
-     "is damaged .*'tokens'"),
-    ("{", "is not a manifest"),
-    ("[]", "is not a manifest"),
-])
+    ({"format_version": 2, "shards": []}, "has format version 2, this code knows 1"),
+    ({"format_version": [1], "shards": []}, "has format version [1]"),
+    ({"shards": []}, 'is not a manifest, for it has no "format_version"'),
+    ("{", "not JSON at line 1"), ("[]", "holds [], but must be one JSON object"), (b"\xff", "is not UTF-8 text"),
+    ('{"format_version": 1, "shards": [], "shards": []}', '"shards" is given twice ([], [])'),
+    ({"format_version": 1}, 'is damaged ("shards" is missing)'),
+    ({"format_version": 1, "shards": "ab"}, 'is damaged ("shards" is "ab")'),
+    ({"format_version": 1, "shards": [], "vocabulary": ["f"]}, 'is damaged ("vocabulary" is ["f"])'),
+    ({"format_version": 1, "shards": [], "vocabulary_size": "300"}, '("vocabulary_size" is "300")'),
+    ({"format_version": 1, "shards": [None]}, "is damaged (null is no object)")])
 def test_a_manifest_that_cannot_be_understood_is_an_error(tmp_path, data, content, message):
-    (tmp_path / "a.manifest.json").write_text(content)
-    with pytest.raises(UserError, match=message):
+    data_of = content if isinstance(content, bytes) else (
+        content if isinstance(content, str) else json.dumps(content)).encode()
+    (tmp_path / "a.manifest.json").write_bytes(data_of)
+    with pytest.raises(UserError) as caught:
         shards_of(data[0].path)
+    assert str(caught.value).startswith(str(tmp_path / "a.manifest.json")) and message in str(caught.value)
+    assert "delete" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name, values", [
+    ("file", [None, 3, "", ".", "..", "../a_0.tfrecords", "/etc/passwd", "gs://b/a_0.tfrecords", "a\0b"]),
+    ("split", [None, "test", ["train"]]), ("outcomes", [None, [], {"kept": "2"}, {"kept": None}]),
+    ("records", [None, "2", 2.0, True, -1]), ("tokens", ["8", -8]), ("text_bytes", ["32", 1.5, -1]),
+    ("size", [None, -1, [99]]), ("sha256", [0, ["a"]]), ("shortest", [None, -1]), ("largest_id", [None, "4", -2]),
+    ("more", [1])])
+def test_an_entry_with_a_wrong_value_is_an_error_that_names_it(tmp_path, data, name, values):
+    for value in values:
+        content = {"format_version": 1, **PLAN, "shards": [{**ENTRY, name: value}]}
+        (tmp_path / "a.manifest.json").write_text(json.dumps(content))
+        with pytest.raises(UserError) as caught:
+            shards_of(data[0].path)
+        assert "a.manifest.json is damaged (" in str(caught.value)
+        assert name in str(caught.value) or "of a_0.tfrecords, " in str(caught.value), value
+    for lacking in set(ENTRY) - {"text_bytes", "sha256"}:
+        entry = {key: value for key, value in ENTRY.items() if key != lacking}
+        (tmp_path / "a.manifest.json").write_text(json.dumps({"format_version": 1, "shards": [entry]}))
+        with pytest.raises(UserError, match=f'"{lacking}" is missing'):
+            shards_of(data[0].path)
+
+
+@pytest.mark.parametrize("change", [
+    {"records": "2"}, {"records": 10**400}, {"tokens": None}, {"tokens": -5}, {"sha256": 3}, {"largest_id": 1.5},
+    {"path": "elsewhere"}, {"shortest": [1]}, {"size": float("nan")}])
+def test_a_scan_that_says_what_cannot_be_is_made_again(tmp_path, change):
+    shard = make_shard(tmp_path, "old_3.tfrecords", [4, 9])
+    expected = shards_of(shard.path)
+    note = tmp_path / "old_3.scan.json"
+    note.write_text(json.dumps({**json.loads(note.read_text()), **change}))
+    assert shards_of(shard.path) == expected
+    note.write_text("[" * 100_000)
+    assert shards_of(shard.path) == expected
+    assert json.loads(note.read_text())["records"] == 2

@@ -63,3 +63,14 @@ def test_a_scratch_folder_outlives_a_kill_but_no_mistake(tmp_path):
         except (KeyboardInterrupt, OSError, UserError):
             pass
         assert folder.exists() == stays, error
+
+
+def test_a_length_that_a_frame_tells_is_not_believed(tmp_path):
+    """zstd's frame header tells the contents' size and the window that the reader is to keep."""
+    for header in (b"\xe0" + (2**62).to_bytes(8, "little"), b"\xc0\xff" + b"\xff" * 8, b"\x80\xf8" + b"\xff" * 4,
+                   b"\x00\xff", b"\x00\xa0"):
+        data = b"\x28\xb5\x2f\xfd" + header + (1 | 5 << 3).to_bytes(3, "little") + b"a\nb\nc"
+        (tmp_path / "x.jsonl.zst").write_bytes(data)
+        with pytest.raises(UserError, match=r"x.jsonl.zst is damaged or cut off \("):
+            documents.make_index([str(tmp_path)], scratch=str(tmp_path / "scratch"))
+        assert not list((tmp_path / "scratch").iterdir())

@@ -43,6 +43,14 @@ def test_the_vocabulary_beside_the_shards_is_taken_and_its_size(tmp_path, data):
     shard_sets.read(config, encoder, shard_sets.TRAIN)
 
 
+def test_the_vocabulary_beside_the_shards_may_have_hugging_face_s_names(tmp_path, data):
+    for name, theirs in zip(("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt")):
+        os.rename(data / "encoder" / name, data / "encoder" / theirs)
+    config, encoder = complete(tmp_path, data)
+    assert (config.encoder_path, config.n_vocab) == (str(data / "encoder"), 258)
+    shard_sets.read(config, encoder, shard_sets.TRAIN)
+
+
 def test_without_one_it_is_gpt2_s(tmp_path):
     config, encoder = complete(tmp_path, write_data_set(tmp_path / "data", "mine"))
     assert (config.encoder_path, config.n_vocab, encoder.eot) == (None, 50257, 50256)

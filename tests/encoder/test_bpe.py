@@ -3,6 +3,7 @@ import json
 import os
 import random
 import re
+import shutil
 import unicodedata
 
 import numpy as np
@@ -13,7 +14,7 @@ import tiktoken_ext.openai_public
 from tokenizers import ByteLevelBPETokenizer
 
 from configs.errors import UserError
-from encoder import bpe
+from encoder import bpe, vocabulary_files
 
 STRINGS = 10000
 
@@ -210,8 +211,10 @@ def test_byte_symbols_are_gpt2s_first_ids(files):
     ("{", "", "encoder.json is not JSON"),
     ([], "", "must map"),
     ({"a": 0, "<|endoftext|>": 2}, "", "ids must be 0 to 1"),
-    ({"a": 0, "b": 1}, "", "last id, 1, and is absent"),
-    ({"<|endoftext|>": 0, "b": 1}, "", "last id, 1, and is 0"),
+    ({"a": 0, "b": 1}, "", "has no token <|endoftext|>, which ends a document here: add it with the next id, 2,"),
+    ('{"a": 0, "a": 1, "<|endoftext|>": 2}', "", '"a" is given twice (0, 1)'),
+    ({"a": True, "<|endoftext|>": 0}, "", "must map"), ({"a": 10**30, "<|endoftext|>": 0}, "", "a finite number"),
+    ({"a": 1.0, "<|endoftext|>": 0}, "", "must map"), ("[" * 10**5, "", "is nested more than 100 deep"),
     ({"a": 0, "b": 1, "<|endoftext|>": 2}, "a b\n", "line 1: the token 'ab' is not in encoder.json"),
     ({"a": 0, "b": 1, "ab": 2, "<|endoftext|>": 3}, "#version: 0.2\na b\n\na b\n", "line 3: expected two tokens"),
     ({"a": 0, "b": 1, "ab": 2, "<|endoftext|>": 3}, "a b\na b\n", "line 2: the token 'ab' is merged a second time"),
@@ -235,3 +238,85 @@ def test_a_changed_file_in_the_package_is_found(tmp_path, monkeypatch):
     monkeypatch.setattr(bpe, "_gpt2_folder", lambda: write_vocabulary(tmp_path, {"<|endoftext|>": 0}, ""))
     with pytest.raises(UserError, match="is not GPT-2's"):
         bpe.load()
+
+
+# What Hugging Face's tokenizers writes.
+
+def learned(texts):
+    """A tokenizer as its own trainer makes it: <|endoftext|> gets id 0."""
+    tokenizer = ByteLevelBPETokenizer(add_prefix_space=False)
+    tokenizer.train_from_iterator(texts, vocab_size=400, special_tokens=["<|endoftext|>"], show_progress=False)
+    return tokenizer
+
+
+@pytest.fixture(scope="module")
+def trained(strings):
+    return learned([text for text in strings if text.isascii()] + ["the theme of the thesis is there"] * 9)
+
+
+@pytest.mark.parametrize("names", [("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"), ("tokenizer.json",)])
+def test_a_vocabulary_of_tokenizers_own_trainer_is_read_whatever_its_files_are(tmp_path, trained, strings, names):
+    if len(names) == 1:
+        trained.save(str(tmp_path / "tokenizer.json"))
+    else:
+        trained.save_model(str(tmp_path))
+        for name, theirs in zip(names, ("vocab.json", "merges.txt")):
+            os.rename(tmp_path / theirs, tmp_path / name)
+    encoder = bpe.load(str(tmp_path))
+    assert (encoder.eot, encoder.size) == (0, trained.get_vocab_size())
+    for text in strings[:300]:
+        ids = encoder.encode(text)
+        assert ids == trained.encode(text.replace("<|endoftext|>", "<|endoftext|")).ids or "<|endoftext|>" in text
+        assert encoder.decode(ids) == text and encoder.eot not in ids
+    assert encoder.decode([0, 1]).startswith("<|endoftext|>")
+    assert bpe.fingerprint(str(tmp_path)) == encoder.fingerprint
+    assert set(bpe.files(str(tmp_path))) == {str(tmp_path / name) for name in names}
+
+
+def test_gpt2_s_vocabulary_as_hugging_face_formats_it_has_gpt2_s_fingerprint(tmp_path, gpt2, files):
+    with open(files[0]) as f:
+        (tmp_path / "vocab.json").write_text(json.dumps(json.load(f), ensure_ascii=False, indent=1))
+    shutil.copy(files[1], tmp_path / "merges.txt")
+    assert bpe.load(str(tmp_path)).fingerprint == bpe.fingerprint(str(tmp_path)) == gpt2.fingerprint
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"model": {"type": "WordPiece"}}, 'its "type" is "WordPiece"'), ({"model": {"vocab": []}}, '"vocab" is []'),
+    ({"model": {"merges": "a b"}}, '"merges" is "a b"'), ({"model": {"merges": [["a"]]}}, '"merges" holds ["a"]'),
+    ({"model": {"merges": ["a b c"]}}, '"merges" holds ["a", "b", "c"]'), ({"model": {"merges": [7]}}, "holds 7"),
+    ({"model": {"byte_fallback": True}}, '"byte_fallback" is true'), ({"added_tokens": [7]}, "7 is no object"),
+    ({"model": {"end_of_word_suffix": "</w>"}}, '"end_of_word_suffix" is "</w>"'),
+    ({"added_tokens": [{"content": "x", "id": "7"}]}, '"id" is "7"'), ({"added_tokens": "x"}, '"added_tokens" is "x"'),
+    ({"pre_tokenizer": None}, '"pre_tokenizer" is null'), ({"pre_tokenizer": {"type": "Metaspace"}}, "Metaspace"),
+    ({"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True}}, '"add_prefix_space" is true'),
+    ({"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}}, '"pre_tokenizer" is'),
+    ({"pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Split"}, {"type": "ByteLevel"}]}}, "Split"),
+    ({"normalizer": {"type": "Lowercase"}}, '"normalizer" is {"type": "Lowercase"}'),
+    ({"model": None}, '"model" is null')])
+def test_a_tokenizer_that_treats_text_in_another_way_is_refused(tmp_path, trained, change, words):
+    path = tmp_path / "tokenizer.json"
+    trained.save(str(path))
+    content = json.loads(path.read_text())
+    for name, value in change.items():
+        content[name] = {**content[name], **value} if name == "model" and value else value
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError) as caught:
+        bpe.load(str(tmp_path))
+    assert str(caught.value).startswith(f"{path} holds no byte-level BPE like GPT-2's (") and words in str(caught.value)
+
+
+@pytest.mark.parametrize("name, content, words", [
+    ("vocab.txt", "[PAD]\n[UNK]\n", "vocab.txt belongs to a tokenizer that is no byte-level BPE"),
+    ("spiece.model", "x", "spiece.model belongs to"),
+    ("vocab.json", "{}", "merges.txt, which belongs to the vocab.json"),
+    ("merges.txt", "", "vocab.json, which belongs to the merges.txt"),
+    ("tokenizer_config.json", '{"tokenizer_class": "BertTokenizer"}', "tokenizer_config.json belongs to a tokenizer"),
+    ("tokenizer_config.json", "[]", "tokenizer_config.json: holds []")])
+def test_what_is_not_recognised_is_not_taken_for_absent(tmp_path, name, content, words):
+    assert vocabulary_files.find(str(tmp_path)) is None
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "GPT2Tokenizer"}')
+    assert vocabulary_files.find(str(tmp_path)) is None
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError) as caught:
+        vocabulary_files.find(str(tmp_path))
+    assert words in str(caught.value)

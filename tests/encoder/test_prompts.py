@@ -35,7 +35,7 @@ def test_any_other_file_is_one_prompt(tmp_path):
 
 
 @pytest.mark.parametrize("line, words", [
-    ("{", "line 2: not JSON"), ('["a"]', 'line 2: holds ["a"], but must be an object with a text in "prompt"'),
+    ("{", "line 2: no valid JSON"), ('["a"]', 'line 2: holds ["a"], but must be an object with a text in "prompt"'),
     ('{"text": "a"}', 'must be an object with a text in "prompt"'), ('{"prompt": 3}', 'a text in "prompt"'),
     ('{"prompt": "a", "top_k": -1}', '"top_k" is -1, but must be an integer from 0 to'),
     ('{"prompt": "a", "top_k": 1.5}', '"top_k" is 1.5, but must be an integer'),

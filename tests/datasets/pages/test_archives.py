@@ -1,8 +1,13 @@
 """datasets/pages/archives.py: what the reader makes of the archives of other tools, whole or damaged."""
+import bz2
 import collections
+import gzip
 import io
+import lzma
 import os
+import random
 import tarfile
+import time
 import tracemalloc
 
 import pytest
@@ -151,3 +156,74 @@ def test_the_contents_count_not_the_name(tmp_path):
     write(tmp_path, compression="gz")
     os.rename(tmp_path / "RS_2017-04-1_data.gz", tmp_path / "RS_2017-04-1_data.xz")
     assert len(read(tmp_path / "RS_2017-04-1_data.xz")[0]) == 3
+
+
+def header(name="big.txt", size=2**62, kind=tarfile.REGTYPE, pax=None):
+    """The bytes of a member's header, with pax headers before it."""
+    info = tarfile.TarInfo(name)
+    info.size, info.type, info.pax_headers = size, kind, pax or {}
+    return info.tobuf(tarfile.PAX_FORMAT if pax else tarfile.GNU_FORMAT)
+
+
+def archive_of(path, data, module=gzip):
+    path.write_bytes(module.compress(data))
+    return str(path)
+
+
+GOOD = header("0000001-a.txt", 5) + b"a page".ljust(512, b"\0")
+ENDS_EARLY = "a member is longer than what is left|unexpected end of data"
+
+
+@pytest.mark.parametrize("module", [gzip, bz2, lzma])
+@pytest.mark.parametrize("what, words", [
+    (header(), ENDS_EARLY), (header(size=2**80), ENDS_EARLY), (header(size=6000), ENDS_EARLY),
+    (header("big.bin"), ENDS_EARLY), (header("../x.txt"), ENDS_EARLY), (header(kind=b"7", size=2**40), ENDS_EARLY),
+    (header(size=4, pax={"size": str(2**62)}), ENDS_EARLY), (header(size=4, pax={"size": "9" * 4000}), ENDS_EARLY),
+    (header(size=4, pax={"size": "-1024"}), "damaged"),
+    (header(size=4, pax={"path": "a" * 10**5 + ".txt"}), "header of"),
+    (header(size=2**62, kind=tarfile.GNUTYPE_LONGNAME), "a header of"),
+    (header(size=2**62, kind=tarfile.XHDTYPE), "a header of"),
+    (header(size=2**62, kind=tarfile.XGLTYPE), "a header of"),
+    (header(size=512, pax={"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "x.txt",
+                           "GNU.sparse.realsize": str(2**62)}) + str(2**62).encode().ljust(512, b"\n"), "sparse files"),
+    (header(size=0, pax={"GNU.sparse.map": "0,1," * 4000 + "0,1"}), "header of|sparse files"),
+    (header(kind=tarfile.GNUTYPE_SPARSE, size=5), "sparse files"),
+    ((header("././@LongLink", 5, tarfile.GNUTYPE_LONGNAME) + b"a.txt".ljust(512, b"\0")) * 2000, "recursion"),
+])
+def test_what_a_header_tells_is_held_against_what_is_there(tmp_path, module, what, words):
+    """A reader that believes the header goes on for ever: it stops after a second or the test's time is over."""
+    path = archive_of(tmp_path / "x", GOOD + what, module)
+    found, begun = [], time.monotonic()
+    with pytest.raises(UserError, match=words) as caught:
+        found += [page for _, page, reason, _ in archives.members(path) if not reason]
+    assert str(caught.value).startswith(f"{path} is truncated or damaged near byte ") and time.monotonic() - begun < 5
+
+
+def test_archives_with_short_marks_and_without_padding_at_their_end_are_whole(tmp_path):
+    for end in (b"\0" * 512, b"\0" * 1024, b"\0" * 20 * 512):
+        assert read(archive_of(tmp_path / "x", GOOD + end)) == ([("0000001-a", b"a pag")], {"page": 1})
+    path = archive_of(tmp_path / "x", header("skipped.bin", 5) + b"a page".ljust(512, b"\0") + bytes(512))
+    assert read(path) == ([], {"other_suffix": 1})
+
+
+@pytest.mark.parametrize("module", [gzip, bz2, lzma])
+def test_an_archive_with_any_bytes_changed_is_read_or_named(tmp_path, module):
+    chance = random.Random(5)
+    whole = bytearray(GOOD + header("x.txt", 700, pax={"path": "é.txt"}) + bytes(1024) + header("y.bin", 9))
+    whole += bytes(2048)
+    ends = collections.Counter()
+    for _ in range(400):
+        data = bytearray(whole)
+        for _ in range(chance.randint(1, 4)):
+            data[chance.randrange(len(data))] = chance.choice(b"0179 \x80\xff\0xgL=\n")
+        for at in range(0, len(data), 512):  # so that the rest of the header is believed
+            if chance.random() < 0.8 and data[at + 257:at + 262] == b"ustar":
+                data[at + 148:at + 156] = b" " * 8
+                data[at + 148:at + 156] = b"%06o\0 " % (sum(data[at:at + 512]) & 0o777777)
+        try:
+            read(archive_of(tmp_path / "x", bytes(data), module))
+            ends["read"] += 1
+        except UserError as error:
+            assert "is truncated or damaged" in str(error)
+            ends["named"] += 1
+    assert min(ends["read"], ends["named"]) > 20

@@ -3,6 +3,7 @@ import collections
 import gzip
 import hashlib
 import sys
+import time
 
 import pytest
 
@@ -97,3 +98,21 @@ def test_a_broken_byte_in_gzip_is_found(tmp_path):
 def test_a_file_that_is_not_there_is_an_error():
     with pytest.raises(UserError, match="/nowhere.warc: No such file"):
         list(warc.members("/nowhere.warc"))
+
+
+def lying(length, body=b"<p>short"):
+    """A record that tells of another length than it has."""
+    return (f"WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: {URL.format(1)}\r\nContent-Type: application/http\r\n"
+            f"Content-Length: {length}\r\n\r\nHTTP/1.1 200 OK\r\nContent-Type: {HTML}\r\n\r\n").encode() + body
+
+
+@pytest.mark.parametrize("compress", [lambda data: data, gzip.compress], ids=["plain", "gzip"])
+@pytest.mark.parametrize("length", [2**62, 2**63, 2**64 + 5, 10**400, 20_000, 90, -1, -2**63, "x", "", "1e3", "\u0663"])
+def test_a_length_that_a_record_tells_is_held_against_what_is_there(tmp_path, compress, length):
+    found, begun = [], time.monotonic()
+    try:
+        for _, data in read(tmp_path / "a", compress(RECORDS[0]) + compress(lying(length))):
+            found.append(data)
+    except UserError as error:
+        assert "a is truncated or damaged near byte" in str(error)
+    assert found[:1] == [page(0)] and len(found) <= 2 and time.monotonic() - begun < 5

@@ -3,6 +3,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import pickle
 import re
 import shutil
 import subprocess
@@ -513,7 +514,7 @@ def test_proof_fails_where_a_single_bit_differs(tmp_path):
         if name == "h1/ln_2/b":
             value.view(np.uint32)[3] ^= 1
         return value
-    with pytest.raises(UserError, match=r"1 tensors are not those of .*\(h1/ln_2/b\)"):
+    with pytest.raises(UserError, match=r"1 tensors that were written are not those of .*\(h1/ln_2/b\)"):
         proof.prove(source, source._replace(read=flipped), CONFIG)
 
 
@@ -525,6 +526,39 @@ def test_proof_fails_where_the_networks_differ(tmp_path, monkeypatch):
     monkeypatch.setattr(numpy_gpt2, "NORM_EPSILON", 0.1)
     with pytest.raises(UserError, match="does not compute what its source does"):
         proof.prove(source, source, CONFIG)
+
+
+class Trap:
+    """A pickle that tells when it is opened."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_the_proof_lets_transformers_see_only_the_weights_that_were_read(tmp_path, several):
+    pytest.importorskip("transformers")
+    source = tmp_path / "src"
+    write_hf(source, config={"quantization_config": {"quant_method": "bitsandbytes"}, "auto_map": {"AutoModel": "x.y"},
+                             "pruned_heads": {"0": [0]}, "num_labels": 10**9})
+    if several:
+        shard = "model-00001-of-00001.safetensors"
+        os.rename(source / "model.safetensors", source / shard)
+        index = {"metadata": {"total_size": 4}, "weight_map": dict.fromkeys(theirs(WEIGHTS), shard)}
+        (source / hugging_face.INDEX).write_text(json.dumps(index))
+    for name in ("pytorch_model.bin", "adapter_model.bin", "x.py"):
+        (source / name).write_bytes(pickle.dumps(Trap(str(tmp_path / "sprung"))))
+    (source / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "elsewhere"}')
+    (source / "generation_config.json").write_text("[" * 10**5)
+    call("import-hf", source, tmp_path / "dst")
+    report = json.loads((tmp_path / "dst" / "conversion.json").read_text())
+    assert isinstance(report["logits"]["NumPy and transformers"], float)
+    assert not (tmp_path / "sprung").exists()
+    pickle.loads((source / "pytorch_model.bin").read_bytes())
+    assert (tmp_path / "sprung").exists()  # the trap works
 
 
 def test_proof_says_why_transformers_was_not_asked(tmp_path, monkeypatch, capsys):
@@ -559,12 +593,23 @@ def without(name):
     (None, {"layer_norm_epsilon": 1e-6}, '"layer_norm_epsilon" is 1e-06'),
     (None, {"n_inner": 47}, '"n_inner" is 47, and this network\'s is 4 x "n_embd" = 48'),
     (None, {"scale_attn_by_inverse_layer_idx": True}, '"scale_attn_by_inverse_layer_idx" is true'),
-    (None, {"n_head": 5}, '"n_embd" 12 cannot be split into "n_head" 5'),
+    (None, {"n_head": 5}, '"n_head" is 5, which cannot share a width of 12'),
+    (None, {"n_head": "x"}, '"n_head" is "x", which cannot'), (None, {"n_head": [2]}, '"n_head" is [2], which'),
+    (None, {"n_head": -1}, '"n_head" is -1'), (None, {"n_head": True}, '"n_head" is true'),
+    (None, {"n_head": 3.0}, '"n_head" is 3.0'), (None, {"n_head": float("nan")}, '"n_head" is NaN, but must'),
+    (None, {"n_head": float("inf")}, '"n_head" is Infinity'), (None, {"n_head": 10**400}, '"n_head" is 1000'),
+    (None, {"n_layer": 10**19}, '"n_layer" is 10000000000000000000, but must be a finite number of 64 bits'),
+    (None, {"n_layer": 10**18}, '"n_layer" is 1000000000000000000, and the tensors beside say 2'),
+    (None, {"num_hidden_layers": 10**9}, '"num_hidden_layers" is 1000000000, and the tensors'),
+    (None, {"hidden_size": "12"}, '"hidden_size" is "12", and the tensors beside say 12'),
+    (None, {"vocab_size": 301}, '"vocab_size" is 301, and the tensors beside say 300'),
+    (None, {"attn_pdrop": "0.1"}, '"attn_pdrop" is "0.1", and a dropout is'), (None, {"resid_pdrop": 1}, "is 1, and a"),
+    (None, {"embd_pdrop": [0]}, '"embd_pdrop" is [0]'), (None, {"model_type": ["gpt2"]}, '"model_type" is ["gpt2"]'),
     ({**theirs(WEIGHTS), "lm_head.weight": WEIGHTS["wte"] + 1}, None, "lm_head.weight differs from wte.weight"),
     ({**theirs(WEIGHTS), **theirs({"wpe": WEIGHTS["wpe"]}, "")}, None, "which are one tensor"),
     ({**theirs(WEIGHTS), "score.weight": WEIGHTS["wte"]}, None, "score.weight is no tensor of a GPT2LMHeadModel"),
     (without("transformer.wte.weight"), None, "no matrices wte.weight and wpe.weight"),
-    ({**theirs(WEIGHTS), "h.99999999999999999999.ln_1.bias": WEIGHTS["ln_f/b"]}, None,
+    ({**theirs(WEIGHTS), "h.99999999999999999999.ln_1.bias": WEIGHTS["ln_f/b"]}, {"n_layer": 3},
      "12 missing (model/h2/ln_1/g, model/h2/ln_1/b, model/h2/attn/c_attn/w, and 9 more); 1 extra"),
     (without("transformer.h.1.mlp.c_fc.bias"), None, "1 missing (model/h1/mlp/c_fc/b); fetch it anew")])
 def test_hugging_face_s_files_that_are_no_gpt2_are_refused(tmp_path, tensors, config, words):
@@ -687,12 +732,19 @@ def write_json(path, values):
 def test_vocabulary_that_cannot_be_used_stops_the_import(tmp_path, text_corpus):
     source = write_hf(tmp_path / "src", vocabulary=text_corpus / "encoder")
     tokens = json.loads((tmp_path / "src" / "vocab.json").read_text())
-    (tmp_path / "src" / "vocab.json").write_text(json.dumps({**tokens, "more": 300}))
-    assert "must be the last id" in mistake("import-hf", source, tmp_path / "dst")
+    (tmp_path / "src" / "vocab.json").write_text(json.dumps({**tokens, "more": 301}))
+    message = mistake("import-hf", source, tmp_path / "dst")
+    assert message.startswith(f"{source}/vocab.json: the ids must be 0 to 300") and "dst" not in message
+    (tmp_path / "src" / "vocab.json").write_text(json.dumps(tokens).replace(bpe.END_OF_TEXT, "</s>"))
+    assert f"{source}/vocab.json has no token <|endoftext|>" in mistake("import-hf", source, tmp_path / "dst")
+    for name in ("vocab.json", "merges.txt"):
+        (tmp_path / "src" / name).unlink()
+    (tmp_path / "src" / "vocab.txt").write_text("[PAD]\n")
+    assert f"{source}/vocab.txt belongs to a tokenizer" in mistake("import-hf", source, tmp_path / "dst")
     shutil.rmtree(tmp_path / "src")
     config, weights = graphs.small_config(n_vocab=299), dict(WEIGHTS, wte=WEIGHTS["wte"][:299])
     assert {weight.name for weight in weight_list(config)} == set(weights)
-    source = write_hf(tmp_path / "src", theirs(weights), vocabulary=text_corpus / "encoder")
+    source = write_hf(tmp_path / "src", theirs(weights), {"vocab_size": 299}, text_corpus / "encoder")
     assert "has 300 ids, and they are for 299" in mistake("import-hf", source, tmp_path / "dst")
     assert os.listdir(tmp_path) == ["src"]
 

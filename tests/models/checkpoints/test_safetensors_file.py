@@ -1,5 +1,6 @@
 """safetensors files: the library that defines the format writes, and says which damaged ones are to be refused."""
 import json
+import os
 import random
 
 import numpy as np
@@ -74,6 +75,13 @@ def test_numbers_are_those_of_numpy_and_tensorflow(tmp_path, dtype):
     found = read(tmp_path, safetensors.serialize(content))["x"].read()
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, values.astype(np.float32))
+
+
+def test_a_file_that_is_cut_after_its_header_was_read_is_named(tmp_path):
+    tensor = read(tmp_path, safetensors.serialize({"x": {"dtype": "float32", "shape": [9], "data": bytes(36)}}))["x"]
+    os.truncate(tensor.path, os.path.getsize(tensor.path) - 5)
+    with pytest.raises(UserError, match="x.safetensors has become shorter since its header was read"):
+        tensor.read()
 
 
 def test_dtype_of_no_weight_is_refused_when_it_is_read(tmp_path):

@@ -1,4 +1,6 @@
 """The ends of a training: by its steps, by evaluations that get no better, and what is said to do next."""
+import json
+import math
 import os
 import re
 import shlex
@@ -7,6 +9,7 @@ import pytest
 
 import main
 from configs import arguments, schema
+from configs.errors import UserError
 from models.checkpoints import best_checkpoint
 from models.run import endings
 from tests.helpers.runs import command, stop_after, weights_of
@@ -95,3 +98,28 @@ def test_the_command_at_the_end_generates(finished):
     assert (python, program) == ("python3", "main.py")
     result = command(*given, "--length", "3", input="def\n")
     assert result.returncode == 0 and "def" in result.stdout, result
+
+
+def test_a_loss_that_is_no_number_is_never_better_and_the_next_one_is(evaluated, tmp_path):
+    assert evaluated(2, math.inf) and not evaluated(4, math.nan)
+    assert best_checkpoint.evaluations(str(tmp_path), 9) == (2, [4])
+    assert evaluated(6, 9.0) and not evaluated(8, math.nan) and evaluated(10, 8.9)
+    assert best_checkpoint.evaluations(str(tmp_path), 99) == (10, [])
+
+
+@pytest.mark.parametrize("note, words", [
+    ("", "not JSON at line 1"), ("[]", "holds [], but must be"), (b"\xff", "is not UTF-8"), ("{}", '"step" is missing'),
+    ({"loss": "3"}, '"loss" is "3"'), ({"loss": [1]}, '"loss" is [1]'), ({"step": 2.0}, '"step" is 2.0'),
+    ({"loss": math.nan}, '"loss" is NaN'), ({"step": 10**400}, '"step" is 1000'),
+    ({"eval_set": None}, '"eval_set" is null'),
+    ({"windows": "9"}, '"windows" is "9"'), ({"worse": 4}, '"worse" is 4'), ({"worse": [[4]]}, '"worse" holds [4]'),
+    ({"worse": None}, '"worse" is null')])
+def test_a_damaged_note_of_the_best_is_named(evaluated, tmp_path, note, words):
+    assert evaluated(2, 3.0)
+    path = tmp_path / "best" / "evaluation.json"
+    content = json.dumps({**json.loads(path.read_text()), **note}) if isinstance(note, dict) and note else note
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    for look in (lambda: evaluated(4, 2.0), lambda: best_checkpoint.evaluations(str(tmp_path), 4)):
+        with pytest.raises(UserError) as caught:
+            look()
+        assert str(path) in str(caught.value) and words in str(caught.value)

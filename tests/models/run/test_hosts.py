@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 
+from configs.errors import UserError
 from models.run import devices
 from tests.helpers.runs import ROOT, mistake, weights_of
 from tests.models.run.test_devices import DROPOUT, assert_close, trained
@@ -124,3 +125,36 @@ def test_a_batch_that_the_hosts_cannot_share_and_a_bad_cluster_are_one_line(run_
     monkeypatch.delenv("TF_CONFIG")
     assert "needs the environment variable TF_CONFIG" in mistake("--model", run_config(), "--strategy", "multi_worker")
     assert "--strategy is for training" in mistake("--model", run_config(), "--strategy", "mirrored", "--eval")
+
+
+WORKERS = {"worker": ["127.0.0.1:1", "[::1]:65535"]}
+TASK = {"type": "worker", "index": 0}
+
+
+def test_a_cluster_of_both_kinds_of_addresses_is_read(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": WORKERS, "task": {"type": "worker", "index": "1"}}))
+    assert devices.cluster() == (WORKERS["worker"], 1)
+
+
+@pytest.mark.parametrize("content, words", [
+    ("x", "Expecting value"), ("[]", "[] is no object"), ("null", "null is no object"), ("[" * 10**5, "is nested more"),
+    ({"cluster": WORKERS}, '"task" is missing'), ({"cluster": [], "task": TASK}, '"cluster" is []'),
+    ({"cluster": {"worker": "x"}, "task": TASK}, '"worker" is "x"'),
+    ({"cluster": {"worker": {"0": "a:1"}}, "task": TASK}, '"worker" is {"0": "a:1"}'),
+    ({"cluster": {"worker": ["a:1", "b:99999"]}, "task": TASK}, '"b:99999" is no HOST:PORT with a port from 1 to 655'),
+    ({"cluster": {"worker": ["a:0"]}, "task": TASK}, '"a:0" is no HOST:PORT'),
+    ({"cluster": {"worker": ["a", "b"]}, "task": TASK}, '"a" is no HOST:PORT'),
+    ({"cluster": {"worker": [["a:1"]]}, "task": TASK}, '["a:1"] is no HOST:PORT'),
+    ({"cluster": {"worker": ["grpc://a:1"]}, "task": TASK}, "is no HOST:PORT"),
+    ({"cluster": {**WORKERS, "ps": ["a:1"]}, "task": TASK}, '"ps" is no kind of host'),
+    ({"cluster": WORKERS, "task": {"type": "worker", "index": 2}}, "which \"cluster\" does not hold"),
+    ({"cluster": WORKERS, "task": {"type": "worker", "index": -1}}, "does not hold"),
+    ({"cluster": WORKERS, "task": {"type": "worker", "index": True}}, '"index" is true'),
+    ({"cluster": WORKERS, "task": {"type": ["worker"], "index": 0}}, '"type" is ["worker"]'),
+    ({"cluster": WORKERS, "task": {"type": "chief", "index": 0}}, "does not hold"),
+    ('{"cluster": {}, "task": {"type": "worker", "index": NaN}}', '"index" is NaN')])
+def test_what_is_wrong_with_a_cluster_is_named(monkeypatch, content, words):
+    monkeypatch.setenv("TF_CONFIG", content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(UserError) as caught:
+        devices.cluster()
+    assert str(caught.value).startswith("the environment variable TF_CONFIG is ") and words in str(caught.value)

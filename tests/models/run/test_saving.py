@@ -8,7 +8,8 @@ import tensorflow.compat.v1 as tf
 
 import main
 from configs import schema
-from models.checkpoints import run_checkpoints, state_file
+from configs.errors import UserError
+from models.checkpoints import run_checkpoints, state_file, tf_checkpoint
 from models.run import hooks, saving, workarounds
 from tests.helpers.runs import weights_of
 
@@ -134,3 +135,48 @@ def test_a_run_tells_what_saving_took_by_steps_and_by_minutes(run_config, capsys
     said = re.findall(r"saving step (\d+) took [\d.]+ s, \d+% of the time since the last checkpoint",
                       capsys.readouterr().out)
     assert said == ["1", "2", "3", "4", "4"]
+
+
+def save_steps(folder, *steps):
+    """Writes a checkpoint for each step; returns the path of the last one."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        step = tf.train.get_or_create_global_step()
+        saver = tf.train.Saver()
+        for number in steps:
+            session.run(tf.assign(step, number))
+            path = saver.save(session, str(folder / "model.ckpt"), number)
+    return path
+
+
+@pytest.mark.parametrize("content", [
+    b"", b"\xff\xfe\0", b"{}", b"model_checkpoint_path: 7\n", b'model_checkpoint_path: "gs://elsewhere/model.ckpt"\n',
+    b'model_checkpoint_path: "/etc/passwd"\n', b'model_checkpoint_path: "\xff\xfe"\n', b'model_checkpoint_path: ".."\n',
+    b'model_checkpoint_path: "../other/model.ckpt-9\0"\n', b'model_checkpoint_path: "a' + b"b" * 10**6 + b'"\n'])
+def test_a_file_checkpoint_that_names_none_of_the_run_s_does_not_hide_them(tmp_path, content):
+    path = save_steps(tmp_path, 3, 5)
+    (tmp_path / "checkpoint").write_bytes(content)
+    assert run_checkpoints.newest_whole(str(tmp_path)) == path
+    assert run_checkpoints.latest(str(tmp_path)) is None
+    assert state_file.uncounted(str(tmp_path)) is None
+    state_file.note_newest(path)
+    assert run_checkpoints.latest(str(tmp_path)) == path == tf.train.latest_checkpoint(str(tmp_path))
+
+
+def test_a_file_checkpoint_that_points_elsewhere_means_the_file_here(tmp_path):
+    path = save_steps(tmp_path, 3, 5)
+    for folder in ("gs://no-such-bucket/run", "/nowhere", ".."):
+        (tmp_path / "checkpoint").write_text(f'model_checkpoint_path: "{folder}/model.ckpt-5"\n')
+        assert run_checkpoints.latest(str(tmp_path)) == run_checkpoints.newest_whole(str(tmp_path)) == path
+
+
+def test_an_index_that_tells_of_more_than_its_data_holds_is_not_believed(tmp_path):
+    save_steps(tmp_path, 3, 5)
+    large = tmp_path / "large"
+    large.mkdir()
+    with tf.Graph().as_default(), tf.Session() as session:
+        variable = tf.get_variable("model/wte", [1000, 7])
+        session.run(variable.initializer)
+        prefix = tf.train.Saver().save(session, str(large / "model.ckpt"))
+    os.truncate(prefix + ".data-00000-of-00001", 1000)
+    with pytest.raises(UserError, match=r"its index tells of 28,000 bytes of tensors, its data files have 1,000"):
+        tf_checkpoint.read_index(prefix)

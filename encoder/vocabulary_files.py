@@ -1,0 +1,121 @@
+"""Finds the files of a vocabulary in a folder, by the names that OpenAI and Hugging Face give them.
+
+OpenAI: encoder.json and vocab.bpe.  Hugging Face: vocab.json and merges.txt with the same content, or both inside
+tokenizer.json (https://huggingface.co/docs/tokenizers), which is all that transformers 5 writes.
+"""
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+from configs import reading, storage
+from configs.errors import UserError
+
+TOKENS_FILE, MERGES_FILE = "encoder.json", "vocab.bpe"
+THEIR_TOKENS_FILE, THEIR_MERGES_FILE, WHOLE_FILE = "vocab.json", "merges.txt", "tokenizer.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+NAMES = ((TOKENS_FILE, MERGES_FILE), (THEIR_TOKENS_FILE, THEIR_MERGES_FILE))
+# Of tokenizers that are none of ours.
+FOREIGN = ("vocab.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "source.spm")
+VERSION_LINE = "#version: 0.2"
+FORMATS = f"{TOKENS_FILE} and {MERGES_FILE}, {THEIR_TOKENS_FILE} and {THEIR_MERGES_FILE}, or {WHOLE_FILE}"
+
+
+class Found(NamedTuple):
+    """A vocabulary."""
+    data: dict  # {TOKENS_FILE: bytes, MERGES_FILE: bytes}
+    paths: tuple  # where each of the two stands
+
+
+def is_there(folder):
+    """Whether `find` would find anything that it takes, or takes apart."""
+    return any(storage.exists(storage.join(folder, name)) for name in (TOKENS_FILE, THEIR_TOKENS_FILE, WHOLE_FILE))
+
+
+def find(folder):
+    """The Found in `folder`, local or gs://; None where it holds none.
+
+    Raises UserError where it holds a half of one, or one that is no byte-level BPE.
+    """
+    for names in NAMES:
+        paths = tuple(storage.join(folder, name) for name in names)
+        if all(map(storage.exists, paths)):
+            return Found({name: storage.read_bytes(path) for name, path in zip(NAMES[0], paths)}, paths)
+    path = storage.join(folder, WHOLE_FILE)
+    if storage.exists(path):
+        return Found(_take_apart(path), (path, path))
+    for names in NAMES:
+        for name, other in (names, names[::-1]):
+            if storage.exists(storage.join(folder, name)):
+                raise UserError(f"no vocabulary file {storage.join(folder, other)}, which belongs to the {name} there;"
+                                " bring it, too, or take that one out of the folder")
+    path = next((path for path in (storage.join(folder, name) for name in FOREIGN) if storage.exists(path)), None)
+    if path or _foreign_class(storage.join(folder, TOKENIZER_CONFIG)):
+        raise UserError(f"{path or storage.join(folder, TOKENIZER_CONFIG)} belongs to a tokenizer that is no byte-level"
+                        f" BPE like GPT-2's, and only that can be read here (as {FORMATS}); take it out of the folder"
+                        " to use the weights with another vocabulary")
+    return None
+
+
+def same(one, other):
+    """Whether the files of two vocabularies, {name: bytes} each, hold the same, however they are formatted."""
+    return _content(one) == _content(other)
+
+
+def _content(data):
+    """What two formattings of one vocabulary have in common; the bytes themselves where they cannot be read."""
+    try:
+        lines = data[MERGES_FILE].decode().split("\n")
+        return reading.parse(data[TOKENS_FILE]), [line for line in lines[lines[0][:8] == "#version":] if line]
+    except ValueError:
+        return data
+
+
+def _foreign_class(path):
+    """Whether a tokenizer_config.json names a tokenizer that is not GPT-2's."""
+    name = reading.read_object(path).get("tokenizer_class") if storage.exists(path) else None
+    return name is not None and not str(name).startswith("GPT2")
+
+
+def _take_apart(path):
+    """Both files' bytes from a tokenizer.json.  Raises UserError where it does other things to a text than GPT-2's."""
+    values = reading.read_object(path)
+    try:
+        reading.check_kinds(values, {"model": dict, "added_tokens": (list, type(None))})
+        model = values["model"]
+        reading.check_kinds(model, {"vocab": dict, "merges": list})
+        _check_steps(values, model)
+        tokens = dict(model["vocab"])
+        for token in values.get("added_tokens") or []:
+            reading.check_kinds(token, {"content": str, "id": int})
+            tokens[token["content"]] = token["id"]
+        lines = [VERSION_LINE]
+        for pair in model["merges"]:
+            pair = pair.split(" ") if isinstance(pair, str) else pair
+            if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(part, str) for part in pair)):
+                raise ValueError(f'"merges" holds {reading.shown(pair)}')
+            lines.append(" ".join(pair))
+    except ValueError as error:
+        raise UserError(f"{path} holds no byte-level BPE like GPT-2's ({error}); take it out of the folder to use the"
+                        " weights alone")
+    return {TOKENS_FILE: json.dumps(tokens, ensure_ascii=False).encode("utf-8", "surrogatepass"),
+            MERGES_FILE: ("\n".join(lines) + "\n").encode("utf-8", "surrogatepass")}
+
+
+def _check_steps(values, model):
+    """Raises ValueError where this tokenizer cuts or changes a text in another way than GPT-2's."""
+    if model.get("type", "BPE") != "BPE":
+        raise ValueError(f'its "type" is {reading.shown(model["type"])}')
+    for name in ("ignore_merges", "byte_fallback", "continuing_subword_prefix", "end_of_word_suffix", "dropout"):
+        if model.get(name):
+            raise ValueError(f'"{name}" is {reading.shown(model[name])}')
+    cutting = values.get("pre_tokenizer")
+    steps = cutting.get("pretokenizers") if isinstance(cutting, dict) else None
+    if isinstance(steps, list) and len(steps) == 1:
+        cutting = steps[0]
+    if not isinstance(cutting, dict) or cutting.get("type") != "ByteLevel" or not cutting.get("use_regex", True):
+        raise ValueError(f'"pre_tokenizer" is {reading.shown(cutting)}')
+    if cutting.get("add_prefix_space", True):
+        raise ValueError('"add_prefix_space" is true: it puts a space before each text; with false it can be used')
+    if values.get("normalizer") not in (None, {"type": "NFC"}):
+        raise ValueError(f'"normalizer" is {reading.shown(values["normalizer"])}')
