@@ -1,4 +1,5 @@
 """Reads what the user wrote: a text, a JSON file, or one KEY=VALUE of the command line, with errors that say where."""
+import codecs
 import json
 
 from configs import storage
@@ -6,6 +7,11 @@ from configs.errors import UserError
 
 LONGEST_SHOWN = 60
 MOST_SHOWN = 5  # names
+MARK = "\ufeff"  # of byte order, before a text: some editors of Windows put it there
+UTF16_MARKS = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE
+# Control characters that texts hardly have: others than those of layout, backspace (man pages) and escape (logs).
+CONTROLS = bytes({*range(32), 127} - {*b"\b\t\n\v\f\r\x1b"})
+MOST_CONTROLS = 0.02  # of a text; in UTF-16, Latin or Cyrillic letters, which are valid UTF-8, have half
 
 
 def read_object(path):
@@ -47,17 +53,38 @@ def shorten(names):
 
 
 def read_text(path, what):
-    """The UTF-8 text in a file, local or gs://.  Raises UserError, which asks for the path of `what`."""
+    """The text in a file, local or gs://, as `decode` has it.  Raises UserError, which asks for the path of `what`."""
     try:
-        return storage.read_bytes(path).decode("utf-8-sig")  # some editors of Windows put a mark before the text
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not UTF-8 text (byte {error.start}); give the path of {what}") from None
+        data = storage.read_bytes(path)
     except Exception as error:
         # Google Storage raises TensorFlow's errors, which cannot be named without importing TensorFlow.
         if not isinstance(error, OSError) and not storage.is_remote(path):
             raise
         cause = getattr(error, "strerror", None) or storage.blame(error) or str(error).splitlines()[0]
         raise UserError(f"{path}: cannot be read ({cause}); give the path of {what}") from None
+    text = decode(data)
+    if text is None:
+        raise UserError(f"{path}: is not text in UTF-8, or in UTF-16 with a byte order mark; give the path of {what}")
+    return text
+
+
+def decode(data):
+    """The text of bytes in UTF-8, or in UTF-16 with its mark, without that mark; None where they are no such text."""
+    wide = has_utf16_mark(data)
+    try:
+        text = data.decode("utf-16" if wide else "utf-8")
+    except UnicodeDecodeError:
+        return None
+    return text.removeprefix(MARK) if is_text(text.encode() if wide else data) else None
+
+
+def has_utf16_mark(data):
+    return data.startswith(UTF16_MARKS) and not data.startswith(codecs.BOM_UTF32_LE)
+
+
+def is_text(data):
+    """Whether bytes in UTF-8 are more than control characters."""
+    return len(data) - len(data.translate(None, CONTROLS)) <= MOST_CONTROLS * len(data)
 
 
 def parse(text, where):

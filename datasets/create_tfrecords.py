@@ -127,7 +127,7 @@ def _finish(args, plan, built, target, state, index):
     if args.eval_fraction and held_out.EVAL not in filled:
         drawn = any(entry.split == held_out.EVAL for entry in entries)
         remedy = _remedy(args, entries, held_out.EVAL) if drawn else f"give {held_out.enough(index, args.seed)}"
-        print(f"no document is left for evaluation: delete {target} and the shards that it lists, and {remedy}")
+        print(f"no document is left for evaluation: for one, give another --name and {remedy}")
 
 
 def _remedy(args, entries, split):
@@ -170,8 +170,8 @@ def _finished(args, plan, target, state):
         _, saved_plan, entries = manifest.load(target)
     elif os.path.exists(note):
         saved_plan = reading.read_object(note)
-    remedy = f"choose another --name, or delete {args.name}_*.tfrecords, {args.name}-eval_*.tfrecords, "\
-             f"{target} and {state}"
+    remedy = f"choose another --name, or move {args.name}_*.tfrecords, {args.name}-eval_*.tfrecords, "\
+             f"{target} and {state} elsewhere"
     if saved_plan is None:
         shards = [name for name in sorted(os.listdir(args.output_dir))
                   if re.fullmatch(re.escape(args.name) + r"(-eval)?_\d+\.tfrecords", name)]
