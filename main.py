@@ -17,7 +17,7 @@ import math
 import sys
 import time
 
-from configs import arguments, commands, schema, start, storage
+from configs import arguments, commands, resume, schema, start, storage
 from configs.errors import UserError
 
 
@@ -106,8 +106,8 @@ def train(config, encoder, tpu=None, strategy=None):
     # Anything wrong with the data is said before the first step.
     order = window_order.WindowOrder.of(config, train_set)
     evaluation = eval_set and window_order.EvalWindows.of(config, eval_set)
-    for path in shard_sets.overlap(train_set, eval_set)[:1] if eval_set else []:
-        print(f"warning: {path} is trained on and evaluated on; the evaluation will look too good")
+    for line in shard_sets.overlap_warnings(train_set, eval_set) if eval_set else []:
+        print(f"warning: {line}")
     run_folder.make(config.model_dir)
     with run_folder.locked(config.model_dir) if first else contextlib.nullcontext():
         return train_in_folder(config, encoder, tpu, strategy, train_set, order, evaluation if first else None)
@@ -116,9 +116,10 @@ def train(config, encoder, tpu=None, strategy=None):
 def train_in_folder(config, encoder, tpu, strategy, train_set, order, evaluation):
     """`train` behind its checks of the data; `evaluation` is None where this host does not evaluate."""
     from models.checkpoints import run_checkpoints, run_folder, state_file
-    from models.run import after_evaluation, cost, devices, endings, hooks, hosts, metrics_file, plan, samples
+    from models.run import after_evaluation, cost, damage, devices, endings, hooks, hosts, metrics_file, plan, samples
     path, changes = run_folder.check(config, encoder, train_set)
     step = run_checkpoints.step_of(path)
+    order = order.of_a_run(resume.batch_sizes(config, step))
     for line in changes + plan.reading_problems(config, order) + devices.memory_warnings(config, tpu, strategy):
         print(f"warning: {line}")
     over = endings.over(config, step)
@@ -151,9 +152,7 @@ def train_in_folder(config, encoder, tpu, strategy, train_set, order, evaluation
             if in_step.stopped if in_step else stop.signal_number is not None:
                 raise hooks.Interrupted
             if step == before:
-                raise UserError(f"{train_set.parts[0].shards[0].path} or a shard beside it holds fewer records than its"
-                                " manifest says; delete the manifest, and the shards are scanned instead, or set"
-                                ' "skip_corrupt_records" to true')
+                raise damage.without_a_step(config, train_set, step)
             if evaluation and step == due:
                 # While the first of several hosts evaluates, the others wait for their next step with it.
                 with hosts.alone() if in_step else contextlib.nullcontext():

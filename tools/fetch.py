@@ -53,7 +53,7 @@ def fetch(url, path, checksum=None):
     if os.path.exists(path):
         wrong = _mismatch(path, checksum)
         if wrong:
-            raise UserError(f"{path}: {wrong}; delete it and run again")
+            raise UserError(f"{path}, which lay there before: {wrong}; move it elsewhere and run again")
         return checksum
     partial, failures = path + ".partial", 0
     while True:

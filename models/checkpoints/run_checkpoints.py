@@ -40,7 +40,8 @@ def newest_whole(model_dir):
     if not storage.exists(state):
         if paths:
             raise UserError(f'{model_dir} holds checkpoints, but not the file "{STATE_FILE}" that names the'
-                            ' newest; write it (one line, model_checkpoint_path: "model.ckpt-STEP") or remove them')
+                            ' newest; write it (one line, model_checkpoint_path: "model.ckpt-STEP"), or choose another'
+                            ' "model_dir"')
         # Somebody's weights that were put here would be overlooked.
         for name in (tf_checkpoint.NAME + ".index", hugging_face.SINGLE, hugging_face.INDEX, "pytorch_model.bin"):
             if storage.exists(storage.join(model_dir, name)):
@@ -55,14 +56,14 @@ def newest_whole(model_dir):
             read, shapes, _ = tf_checkpoint.read_index(path)
             for name in shapes:
                 read(name)
-        except UserError as error:
+        except tf_checkpoint.Damaged as error:  # one that cannot be read just now is not passed over
             problems.append(str(error))
             continue
         for line in problems:
             print(f"warning: {line}; going on from {path}", file=sys.stderr)
         return path
     reason = "; ".join(problems) or f"{state} cannot be read"
-    raise UserError(f"{reason}; no whole checkpoint is left: to start anew, remove {state} and the model.ckpt files")
+    raise UserError(f"{reason}; no whole checkpoint is left: bring one back, or start anew in another \"model_dir\"")
 
 
 def step_of(path):

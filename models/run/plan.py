@@ -5,6 +5,7 @@ https://arxiv.org/abs/2305.16264; the shape of the warm-up, https://github.com/k
 """
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import NamedTuple
 
@@ -147,9 +148,13 @@ def _data(config, data):
 def _order(config, train):
     """Returns the WindowOrder of the training data.  Where there is none, returns a str that says why."""
     try:
-        return train if isinstance(train, str) else WindowOrder.of(config, train)
+        order = train if isinstance(train, str) else WindowOrder.of(config, train)
     except UserError as error:
         return str(error)
+    step = max(0, state_file.step_in_name(state_file.named_newest(config.model_dir) or ""))
+    with contextlib.suppress(UserError):  # of a damaged note, which another check tells
+        return order if isinstance(order, str) else order.of_a_run(resume.batch_sizes(config, step))
+    return order
 
 
 def _cost(config, machine):
@@ -202,6 +207,8 @@ def _data_problems(config, data):
     except UserError as error:
         found.stop.append(str(error))
         return found
+    if not isinstance(data.train, str):
+        found.spoil.extend(shard_sets.overlap_warnings(data.train, data.eval))
     if config.eval_steps * config.eval_batch_size > windows:
         found.spoil.append(f'"eval_steps" {config.eval_steps:,} x "eval_batch_size" {config.eval_batch_size:,} is more'
                            f' than the {windows:,} windows of the eval data; set "eval_steps" to -1')

@@ -301,7 +301,7 @@ def test_own_checksum_goes_before_the_server_s(mirror, tmp_path):
     right = wrong._replace(value=hashlib.sha256(DOCUMENT).hexdigest())
     assert get(mirror, tmp_path, right) == DOCUMENT
     (tmp_path / "file").write_bytes(b"something else")
-    assert "delete it and run again" in mistake(get, mirror, tmp_path, right)
+    assert "move it elsewhere and run again" in mistake(get, mirror, tmp_path, right)
 
 
 def test_disk_without_room_is_said_before_anything_is_written(mirror, tmp_path, monkeypatch):
