@@ -88,7 +88,7 @@ def test_documents_in_other_encodings_and_parts_of_files_are_compared_and_named_
     folder = tmp_path / "in"
     write(folder, parts="---".join(map(" ".join, (words(1), words(2), changed(words(1), {9})))))
     assert run(tmp_path / "parts", "--input", str(folder), "--split_on=---")[0] == ["parts.txt:3"]
-    write(folder, stories="<|endoftext|>".join(map(" ".join, (words(1), words(2)))))
+    write(folder, stories="<|endoftext|>".join(map(" ".join, (words(3), words(4)))))
     (folder / "zipped.txt").write_bytes(gzip.compress(" ".join(words(1)).encode()))
     capsys.readouterr()
     dropped, report = run(tmp_path / "whole", "--input", str(folder))
