@@ -17,7 +17,7 @@ import math
 import sys
 import time
 
-from configs import arguments, commands, schema, start, storage
+from configs import arguments, commands, resume, schema, start, storage
 from configs.errors import UserError
 
 
@@ -117,6 +117,7 @@ def train_in_folder(config, encoder, tpu, strategy, order, evaluation):
     from models.run import after_evaluation, damage, devices, endings, hooks, loss_picture, metrics_file, plan
     path, changes = run_folder.check(config, encoder, order.shards)
     step = run_checkpoints.step_of(path)
+    order = order.of_a_run(resume.batch_sizes(config, step))
     for line in [*changes, *plan.reading_problems(config, order, evaluation and evaluation.shards),
                  *devices.memory_warnings(config, tpu, strategy)]:
         print(f"warning: {line}")
@@ -146,7 +147,7 @@ def train_in_folder(config, encoder, tpu, strategy, order, evaluation):
             if lasting.stopped:
                 raise hooks.Interrupted
             if step == before:
-                raise damage.too_few_records(order.shards)
+                raise damage.without_a_step(config, order.shards, step)
             if after and step == due:
                 with lasting.alone():  # the other hosts wait for their next step with this one
                     own = build_estimator(config) if in_step else estimator

@@ -10,7 +10,10 @@ from configs.reading import shown
 IN_OPT_PARAMS = {"name": "opt_name", "lr": "lr", "warmup_steps": "warmup_steps", "beta1": "beta1", "beta2": "beta2",
                  "epsilon": "epsilon", "weight_decay": "weight_decay", "wd_type": "decay_type",
                  "wd_exponent": "decay_exponent"}
-CURRENT = {"model_path": "model_dir", "scale": "scale_by_depth", "opt_params": "its keys at the top level"}
+# Two files have "name" at the top level, beside "lr" and "weight_decay".
+RENAMED = {old: new for old, new in IN_OPT_PARAMS.items() if old != new}
+CURRENT = {"model_path": "model_dir", "scale": "scale_by_depth", "opt_params": "its keys at the top level", **RENAMED}
+OPTIMIZERS = ("adam", "adamW", "adafactor")  # the original's
 
 # The original's README names this default; its first "adamW" file leaves the key out.
 ADAMW_WEIGHT_DECAY = 0.01
@@ -44,6 +47,12 @@ def _translate(values, where, notice, known):
     if "model_path" in values:
         notice(f'{where}: "model_path" is now "model_dir"')
         yield "model_path", "model_dir", values["model_path"]
+    for old in [name for name in RENAMED if name in values]:
+        if old == "name" and values[old] not in OPTIMIZERS:
+            raise UserError(f'{where}: "name" is {shown(values[old])}, but in the original it was that of the optimizer'
+                            f' ({", ".join(OPTIMIZERS)}), now "opt_name"; leave "name" out')
+        notice(f'{where}: "{old}" is now "{RENAMED[old]}"')
+        yield old, RENAMED[old], values[old]
     if "opt_params" in values:
         yield from _flatten(values["opt_params"], where, notice)
     if "scale" in values:

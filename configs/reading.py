@@ -2,6 +2,7 @@
 
 All JSON goes through `parse`, but for the lines of text that a data set is made of.
 """
+import codecs
 import json
 import math
 
@@ -12,6 +13,11 @@ LONGEST_SHOWN = 60
 MOST_SHOWN = 5  # names
 LARGEST = 10**8  # bytes of JSON, the most that safetensors allows for a header
 DEEPEST = 100  # lists and objects around a value
+MARK = "\ufeff"  # of byte order, before a text: some editors of Windows put it there
+UTF16_MARKS = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE
+# Control characters that texts hardly have: others than those of layout, backspace (man pages) and escape (logs).
+CONTROLS = bytes({*range(32), 127} - {*b"\b\t\n\v\f\r\x1b"})
+MOST_CONTROLS = 0.02  # of a text; in UTF-16, Latin or Cyrillic letters, which are valid UTF-8, have half
 
 
 def read_object(path):
@@ -111,19 +117,12 @@ def shorten(names):
 
 
 def read_text(path, what, most=None):
-    """The UTF-8 text in a file, local or gs://, of at most so many bytes.
+    """The text in a file, local or gs://, as `decode` has it, of at most so many bytes.
 
     Raises UserError, which asks for the path of `what`.
     """
     try:
         data = storage.read_bytes(path, -1 if most is None else most + 1)
-        if most is not None and len(data) > most:
-            raise UserError(f"{path}: is longer than {most:,} bytes; give the path of {what}")
-        return data.decode("utf-8-sig")  # some editors of Windows put a mark before the text
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not UTF-8 text (byte {error.start}); give the path of {what}") from None
-    except UserError:
-        raise
     except Exception as error:
         # Google Storage raises TensorFlow's errors, which cannot be named without importing TensorFlow.
         if not isinstance(error, OSError) and not storage.is_remote(path):
@@ -131,3 +130,28 @@ def read_text(path, what, most=None):
         cause = getattr(error, "strerror", None) or storage.blame(error) or str(error).splitlines()[0]
         cause += storage.looked_for_in(path)
         raise UserError(f"{path}: cannot be read ({cause}); give the path of {what}") from None
+    if most is not None and len(data) > most:
+        raise UserError(f"{path}: is longer than {most:,} bytes; give the path of {what}")
+    text = decode(data)
+    if text is None:
+        raise UserError(f"{path}: is not text in UTF-8, or in UTF-16 with a byte order mark; give the path of {what}")
+    return text
+
+
+def decode(data):
+    """The text of bytes in UTF-8, or in UTF-16 with its mark, without that mark; None where they are no such text."""
+    wide = has_utf16_mark(data)
+    try:
+        text = data.decode("utf-16" if wide else "utf-8")
+    except UnicodeDecodeError:
+        return None
+    return text.removeprefix(MARK) if is_text(text.encode() if wide else data) else None
+
+
+def has_utf16_mark(data):
+    return data.startswith(UTF16_MARKS) and not data.startswith(codecs.BOM_UTF32_LE)
+
+
+def is_text(data):
+    """Whether bytes in UTF-8 are more than control characters."""
+    return len(data) - len(data.translate(None, CONTROLS)) <= MOST_CONTROLS * len(data)

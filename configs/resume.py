@@ -11,13 +11,27 @@ EFFECT = {
     schema.UPDATE: "the weights are updated differently from here on",
 }
 CONFIG_FILE = "config.json"  # the resolved config, in model_dir
-DATA_FILE = "data.json"  # fingerprints of the run's vocabulary and shards, and the shards' names, in model_dir
+# Fingerprints of the run's vocabulary and shards, the shards' names, and its batch sizes, in model_dir.
+DATA_FILE = "data.json"
 
 
 def recorded(model_dir, name):
     """The object in a note of the run in model_dir, CONFIG_FILE or DATA_FILE; {} without one."""
     path = storage.join(model_dir, name)
     return reading.read_object(path) if storage.exists(path) else {}
+
+
+def batch_sizes(config, step):
+    """[[first step, windows in a batch] ...] of the run in model_dir, which goes on from `step` with the config.
+
+    Steps that are gone, because an older checkpoint is the newest again, are forgotten.
+    """
+    saved = recorded(config.model_dir, CONFIG_FILE)
+    # A run of an earlier version did not note them.
+    noted = recorded(config.model_dir, DATA_FILE).get("batch_sizes") or (
+        [[0, saved["train_batch_size"]]] if "train_batch_size" in saved else [])
+    kept = [[first, size] for first, size in noted if first < step]
+    return kept if kept and kept[-1][1] == config.train_batch_size else [*kept, [step, config.train_batch_size]]
 
 
 def saved_config_warnings(config):

@@ -16,7 +16,8 @@ from configs.errors import UserError
 from datasets import cleaning, documents, left_out, manifest, tfrecords
 from encoder import bpe
 
-OUTCOMES = ("read", "kept", "dropped", "short", "broken", "empty", documents.BAD_LINE, documents.OTHER_ENCODING)
+OUTCOMES = ("read", "kept", "dropped", "short", "broken", "empty", documents.BAD_LINE, documents.OTHER_ENCODING,
+            documents.PACKED)
 COMPLETE = ".complete.json"
 GROUP_CHARACTERS = 1 << 17  # that are encoded at once
 
@@ -103,9 +104,7 @@ def _texts(job, index, outcomes, found, advance):
         if job.cut:
             place = place_to_cut(text, job.cut)
             text = text[:place] if job.split == "train" else text[place:]
-        marks = text.count(bpe.END_OF_TEXT)
-        if marks and not documents.is_line(index, number):
-            left_out.note(found, left_out.MARKED, number, marks)
+        left_out.note_marks(found, index, number, text)
         if text.isspace() or not text:
             outcomes["empty"] += 1
             continue

@@ -171,8 +171,8 @@ def _finished(args, plan, target, state):
         _, saved_plan, entries = manifest.load(target)
     elif os.path.exists(note):
         saved_plan = reading.read_object(note)
-    remedy = f"choose another --name, or delete {args.name}_*.tfrecords, {args.name}-eval_*.tfrecords, "\
-             f"{target} and {state}"
+    remedy = f"choose another --name, or move {args.name}_*.tfrecords, {args.name}-eval_*.tfrecords, "\
+             f"{target} and {state} elsewhere"
     if saved_plan is None:
         shards = [name for name in sorted(os.listdir(args.output_dir))
                   if re.fullmatch(re.escape(args.name) + r"(-eval)?_\d+\.tfrecords", name)]

@@ -53,6 +53,8 @@ def cut(path, scratch, reading):
     place, where = path, OWN
     if path.lower().endswith(packed.SUFFIXES):
         place, where = packed.unpack(path, scratch), UNPACKED
+    if encodings.is_packed(encodings.beginning(place)):
+        return (0,), (os.path.getsize(place),), where  # one document, which has no text
     encoding = encodings.to_bring_to_utf8(place, reading.encoding)
     if encoding:
         source, where = place, IN_UTF8

@@ -78,7 +78,7 @@ def _dedup(args, index, against, state):
     content = {**plan, "outcomes": outcomes, "dropped_bytes": int(index.length[dropped].sum()), "pairs": pairs,
                "against_texts": overlap, "clusters": _largest(index, parents), "sha256": sha256}
     storage.write_whole(report, json.dumps(content, indent=1) + "\n")
-    unread = [*left_out.described(_without_text(kinds), index)]
+    unread = [*left_out.described(_without_text(kinds), index), *_marked(jobs, index)]
     shutil.rmtree(state)
     print("\n".join([f"documents: {', '.join(f'{name} {count}' for name, count in outcomes.items())}", *unread]))
     print(f"{args.output} {report}")
@@ -174,6 +174,13 @@ def _without_text(kinds):
     return {what: [len(some), some[:left_out.NAMED].tolist()] for what, some in numbers.items() if len(some)}
 
 
+def _marked(jobs, index):
+    """Yields what is to be said of documents in which <|endoftext|> stands."""
+    numbers = np.flatnonzero(np.concatenate([job.marked() for job in jobs]))
+    if len(numbers):
+        yield left_out.marked_whole(len(numbers), numbers[:left_out.NAMED].tolist(), index)
+
+
 def _outcomes(kinds, exact, survives, overlaps):
     """{outcome: documents}; all but the last add up to those that were read."""
     total, kinds = len(kinds), np.bincount(kinds, minlength=len(signing.KINDS)).tolist()
@@ -210,7 +217,7 @@ def _plan(args, index, against):
 def _finished(args, plan, state):
     """Whether the output is there.  Raises UserError where what is there comes from another plan or from elsewhere."""
     note, report = os.path.join(state, plans.PLAN), report_path(args.output)
-    remedy = f"choose another --output, or delete {args.output}, {report} and {state}"
+    remedy = f"choose another --output, or move {args.output}, {report} and {state} elsewhere"
     done = os.path.exists(report) and os.path.exists(args.output)
     if done or os.path.exists(note):
         saved_plan = reading.read_object(report if done else note)

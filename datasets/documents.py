@@ -15,12 +15,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from configs import storage
+from configs import reading, storage
 from configs.errors import UserError
 from datasets import cutting, encodings, listing
 
 # Why a document has no text.
-BAD_LINE, OTHER_ENCODING = "bad_lines", "other_encoding"
+BAD_LINE, OTHER_ENCODING, PACKED = "bad_lines", "other_encoding", "packed"
 ARCHIVED_STEM = re.compile(r"\d{7}-[0-9a-f]{32}")  # openwebtext's: line of the URL list, md5 of the URL
 
 
@@ -43,7 +43,7 @@ class Index(NamedTuple):
 
 
 class Document(NamedTuple):
-    """`text` is None where there is a `problem`: BAD_LINE or OTHER_ENCODING."""
+    """`text` is None where there is a `problem`: BAD_LINE, OTHER_ENCODING or PACKED."""
     identity: str
     text: str | None
     problem: str | None
@@ -209,7 +209,7 @@ def read(index, number):
     whole = not (is_lines or index.reading.split_on)  # what was cut is in UTF-8, or was meant to be
     text, problem = encodings.decode(data, index.reading.encoding if whole else None), None
     if text is None:
-        problem = OTHER_ENCODING
+        problem = PACKED if encodings.is_packed(data) else OTHER_ENCODING
     elif is_lines:
         text = _text_field(text, index.reading.text_key) if text.strip() else ""
         problem = BAD_LINE if text is None else None
@@ -250,7 +250,7 @@ def _text_field(line, key):
         text = json.loads(line)[key]
     except (ValueError, RecursionError, TypeError, KeyError):
         return None
-    return text if isinstance(text, str) else None
+    return text.removeprefix(reading.MARK) if isinstance(text, str) else None
 
 
 def _place(index, file):

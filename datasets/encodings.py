@@ -6,12 +6,14 @@ import codecs
 import functools
 import importlib.metadata
 
-from configs import storage
+from configs import reading, storage
 from configs.errors import UserError
 
 DETECT = "detect"
-UTF16_MARKS = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE
-UTF8_MARK = "\ufeff"
+# How files begin that are packed or pictures, whatever their names say: none is UTF-8, but single-byte encodings read
+# them all.  gzip, zstd, xz, bzip2, zip, 7z; PNG, JPEG.
+PACKED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0", b"BZh91AY&SY", b"PK\3\4", b"7z\xbc\xaf\x27\x1c",
+          b"\x89PNG\r\n", b"\xff\xd8\xff")
 ASCII = bytes(range(128))
 SAMPLE_BYTES = 1 << 20  # tell the encoding of a file of many documents
 READ_CHARACTERS = 1 << 22
@@ -36,20 +38,29 @@ def tools(encoding):
 
 
 def decode(data, encoding=None):
-    """The text of `data`, a whole text, or None where it is in another encoding.
+    """The text of `data`, a whole text, or None where it is in another encoding, or no text.
 
     `encoding`: how to read what is neither UTF-8 nor UTF-16 with a mark; DETECT: as charset-normalizer thinks it is.
     """
-    if encoding is None or encoding == DETECT or _holds_ascii(encoding):
-        text = _strictly(data, "utf-8")
-        if text is not None:
-            return text.removeprefix(UTF8_MARK)
-    if _has_utf16_mark(data):  # which is no UTF-8
-        return _strictly(data, "utf-16")
+    wide = reading.has_utf16_mark(data)
+    if wide or encoding is None or encoding == DETECT or _holds_ascii(encoding):
+        text = reading.decode(data)
+        if wide or encoding is None or text is not None:
+            return text
+    if is_packed(data):
+        return None
     if encoding == DETECT:
         best = _best_match(data)
-        return None if best is None else _strictly(data, best.encoding)
-    return _strictly(data, encoding) if encoding else None
+        if best is None:
+            return None
+        encoding = best.encoding
+    text = _strictly(data, encoding)
+    return None if text is None or not reading.is_text(text.encode("utf-8", "replace")) else text
+
+
+def is_packed(data):
+    """Whether bytes are the beginning of a file that is packed, or a picture."""
+    return data.startswith(PACKED)
 
 
 def to_bring_to_utf8(path, encoding):
@@ -57,9 +68,7 @@ def to_bring_to_utf8(path, encoding):
 
     `encoding` as for `decode`.  Raises UserError where DETECT finds none.
     """
-    with open(path, "rb") as f:
-        start = f.read(len(codecs.BOM_UTF32))
-    if _has_utf16_mark(start):
+    if reading.has_utf16_mark(beginning(path)):
         return "utf-16"
     if encoding is None or (encoding == DETECT or _holds_ascii(encoding)) and _is_utf8(path):
         return None
@@ -74,6 +83,12 @@ def to_bring_to_utf8(path, encoding):
     return best.encoding
 
 
+def beginning(path):
+    """The first bytes of a file, enough to tell what it is."""
+    with open(path, "rb") as f:
+        return f.read(len(max(PACKED, key=len)))
+
+
 def bring_to_utf8(path, target, encoding):
     """Copies a file to `target`, in UTF-8.  Raises UserError where it is not in `encoding` throughout."""
     try:
@@ -83,10 +98,6 @@ def bring_to_utf8(path, target, encoding):
     except UnicodeError as error:
         raise UserError(f"{path} is not {encoding} throughout ({error}): give another --encoding, or leave it out with "
                         "--exclude")
-
-
-def _has_utf16_mark(data):
-    return data.startswith(UTF16_MARKS) and not data.startswith(codecs.BOM_UTF32_LE)
 
 
 @functools.lru_cache(maxsize=None)

@@ -1,5 +1,4 @@
 """Batch, steps and evaluations that fit a data set, for the configs that this project writes itself."""
-from configs.errors import UserError
 from datasets import manifest, shard_sets
 
 LEAST_BATCH, ENOUGH_STEPS = 4, 1000  # a small data set gets smaller batches, down to the one, up to the other
@@ -22,12 +21,7 @@ def sets(config):
 
 
 def steps(windows, *, batch, epochs, most=10**9):
-    """{key: value} of batch, steps and warm-up for so many windows, read `epochs` times or in `most` steps.
-
-    Raises UserError where there are none.
-    """
-    if windows < 1:
-        raise UserError("the training data does not fill one window; give more text")
+    """{key: value} of batch, steps and warm-up for `windows` > 0, read `epochs` times or in `most` steps."""
     while batch > windows or (batch > LEAST_BATCH and epochs * windows / batch < ENOUGH_STEPS):
         batch //= 2
     count = _rounded(max(1, min(most, int(epochs * windows / batch))))

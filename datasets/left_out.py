@@ -9,6 +9,7 @@ from encoder import bpe
 
 NAMED, FIELDS_SHOWN = 5, 8
 MARKED = "marked"  # holds <|endoftext|>, and may be several documents
+MARKED_LINE = "marked_line"  # the same of a line of JSON, which is not cut
 
 
 def note(found, what, number, count=1):
@@ -18,6 +19,13 @@ def note(found, what, number, count=1):
     if number not in entry[1]:
         bisect.insort(entry[1], number)
         del entry[1][NAMED:]
+
+
+def note_marks(found, index, number, text):
+    """Notes in `found` how often <|endoftext|> stands in the text of a document."""
+    marks = text.count(bpe.END_OF_TEXT)
+    if marks:
+        note(found, MARKED_LINE if documents.is_line(index, number) else MARKED, number, marks)
 
 
 def merged(several):
@@ -33,10 +41,17 @@ def merged(several):
 
 def described(found, index):
     """Yields a line for each kind of document that `found` counts in the Index."""
-    words = {documents.OTHER_ENCODING: _other_encoding, documents.BAD_LINE: _bad_lines, MARKED: _marked}
+    words = {documents.OTHER_ENCODING: _other_encoding, documents.PACKED: _packed, documents.BAD_LINE: _bad_lines,
+             MARKED: _marked, MARKED_LINE: _marked_line}
     for what, describe in words.items():
         if what in found:
             yield describe(*found[what], index)
+
+
+def marked_whole(count, numbers, index):
+    """The line on documents, `count` and the first numbers, that are compared as one although they may be several."""
+    return f"{bpe.END_OF_TEXT} stands in {many(count, 'document')}, compared whole: "\
+           f"{_names(numbers, index, count > len(numbers))}; if it parts documents, give --split_on '{bpe.END_OF_TEXT}'"
 
 
 def many(count, noun):
@@ -53,7 +68,12 @@ def _other_encoding(count, numbers, index):
     tried = f"UTF-8, UTF-16 or {given}" if given else "UTF-8 or UTF-16"
     remedy = "another --encoding" if given else "--encoding NAME, for instance cp1252, or --encoding detect"
     return f"{many(count, 'document')} left out that could not be read as {tried}: "\
-           f"{_names(numbers, index, count > len(numbers))}; give {remedy}"
+           f"{_names(numbers, index, count > len(numbers))}; give {remedy}, or leave out with --exclude what is no text"
+
+
+def _packed(count, numbers, index):
+    return f"{many(count, 'document')} left out that begin as packed files (gzip, zip ...) or pictures do: "\
+           f"{_names(numbers, index, count > len(numbers))}; unpack them, or leave them out with --exclude"
 
 
 def _bad_lines(count, numbers, index):
@@ -70,5 +90,13 @@ def _bad_lines(count, numbers, index):
 
 
 def _marked(count, numbers, index):
+    return f"{_marks(count, numbers, index)}; if it parts documents, give --split_on '{bpe.END_OF_TEXT}'"
+
+
+def _marked_line(count, numbers, index):
+    return f"{_marks(count, numbers, index)}; if it parts documents, give each a line of its own"
+
+
+def _marks(count, numbers, index):
     return f"{bpe.END_OF_TEXT} stands {many(count, 'time')} in {_names(numbers, index, len(numbers) == NAMED)}, and "\
-           f"is read as any other text; if it parts documents, give --split_on '{bpe.END_OF_TEXT}'"
+           "is read as any other text"

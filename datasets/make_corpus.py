@@ -128,8 +128,8 @@ def _run(args, stage):
             raise UserError(f"none of {downloaded['lines']} lines gave a page ({counts}): give other --urls and "
                             "another --output_dir, or try again later")
     if stage.command == "verify_tfrecords" and status:
-        raise UserError(f"{os.path.join(args.output_dir, SHARDS)} is damaged, as said above: delete what is, and run "
-                        "the same command again")
+        raise UserError(f"{os.path.join(args.output_dir, SHARDS)} is damaged, as said above: move the damaged "
+                        "shards elsewhere, and run the same command again, which makes them anew")
     return status
 
 
@@ -164,8 +164,8 @@ def _losses(stages):
                         if name != "kept"},
             # Documents that are empty or no text are left out, and counted, by create_tfrecords.
             "dedup": {name: stages["dedup"][name] for name in ("exact", "near", "against")},
-            "create_tfrecords": {name: stages["create_tfrecords"][name]
-                                 for name in ("short", "broken", "empty", "bad_lines", "other_encoding")}}
+            "create_tfrecords": {name: stages["create_tfrecords"].get(name, 0)
+                                 for name in ("short", "broken", "empty", "bad_lines", "other_encoding", "packed")}}
     lost["extract"]["same_page"] = extracted["kept"] - extracted["documents"]
     return {stage: {name: count for name, count in reasons.items() if count} for stage, reasons in lost.items()}
 

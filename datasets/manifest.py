@@ -14,8 +14,9 @@ from datasets import integrity
 from datasets.tfrecords import Shard
 
 FORMAT_VERSION = 1
-SUFFIX = ".manifest.json"
-REMEDY = "fetch or build it anew, or move it away, and its shards are scanned instead"
+SUFFIX, SCAN_SUFFIX = ".manifest.json", ".scan.json"
+REMEDY = "fetch or build it anew; shards without one, in another folder, are counted by reading them, and which of "\
+    "them are for evaluation is then not known"
 MOST_CACHED = 1 << 16  # bytes of a .scan.json
 COUNTED = ("records", "tokens", "text_bytes", "size")
 
@@ -56,7 +57,7 @@ def load(path):
         raise UserError(f'{path} is not a manifest, for it has no "format_version": {REMEDY}')
     if version != FORMAT_VERSION:
         raise UserError(f"{path} has format version {reading.shown(version)}, this code knows {FORMAT_VERSION}: use the"
-                        f" code that wrote it, or {REMEDY}")
+                        " code that wrote it")
     try:
         reading.check_kinds(content, {"shards": list, "vocabulary": (str, type(None)),
                                       "vocabulary_size": (int, type(None))})
@@ -97,12 +98,19 @@ def sum_outcomes(entries):
 
 
 def beside(folders):
-    """{path as os.path.normpath gives it: (Entry, Manifest)} of all that the manifests in these folders list."""
+    """{path as os.path.normpath gives it: (Entry, Manifest)} of all that the manifests in these folders list.
+
+    Raises UserError where two say different things of a shard.
+    """
     listed = {}
     for folder in sorted(folders):
         for path in storage.glob(storage.below(folder, "*" + SUFFIX)):
             manifest = load(path)
-            listed.update({os.path.normpath(entry.shard.path): (entry, manifest) for entry in manifest.entries})
+            for entry in manifest.entries:
+                known, other = listed.setdefault(os.path.normpath(entry.shard.path), (entry, manifest))
+                if (known.split, known.shard._replace(path=entry.shard.path)) != (entry.split, entry.shard):
+                    raise UserError(f"{other.path} and {path} both list {os.path.basename(entry.shard.path)}, and say"
+                                    " different things of it: move the one that is not its manifest elsewhere")
     return listed
 
 
@@ -137,12 +145,14 @@ def shards_of(facts, cache=True):
 
 
 def _checked(path, shard, manifest):
-    size = storage.size(path) if storage.exists(path) else 0
+    if not storage.exists(path):
+        raise UserError(f"{path} is not there, and {manifest.path} lists it: fetch or build it anew")
+    size = storage.size(path)
     if size != shard.size:
-        if size:
-            integrity.scan(path)  # a file that is cut off: names the record and the offset
-        raise UserError(f"{path} has {size} bytes, {manifest.path} says {shard.size}: fetch or build the file anew,"
-                        ' or set "skip_corrupt_records" to true to read what is good in it')
+        found = integrity.scan(path)  # of a file that is cut off: names the record and the offset
+        raise UserError(f"{path} has {size} bytes, {found.records} records without damage, {manifest.path} says"
+                        f" {shard.size} bytes, {shard.records} records: fetch or build the two together, or set"
+                        ' "skip_corrupt_records" to true to read what the file holds')
     return shard._replace(path=path)
 
 
@@ -150,7 +160,7 @@ def _scan_once(path, keep):
     """The Shard of a file without manifest, kept beside it for as long as the file does not change."""
     if not storage.exists(path):
         raise UserError(f"no file {path}")
-    cache = os.path.splitext(path)[0] + ".scan.json"
+    cache = os.path.splitext(path)[0] + SCAN_SUFFIX
     state = storage.state(path)
     with contextlib.suppress(Exception):  # none yet, or not one of ours; TensorFlow's error for gs:// is no OSError
         with storage.open_file(cache) as f:

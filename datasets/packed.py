@@ -16,6 +16,7 @@ from configs import storage
 from configs.errors import UserError
 
 SUFFIXES = (".jsonl.gz", ".jsonl.zst")
+GZIP, ZSTANDARD, SKIPPABLE = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\x2a\x4d\x18"  # the last behind any byte
 READ_BYTES = 1 << 24
 ZSTANDARD_BYTES = 1 << 12  # unpacked at once: to at most 128 MB, 128 KB for each 4 bytes
 # Text unpacks to 3 to 20 times its size.  What goes beyond this is a bomb, or a page written over and over.
@@ -69,7 +70,12 @@ def _contents(path):
             else:
                 yield from _zstandard_contents(f, zstandard.ZstdDecompressor())
     except (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
-        raise UserError(f"{path} is damaged or cut off ({error}): fetch it anew or leave it out with --exclude")
+        with open(path, "rb") as f:
+            start = f.read(4)
+        begins = start[:2] == GZIP if path.lower().endswith(".gz") else start == ZSTANDARD or start[1:] == SKIPPABLE
+        problem = f"is damaged or cut off ({error}): fetch it anew" if begins else \
+            "does not begin as its name says: rename it to end as what it is"
+        raise UserError(f"{path} {problem}, or leave it out with --exclude")
 
 
 def _zstandard_contents(f, decompressor):

@@ -15,8 +15,9 @@ def check(folder, local, name, encoder_path):
     target, source = (manifest.path_of(place, name) for place in (folder, local))
     if storage.exists(target):
         if not os.path.exists(source) or storage.read_bytes(source) != storage.read_bytes(target):
-            raise UserError(f"{target} is there already and {source} is not the same: choose another --name, or delete"
-                            f" {storage.join(folder, name)}*")
+            other = "is not the same" if os.path.exists(source) else "is not there"
+            raise UserError(f"{target} is there already and {source} {other}: choose another --name, or another"
+                            " --output_dir")
         return
     vocabulary_beside.check(folder, encoder_path)
     probe = storage.join(folder, f".{name}.writable")

@@ -83,7 +83,8 @@ def _of_the_manifest(config, split):
 def _matched(config, pattern, weight, split):
     """The Choice of one glob."""
     whole, key = storage.below(config.data_path, pattern), _key(split)
-    there = [path for path in storage.glob(whole) if not storage.is_folder(path)]
+    there = [path for path in storage.glob(whole)
+             if not path.endswith((manifest.SUFFIX, manifest.SCAN_SUFFIX)) and not storage.is_folder(path)]
     manifests = storage.glob(storage.join(os.path.dirname(whole), "*" + manifest.SUFFIX))
     listed = manifest.beside({os.path.dirname(path) for path in [*there, *manifests]})
     meant = [entry.shard.path for entry, _ in listed.values()

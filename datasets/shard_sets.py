@@ -5,7 +5,7 @@ import math
 import os
 from typing import NamedTuple
 
-from configs import storage
+from configs import reading, storage
 from configs.errors import UserError
 from datasets import manifest, repair, shard_files, vocabularies
 from datasets.shard_files import EVAL, TRAIN  # noqa: F401 (for those who ask for a split)
@@ -111,8 +111,15 @@ def check(shards, config, encoder):
                                 " the shard was made with another vocabulary")
 
 
-def overlap(train_set, eval_set):
-    """Lines on what is trained on and evaluated on: one, or none."""
-    paths = {shard.path for part in eval_set.parts for shard in part.shards}
-    both = [shard.path for part in train_set.parts for shard in part.shards if shard.path in paths]
-    return [f"{path} is trained on and evaluated on; the evaluation will look too good" for path in both[:1]]
+def overlap_warnings(train, evaluation):
+    """A line where the two ShardSets share shards, by path or, where manifests tell the contents, by these."""
+    def shards(of):
+        return [shard for part in of.parts for shard in part.shards if shard.records]
+    paths = {os.path.normpath(shard.path) for shard in shards(train)}
+    contents = {shard.sha256 for shard in shards(train)} - {None}
+    shared = list(dict.fromkeys(shard.path for shard in shards(evaluation)
+                                if os.path.normpath(shard.path) in paths or shard.sha256 in contents))
+    if not shared:
+        return []
+    verb = "is" if len(shared) == 1 else "are"
+    return [f"{reading.shorten(shared)} {verb} trained on and evaluated on; the evaluation will look too good"]

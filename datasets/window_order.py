@@ -4,6 +4,7 @@ The rules stand in inputs.py, which carries them out.
 """
 from __future__ import annotations
 
+import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -69,17 +70,28 @@ class WindowOrder:
 
     def __init__(self, parts, *, n_ctx, batch, seed, shards=None):
         self.n_ctx, self.batch, self.seed, self.shards = n_ctx, batch, seed, shards
+        self._batch_sizes = [[0, batch]]
         self.parts = tuple(PartOrder(part, n_ctx, seed) for part in parts)
         self._quota = mixture_quota([part.weight for part in parts])
         empty = next((part_order.part for part_order in self.parts if not part_order.windows), None)
         if empty:
-            raise UserError(f"the {empty.tokens} tokens in {empty.shards[0].path} do not fill one window of n_ctx + 1 ="
-                            f' {n_ctx + 1}; add text or lower "n_ctx"')
+            others = f" and {len(empty.shards) - 1} more" if len(empty.shards) > 1 else ""
+            raise UserError(f"the {empty.tokens} tokens in {empty.shards[0].path}{others} do not fill one window of"
+                            f' n_ctx + 1 = {n_ctx + 1}; read more shards, or lower "n_ctx"')
 
     @classmethod
     def of(cls, config, shards):
         """The order in which `config` reads the ShardSet `shards`."""
         return cls(shards.parts, n_ctx=config.n_ctx, batch=config.train_batch_size, seed=config.seed, shards=shards)
+
+    def of_a_run(self, batch_sizes):
+        """This order, `seen` of a run whose batches had other sizes before: [[first step, windows in a batch] ...].
+
+        What a step reads is a function of the step and the batch size of today; what a run has read is not.
+        """
+        order = copy.copy(self)
+        order._batch_sizes = batch_sizes
+        return order
 
     @property
     def windows(self):
@@ -100,7 +112,8 @@ class WindowOrder:
 
     def seen(self, step):
         """The Seen of the first `step` steps."""
-        windows = step * self.batch
+        ends = [first for first, _ in self._batch_sizes[1:]] + [step]
+        windows = sum(size * max(0, min(end, step) - first) for (first, size), end in zip(self._batch_sizes, ends))
         counts = mixture_counts(self._quota, self.seed, windows)
         epochs = tuple(int(count) / part_order.windows for part_order, count in zip(self.parts, counts))
         documents = sum(int(epoch * part_order.part.records) for epoch, part_order in zip(epochs, self.parts))
@@ -130,8 +143,8 @@ class EvalWindows(NamedTuple):
     def of(cls, config, shards):
         """What `config` evaluates of the ShardSet `shards`.  Raises UserError where that is empty."""
         if shards.targets < 1:
-            raise UserError(f"the eval set {shards.parts[0].shards[0].path} holds no text; give another in"
-                            ' "eval_files" or set "eval_steps" to 0')
+            raise UserError(f"the eval set {shards.parts[0].shards[0].path} holds no text ({shards.records} records of"
+                            f' {shards.tokens} tokens); give another in "eval_files" or set "eval_steps" to 0')
         whole = cls(shards, config.n_ctx, config.eval_batch_size, 0)
         batches = -(-whole.windows // whole.batch)
         return whole._replace(batches=batches if config.eval_steps < 0 else min(config.eval_steps, batches))

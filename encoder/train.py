@@ -52,11 +52,12 @@ def _make(args):
             return 0
         found = {}
         merges = waiting.within(None, lambda: learn(_texts(index, args.clean, found), args.size - SMALLEST))
-        for line in left_out.described(found, index):
-            print(line)
+        said = [*left_out.described(found, index)]
     if len(merges) < args.size - SMALLEST:
-        raise UserError(f"--size {args.size} needs {args.size - SMALLEST} merges and the text gives {len(merges)}: "
-                        f"give more text, or a --size of at most {len(merges) + SMALLEST}")
+        raise UserError(f"--size {args.size} needs {args.size - SMALLEST} merges and the text of "
+                        f"{left_out.many(len(index.file), 'document')} gives {len(merges)}: "
+                        + "; ".join([*said, f"give more text, or a --size of at most {len(merges) + SMALLEST}"]))
+    print("".join(line + "\n" for line in said), end="")
     # The note comes before the files too, without their fingerprint: files we were stopped at are known as ours.
     note = storage.join(args.output_dir, NOTE)
     storage.write_whole(note, json.dumps(plan, indent=1) + "\n")
@@ -86,13 +87,15 @@ def _texts(index, rule, found):
             if document.problem:
                 left_out.note(found, document.problem, number)
             elif document.text:
-                yield cleaning.clean(document.text, rule)
+                text = cleaning.clean(document.text, rule)
+                left_out.note_marks(found, index, number, text)
+                yield text
             bar.update()
 
 
 def _finished(folder, plan):
     """Whether `folder` holds the vocabulary of `plan`.  Raises UserError where it holds another one."""
-    remedy = "choose another --output_dir, or delete that vocabulary"
+    remedy = "choose another --output_dir, or move that vocabulary elsewhere"
     note = storage.join(folder, NOTE)
     if not storage.exists(note):
         present = [name for name in (bpe.TOKENS_FILE, bpe.MERGES_FILE) if storage.exists(storage.join(folder, name))]

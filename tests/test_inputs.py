@@ -389,3 +389,15 @@ def test_what_was_seen_counts_epochs_documents_and_tokens(tmp_path, monkeypatch)
     assert seen.documents == int(30 / windows[0] * 15) + int(90 / windows[1] * 8)
     lost = sum(part.tokens + part.records - N_CTX * count for part, count in zip(found.parts, windows))
     assert order.dropped == pytest.approx(lost / (found.tokens + found.records))
+
+
+def test_what_a_run_has_seen_never_shrinks_with_its_batches(tmp_path):
+    order = order_of(mixture(tmp_path))
+    of_a_run = order.of_a_run([[0, 7], [10, 3], [20, 1], [21, order.batch]])
+    windows = [of_a_run.seen(step).tokens // N_CTX for step in (5, 10, 12, 20, 21, 30)]
+    assert windows == [35, 70, 76, 100, 101, 101 + 9 * order.batch]
+    for one, other in zip(*[[of_a_run.seen(step) for step in range(start, start + 40)] for start in (0, 1)]):
+        assert one.documents <= other.documents and all(map(float.__le__, one.epochs, other.epochs))
+    same = order.of_a_run([[0, order.batch]])
+    assert same.seen(40) == order.seen(40)
+    assert of_a_run.ranges(3, 9) == order.ranges(3, 9)  # which data comes is as before

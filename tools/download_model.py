@@ -96,8 +96,8 @@ def _check(folder, fetched, kept):
         deleted = "; what was fetched is deleted" if fetched else ""
         remedy = ": run again, or give another --base_url"
         if kept:
-            remedy = (f"; {', '.join(kept)} lay there before: remove them if they are an earlier download's and run"
-                      " again, or give another --output_dir")
+            remedy = (f"; {', '.join(kept)} lay there before: give another --output_dir, or move them elsewhere and run"
+                      " again")
         raise UserError(f"{error}{deleted}{remedy}")
 
 

@@ -54,7 +54,7 @@ def fetch(url, path, checksum=None):
     if os.path.exists(path):
         wrong = _mismatch(path, checksum)
         if wrong:
-            raise UserError(f"{path}: {wrong}; move it elsewhere and run again")
+            raise UserError(f"{path}, which lay there before: {wrong}; move it elsewhere and run again")
         return checksum
     partial, failures = os.path.join(os.path.dirname(path), storage.PARTIAL + os.path.basename(path)), 0
     while True:

@@ -40,7 +40,7 @@ def main(argv=None):
     args = _arguments(argv)
     path = f"{args.name}.json"
     if os.path.lexists(path):
-        raise UserError(f"{path} is there already; delete it, or choose another --name")
+        raise UserError(f"{path} is there already; move it elsewhere, or choose another --name")
     keys = {"data_path": args.data, "model_dir": storage.join("runs", args.name), **RECIPE}
     config, encoder = vocabularies.complete(schema.from_dict(keys, f"--data {args.data}"))
     train, held_out = fitting.sets(config)

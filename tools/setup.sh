@@ -72,7 +72,7 @@ esac
 python=$VENV/bin/python
 if [ ! -x "$python" ] || { usable "$python" && ! "$python" -m pip --version >/dev/null 2>&1; }; then make_venv; fi
 usable "$VENV/bin/python" || \
-    fail "$VENV was made with a Python that TensorFlow 2.15.1 has no build for; remove it and make again"
+    fail "$VENV was made with a Python that TensorFlow 2.15.1 has no build for; move it elsewhere and make again"
 
 requirements=$1 takes=
 if [ "$1" = requirements.txt ]; then takes=", on Linux or macOS: 2 GB of disk and some minutes"; fi

@@ -1,8 +1,8 @@
 """Signs documents: reads them in chunks, and writes a file for each chunk with all that dedup.py compares.
 
 The file of a chunk of n documents has no header, only: `COLUMNS` keys, uint64 [COLUMNS, n] (the bands', then that of
-the exact text); low bytes of the signatures, uint8 [n, PERMUTATIONS]; kinds of the documents, uint8 [n]; for
-`--against` the hits, int32 [hits, 2] (document of the chunk, number of the n-gram).
+the exact text); low bytes of the signatures, uint8 [n, PERMUTATIONS]; kinds of the documents, uint8 [n], with the
+bit MARKED; for `--against` the hits, int32 [hits, 2] (document of the chunk, number of the n-gram).
 """
 import functools
 import os
@@ -13,13 +13,15 @@ import numpy as np
 from configs import grouping, storage
 from datasets import documents, left_out
 from datasets.duplicates import minhash
+from encoder import bpe
 
 CHUNK = 1024  # documents: few enough that a thousand books keep two processes busy
 COLUMNS = minhash.BANDS + 1
 EXACT = minhash.BANDS  # the column of the exact text's key
 # SHORT: fewer words than a shingle, compared as a whole only.
-KINDS = COMPARED, SHORT, EMPTY, BAD_LINE, OTHER_ENCODING = range(5)
-PROBLEMS = {documents.BAD_LINE: BAD_LINE, documents.OTHER_ENCODING: OTHER_ENCODING}
+KINDS = COMPARED, SHORT, EMPTY, BAD_LINE, OTHER_ENCODING, PACKED = range(6)
+PROBLEMS = {documents.BAD_LINE: BAD_LINE, documents.OTHER_ENCODING: OTHER_ENCODING, documents.PACKED: PACKED}
+MARKED = 1 << 7  # <|endoftext|> stands in the document
 NGRAMS = "against.npy"
 FILTER_BITS = range(16, 28)  # of the table that says of most n-grams at once that they are in no evaluation text
 
@@ -44,6 +46,13 @@ class Chunk(NamedTuple):
         return np.memmap(self.path, np.uint8, "r", start, (self.count, minhash.PERMUTATIONS))[numbers]
 
     def kinds(self):
+        return self._flags() & ~np.uint8(MARKED)
+
+    def marked(self):
+        """bool [n]: in which documents <|endoftext|> stands."""
+        return self._flags() >= MARKED
+
+    def _flags(self):
         start = (8 * COLUMNS + minhash.PERMUTATIONS) * self.count
         return np.fromfile(self.path, np.uint8, self.count, offset=start)
 
@@ -62,7 +71,7 @@ def sign(chunk, advance):
     index = documents.load(chunk.state)
     keys = np.zeros((COLUMNS, chunk.count), "<u8")
     low, kinds = np.zeros((chunk.count, minhash.PERMUTATIONS), np.uint8), np.zeros(chunk.count, np.uint8)
-    hits = []
+    hits, marked = [], np.zeros(chunk.count, bool)
     for group in grouping.groups(_texts(index, chunk, kinds), lambda item: len(item[1]), minhash.TEXT_BYTES):
         rows, texts = map(list, zip(*group))
         words, counts = minhash.word_hashes(texts)
@@ -70,12 +79,14 @@ def sign(chunk, advance):
         keys[:minhash.BANDS, rows], low[rows] = minhash.band_keys(signatures), signatures.astype(np.uint8)
         for row, text, some in zip(rows, texts, np.split(words, np.cumsum(counts))):
             keys[EXACT, row] = minhash.exact_key(text, some)
+            marked[row] = bpe.END_OF_TEXT in text
             if len(some) < minhash.SHINGLE:
                 kinds[row] = SHORT
         if chunk.ngram:
             hits.append(_hits(chunk, words, counts, rows))
         advance(len(rows))
     advance(int(np.isin(kinds, (EMPTY, *PROBLEMS.values())).sum()))
+    kinds |= np.where(marked, np.uint8(MARKED), np.uint8(0))
     storage.write_whole(chunk.path, b"".join(part.tobytes() for part in (keys, low, kinds, *hits)))
 
 

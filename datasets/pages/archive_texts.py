@@ -84,7 +84,7 @@ def load(path):
     try:
         return Report(**content)
     except TypeError:
-        raise UserError(f"{path} is no report of an extraction: delete it, and the archive is extracted again")
+        raise UserError(f"{path} is no report of an extraction: move it elsewhere, and the archive is extracted again")
 
 
 def base_of(output_dir, path):

@@ -98,7 +98,8 @@ def read_state(path):
             if not line.endswith(b"\n"):
                 return
             if not re.fullmatch(rb"\d{1,9}", line.strip()):
-                raise UserError(f"{path} line {number}: {line[:40]!r} is no line number: mend it or delete the file")
+                raise UserError(f"{path} line {number}: {line[:40]!r} is no line number: mend it, or choose "
+                                "another --output_dir")
             yield int(line)
 
 

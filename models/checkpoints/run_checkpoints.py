@@ -58,7 +58,7 @@ def newest_whole(model_dir):
             read, shapes, _ = tf_checkpoint.read_index(path)
             for name in shapes:
                 read(name)
-        except UserError as error:
+        except tf_checkpoint.Damaged as error:  # one that cannot be read just now is not passed over
             problems.append(str(error))
             continue
         for line in problems:

@@ -9,7 +9,7 @@ import tensorflow.compat.v1 as tf
 
 from configs import arguments, schema, storage
 from configs.errors import UserError
-from configs.resume import CONFIG_FILE, DATA_FILE, check_data, saved_config_warnings
+from configs.resume import CONFIG_FILE, DATA_FILE, batch_sizes, check_data, saved_config_warnings
 from models.checkpoints import any_format, run_checkpoints, state_file, warm_start
 
 LOCK_FILE = ".lock"
@@ -85,10 +85,10 @@ def check_room(model_dir, path):
 def save(config, encoder, train_set, path):
     """Notes what the run is made of: config, vocabulary, the training ShardSet, its newest checkpoint `path`."""
     note = {"vocabulary": encoder.fingerprint, "vocabulary_size": encoder.size, "shards": train_set.fingerprint,
-            "files": train_set.names}
+            "files": train_set.names, "batch_sizes": batch_sizes(config, run_checkpoints.step_of(path))}
     with _naming_refusal(config.model_dir):
-        schema.save(config, storage.join(config.model_dir, CONFIG_FILE))
         storage.write_whole(storage.join(config.model_dir, DATA_FILE), json.dumps(note) + "\n")
+        schema.save(config, storage.join(config.model_dir, CONFIG_FILE))
     if not storage.is_remote(config.model_dir):  # what a checkpoint that was cut short left behind
         for temporary in storage.glob(storage.below(config.model_dir, "model.ckpt-*_temp")):
             shutil.rmtree(temporary, ignore_errors=True)

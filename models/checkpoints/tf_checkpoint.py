@@ -19,6 +19,7 @@ from models.weights import SCOPE, StoredWeights, groups, heads_fit, is_slot, net
 KIND = "TensorFlow checkpoint"
 HPARAMS_FILE, NAME = "hparams.json", "model.ckpt"
 HPARAMS = ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer")
+READ_BYTES = 2**24
 GROUP_BYTES = 2**28  # of the tensors that are in memory at once while they are written, and of a data file
 
 
@@ -31,6 +32,10 @@ def find(path):
         return None
     prefixes = [name[:-len(".index")] for name in storage.glob(storage.below(path, "*.index"))]
     return max(prefixes, key=step_in_name, default=None)
+
+
+class Damaged(UserError):
+    """All files of a checkpoint that are there can be read, and it is not whole."""
 
 
 @contextlib.contextmanager
@@ -46,8 +51,24 @@ def naming_damage(path, *, every_error=False):
         refused = path and storage.is_remote(path) and re.search("HTTP|permission|credential", said)  # it may be whole
         if not path or refused or not (every_error or "RestoreV2" in said or path in said):
             raise
-        raise UserError(f"the checkpoint {path} is damaged or incomplete ({said[:160]}); bring its files back, or use"
-                        " another checkpoint")
+        unreadable = _unreadable(path)
+        if unreadable:
+            raise UserError(f"the checkpoint {path} cannot be read, and may be whole: {unreadable}; mend that, or use"
+                            " another checkpoint")
+        raise Damaged(f"the checkpoint {path} is damaged or incomplete ({said[:160]}); bring its files back, or use"
+                      " another checkpoint")
+
+
+def _unreadable(path):
+    """The first file of a checkpoint that cannot be read, and why; None where all that are there can."""
+    for file in storage.glob(glob.escape(path) + ".*"):
+        try:
+            with storage.open_file(file, "rb") as f:
+                while f.read(READ_BYTES):
+                    pass
+        except (OSError, tf.errors.OpError) as error:
+            return f"{file}: {getattr(error, 'strerror', None) or str(error).splitlines()[0]}"
+    return None
 
 
 def read_index(path):

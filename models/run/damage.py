@@ -4,7 +4,7 @@ import contextlib
 import tensorflow.compat.v1 as tf
 
 import inputs
-from configs import storage
+from configs import arguments, storage
 from configs.errors import UserError
 from datasets import framing, integrity, repair, shard_sets
 from models.checkpoints import run_checkpoints
@@ -34,11 +34,22 @@ def named(config, shards):
         raise
 
 
-def too_few_records(shards):
-    """The UserError where a ShardSet ends before the counts in its manifest say."""
-    return UserError(f"{shards.parts[0].shards[0].path} or a shard beside it holds fewer records than its manifest"
-                     " says; delete the manifest, and the shards are scanned instead, or set"
-                     ' "skip_corrupt_records" to true')
+def without_a_step(config, shards, step):
+    """The UserError for a training that ended without a step after `step`: reads the ShardSet to find out why."""
+    every = [shard for part in shards.parts for shard in part.shards]
+    arguments.note(f"no step was made after step {step}; reading {len(every)} shards to find out why")
+    for shard in every:
+        there = integrity.scan(shard.path)
+        if (there.records, there.tokens) != (shard.records, shard.tokens):
+            if config.skip_corrupt_records:
+                repair.forget(shard_sets.repair_folder(config))
+            remedy = "run again: all shards are counted anew" if config.skip_corrupt_records else \
+                'fetch or build it and its manifest together, or set "skip_corrupt_records" to true, and it is counted'
+            return UserError(f"{shard.path} holds {there.records} records of {there.tokens} tokens, undamaged, and was"
+                             f" counted as {shard.records} of {shard.tokens}; {remedy}")
+    return UserError(f"no step was made after step {step}, and why is not known: all {len(every)} shards are undamaged"
+                     f" and hold as much as was counted, and the newest checkpoint is"
+                     f" {run_checkpoints.latest(config.model_dir) or 'none'}; run again, and report it if that fails")
 
 
 def _remedy(config):

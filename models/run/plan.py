@@ -5,6 +5,7 @@ https://arxiv.org/abs/2305.16264; the shape of the warm-up, https://github.com/k
 """
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import NamedTuple
 
@@ -156,9 +157,13 @@ def _data(config, data):
 def _order(config, train):
     """Returns the WindowOrder of the training data.  Where there is none, returns a str that says why."""
     try:
-        return train if isinstance(train, str) else WindowOrder.of(config, train)
+        order = train if isinstance(train, str) else WindowOrder.of(config, train)
     except UserError as error:
         return str(error)
+    step = max(0, state_file.step_in_name(state_file.named_newest(config.model_dir) or ""))
+    with contextlib.suppress(UserError):  # of a damaged note, which another check tells
+        return order if isinstance(order, str) else order.of_a_run(resume.batch_sizes(config, step))
+    return order
 
 
 def _cost(config, machine):
@@ -220,7 +225,7 @@ def _data_problems(config, data):
 
 def reading_problems(config, order, evaluated):
     """Lines on training data, a WindowOrder, that are too few for the run or stand in the ShardSet `evaluated`, too."""
-    lines = shard_sets.overlap(order.shards, evaluated) if evaluated else []
+    lines = shard_sets.overlap_warnings(order.shards, evaluated) if evaluated else []
     epochs = max(order.seen(config.max_steps).epochs)
     if order.windows < config.train_batch_size:
         lines.append(f'tiny corpus: its {order.windows:,} windows of "n_ctx" do not fill one batch of'

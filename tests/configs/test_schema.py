@@ -39,6 +39,8 @@ PUBLISHED = {
     "PrettyBig": {**PRETTY, **NOW_ADAM, "model_path": "gs://connors-models/GPT2-PrettyBig"},
     "GPT2-1.7B": {**LARGE, **NOW_ADAMW, "model_path": "gs://connors-models/GPT2-1.7B"},
     "GPT2-1.7B, earliest": {**LARGE, "opt_params": EARLY_ADAMW, "model_dir": "gs://connors-models/GPT2-1.7B"},
+    "GPT2-1.7B, flat": {**LARGE, **EARLY_ADAMW, "model_dir": "gs://connors-models/GPT2-1.7B"},
+    "GPT2-345M, flat": {**MEDIUM, **EARLY_ADAMW, "model_path": "gs://connors-models/GPT2-345M"},
     "GPT2-117M": {**SMALL, "opt_params": EARLY_ADAMW, "model_dir": "gs://connors-models/GPT2-117M-long"},
     "GPT2-117M, earliest": {**SMALL, "opt_params": {**ADAM, "name": "adamW"},
                             "model_dir": "gs://connors-models/GPT2-117M-WDlowlr"},
@@ -146,6 +148,18 @@ def test_set_overrides_the_file_last_one_first_and_what_is_not_json_is_a_string(
     assert schema.load(path, ["weight_decay=0.3", "opt_name=adamW"]).weight_decay == 0.3
 
 
+def test_a_flat_name_is_an_optimizer_or_nothing():
+    flat = {**MINIMAL, "name": "adafactor", "wd_exponent": 0.7}
+    config = schema.from_dict(flat, "x")
+    assert (config.opt_name, config.decay_exponent) == ("adafactor", 0.7)
+    assert schema.from_dict({**MINIMAL, "name": "adamW"}, "x").weight_decay == 0.01
+    assert '"name" gives "adafactor", but "opt_name" gives "adam"' in error_of(
+        schema.from_dict, {**flat, "opt_name": "adam"}, "x")
+    for value in ("my run", None, 3, ["adam"]):
+        assert 'but in the original it was that of the optimizer (adam, adamW, adafactor), now "opt_name"; leave' in (
+            error_of(schema.from_dict, {**MINIMAL, "name": value}, "x"))
+
+
 @pytest.mark.parametrize("values, words", [
     ({"n_layers": 3}, 'unknown key "n_layers"; did you mean "n_layer"?'),
     ({"Model_Pth": "a"}, 'unknown key "Model_Pth"; did you mean "model_path" (now model_dir)?'),
@@ -222,7 +236,7 @@ def test_file_that_cannot_be_read_says_why_and_where_a_relative_path_was_looked_
         schema.load, "none.json")
     assert "cannot be read (Is a directory)" in error_of(schema.load, str(tmp_path))
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    assert "is not UTF-8 text" in error_of(schema.load, str(tmp_path / "binary"))
+    assert "is not text in UTF-8, or in UTF-16 with a byte" in error_of(schema.load, str(tmp_path / "binary"))
 
 
 def test_failure_of_google_storage_is_one_line_and_our_own_bug_keeps_its_traceback(monkeypatch):
@@ -270,6 +284,17 @@ def test_resuming_with_another_network_names_every_such_key():
     assert message == ('runs/a/c.json: the checkpoints there do not fit: "n_embd" was 768 and is now 640, "n_layer" was'
                        ' 12 and is now 3, "n_head" was 12 and is now 10; restore the old value or choose another'
                        ' "model_dir"')
+
+
+def test_batch_sizes_of_a_run_are_noted_by_the_step_from_which_they_hold(tmp_path):
+    def sizes(step, batch):
+        return resume.batch_sizes(config_with(model_dir=str(tmp_path), train_batch_size=batch), step)
+    assert sizes(0, 8) == [[0, 8]]
+    schema.save(config_with(train_batch_size=8), str(tmp_path / resume.CONFIG_FILE))
+    assert (sizes(0, 3), sizes(5, 8), sizes(5, 2)) == ([[0, 3]], [[0, 8]], [[0, 8], [5, 2]])  # an earlier version's run
+    (tmp_path / resume.DATA_FILE).write_text(json.dumps({"batch_sizes": [[0, 8], [5, 2], [9, 4]]}))
+    assert sizes(12, 4) == [[0, 8], [5, 2], [9, 4]] and sizes(12, 2)[2:] == [[9, 4], [12, 2]]
+    assert sizes(9, 2) == [[0, 8], [5, 2]] and sizes(4, 2) == [[0, 8], [4, 2]]  # from an older checkpoint
 
 
 def test_resuming_with_other_optimizer_slots_is_refused():

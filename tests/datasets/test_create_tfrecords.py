@@ -91,7 +91,7 @@ def test_the_manifest_says_what_the_shards_hold(reference):
     for key in ("records", "tokens", "size"):
         assert sum(totals[key] for totals in content["totals"].values()) == sum(getattr(s, key) for s in scanned)
     assert content["outcomes"] == {"read": DOCUMENTS, "kept": 225, "dropped": 0, "short": 1, "broken": 0,
-                                   "empty": 1, "bad_lines": 2, "other_encoding": 1}
+                                   "empty": 1, "bad_lines": 2, "other_encoding": 1, "packed": 0}
     assert content["vocabulary"] == bpe.load().fingerprint and content["vocabulary_size"] == 50257
     assert [s._replace(text_bytes=None, sha256=None) for s in records.shards_of(*paths)] == scanned
     assert sorted(os.listdir(reference)) == sorted(["a.manifest.json", *map(os.path.basename, paths)])
@@ -390,7 +390,8 @@ def test_an_empty_file_is_counted(tmp_path):
     (tmp_path / "in" / "marks.txt").write_text("! " * 3)
     create(str(tmp_path / "in"), tmp_path / "out", "--eval_fraction", "0")
     assert manifest.load(str(tmp_path / "out" / "a.manifest.json")).entries[0].outcomes == {
-        "read": 3, "kept": 1, "dropped": 0, "short": 1, "broken": 0, "empty": 1, "bad_lines": 0, "other_encoding": 0}
+        "read": 3, "kept": 1, "dropped": 0, "short": 1, "broken": 0, "empty": 1, "bad_lines": 0, "other_encoding": 0,
+        "packed": 0}
 
 
 def test_a_vocabulary_that_lacks_a_character_names_document_and_character(tmp_path):
@@ -456,7 +457,8 @@ def test_what_cannot_be_read_is_counted_and_named_with_the_remedy_which_works(tm
     said = capsys.readouterr().out
     assert "--input: not read are 1 .html (page.html)\n" in said
     assert ("7 documents left out that could not be read as UTF-8 or UTF-16: latin0.txt, latin1.txt, latin2.txt, "
-            "latin3.txt, latin4.txt, ...; give --encoding NAME, for instance cp1252, or --encoding detect\n") in said
+            "latin3.txt, latin4.txt, ...; give --encoding NAME, for instance cp1252, or --encoding detect, or leave "
+            "out with --exclude what is no text\n") in said
     assert ("4 lines left out without a text in 'text': lines.jsonl:1, lines.jsonl:2, lines.jsonl:3, lines.jsonl:4; "
             "keys there are 'id', 'title', 'body'; give --text_key body\n") in said
     assert sorted(keys(tmp_path / "out", "a*.tfrecords")) == ["good.txt", "wide.txt"]
@@ -492,6 +494,8 @@ def test_marks_between_documents_are_told_once_and_cut_the_text_where_they_are_g
     said = capsys.readouterr().out
     assert ("<|endoftext|> stands 8 times in stories.txt, and is read as any other text; if it parts documents, give "
             "--split_on '<|endoftext|>'\n") in said and said.count("--split_on") == 1
+    assert ("<|endoftext|> stands 30 times in chat.jsonl:1, and is read as any other text; if it parts documents, give "
+            "each a line of its own\n") in said
     create(given[0], tmp_path / "cut", "--split_on", "<|endoftext|>")
     assert texts(tmp_path / "cut", "a*.tfrecords") == {f"stories.txt:{i}": text for i, text in enumerate(parts, 1)}
     assert "--split_on" not in capsys.readouterr().out

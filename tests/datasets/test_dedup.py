@@ -70,7 +70,7 @@ def test_copies_go_and_the_first_of_each_stays(mixture, tmp_path, capsys):
     dropped, report = run(tmp_path, "--input", mixture)
     assert dropped == ["b.txt", "c.txt", "f.txt", "j.txt", "m.jsonl:1", "m.jsonl:4"]
     assert report["outcomes"] == {"read": 17, "kept": 6, "exact": 4, "near": 2, "against": 0, "empty": 3,
-                                  "bad_lines": 1, "other_encoding": 1, "short": 6}
+                                  "bad_lines": 1, "other_encoding": 1, "packed": 0, "short": 6}
     said = capsys.readouterr().out
     assert "1 document left out that could not be read as UTF-8 or UTF-16: n.txt; give --encoding NAME" in said
     assert "1 line left out without a text in 'text': m.jsonl:2; there are no keys\n" in said
@@ -79,7 +79,8 @@ def test_copies_go_and_the_first_of_each_stays(mixture, tmp_path, capsys):
     assert sorted(os.listdir(tmp_path)) == ["drop.json", "drop.txt"]
 
 
-def test_documents_in_other_encodings_and_parts_of_files_are_compared_and_named_as_they_are_read(mixture, tmp_path):
+def test_documents_in_other_encodings_and_parts_of_files_are_compared_and_named_as_they_are_read(
+        mixture, tmp_path, capsys):
     dropped, report = run(tmp_path, "--input", mixture, "--encoding", "cp1252")
     assert dropped[-1] == "n.txt" and report["outcomes"]["near"] == 3
     with pytest.raises(UserError, match="encoding was cp1252, now None"):
@@ -87,6 +88,13 @@ def test_documents_in_other_encodings_and_parts_of_files_are_compared_and_named_
     folder = tmp_path / "in"
     write(folder, parts="---".join(map(" ".join, (words(1), words(2), changed(words(1), {9})))))
     assert run(tmp_path / "parts", "--input", str(folder), "--split_on=---")[0] == ["parts.txt:3"]
+    write(folder, stories="<|endoftext|>".join(map(" ".join, (words(3), words(4)))))
+    (folder / "zipped.txt").write_bytes(gzip.compress(" ".join(words(1)).encode()))
+    capsys.readouterr()
+    dropped, report = run(tmp_path / "whole", "--input", str(folder))
+    assert dropped == [] and report["outcomes"]["packed"] == 1 and report["outcomes"]["kept"] == 2
+    assert ("<|endoftext|> stands in 1 document, compared whole: stories.txt; if it parts documents, give "
+            "--split_on '<|endoftext|>'\n") in capsys.readouterr().out
     (tmp_path / "eval.txt").write_bytes(b"caf\xe9 " * 20)
     with pytest.raises(UserError, match="^--against: 1 document left out that could not be read .*: eval.txt; give"):
         run(tmp_path / "against", "--input", str(folder), "--against", str(tmp_path / "eval.txt"))

@@ -1,4 +1,5 @@
 """datasets/documents.py: which files are found, how they are named, and what is read."""
+import gzip
 import json
 import os
 
@@ -99,6 +100,22 @@ def test_a_text_in_another_encoding_is_none_unless_it_is_named_and_marks_of_byte
         (None, "other_encoding"), *others, (None, "other_encoding")]
     assert [document[1:] for document in read_all([tmp_path], encoding="cp1252")] == [
         ("café au lait", None), *others, ("café", None)]
+
+
+@pytest.mark.parametrize("reading", [{}, {"encoding": "latin-1"}, {"split_on": "\n"}, {
+    "split_on": "\n", "encoding": "cp437"}])
+def test_a_packed_file_is_one_document_without_text_whatever_its_name_and_how_it_is_read(tmp_path, reading):
+    packed = gzip.compress(b"many\nlines of text\n" * 99, mtime=0)
+    for name in ("a.txt", "b.jsonl"):
+        (tmp_path / name).write_bytes(packed)
+    (tmp_path / "c.jsonl.gz").write_bytes(gzip.compress(packed))  # packed twice
+    assert [document[1:] for document in read_all([tmp_path], **reading)] == [(None, "packed")] * 3
+
+
+def test_a_mark_of_byte_order_is_dropped_wherever_a_document_begins(tmp_path):
+    (tmp_path / "cat.txt").write_text("\ufeffone\n--\n\ufefftwo", encoding="utf-8")  # cat a.txt b.txt
+    (tmp_path / "lines.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "\xef\xbb\xbfone"}\n{"text": "\\ufefftwo"}')
+    assert [document.text for document in read_all([tmp_path], split_on="\n--\n")] == ["one", "two"] * 2
 
 
 def test_the_field_of_a_text_may_be_named_and_the_fields_that_are_there_are_known(tmp_path):

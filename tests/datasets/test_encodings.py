@@ -1,6 +1,8 @@
 """datasets/encodings.py: what bytes mean, and copies in UTF-8."""
 import argparse
 import codecs
+import gzip
+import random
 
 import pytest
 
@@ -20,7 +22,17 @@ RUSSIAN = "Съешь же ещё этих мягких французских �
     ("あ a".encode("iso2022_jp"), "iso2022_jp", "あ a"), ("+ü".encode("utf-7"), "utf-7", "+ü"),
     ("~{a".encode("hz"), "hz", "~{a"), ("日本".encode("shift_jis"), "shift_jis", "日本"),
     (RUSSIAN.encode("cp1251"), "detect", RUSSIAN), (RUSSIAN.encode("koi8-r"), "detect", RUSSIAN),
-    (RUSSIAN.encode(), "detect", RUSSIAN), (bytes(range(256)) * 9, "detect", None)])
+    (RUSSIAN.encode(), "detect", RUSSIAN), (bytes(range(256)) * 9, "detect", None),
+    # What is packed is in no encoding; UTF-16 without its mark is valid UTF-8, and full of control characters.
+    (gzip.compress(b"words " * 9), None, None), (gzip.compress(RUSSIAN.encode()), "latin-1", None),
+    (gzip.compress(RUSSIAN.encode()), "detect", None), (b"PK\3\4 \x14 and more", "cp437", None),
+    ("plain words".encode("utf-16-le"), None, None), (RUSSIAN.encode("utf-16-be"), None, None),
+    (RUSSIAN.encode("utf-16-be"), "cp1251", None), (RUSSIAN.encode("utf-16-be"), "utf-16-be", RUSSIAN),
+    ("हिन्दी भाषा".encode("utf-16-le"), None, None), (random.Random(2).randbytes(999), "latin-1", None),
+    (codecs.BOM_UTF16_LE + b"\0\1" * 9 + b"a", "cp1252", None),
+    (b"man\bn p\bpages \x1b[1mbold\x1b[0m\f and one \0 in many words, more than twenty", None,
+     "man\bn p\bpages \x1b[1mbold\x1b[0m\f and one \0 in many words, more than twenty"),
+    ("\ufeff".encode(), None, ""), ("в«text»".encode("cp1251"), "cp1251", "в«text»")])
 def test_bytes_are_read_as_what_they_are_or_not_at_all(data, encoding, expected):
     assert encodings.decode(data, encoding) == expected
 

@@ -25,11 +25,6 @@ def test_steps_end_at_the_most_that_are_wanted():
     assert fitting.steps(10**6, batch=8, epochs=3, most=2000)["max_steps"] == 2000
 
 
-def test_data_without_a_window_is_an_error():
-    with pytest.raises(UserError, match="does not fill one window; give more text"):
-        fitting.steps(0, batch=8, epochs=3)
-
-
 @pytest.fixture
 def held_out(tmp_path):
     """90 windows of 40 tokens (and a short one): 30 documents of 120 tokens each."""

@@ -80,7 +80,8 @@ def test_a_file_of_another_size_than_its_manifest_says_is_an_error(data):
         content = f.read()
     with open(data[0].path, "ab") as f:
         f.write(content)
-    with pytest.raises(UserError, match=f"has {2 * data[0].size} bytes, .*a.manifest.json says {data[0].size}"):
+    with pytest.raises(UserError, match=f"has {2 * data[0].size} bytes, {2 * data[0].records} records without damage"
+                                        f", .*a.manifest.json says {data[0].size} bytes, {data[0].records} records: f"):
         shards_of(data[0].path)
     with open(data[0].path, "wb") as f:
         f.write(content[:-1])
@@ -91,7 +92,7 @@ def test_a_file_of_another_size_than_its_manifest_says_is_an_error(data):
 
 def test_a_file_that_is_missing_is_an_error(tmp_path, data):
     os.unlink(data[0].path)
-    with pytest.raises(UserError, match="a_0.tfrecords"):
+    with pytest.raises(UserError, match="a_0.tfrecords is not there, and .*a.manifest.json lists it"):
         shards_of(data[0].path)
     with pytest.raises(UserError, match="no file .*b_0.tfrecords"):
         shards_of(str(tmp_path / "b_0.tfrecords"))

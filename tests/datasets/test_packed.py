@@ -38,7 +38,8 @@ def test_a_damaged_packed_file_is_an_error_and_leaves_nothing(tmp_path, kind, da
     bad = {"cut off": data[:-3], "cut off early": data[:7], "garbage behind": data + b"not a member",
            "garbage": b"not packed at all", "flipped": data[:99] + bytes([data[99] ^ 4]) + data[100:]}[damage]
     (tmp_path / f"x.jsonl.{kind}").write_bytes(bad)
-    with pytest.raises(UserError, match=f"x.jsonl.{kind} is damaged or cut off"):
+    problem = "does not begin as its name says" if damage == "garbage" else "is damaged or cut off"
+    with pytest.raises(UserError, match=f"x.jsonl.{kind} {problem}"):
         documents.make_index([str(tmp_path)], scratch=str(tmp_path / "scratch"))
     assert not list((tmp_path / "scratch").iterdir())
 

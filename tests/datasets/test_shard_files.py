@@ -88,6 +88,18 @@ def test_evaluation_shards_that_a_glob_takes_in_are_never_trained_on(tmp_path, c
         config_for(tmp_path, train_files="mine-eval*"))
 
 
+def test_two_manifests_that_say_different_things_of_a_shard_are_named(tmp_path):
+    write_data_set(tmp_path, "mine", train=2, held_out=1)
+    content = (tmp_path / "mine.manifest.json").read_text()
+    (tmp_path / "copy.manifest.json").write_text(content)
+    config = config_for(tmp_path, train_files="mine*")
+    (tmp_path / "mine_0.scan.json").write_text("{}")
+    assert names(config) == ["mine_0.tfrecords", "mine_1.tfrecords"]  # the two agree, and are no shards
+    (tmp_path / "copy.manifest.json").write_text(content.replace('"split": "eval"', '"split": "train"'))
+    assert (f"{tmp_path}/copy.manifest.json and {tmp_path}/mine.manifest.json both list mine-eval_0.tfrecords, and say"
+            " different things of it: move") in mistake(config)
+
+
 def test_a_glob_that_takes_in_several_data_sets_says_which(tmp_path, capsys):
     write_data_set(tmp_path, "mine", train=3, held_out=0)
     write_data_set(tmp_path, "yours", train=1, held_out=0)

@@ -1,4 +1,5 @@
 """Prompts and their options from files, and every mistake in them."""
+import gzip
 import json
 import os
 import re
@@ -62,6 +63,13 @@ def test_prompts_and_stop_texts_get_the_line_ends_and_the_form_of_the_documents(
     path = tmp_path / "prompt.txt"
     path.write_bytes("Cafe\u0301\r\n".encode())
     assert prompts.read(str(path), {})[0].text == "Café\n"
+    for data in ("\ufeffCafé".encode(), "Café".encode("utf-16")):
+        path.write_bytes(data)
+        assert prompts.read(str(path), {})[0].text == "Café"
+    for data in ("Café".encode("cp1252"), gzip.compress(b"text"), "plain".encode("utf-16-le")):
+        path.write_bytes(data)
+        with pytest.raises(UserError, match="prompt.txt: is not text in UTF-8, or in UTF-16 with a byte order mark;"):
+            prompts.read(str(path), {})
 
 
 def test_a_file_without_prompts_is_a_mistake(tmp_path):

@@ -1,4 +1,5 @@
 """encoder/train.py: a vocabulary learned from text."""
+import gzip
 import json
 import os
 import random
@@ -77,12 +78,18 @@ def test_what_cannot_be_read_is_told_and_how_texts_are_read_is_part_of_the_vocab
         f.write("süß ".encode("cp1252") * 99)
     with open(os.path.join(corpus, "page.html"), "w") as f:
         f.write("<p>")
+    with open(os.path.join(corpus, "zipped.txt"), "wb") as f:
+        f.write(gzip.compress(b"text " * 99))
+    with open(os.path.join(corpus, "stories.txt"), "w") as f:
+        f.write("one tale<|endoftext|>another tale<|endoftext|>")
     learn(corpus, str(tmp_path / "one"))
     said = capsys.readouterr().out
     assert "1 document left out that could not be read as UTF-8 or UTF-16: latin.txt; give --encoding NAME" in said
     assert "--input: not read are 1 .html (page.html)\n" in said
+    assert "1 document left out that begin as packed files (gzip, zip ...) or pictures do: zipped.txt; unpack" in said
+    assert "<|endoftext|> stands 2 times in stories.txt, and is read as any other text; if it parts documents" in said
     learn(corpus, str(tmp_path / "two"), "--encoding", "cp1252")
-    assert "left out" not in capsys.readouterr().out
+    assert "could not be read" not in capsys.readouterr().out
     one, two = (bpe.load(str(tmp_path / name)) for name in ("one", "two"))
     assert len(two.encode(" süß")) < len(one.encode(" süß"))
     with pytest.raises(UserError, match="encoding was None, now cp1252"):
@@ -90,10 +97,19 @@ def test_what_cannot_be_read_is_told_and_how_texts_are_read_is_part_of_the_vocab
 
 
 def test_too_little_text_says_how_many_merges_it_gives(corpus, tmp_path):
-    with pytest.raises(UserError, match=r"needs 99743 merges and the text gives \d+") as caught:
+    with pytest.raises(UserError, match=r"needs 99743 merges and the text of 3 documents gives \d+: g") as caught:
         learn(corpus, str(tmp_path / "vocabulary"), "--size", "100000")
     possible = int(str(caught.value).split()[-1])
     assert learn(corpus, str(tmp_path / "vocabulary"), "--size", str(possible)) == 0
+
+
+def test_text_that_could_not_be_read_is_told_before_more_is_asked_for(tmp_path):
+    for name in ("one.txt", "two.txt"):
+        (tmp_path / name).write_bytes("Größe ".encode("cp1252") * 999)
+    with pytest.raises(UserError, match="the text of 2 documents gives 0: 2 documents left out that could not be read "
+                                        "as UTF-8 or UTF-16: one.txt, two.txt; give --encoding NAME.*; give more text"):
+        learn(str(tmp_path), str(tmp_path / "vocabulary"))
+    assert not (tmp_path / "vocabulary").exists()
 
 
 def test_size_below_the_bytes_is_an_error(corpus, tmp_path):

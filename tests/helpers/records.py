@@ -19,13 +19,14 @@ def shards_of(*paths):
 
 
 def write_data_set(folder, name, *, train=2, held_out=1, documents=3, length=40, vocabulary=None):
-    """Writes so many shards of `documents` equal documents, and their manifest; returns the folder as a str."""
+    """Writes so many shards of `documents` documents (equal in a split) and their manifest; returns the folder, str."""
     os.makedirs(folder, exist_ok=True)
     entries = []
     for split, suffix, count in (("train", "", train), ("eval", "-eval", held_out)):
         for number in range(count):
             path = os.path.join(folder, f"{name}{suffix}_{number}.tfrecords")
-            shard = tfrecords.write(path, [(b"%d" % i, np.arange(length) % 200, 4 * length) for i in range(documents)])
+            ids = (np.arange(length) + (split == "eval")) % 200
+            shard = tfrecords.write(path, [(b"%d" % i, ids, 4 * length) for i in range(documents)])
             entries.append(manifest.Entry(split, shard, {"kept": documents}))
     manifest.write(manifest.path_of(str(folder), name), {"name": name, "vocabulary": vocabulary}, entries)
     return str(folder)

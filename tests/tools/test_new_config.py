@@ -96,7 +96,7 @@ def test_a_tiny_text_gets_a_shorter_window_and_no_text_is_an_error(tmp_path, wri
 def test_a_config_that_is_there_is_never_written_over(tmp_path, monkeypatch, text_corpus):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.json").write_text("{}")
-    with pytest.raises(UserError, match="mine.json is there already; delete it, or choose another --name"):
+    with pytest.raises(UserError, match="mine.json is there already; move it elsewhere, or choose"):
         new_config.main(["--data", str(text_corpus), "--name", "mine"])
     assert (tmp_path / "mine.json").read_text() == "{}"
     with pytest.raises(UserError, match="--name '../mine': use letters"):

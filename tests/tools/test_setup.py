@@ -128,7 +128,7 @@ def test_older_python_beside_a_new_one_is_found(folder):
 def test_environment_made_with_a_python_that_is_too_new_is_refused(folder):
     stand_in(folder / ".venv" / "bin", "python", "3.12")
     result = setup(folder)
-    assert result.returncode == 2 and "build for; remove it and make again" in result.stderr
+    assert result.returncode == 2 and "build for; move it elsewhere and make again" in result.stderr
 
 
 def test_environment_that_was_left_half_made_is_made_anew(folder):

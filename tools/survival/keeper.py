@@ -53,7 +53,7 @@ class Keeper:
         """Goes on to the end and returns the exit status.  Raises UserError if the run fails or no zone gives a TPU."""
         before = self._state
         if before.phase == lifecycle.DONE and before.status == 0:
-            print(f"{self._args.state_dir}: the run is done; delete the folder to begin anew")
+            print(f"{self._args.state_dir}: the run is done; give another --state_dir to begin anew")
             return 0
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._handle)

@@ -60,6 +60,19 @@ def test_damaged_newest_checkpoint_is_named(finished, tmp_path, how):
         assert "no checkpoint there can be read whole" in message
 
 
+def test_newest_checkpoint_that_cannot_be_read_is_neither_called_damaged_nor_passed_over(run_config, tmp_path):
+    config = run_config(max_steps=4, train_steps=2, eval_steps=0)
+    main.main(["--model", config])
+    data = tmp_path / "run" / "model.ckpt-4.data-00000-of-00001"
+    data.rename(tmp_path / "data")
+    data.mkdir()  # also for root no file to read
+    message = mistake("--model", config, "--set", "max_steps=8")
+    assert f"/run/model.ckpt-4 cannot be read, and may be whole: {data}: Is a directory; mend that" in message
+    data.rmdir()
+    (tmp_path / "data").rename(data)
+    assert main.main(["--model", config]) == 0
+
+
 @pytest.mark.parametrize("how", ["garbage", pytest.param("cut off", marks=pytest.mark.slow),
                                  pytest.param("gone", marks=pytest.mark.slow)])
 def test_damaged_newest_checkpoint_is_passed_over_for_the_one_before(run_config, tmp_path, how):

@@ -17,13 +17,13 @@ from tests.helpers import weight_files
 from tests.helpers.runs import ROOT
 
 
-def found(shards, documents, tokens, name="x"):
+def found(shards, documents, tokens, path="x_0.tfrecords"):
     """A corpus of so many equal shards."""
-    shard = Shard(f"{name}_0.tfrecords", documents // shards, tokens // shards, None, 0, None, 1, 5)
+    shard = Shard(path, documents // shards, tokens // shards, None, 0, None, 1, 5)
     return shard_sets.ShardSet((shard_sets.Part((shard,) * shards, 1.0),), None, None)
 
 
-ENOUGH = plan.Data(found(8, 1000, 50_000_000), found(1, 10, 900_000, "y"))
+ENOUGH = plan.Data(found(8, 1000, 50_000_000), found(1, 10, 900_000, "x-eval_0.tfrecords"))
 ROOMY = room.Machine(on_cpu=True, memory=10**14, free=10**13, disk=10**15)
 
 
@@ -102,7 +102,7 @@ def test_setting_that_spoils_the_run_does_not_stop_it(values, words, tmp_path):
     (found(1, 3, 1020), ENOUGH.eval, "training data: the 1020 tokens in x_0.tfrecords do not fill one window of"),
     (ENOUGH.train, "no shard matches y", "eval data: no shard matches y"),
     ("both have other ids", "both have other ids", "training data: both have other ids"),
-    (ENOUGH.train, found(1, 0, 0, "y"), "y_0.tfrecords holds no text; give another"),
+    (ENOUGH.train, found(1, 0, 0, "y_0.tfrecords"), "holds no text (0 records of 0 tokens); give another"),
 ])
 def test_missing_or_empty_data_stops_the_run_and_the_report_survives_it(train, held_out, words, tmp_path):
     data = plan.Data(train, held_out)
@@ -112,9 +112,14 @@ def test_missing_or_empty_data_stops_the_run_and_the_report_survives_it(train, h
     assert text.splitlines()[-2:] == ["problems that stop the run:", "  - " + problem]
 
 
-def test_shards_that_are_trained_on_and_evaluated_on_spoil_the_run(tmp_path):
-    assert problems_of(tmp_path, plan.Data(ENOUGH.train, ENOUGH.train), max_steps=10) == (
-        [], ["x_0.tfrecords is trained on and evaluated on; the evaluation will look too good"])
+def test_evaluation_on_what_is_trained_on_is_told_by_path_or_contents(tmp_path):
+    for held_out in ("x_0.tfrecords", "./x_0.tfrecords"):
+        _, (line,) = problems_of(tmp_path, plan.Data(ENOUGH.train, found(1, 10, 900_000, held_out)), max_steps=10)
+        assert line == f"{held_out} is trained on and evaluated on; the evaluation will look too good"
+    one, other = (found(1, 1000, 50_000_000, path) for path in ("a/x_0.tfrecords", "b/y_0.tfrecords"))
+    one, other = (data._replace(parts=(shard_sets.Part((data.parts[0].shards[0]._replace(sha256="0a"),) * 2, 1.0),))
+                  for data in (one, other))
+    assert "b/y_0.tfrecords is trained on" in problems_of(tmp_path, plan.Data(one, other), max_steps=10).spoil[0]
 
 
 def test_missing_eval_data_is_no_problem_when_nothing_is_evaluated(tmp_path):

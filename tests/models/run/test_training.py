@@ -129,6 +129,17 @@ def test_a_run_that_goes_on_drops_what_metrics_and_picture_show_of_later_steps(f
     assert len(metrics.read_text().splitlines()) == 2
 
 
+def test_totals_count_what_was_read_with_other_batches_before(finished, tmp_path, capsys):
+    more = ["--set", "train_batch_size=1", "--set", "max_steps=10", "--set", "eval_steps=0"]
+    assert main.main(["--model", finished, *more, "--plan"]) == 0
+    for _ in range(2):  # the run itself notes the same
+        assert f"{(4 * 4 + 6) * 16:,} tokens" in capsys.readouterr().out.replace("tokens in all", "")
+        main.main(["--model", finished, *more])
+    noted = json.loads((tmp_path / "run" / "data.json").read_text())
+    assert noted["batch_sizes"] == [[0, 4], [4, 1]]
+    assert [entry["tokens"] for entry in metrics_file.read(str(tmp_path / "run")) if "tokens" in entry] == [22 * 16]
+
+
 def test_the_picture_is_also_drawn_where_no_evaluation_follows(run_config, tmp_path):
     stop_after(run_config(train_steps=100, max_steps=100), 12)
     picture = tmp_path / "run" / "loss.png"
@@ -354,10 +365,28 @@ def test_shard_shorter_than_its_manifest_says_is_an_error(run_config, text_corpu
     assert "text_0.tfrecords" in message and re.search(r"(byte|offset) \d+", message)
 
 
+@pytest.mark.parametrize("times, words", [
+    (60, r"text_0.tfrecords holds (\d+) records of (\d+) tokens, undamaged, and was counted as (?!\1 of \2;)\d+ of "),
+    (1, r"no step was made after step \d+, and why is not known: all \d shards are undamaged and hold as much as was")])
+def test_training_that_ends_without_a_step_says_what_is_excluded(run_config, text_corpus, tmp_path, monkeypatch, times,
+                                                                 words):
+    shutil.copytree(text_corpus, tmp_path / "data")
+    path = tmp_path / "data" / "text.manifest.json"
+    content = json.loads(path.read_text())
+    for key in ("records", "tokens"):
+        content["shards"][0][key] *= times
+    path.write_text(json.dumps(content))
+    if times == 1:  # nothing that this program knows of does that
+        monkeypatch.setattr(main, "train_steps", lambda *arguments: None)
+    more = ["--set", "max_steps=100000", "--set", "train_steps=100000", "--set", "eval_steps=0"]
+    message = mistake("--model", run_config(data_path=str(tmp_path / "data"), train_files="text_0*"), *more)
+    assert re.search(words, message) and "delete" not in message
+
+
 def test_empty_eval_set_is_an_error_before_training(run_config, tmp_path):
     (tmp_path / "empty_0.tfrecords").write_bytes(b"")
     message = mistake("--model", run_config(eval_files=str(tmp_path / "empty_*.tfrecords")))
-    assert "empty_0.tfrecords holds no text" in message and not (tmp_path / "run").exists()
+    assert "empty_0.tfrecords holds no text (0 records of 0 tokens)" in message and not (tmp_path / "run").exists()
 
 
 def test_signal_during_an_evaluation_gives_no_result(finished, capsys):
