@@ -27,7 +27,7 @@ def run(main, argv=None):
     except OSError as error:
         # A full disk, a missing permission, a path that is a folder: the system's own words name the cause.
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR,
-                               errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.EFBIG, errno.ENAMETOOLONG):
+                               errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.EFBIG, errno.ENAMETOOLONG, errno.EIO):
             raise
         sys.exit(_say(f"{error.filename or 'write'}: {error.strerror}"))
     except Exception as error:

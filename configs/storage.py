@@ -91,8 +91,18 @@ def looked_for_in(path):
     return "" if is_remote(path) or os.path.isabs(path) else f" in {os.getcwd()}"
 
 
+@contextlib.contextmanager
+def naming(path):
+    """Inside, an error of the system that names no file, as one of reading or writing does, is one about `path`."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or path
+        raise
+
+
 def read_bytes(path):
-    with open_file(path, "rb") as f:
+    with naming(path), open_file(path, "rb") as f:
         return f.read()
 
 
@@ -116,16 +126,14 @@ def written_whole(path, temporary=None):
     os.makedirs(folder, exist_ok=True)
     temporary = temporary or os.path.join(folder, PARTIAL + secrets.token_hex(8))
     try:
-        with open(temporary, "wb") as f:
+        with naming(path), open(temporary, "wb") as f:
             yield f
             f.flush()
             os.fsync(f.fileno())
         os.replace(temporary, path)
-    except BaseException as error:
+    except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
-        if isinstance(error, OSError):
-            error.filename = error.filename or path  # a failed write does not say of which file
         raise
 
 
