@@ -55,6 +55,8 @@ def child(job):
 
 
 def main():
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has it ignored in the background, `nohup` SIGHUP
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     load(sys.argv[1:])
     print("ready", flush=True)
     for line in sys.stdin:

@@ -52,10 +52,12 @@ class Runner:
         library, self._count, self._log, self._out, self._err = (
             os.path.join(self._scratch, name) for name in ("shim.so", "count", "log", "out", "err"))
         subprocess.run([compiler(), "-O1", "-shared", "-fPIC", "-o", library, SOURCE, "-ldl"], check=True)
-        environment = {**os.environ, "LD_PRELOAD": library, "FAULT_COUNT": self._count, "FAULT_LOG": self._log,
-                       "PYTHONPATH": HOME, "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
-        self._process = subprocess.Popen([sys.executable, "-m", "tests.faults.forked", *self._modules], cwd=HOME,
-                                         text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+        self._environment = {
+            **os.environ, "LD_PRELOAD": library, "FAULT_COUNT": self._count, "FAULT_LOG": self._log, "PYTHONPATH": HOME,
+            "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.forked", *self._modules], cwd=HOME, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=self._environment)
         assert self._process.stdout.readline() == "ready\n"
         return self
 
@@ -63,16 +65,25 @@ class Runner:
         self._process.stdin.close()
         self._process.wait(30)
 
-    def run(self, module, argv, folder, *, number=0, error=0, lasts=False):
-        """The Outcome of `module`.main(argv) in `folder`, whose call of that number fails with `error`, an errno.
+    def environment(self, folder, *, number, match="", sent=0):
+        """The environment of a program of its own, not forked, with what `run` says."""
+        return {**self._environment, **self._fault(folder, number, 0, False, match, sent)}
 
-        If it `lasts`, so do all later calls that write.  0: nothing fails.
-        """
+    def _fault(self, folder, number, error, lasts, match, sent):
+        """The library's variables; its files are empty again."""
         for path, content in ((self._count, bytes(8)), (self._log, b"")):
             with open(path, "wb") as f:
                 f.write(content)
-        environment = {"FAULT_FOLDERS": os.path.realpath(folder), "FAULT_N": str(number), "FAULT_ERROR": str(error),
-                       "FAULT_LASTS": str(int(lasts))}
+        return {"FAULT_FOLDERS": os.path.realpath(folder), "FAULT_N": str(number), "FAULT_ERROR": str(error),
+                "FAULT_LASTS": str(int(lasts)), "FAULT_MATCH": match, "FAULT_SIGNAL": str(int(sent))}
+
+    def run(self, module, argv, folder, *, number=0, error=0, lasts=False, match="", sent=0):
+        """The Outcome of `module`.main(argv) in `folder`, whose call of that number fails with `error`, an errno.
+
+        If it `lasts`, so do all later calls that write.  0: nothing fails.  Only calls on paths that hold `match`
+        count.  `sent`: instead of failing, the call sends this signal to its process.
+        """
+        environment = self._fault(folder, number, error, lasts, match, sent)
         job = {"module": module, "argv": argv, "folder": str(folder), "environment": environment, "out": self._out,
                "err": self._err, "seconds": SECONDS}
         self._process.stdin.write(json.dumps(job) + "\n")

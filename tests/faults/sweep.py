@@ -54,8 +54,8 @@ class Sweep:
             self.command.prepare(self._template)
         self._runner = shim.Runner(os.path.join(self._scratch, "shim"), [self.command.module])
         self._runner.__enter__()
-        fresh(self._template, self._folder)
-        undisturbed = self._run()
+        self.begin()
+        undisturbed = self.run()
         assert undisturbed.status == 0, undisturbed
         self.calls = undisturbed.calls
         self._result, self._names = result(self.command, self._folder), names(self.command, self._folder)
@@ -65,8 +65,16 @@ class Sweep:
     def __exit__(self, *caught):
         self._runner.__exit__(*caught)
 
-    def _run(self, **fault):
+    def run(self, **fault):
+        """The shim.Outcome of the command, where it was left; `begin` first, to start anew."""
         return self._runner.run(self.command.module, self.command.argv, self._folder, **fault)
+
+    def folder(self, name):
+        """Path of a folder of the command."""
+        return os.path.join(self._folder, name)
+
+    def begin(self):
+        fresh(self._template, self._folder)
 
     def possible(self):
         """(call, error) of all cases: reading fails as on a broken disk, writing also as on a full one."""
@@ -74,8 +82,8 @@ class Sweep:
 
     def case(self, call, error):
         """The Case in which `call` fails; a disk that is full stays so."""
-        fresh(self._template, self._folder)
-        outcome = self._run(number=call.number, error=ERRORS[error], lasts=error == "ENOSPC")
+        self.begin()
+        outcome = self.run(number=call.number, error=ERRORS[error], lasts=error == "ENOSPC")
         if len(outcome.calls) < call.number:
             return Case(self.command.name, call, error, FAULT, "the call was not made again: the order is not the same")
         made = outcome.calls[call.number - 1]
@@ -83,15 +91,15 @@ class Sweep:
         words = _wrong(outcome, call.path)
         if words:
             return Case(self.command.name, call, error, FAULT, words)
-        again = self._run()
-        words = self._wrong_again(again)
+        words = self.wrong_again()
         if words:
             return Case(self.command.name, call, error, FAULT, f"after {_last(outcome.err)!r}: {words}")
         return Case(self.command.name, call, error, *((REFUSED, _last(outcome.err)) if outcome.status else
                                                      (WENT_ON, "")))
 
-    def _wrong_again(self, outcome):
-        """What is wrong with the run without a fault, in words."""
+    def wrong_again(self):
+        """What is wrong with the same command without a fault, in words; None where nothing is."""
+        outcome = self.run()
         if outcome.status:
             return f"then status {outcome.status}: {_last(outcome.err)}"
         now, left = result(self.command, self._folder), names(self.command, self._folder)
