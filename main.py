@@ -122,7 +122,9 @@ def train_in_folder(config, encoder, tpu, strategy, train_set, order, evaluation
     for line in changes + plan.reading_problems(config, order) + devices.memory_warnings(config, tpu, strategy):
         print(f"warning: {line}")
     over = endings.over(config, step)
-    if over:
+    # An evaluation that a signal or a full disk broke off is made before the next step.
+    missed = bool(evaluation and path and strategy != devices.MULTI_WORKER) and endings.is_missed(config, step)
+    if over and not missed:
         print(f"{config.model_dir} is done: step {step} of {config.max_steps}; {over}")
         return 0
     run_folder.check_room(config.model_dir, path)
@@ -141,16 +143,17 @@ def train_in_folder(config, encoder, tpu, strategy, train_set, order, evaluation
     lasting = hooks.RunHooks.of(config)
     stop = lasting.stop
     in_step = hosts.HostsInStep(lasting, config.model_dir) if strategy == devices.MULTI_WORKER else None
-    while not over:
+    while missed or not over:
         # Evaluations stand at multiples of train_steps, wherever the run was interrupted.
-        due = min(config.max_steps, (step // config.train_steps + 1) * config.train_steps)
+        due = step if missed else min(config.max_steps, (step // config.train_steps + 1) * config.train_steps)
         before, target = step, min(due, step + order.longest_stretch)
-        train_steps(estimator, config, encoder, train_set, order, step, target, lasting, in_step)
-        step = run_checkpoints.step_of(run_checkpoints.latest(config.model_dir))
+        if not missed:
+            train_steps(estimator, config, encoder, train_set, order, step, target, lasting, in_step)
+            step = run_checkpoints.step_of(run_checkpoints.latest(config.model_dir))
         try:
             if in_step.stopped if in_step else stop.signal_number is not None:
                 raise hooks.Interrupted
-            if step == before:
+            if step == before and not missed:
                 raise UserError(f"{train_set.parts[0].shards[0].path} or a shard beside it holds fewer records than its"
                                 " manifest says; delete the manifest, and the shards are scanned instead, or set"
                                 ' "skip_corrupt_records" to true')
@@ -164,7 +167,7 @@ def train_in_folder(config, encoder, tpu, strategy, train_set, order, evaluation
         except hooks.Interrupted:
             print(f"stopped by {stop.name} at step {step}, saved; the same command goes on")
             return 128 + stop.signal_number
-        over = endings.over(config, step, in_step if step == due else None)
+        over, missed = endings.over(config, step, in_step if step == due else None), False
     print(f"done: {config.model_dir} is trained to step {step}; read {order.seen(step)}; {over}")
     return 0
 

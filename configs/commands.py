@@ -1,5 +1,4 @@
 """Runs a program of the project: one line for a mistake, the exit status, streams."""
-import errno
 import os
 import signal
 import sys
@@ -26,8 +25,7 @@ def run(main, argv=None):
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
         # A full disk, a missing permission, a path that is a folder: the system's own words name the cause.
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR,
-                               errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.EFBIG, errno.ENAMETOOLONG, errno.EIO):
+        if error.errno not in storage.OF_FILES:
             raise
         sys.exit(_say(f"{error.filename or 'write'}: {error.strerror}"))
     except Exception as error:

@@ -23,6 +23,13 @@ def over(config, step, in_step=None):
             f" step {best}, whose checkpoint is in {_best_folder(config)}; raise \"early_stopping\" to go on")
 
 
+def is_missed(config, step):
+    """Whether an evaluation belongs to this step, and best/ knows of none so late: it was broken off."""
+    best, worse = best_checkpoint.evaluations(config.model_dir, config.max_steps)
+    due = step == config.max_steps or step > 0 and step % config.train_steps == 0
+    return due and step > max(best or 0, *worse, 0)
+
+
 def next_command(args, config):
     """What generates with what was trained, to be typed: from the best checkpoint where evaluations ended the run."""
     step = run_checkpoints.step_of(run_checkpoints.latest(config.model_dir))
