@@ -122,7 +122,9 @@ def train_in_folder(config, encoder, tpu, strategy, order, evaluation):
                  *devices.memory_warnings(config, tpu, strategy)]:
         print(f"warning: {line}")
     over = endings.over(config, step)
-    if over:
+    # An evaluation that a signal or a full disk broke off is made before the next step.
+    missed = bool(evaluation and path and strategy != devices.MULTI_WORKER) and endings.is_missed(config, step)
+    if over and not missed:
         print(f"{config.model_dir} is done: step {step} of {config.max_steps}; {over}")
         return 0
     run_folder.check_room(config.model_dir, path)
@@ -137,25 +139,26 @@ def train_in_folder(config, encoder, tpu, strategy, order, evaluation):
     lasting = hooks.RunHooks.of(config, strategy, step)
     in_step = lasting.in_step
     try:
-        while not over:
+        while missed or not over:
             # Evaluations stand at multiples of train_steps, wherever the run was interrupted.
-            due = min(config.max_steps, (step // config.train_steps + 1) * config.train_steps)
+            due = step if missed else min(config.max_steps, (step // config.train_steps + 1) * config.train_steps)
             before, target = step, min(due, step + order.longest_stretch)
-            train_steps(estimator, config, encoder, order, lasting, step, target)
-            path = run_checkpoints.latest(config.model_dir)
-            step = run_checkpoints.step_of(path)
+            if not missed:
+                train_steps(estimator, config, encoder, order, lasting, step, target)
+                path = run_checkpoints.latest(config.model_dir)
+                step = run_checkpoints.step_of(path)
             if lasting.stopped:
                 raise hooks.Interrupted
-            if step == before:
+            if step == before and not missed:
                 raise damage.without_a_step(config, order.shards, step)
             if after and step == due:
                 with lasting.alone():  # the other hosts wait for their next step with this one
                     own = build_estimator(config) if in_step else estimator
                     after(path, step, evaluate(own, config, encoder, evaluation, path,
                                                None if in_step else lasting.stop))
-            over = endings.over(config, step, in_step if step == due else None)
+            over, missed = endings.over(config, step, in_step if step == due else None), False
     except hooks.Interrupted:
-        print(endings.interrupted(config, step, lasting.stop.name))
+        print(f"stopped by {lasting.stop.name} at step {step}, saved; the same command goes on")
         return 128 + lasting.stop.signal_number
     finally:
         if first:

@@ -1,6 +1,5 @@
 """Runs a program of the project: one line for a mistake, the exit status, streams."""
 import contextlib
-import errno
 import os
 import signal
 import sys
@@ -34,9 +33,7 @@ def _status(main, argv):
         return 128 + signal.SIGPIPE
     except OSError as error:
         # A full disk, a missing permission, a path that is a folder: the system's own words name the cause.
-        if error.filename != OUTPUT and error.errno not in (
-                errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR,
-                errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.EFBIG, errno.ENAMETOOLONG, errno.EIO):
+        if error.filename != OUTPUT and error.errno not in storage.OF_FILES:
             raise
         where = error.filename or "write"
         return _say(f"{os.fsdecode(where) if isinstance(where, bytes) else where}: {error.strerror}")

@@ -1,7 +1,9 @@
 """Files that may be local or on Google Storage: `gs://` paths go through TensorFlow, all others never import it."""
 import contextlib
+import errno
 import fcntl
 import glob as local_glob
+import io
 import os
 import re
 import secrets
@@ -17,6 +19,9 @@ PARTIAL = ".partial-"  # begins the names of files that are not complete
 ANSWERS = {"401": "no or outdated credentials", "403": "no permission", "404": "no such bucket or object"}
 WILDCARDS = "*?[\\"  # what TensorFlow takes for a pattern, in the path of a checkpoint, too
 FULL = ("No space left on device", "Disk quota exceeded", "File too large")  # the last one: `ulimit -f`
+# What goes wrong with a file through no fault of the program.
+OF_FILES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR,
+            errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.EIO)
 
 
 def is_remote(path):
@@ -41,7 +46,35 @@ def open_file(path, mode="r"):
     """A file object; text is UTF-8 and keeps its line ends.  Raises OSError for local paths, OpError for gs://."""
     if is_remote(path):
         return _gfile().GFile(path, mode)
-    return open(path, mode) if "b" in mode else open(path, mode, encoding="utf-8", newline="")
+    raw = _NamedFile(path, mode.replace("b", ""))
+    buffered = io.BufferedReader(raw) if raw.readable() else io.BufferedWriter(raw)
+    return buffered if "b" in mode else io.TextIOWrapper(buffered, "utf-8", newline="")
+
+
+@contextlib.contextmanager
+def naming(path):
+    """Inside, an error of the system that names no file, as one of reading or writing does, is one about `path`."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or path
+        raise
+
+
+class _NamedFile(io.FileIO):
+    """A local file whose errors of reading and writing name it, as those of opening do."""
+
+    def readinto(self, buffer):
+        with naming(self.name):
+            return super().readinto(buffer)
+
+    def readall(self):
+        with naming(self.name):
+            return super().readall()
+
+    def write(self, data):
+        with naming(self.name):
+            return super().write(data)
 
 
 def exists(path):
@@ -90,16 +123,6 @@ def join(folder, path):
 def looked_for_in(path):
     """For messages: ` in FOLDER`, where a relative path is looked for; nothing for other paths."""
     return "" if is_remote(path) or os.path.isabs(path) else f" in {os.getcwd()}"
-
-
-@contextlib.contextmanager
-def naming(path):
-    """Inside, an error of the system that names no file, as one of reading or writing does, is one about `path`."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = error.filename or path
-        raise
 
 
 def read_bytes(path, most=-1):
@@ -162,14 +185,16 @@ def written_whole(path, temporary=None):
     os.makedirs(folder, exist_ok=True)
     temporary = temporary or os.path.join(folder, PARTIAL + secrets.token_hex(8))
     try:
-        with naming(path), open(temporary, "wb") as f:
+        with open(temporary, "wb") as f:
             yield f
             f.flush()
             os.fsync(f.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
+        if isinstance(error, OSError) and error.filename in (None, temporary):
+            error.filename = path
         raise
 
 
@@ -255,10 +280,13 @@ def lock(path):
 def blame(error):
     """What is wrong with a path, in a few words, from an error of TensorFlow; None where it is about something else."""
     text = str(error)
-    if any(words in text for words in FULL):  # the writer of TensorBoard's files raises Python's own errors
-        return "no space left on the disk"
-    if not type(error).__module__.startswith("tensorflow"):
-        return None
+    full = any(words in text for words in FULL)
+    if not type(error).__module__.startswith("tensorflow") and type(error) is not RuntimeError:  # as its writers raise
+        return "no space left on the disk" if full else None
+    local = re.search(rf"(\S+); ({'|'.join(map(os.strerror, OF_FILES))})", text)
+    if local or full:
+        what = "no space left on the disk" if local is None or local.group(2) in FULL else local.group(2)
+        return f"{local.group(1)}: {what}" if local else what
     path = re.search(r"gs://[^\s'\",;]*", text)
     answer = re.search(r"HTTP response code (\d+)", text)
     broken = re.search(r"libcurl code \d+ meaning '([^']*)'", text)

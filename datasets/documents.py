@@ -152,17 +152,15 @@ def save(index, folder):
     for name, value in index._asdict().items():
         if isinstance(value, np.ndarray):
             save_array(os.path.join(folder, name + ".npy"), value)
-    with open(os.path.join(folder, "index.json"), "w") as f:
-        json.dump({name: value for name, value in index._asdict().items() if not isinstance(value, np.ndarray)}, f)
+    others = {name: value for name, value in index._asdict().items() if not isinstance(value, np.ndarray)}
+    storage.write_whole(os.path.join(folder, "index.json"), json.dumps(others))
 
 
 def load(folder):
     """The Index that `save` wrote; what is not used of it stays on disk."""
-    with open(os.path.join(folder, "index.json")) as f:
-        others = json.load(f)
+    others = json.loads(storage.read_bytes(os.path.join(folder, "index.json")))
     others["reading"] = cutting.Reading(*others["reading"])
-    # As plain arrays, still mapped: reading one number from a np.memmap takes several times as long.
-    return Index(**others, **{name: np.asarray(np.load(os.path.join(folder, name + ".npy"), mmap_mode="r"))
+    return Index(**others, **{name: load_array(os.path.join(folder, name + ".npy"))
                               for name in Index._fields if name not in others})
 
 
@@ -171,6 +169,13 @@ def save_array(path, array):
     with storage.written_whole(path) as f:
         np.lib.format.write_array_header_1_0(f, np.lib.format.header_data_from_array_1_0(array))
         f.write(array.data)
+
+
+def load_array(path):
+    """The array that `save_array` wrote; what is not used of it stays on disk."""
+    with storage.naming(path):
+        # As a plain array, still mapped: reading one number from a np.memmap takes several times as long.
+        return np.asarray(np.load(path, mmap_mode="r"))
 
 
 def identity(index, number):

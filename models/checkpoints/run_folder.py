@@ -10,7 +10,7 @@ import tensorflow.compat.v1 as tf
 from configs import arguments, schema, storage
 from configs.errors import UserError
 from configs.resume import CONFIG_FILE, DATA_FILE, batch_sizes, check_data, saved_config_warnings
-from models.checkpoints import any_format, run_checkpoints, state_file, warm_start
+from models.checkpoints import any_format, best_checkpoint, run_checkpoints, state_file, warm_start
 
 LOCK_FILE = ".lock"
 
@@ -89,8 +89,12 @@ def save(config, encoder, train_set, path):
     with _naming_refusal(config.model_dir):
         storage.write_whole(storage.join(config.model_dir, DATA_FILE), json.dumps(note) + "\n")
         schema.save(config, storage.join(config.model_dir, CONFIG_FILE))
-    if not storage.is_remote(config.model_dir):  # what a checkpoint that was cut short left behind
+    if not storage.is_remote(config.model_dir):  # what was cut short left behind
         for temporary in storage.glob(storage.below(config.model_dir, "model.ckpt-*_temp")):
             shutil.rmtree(temporary, ignore_errors=True)
+        for temporary in storage.glob(storage.below(config.model_dir, state_file.STATE_FILE + ".tmp*")):
+            storage.remove(temporary)
+        for folder in filter(os.path.isdir, (config.model_dir, storage.join(config.model_dir, best_checkpoint.FOLDER))):
+            storage.clear(folder)
     if path:  # newer ones may be damaged
         state_file.note_newest(path)

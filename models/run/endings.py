@@ -23,10 +23,11 @@ def over(config, step, in_step=None):
             f" step {best}, whose checkpoint is in {_best_folder(config)}; raise \"early_stopping\" to go on")
 
 
-def interrupted(config, step, signal_name):
-    """What a training says that a signal ended behind `step`."""
-    goes_on = "the same command goes on" if step < config.max_steps else "--eval evaluates what is trained"
-    return f"stopped by {signal_name} at step {step}, saved; {goes_on}"
+def is_missed(config, step):
+    """Whether an evaluation belongs to this step, and best/ knows of none so late: it was broken off."""
+    best, worse = best_checkpoint.evaluations(config.model_dir, config.max_steps)
+    due = step == config.max_steps or step > 0 and step % config.train_steps == 0
+    return due and step > max(best or 0, *worse, 0)
 
 
 def next_command(args, config):

@@ -5,6 +5,7 @@ import resource
 import stat
 
 import pytest
+import tensorflow as tf
 
 from configs import storage
 from configs.errors import UserError
@@ -32,6 +33,45 @@ def test_write_that_fails_leaves_what_was_there_and_names_the_file(tmp_path, mon
         storage.write_whole(str(path), b"new")
     assert caught.value.filename == str(path)
     assert os.listdir(tmp_path) == ["file"] and path.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("path, mode, number", [("/proc/self/mem", "rb", errno.EIO), ("/dev/full", "a", errno.ENOSPC),
+                                                ("/dev/full", "wb", errno.ENOSPC)])
+def test_reading_and_writing_that_fail_name_the_file(path, mode, number):
+    if not os.path.exists(path):
+        pytest.skip(f"no {path} here")
+    with pytest.raises(OSError) as caught, storage.open_file(path, mode) as f:
+        if mode == "rb":
+            f.read()
+        else:
+            f.write("x" if mode == "a" else b"x")
+            f.flush()
+    assert (caught.value.filename, caught.value.errno) == (path, number)
+
+
+def test_files_are_those_of_open(tmp_path):
+    path = str(tmp_path / "file")
+    with storage.open_file(path, "w") as f:
+        f.write("ü\r\n" * 5000)
+    with storage.open_file(path, "a") as f:
+        f.write("end\n")
+    with storage.open_file(path) as f:
+        lines = list(f)
+    assert lines == ["ü\r\n"] * 5000 + ["end\n"] and storage.read_bytes(path).endswith(b"\r\nend\n")
+    with storage.open_file(path, "rb") as f:
+        f.seek(-4, os.SEEK_END)
+        assert f.read(2) == b"en" and f.read() == b"d\n"
+
+
+@pytest.mark.parametrize("error, said", [
+    (RuntimeError("run/events.out.tfevents.1.vm; No space left on device"),
+     "run/events.out.tfevents.1.vm: no space left on the disk"),
+    (tf.errors.UnknownError(None, None, "a/model.ckpt.index; Input/output error"),
+     "a/model.ckpt.index: Input/output error"),
+    (tf.errors.ResourceExhaustedError(None, None, "No space left on device"), "no space left on the disk"),
+    (RuntimeError("Input/output error"), None), (ValueError("a; No space left on device"), None)])
+def test_what_tensorflow_says_of_a_file_names_it(error, said):
+    assert storage.blame(error) == said
 
 
 def test_lock_is_held_by_one_at_a_time_and_its_file_goes_with_it(tmp_path):

@@ -4,6 +4,7 @@ import math
 import os
 import re
 import shlex
+import signal
 
 import pytest
 
@@ -11,7 +12,7 @@ import main
 from configs import arguments, schema
 from configs.errors import UserError
 from models.checkpoints import best_checkpoint
-from models.run import endings
+from models.run import endings, hooks
 from tests.helpers.runs import command, stop_after, weights_of
 
 
@@ -123,3 +124,27 @@ def test_a_damaged_note_of_the_best_is_named(evaluated, tmp_path, note, words):
         with pytest.raises(UserError) as caught:
             look()
         assert str(path) in str(caught.value) and words in str(caught.value)
+
+
+def test_an_evaluation_that_was_broken_off_is_made_at_the_next_start(run_config, tmp_path, capsys, monkeypatch):
+    """At step 4 of 8, and at the end: else the best checkpoint and early stopping would depend on the signal."""
+    config, whole = run_config(), main.evaluate
+
+    def run(broken=()):
+        def evaluate(estimator, config, encoder, evaluation, path, stop=None):
+            if path.endswith(broken):
+                stop.signal_number = signal.SIGTERM
+                raise hooks.Interrupted
+            return whole(estimator, config, encoder, evaluation, path, stop)
+        monkeypatch.setattr(main, "evaluate", evaluate)
+        capsys.readouterr()
+        status = main.main(["--model", config])
+        out = capsys.readouterr().out
+        return status, re.findall(r"evaluation at step (\d+)", out), out
+    assert run(("-4",))[:2] == (143, [])
+    assert run(("-8",))[:2] == (143, ["4"])
+    status, evaluations, out = run()
+    assert (status, evaluations) == (0, ["8"]) and "continuing" in out and not re.search("^step", out, re.M)
+    assert run()[2].startswith(f"{tmp_path}/run is done")
+    best, worse = best_checkpoint.evaluations(str(tmp_path / "run"), 8)
+    assert (best, worse) in ((8, []), (4, [8]))
