@@ -1,8 +1,10 @@
 """A user's mistake, which every command of the project shows as one clear line."""
 import argparse
 import contextlib
+import difflib
 import importlib.util
 import os
+import re
 import sys
 
 HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -26,6 +28,19 @@ class Parser(argparse.ArgumentParser):
             if name not in self.TEXTS:
                 setattr(found, name, _expanded(value))
         return found
+
+    def parse_known_args(self, args=None, namespace=None):
+        """As argparse's, which of an option with a slip would rather name others that are missing, and no remedy."""
+        words = list(sys.argv[1:] if args is None else args)
+        # What a subcommand takes its own parser knows.
+        known = {} if self._subparsers else {option.lstrip("-"): option for option in self._option_string_actions}
+        for word in words[:words.index("--")] if "--" in words else words:
+            name = re.fullmatch(r"--?([A-Za-z][\w-]*)", word.partition("=")[0])
+            if name and not any(option.startswith(name[0]) if self.allow_abbrev else option == name[0]
+                                for option in known.values()):
+                for near in difflib.get_close_matches(name[1].lower().replace("-", "_"), known, n=1, cutoff=0.75):
+                    self.error(f"unknown option {name[0]}; did you mean {known[near]}?")
+        return super().parse_known_args(args, namespace)
 
     def error(self, message):
         raise UserError(f"{message}; `python3 {self.prog} --help` lists the options")

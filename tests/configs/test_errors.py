@@ -1,9 +1,9 @@
-"""configs/errors.py: how scripts call themselves in their errors, and what their options mean."""
+"""configs/errors.py: how scripts call themselves in their errors, what their options mean, and slips in them."""
 import importlib
 
 import pytest
 
-from configs import errors
+from configs import arguments, errors
 from configs.errors import UserError
 from tests.test_structure import SCRIPTS
 
@@ -25,3 +25,29 @@ def test_the_home_folder_stands_for_the_tilde_that_begins_an_option_unless_it_is
     args = parser.parse_args(["~/a", "b~", "gs://b/~", "--exclude=~/c/*", "--predict_text=~/ is home", "--count", "3"])
     assert args.input == ["/home/me/a", "b~", "gs://b/~"] and args.exclude == ["/home/me/c/*"]
     assert (args.output_dir, args.predict_text, args.count) == ("/home/me/out", "~/ is home", 3)
+
+
+@pytest.mark.parametrize("given, said", [
+    (["--model", "a.json", "--predict_txt", "x"], "unknown option --predict_txt; did you mean --predict_text?"),
+    (["--model", "a.json", "--top-k=3"], "unknown option --top-k; did you mean --top_k?"),
+    (["-model", "a.json"], "unknown option -model; did you mean --model?"),  # and not that --model is missing
+    (["--model", "a.json", "--no_such_option"], "unrecognized arguments: --no_such_option;")])
+def test_an_option_with_a_slip_is_named_with_the_one_that_was_meant(given, said):
+    with pytest.raises(UserError) as caught:
+        arguments.parse(given)
+    assert str(caught.value).startswith(said)
+
+
+def test_what_is_a_value_or_belongs_to_another_command_is_no_option_with_a_slip():
+    parser = errors.Parser()
+    parser.add_argument("--name")
+    parser.add_argument("--split_on", type=str)
+    parser.add_argument("rest", nargs="*")
+    found = parser.parse_args(["--nam", "a -naem b", "--split_on=--naem", "--", "--naem"])
+    assert (found.name, found.split_on, found.rest) == ("a -naem b", "--naem", ["--naem"])
+    both = errors.Parser()
+    both.add_argument("--name")
+    both.add_subparsers().add_parser("part").add_argument("--names")
+    assert both.parse_args(["part", "--names", "x"]).names == "x"
+    with pytest.raises(UserError, match="unknown option --nams; did you mean --names"):
+        both.parse_args(["part", "--nams", "x"])
