@@ -32,7 +32,7 @@ class ShardToBuild(NamedTuple):
     vocabulary: str  # fingerprint
     minimum_size: int  # tokens
     clean: str  # one of cleaning.RULES
-    cut: float  # share of a lone document that is for evaluation; 0: documents are whole
+    cut: float  # share of each document that is for evaluation, its end; 0: documents are whole
 
 
 class Built(NamedTuple):

@@ -70,11 +70,12 @@ def main(argv=None):
 def _create(args, encoder, index, pool):
     """Finishes the output, whatever state it is in."""
     drop, drop_sha256 = drop_list.read(args.drop) if args.drop else (None, None)
-    plan = _plan(args, encoder, index, drop_sha256)
+    choice = held_out.choose(index, args.eval_fraction, args.seed)
+    plan = _plan(args, encoder, index, choice, drop_sha256)
     target = manifest.path_of(args.output_dir, args.name)
     state = os.path.join(args.output_dir, f".{args.name}.state")
     done = _finished(args, plan, target, state)
-    shards = _shards(args, encoder.fingerprint, state, index)
+    shards = _shards(args, encoder.fingerprint, state, choice)
     missing = [shard for shard in shards if os.path.basename(shard.path) not in done]
     if os.path.exists(target) and not missing:
         shutil.rmtree(state, ignore_errors=True)
@@ -83,8 +84,8 @@ def _create(args, encoder, index, pool):
         return
     total, left = (sum(len(shard.numbers) for shard in some) for some in (shards, missing))
     jobs = _without_dropped(missing, args, drop, index)
-    if held_out.is_alone(index, args.eval_fraction):
-        print(f"the end of {documents.identity(index, 0)}, the only document, is put aside for evaluation", flush=True)
+    if choice.exception:
+        print(choice.exception, flush=True)
     plans.begin(state, plan)
     documents.save(index, state)
     with progress.bar(total, unit="doc", done=total - left) as bar:
@@ -93,10 +94,9 @@ def _create(args, encoder, index, pool):
     _finish(args, plan, [done[os.path.basename(shard.path)] for shard in shards], target, state, index)
 
 
-def _shards(args, vocabulary, state, index):
+def _shards(args, vocabulary, state, choice):
     """The building.ShardToBuild of each shard, train first."""
-    orders = held_out.orders(index, args.eval_fraction, args.seed)
-    cut = args.eval_fraction if held_out.is_alone(index, args.eval_fraction) else 0.0
+    orders, cut = choice.orders, args.eval_fraction if choice.ends else 0.0
     return [building.ShardToBuild(
         state, os.path.join(args.output_dir, f"{args.name}{suffix}_{i}.tfrecords"), split,
         orders[split][start:start + args.files_per], 0, args.encoder_path, vocabulary, args.minimum_size,
@@ -125,10 +125,8 @@ def _finish(args, plan, built, target, state, index):
               f"{sum(s.tokens for s in shards):13} tokens {sum(s.text_bytes for s in shards):14} bytes of text")
     print("\n".join([f"documents: {_outcomes(entries)}", *found, target]))
     if args.eval_fraction and held_out.EVAL not in filled:
-        drawn = any(entry.split == held_out.EVAL for entry in entries)
-        remedy = _remedy(args, entries, held_out.EVAL) if drawn else f"give {held_out.enough(index, args.seed)}"
         print("no document is left for evaluation: train with \"eval_steps\" 0, or make the data set anew in another "
-              f"--output_dir, and {remedy}")
+              f"--output_dir, and {_remedy(args, entries, held_out.EVAL)}")
 
 
 def _remedy(args, entries, split):
@@ -147,13 +145,14 @@ def _outcomes(entries):
     return ", ".join(f"{name} {count}" for name, count in manifest.sum_outcomes(entries).items())
 
 
-def _plan(args, encoder, index, drop_sha256):
+def _plan(args, encoder, index, choice, drop_sha256):
     """All that decides the bytes of the output."""
     tools = {"unicode": unicodedata.unidata_version, "tiktoken": version("tiktoken"), **cleaning.tools(args.clean),
              **encodings.tools(args.encoding)}
     special = {"held_out": index.held_out} if args.eval_input else {}
-    if held_out.is_alone(index, args.eval_fraction):
-        special = {"lone_document": "its end is for evaluation"}
+    if choice.exception:
+        special = {"lone_document": "its end is for evaluation"} if len(index.file) == 1 else \
+            {"put_aside": choice.exception}
     return {"name": args.name, "vocabulary": encoder.fingerprint, "vocabulary_size": encoder.size,
             "cleaning": cleaning.RULES[args.clean], "minimum_size": args.minimum_size,
             "files_per": args.files_per, "eval_fraction": args.eval_fraction, "seed": args.seed,

@@ -2,6 +2,7 @@
 import hashlib
 import math
 import os
+from typing import NamedTuple
 
 import numpy as np
 
@@ -9,38 +10,41 @@ from datasets import documents
 
 TRAIN, EVAL = "train", "eval"
 DRAWS = 2 ** 64
+FEW = 10  # documents: of fewer none is spared whole unless the fraction takes one
 
 
-def is_alone(index, fraction):
-    """Whether there is one document, whose end is put aside: `fraction` of it."""
-    return len(index.file) == 1 and fraction > 0
+class Choice(NamedTuple):
+    """What is trained on and what is for evaluation."""
+    orders: dict  # {TRAIN, EVAL: int64 document numbers}, each in the seed's random order
+    ends: bool  # whether all documents are in both, and give their ends for evaluation
+    exception: str  # what is put aside although the fraction takes no document, in words; or ""
 
 
-def orders(index, fraction, seed):
-    """{TRAIN, EVAL: int64 document numbers}, each in the seed's random order; a document that is alone is in both.
+def choose(index, fraction, seed):
+    """The Choice among the documents of the Index.
 
-    EVAL is what was named for it, and `fraction` of the others.  Whether a document is among these depends on the seed
-    and its name alone: more documents do not move it.
+    For evaluation is what was named for it, and `fraction` of the others.  Whether a document is among these depends on
+    the seed and its name alone: more documents do not move it.  Where the fraction takes none, the one that is next to
+    be taken is put aside; of fewer than FEW, the last `fraction` of each.
     """
-    if is_alone(index, fraction):
-        return {TRAIN: np.zeros(1, np.int64), EVAL: np.zeros(1, np.int64)}
-    chosen = np.arange(len(index.file)) < index.held_out
-    if fraction:
-        chosen |= _taken(_draws(index, seed), fraction)
+    count, exception = len(index.file), ""
+    chosen = np.arange(count) < index.held_out
+    ends = count == 1 and fraction > 0
+    if ends:
+        exception = f"the end of {documents.identity(index, 0)}, the only document, is put aside for evaluation"
+    elif fraction:
+        draws = _draws(index, seed)
+        chosen |= draws < np.uint64(math.ceil(fraction * DRAWS))
+        if not chosen.any():
+            ends, first = count < FEW, int(draws.argmin())
+            chosen[first] = not ends
+            put_aside = "the end of each" if ends else documents.identity(index, first)
+            exception = (f"--eval_fraction {fraction:g} takes none of {count} documents: {put_aside} is put aside for"
+                         " evaluation")
     # RandomState's stream is frozen (https://numpy.org/neps/nep-0019-rng-policy.html); a Generator's may change.
     random = np.random.RandomState(seed)
-    return {TRAIN: random.permutation(np.flatnonzero(~chosen)), EVAL: random.permutation(np.flatnonzero(chosen))}
-
-
-def enough(index, seed):
-    """What to give where --eval_fraction took no document."""
-    draws = _draws(index, seed)
-    fraction = (int(draws.min()) * 1000 // DRAWS + 1) / 1000
-    named = "--eval_input PATH, which names some"
-    if fraction >= 1:
-        return named
-    taken = np.count_nonzero(_taken(draws, fraction))
-    return f"--eval_fraction {fraction:g}, which takes {taken} of {len(draws)} documents, or {named}"
+    return Choice({split: random.permutation(np.flatnonzero(ends | (chosen == (split == EVAL))))
+                   for split in (TRAIN, EVAL)}, ends, exception)
 
 
 def _draws(index, seed):
@@ -48,7 +52,3 @@ def _draws(index, seed):
     names = (os.fsencode(f"{seed}:{documents.identity(index, number)}") for number in range(len(index.file)))
     digests = b"".join(hashlib.blake2b(name, digest_size=8).digest() for name in names)
     return np.frombuffer(digests, ">u8")
-
-
-def _taken(draws, fraction):
-    return draws < np.uint64(math.ceil(fraction * DRAWS))

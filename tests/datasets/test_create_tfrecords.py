@@ -501,14 +501,29 @@ def test_marks_between_documents_are_told_once_and_cut_the_text_where_they_are_g
     assert "--split_on" not in capsys.readouterr().out
 
 
-def test_a_few_documents_none_of_which_falls_into_the_evaluation_set_say_which_fraction_takes_one(tmp_path, capsys):
-    source = write(tmp_path / "in", one="first words " * 30, two="second words " * 30, three="third words " * 30)
+def test_of_a_few_documents_none_of_which_the_fraction_takes_each_gives_its_end(tmp_path, capsys):
+    source = write(tmp_path / "in", **{name: f"{name} line\n" * 3000 for name in ("one", "two", "three")})
+    create(source, tmp_path / "out")
+    assert "--eval_fraction 0.01 takes none of 3 documents: the end of each is put aside for evaluation\n" in \
+        capsys.readouterr().out
+    train, evaluation = texts(tmp_path / "out", "a_*.tfrecords"), texts(tmp_path / "out", "a-eval_*.tfrecords")
+    for name in ("one", "two", "three"):
+        parts = [found[f"{name}.txt"].count("\n") for found in (train, evaluation)]
+        assert parts == [2970, 30] and train[f"{name}.txt"] + evaluation[f"{name}.txt"] == f"{name} line\n" * 3000
+    create(source, tmp_path / "more", "--eval_fraction", "0.7")  # takes some, which are whole
+    assert sorted(keys(tmp_path / "more", "a*.tfrecords")) == ["one.txt", "three.txt", "two.txt"]
+
+
+def test_of_more_documents_none_of_which_the_fraction_takes_one_is_for_evaluation(tmp_path, capsys):
+    source = write(tmp_path / "in", **{f"text{number}": f"words of {number} " * 30 for number in range(12)})
     create(source, tmp_path / "out", "--eval_fraction", "0.001")
-    said = capsys.readouterr().out
-    enough, = re.findall(r"give --eval_fraction (\S+), which takes 1 of 3 documents, or --eval_input PATH", said)
-    assert 'train with "eval_steps" 0, or make the data set anew in another --output_dir, and give' in said
-    create(source, tmp_path / "more", "--eval_fraction", enough)
-    assert len(keys(tmp_path / "more", "a-eval_*.tfrecords")) == 1
+    aside, = keys(tmp_path / "out", "a-eval_*.tfrecords")
+    assert f"--eval_fraction 0.001 takes none of 12 documents: {aside} is put aside for evaluation\n" in \
+        capsys.readouterr().out
+    assert sorted([aside, *keys(tmp_path / "out", "a_*.tfrecords")]) == sorted(f"text{n}.txt" for n in range(12))
+
+
+def test_a_text_that_is_too_short_to_give_its_end_says_what_to_do(tmp_path, capsys):
     create(write(tmp_path / "lone", a="few words " * 50), tmp_path / "short", "--eval_fraction", "0.02")
     assert re.search(r"no document is left for evaluation: .* and give more text or lower --minimum_size 25 or "
                      r"raise --eval_fraction 0.02\n", capsys.readouterr().out)
