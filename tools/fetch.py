@@ -147,6 +147,8 @@ def _request(url, partial, have):
     """The response with the bytes from `have` on.  Raises as `_attempt`, UserError for a refusal."""
     wanted = {"Range": f"bytes={have}-"} if have else {}
     try:
+        if not re.match("https?://", url, re.I):
+            raise ValueError
         requests.Request("GET", url).prepare()
     except ValueError:
         raise UserError(f"{url} is no address; give --base_url as https://HOST/PATH")

@@ -304,7 +304,7 @@ def test_own_checksum_goes_before_the_server_s(mirror, tmp_path):
     right = wrong._replace(value=hashlib.sha256(DOCUMENT).hexdigest())
     assert get(mirror, tmp_path, right) == DOCUMENT
     (tmp_path / "file").write_bytes(b"something else")
-    assert "delete it and run again" in mistake(get, mirror, tmp_path, right)
+    assert "move it elsewhere and run again" in mistake(get, mirror, tmp_path, right)
 
 
 def test_disk_without_room_is_said_before_anything_is_written(mirror, tmp_path, monkeypatch):
@@ -490,3 +490,9 @@ def test_a_file_of_the_name_that_a_download_once_had_meanwhile_is_left_alone(tmp
     (tmp_path / "file.partial").write_text("mine")
     fetch.fetch(answering(http("Content-Length: 5")) + "/file", str(tmp_path / "file"))
     assert (tmp_path / "file.partial").read_text() == "mine" and (tmp_path / "file").read_bytes() == b"12345"
+
+
+@pytest.mark.parametrize("url", ["ftp://h/x", "file:///etc/passwd", "h/x", "http://", "http://[", "http://:99999/x"])
+def test_what_is_no_address_is_told_before_anything_is_asked(tmp_path, url):
+    with pytest.raises(UserError, match="is no address; give --base_url as https://HOST/PATH"):
+        fetch.fetch(url, str(tmp_path / "file"))
