@@ -64,7 +64,7 @@ def importing():
         signal.signal(signal.SIGINT, before)
 
 
-def stop(number, frame=None):
+def stop(number=signal.SIGINT, frame=None):
     """Ends the process at once, as a handler of Ctrl-C: what is to be cleaned up must be clean already."""
     os.write(2, b"interrupted\n")
     os._exit(128 + number)

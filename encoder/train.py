@@ -5,7 +5,6 @@ a fixed order: the same text gives the same bytes.
 """
 import json
 import os
-import signal
 import sys
 import tempfile
 
@@ -37,7 +36,7 @@ def main(argv=None):
     except KeyboardInterrupt:
         # The library goes on to learn in its thread, which takes minutes and would disturb Python's end.
         progress.close_all()
-        start.stop(signal.SIGINT)
+        start.stop()
 
 
 def _make(args):

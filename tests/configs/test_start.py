@@ -53,7 +53,7 @@ def test_every_program_begins_before_its_imports(path):
 @pytest.mark.parametrize("words", [
     ["main.py", "--model", f"{ROOT}/configs/quickstart.json"], ["datasets/create_tfrecords.py"], ["encoder/train.py"],
     ["-m", "datasets.dedup"], ["-m", "models.checkpoints"], ["-m", "benchmarks.train"],
-    ["datasets/download.py", "--urls", f"{ROOT}/README.md", "--output_dir", "/nonexistent/out"]])
+    ["datasets/download.py", f"{ROOT}/README.md", "--output_dir", "/nonexistent/out"]])
 def test_python_without_the_packages_is_one_line_with_the_remedy(words):
     result = run("-S", *[os.path.join(ROOT, word) if word.endswith(".py") else word for word in words])
     assert result.returncode == 2 and result.stdout == ""
