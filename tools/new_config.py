@@ -117,6 +117,7 @@ def _arguments(argv):
     add("--size", choices=list(SIZES), help=f"of the network (without it: small, or tiny for less than {SMALL_FROM:,}"
         " tokens)")
     args = parser.parse_args(argv)
+    args.name = args.name.removesuffix(".json")
     if not re.fullmatch(r"\w[\w.-]*", args.name):
         raise UserError(f"--name {args.name!r}: use letters, digits, dot, dash and underscore")
     return args

@@ -97,7 +97,7 @@ def test_a_config_that_is_there_is_never_written_over(tmp_path, monkeypatch, tex
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.json").write_text("{}")
     with pytest.raises(UserError, match="mine.json is there already; move it elsewhere, or choose"):
-        new_config.main(["--data", str(text_corpus), "--name", "mine"])
+        new_config.main(["--data", str(text_corpus), "--name", "mine.json"])
     assert (tmp_path / "mine.json").read_text() == "{}"
     with pytest.raises(UserError, match="--name '../mine': use letters"):
         new_config.main(["--data", str(text_corpus), "--name", "../mine"])
