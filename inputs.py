@@ -27,6 +27,7 @@ DOCUMENTS_AT_ONCE, TOKENS_AT_ONCE = 256, 1 << 19  # that are parsed in one call:
 PARSERS = 4  # calls at the same time
 PREFETCHED_BATCHES = 4
 PREFETCHED_WINDOWS = 256  # handing them from thread to thread one by one would take most of the pipeline's time
+MISCOUNTED = "shards hold other amounts than was counted: tokens, and ends of documents"
 PLACE_BITS = 31  # of a mark: the place of the record in its block; the bits above are the seed of the block's shuffles
 
 
@@ -76,8 +77,10 @@ def part_windows(order, number, read, first, last):
     most = max(1, SHUFFLED_TOKENS // len(order.parts) // n_ctx)
 
     def one_block(row):
-        windows = _cut_windows(read(block_records(order, number, row), part_order.part, row), n_ctx, row[1] % n_ctx)
-        buffer = tf.minimum(_block(part_order, row).windows, most)  # tf.data allocates all of it at once
+        block = _block(part_order, row)
+        windows = _cut_windows(read(block_records(order, number, row), part_order.part, row), n_ctx, row[1] % n_ctx,
+                               block.tokens + block.records)
+        buffer = tf.minimum(block.windows, most)  # tf.data allocates all of it at once
         # Windows are shuffled after they are cut: neighbours in a document would else stand in one batch.
         return windows.shuffle(buffer, seed=row[1], reshuffle_each_iteration=False).skip(row[2])
     return _in_turn([tf.data.Dataset.from_tensor_slices(rows[k::2]).flat_map(one_block) for k in (0, 1)], [
@@ -132,20 +135,27 @@ def documents_at_once(part):
     return min(DOCUMENTS_AT_ONCE, max(1, TOKENS_AT_ONCE // mean))
 
 
-def _cut_windows(values, n_ctx, offset):
-    """Dataset of vectors -> dataset of windows [n_ctx + 1] of their ring: the first `offset` values come last."""
+def _cut_windows(values, n_ctx, offset, count):
+    """Dataset of vectors -> dataset of windows [n_ctx + 1] of their ring: the first `offset` values come last.
+
+    It fails with MISCOUNTED in the message where there are not `count` values.
+    """
     dtype = values.element_spec.dtype
     end = tf.data.Dataset.from_tensors((tf.zeros([0], dtype), True))
 
     def cut(state, piece):
-        left, head, missing = state
+        left, head, missing, seen = state
         new, last = piece
+        seen += tf.size(new, tf.int64)
+        right = tf.debugging.Assert(tf.logical_or(tf.logical_not(last), tf.equal(seen, count)),
+                                    [MISCOUNTED, seen, count])
         taken = tf.minimum(missing, tf.size(new, tf.int64))
         head = tf.concat([head, new[:taken]], 0)
         text = tf.concat([left, new[taken:], head[:tf.where(last, tf.size(head), 0)]], 0)
-        windows = _whole_windows(text, n_ctx)
-        return (text[tf.shape(windows)[0] * n_ctx:], head, missing - taken), windows
-    start = (tf.zeros([0], dtype), tf.zeros([0], dtype), offset)
+        with tf.control_dependencies([right]):
+            windows = _whole_windows(text, n_ctx)
+        return (text[tf.shape(windows)[0] * n_ctx:], head, missing - taken, seen), windows
+    start = (tf.zeros([0], dtype), tf.zeros([0], dtype), offset, tf.constant(0, tf.int64))
     return values.map(lambda new: (new, False)).concatenate(end).scan(start, cut).unbatch()
 
 
@@ -207,7 +217,8 @@ def eval_input_fn(evaluation, eot):
         tokens = functools.reduce(tf.data.Dataset.concatenate, parts)
         # What the last whole window leaves over becomes one more, filled up with IGNORED.
         end = tf.data.Dataset.from_tensors(tf.fill([n_ctx], IGNORED))
-        windows = _cut_windows(tokens.concatenate(end), n_ctx, tf.constant(0, tf.int64))
+        count = evaluation.shards.tokens + evaluation.shards.records + n_ctx
+        windows = _cut_windows(tokens.concatenate(end), n_ctx, tf.constant(0, tf.int64), count)
         filler = tf.data.Dataset.from_tensors(tf.fill([n_ctx + 1], IGNORED)).repeat(params["batch_size"] - 1)
         batches = windows.concatenate(filler).batch(params["batch_size"], drop_remainder=True)
         return _ready(batches.map(examples))

@@ -100,14 +100,14 @@ def train(config, encoder, tpu=None, strategy=None):
     from models.checkpoints import run_folder
     from models.run import devices
     strategy = devices.choose(strategy, tpu)
+    first = devices.is_first(strategy)  # of several hosts, the one that saves, evaluates and has the lock
     train_set = read_shards(config, encoder, shard_sets.TRAIN)
     eval_set = read_shards(config, encoder, shard_sets.EVAL) if config.eval_steps else None
     # Anything wrong with the data is said before the first step.
     order = window_order.WindowOrder.of(config, train_set)
     evaluation = eval_set and window_order.EvalWindows.of(config, eval_set)
     run_folder.make(config.model_dir)
-    # Of several hosts, the first has the lock, saves and evaluates.
-    with run_folder.locked(config.model_dir) if devices.is_first(strategy) else contextlib.nullcontext():
+    with run_folder.locked(config.model_dir) if first else contextlib.nullcontext():
         return train_in_folder(config, encoder, tpu, strategy, order, evaluation)
 
 

@@ -134,7 +134,7 @@ def read_text(path, what, most=None):
         raise UserError(f"{path}: is longer than {most:,} bytes; give the path of {what}")
     text = decode(data)
     if text is None:
-        raise UserError(f"{path}: is not text in UTF-8, or in UTF-16 with a byte order mark; give the path of {what}")
+        raise UserError(f"{path}: is not UTF-8 text, or UTF-16 with a byte order mark; give the path of {what}")
     return text
 
 

@@ -280,11 +280,10 @@ def lock(path):
 def blame(error):
     """What is wrong with a path, in a few words, from an error of TensorFlow; None where it is about something else."""
     text = str(error)
-    full = any(words in text for words in FULL)
     if not type(error).__module__.startswith("tensorflow") and type(error) is not RuntimeError:  # as its writers raise
-        return "no space left on the disk" if full else None
+        return None
     local = re.search(rf"(\S+); ({'|'.join(map(os.strerror, OF_FILES))})", text)
-    if local or full:
+    if local or any(words in text for words in FULL):
         what = "no space left on the disk" if local is None or local.group(2) in FULL else local.group(2)
         return f"{local.group(1)}: {what}" if local else what
     path = re.search(r"gs://[^\s'\",;]*", text)

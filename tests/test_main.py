@@ -120,7 +120,8 @@ def test_empty_or_binary_prompt_file_is_an_error(run_config, tmp_path):
     (tmp_path / "empty.txt").write_text(" \n")
     (tmp_path / "binary.txt").write_bytes(b"abc\xff")
     assert "empty.txt is empty" in mistake("--model", run_config(), "--predict_file", str(tmp_path / "empty.txt"))
-    assert "not UTF-8 text (byte 3)" in mistake("--model", run_config(), "--predict_file", str(tmp_path / "binary.txt"))
+    binary = mistake("--model", run_config(), "--predict_file", str(tmp_path / "binary.txt"))
+    assert "binary.txt: is not UTF-8 text" in binary
 
 
 def test_a_mistake_in_prompts_is_told_before_tensorflow_is_there(run_config):

@@ -17,7 +17,8 @@ OF_A_TPU = "Gradient for"  # TPUEstimator's message for weights that are not fin
 NO_MEMORY = ("OOM when allocating", "ut of memory", "OUT_OF_MEMORY", "_ALLOC_FAILED", "Dst tensor is not initialized",
              "exception:Status: 1,")
 OF_TPU_MEMORY = "hbm"  # what a TPU calls its own
-BAD_RECORD = ("parse", "is not in [0")  # TensorFlow's words where a record is no example, or an id no vocabulary's
+# TensorFlow's words where a record is no example, or an id no vocabulary's; ours where others were counted.
+BAD_RECORD = ("parse", "is not in [0", inputs.MISCOUNTED)
 
 
 @contextlib.contextmanager
@@ -31,13 +32,24 @@ def named(config, shards):
                 problem = integrity.first_problem(shard.path, config.n_vocab)
                 if problem:
                     raise UserError(f"{shard.path}: {problem}: {_remedy(config)}")
+            miscounted = _miscounted(config, shards)
+            if miscounted:
+                raise miscounted
         raise
 
 
 def without_a_step(config, shards, step):
     """The UserError for a training that ended without a step after `step`: reads the ShardSet to find out why."""
+    return _miscounted(config, shards) or UserError(
+        f"no step was made after step {step}, and why is not known: all shards are undamaged and hold as much as was"
+        f" counted, and the newest checkpoint is {run_checkpoints.latest(config.model_dir) or 'none'}; run again, and"
+        " report it if that fails")
+
+
+def _miscounted(config, shards):
+    """The UserError for the first shard of a ShardSet that holds another amount than was counted; or None."""
     every = [shard for part in shards.parts for shard in part.shards]
-    arguments.note(f"no step was made after step {step}; reading {len(every)} shards to find out why")
+    arguments.note(f"the data ended too early; reading {len(every)} shards to find out why")
     for shard in every:
         there = integrity.scan(shard.path)
         if (there.records, there.tokens) != (shard.records, shard.tokens):
@@ -47,9 +59,7 @@ def without_a_step(config, shards, step):
                 'fetch or build it and its manifest together, or set "skip_corrupt_records" to true, and it is counted'
             return UserError(f"{shard.path} holds {there.records} records of {there.tokens} tokens, undamaged, and was"
                              f" counted as {shard.records} of {shard.tokens}; {remedy}")
-    return UserError(f"no step was made after step {step}, and why is not known: all {len(every)} shards are undamaged"
-                     f" and hold as much as was counted, and the newest checkpoint is"
-                     f" {run_checkpoints.latest(config.model_dir) or 'none'}; run again, and report it if that fails")
+    return None
 
 
 def _remedy(config):

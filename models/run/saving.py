@@ -7,6 +7,7 @@ from configs import storage
 from models.checkpoints import run_checkpoints, state_file, tf_checkpoint
 
 SHARE = 0.02  # of the time since the last checkpoint: when writing one takes more, that is told
+LEAST_SECONDS = 0.5  # less is nothing to tell of
 
 
 class SaverByMinutes(tf.train.SessionRunHook, tf.train.CheckpointSaverListener):
@@ -74,7 +75,7 @@ class SaverByMinutes(tf.train.SessionRunHook, tf.train.CheckpointSaverListener):
     def _tell(self, step):
         now = time.monotonic()
         taken, last = now - self._begun, self._last
-        if last is not None and taken > SHARE * (now - last):
+        if last is not None and taken > max(LEAST_SECONDS, SHARE * (now - last)):
             self._say(f"saving step {step} took {taken:.2f} s, {taken / (now - last):.0%} of the time since the last"
                       " checkpoint")
         self._safe, self._last, self._step = now, now, step

@@ -52,7 +52,7 @@ def test_loss_is_read_from_the_line_that_eval_prints():
 
 @pytest.mark.slow
 def test_benchmark_trains_evaluates_and_ends_with_one_json_line(tmp_path, measure):
-    (tmp_path / "input.txt").write_text(TEXT, newline="")
+    (tmp_path / "input.txt").write_bytes(TEXT.encode())
     lines, found = measure(shakespeare, "--text", tmp_path / "input.txt", "--seeds", 1, "--output_dir", tmp_path,
                            *SMALL)
     printed = re.findall(r"evaluation at step 3: loss ([\d.]+),", "\n".join(lines))

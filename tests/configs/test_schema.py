@@ -236,7 +236,7 @@ def test_file_that_cannot_be_read_says_why_and_where_a_relative_path_was_looked_
         schema.load, "none.json")
     assert "cannot be read (Is a directory)" in error_of(schema.load, str(tmp_path))
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    assert "is not text in UTF-8, or in UTF-16 with a byte" in error_of(schema.load, str(tmp_path / "binary"))
+    assert "is not UTF-8 text, or UTF-16 with a byte" in error_of(schema.load, str(tmp_path / "binary"))
 
 
 def test_failure_of_google_storage_is_one_line_and_our_own_bug_keeps_its_traceback(monkeypatch):

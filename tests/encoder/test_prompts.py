@@ -68,7 +68,7 @@ def test_prompts_and_stop_texts_get_the_line_ends_and_the_form_of_the_documents(
         assert prompts.read(str(path), {})[0].text == "Café"
     for data in ("Café".encode("cp1252"), gzip.compress(b"text"), "plain".encode("utf-16-le")):
         path.write_bytes(data)
-        with pytest.raises(UserError, match="prompt.txt: is not text in UTF-8, or in UTF-16 with a byte order mark;"):
+        with pytest.raises(UserError, match="prompt.txt: is not UTF-8 text, or UTF-16 with a byte order mark;"):
             prompts.read(str(path), {})
 
 

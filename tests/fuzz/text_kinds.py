@@ -13,6 +13,7 @@ from datasets import cleaning, documents, encodings, packed
 from datasets.crawl import charsets
 from datasets.pages import archives, warc
 from encoder import bpe, formats
+from encoder import vocabulary_files as names_of_files
 from tests.fuzz.driver import Kind, Wrong
 from tests.fuzz.mutations import changed_bytes, changed_json, changed_value, text_of
 
@@ -208,7 +209,7 @@ def vocabulary(folder):
     files = bpe.read_files(str(folder / "v"))
     formats.write_hugging_face(str(folder / "v"), files, 16)
     tokens = json.loads(files[bpe.TOKENS_FILE])
-    (folder / "v" / formats.WHOLE_FILE).write_text(json.dumps(
+    (folder / "v" / names_of_files.WHOLE_FILE).write_text(json.dumps(
         {"model": {"type": "BPE", "vocab": tokens, "merges": [" ".join(pair) for pair in pairs]},
          "pre_tokenizer": {"type": "ByteLevel"},
          "added_tokens": [{"content": bpe.END_OF_TEXT, "id": len(tokens) - 1}]}))

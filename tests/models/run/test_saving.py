@@ -131,6 +131,7 @@ def test_saving_that_takes_more_than_two_hundredths_of_the_time_is_told_with_its
 
 def test_a_run_tells_what_saving_took_by_steps_and_by_minutes(run_config, capsys, monkeypatch):
     monkeypatch.setattr(saving, "SHARE", 0)
+    monkeypatch.setattr(saving, "LEAST_SECONDS", 0)
     main.main(["--model", run_config(train_steps=4, max_steps=4, eval_steps=0, save_checkpoints_minutes=ALWAYS)])
     said = re.findall(r"saving step (\d+) took [\d.]+ s, \d+% of the time since the last checkpoint",
                       capsys.readouterr().out)

@@ -165,7 +165,7 @@ def test_a_disk_with_no_room_for_tensorboard_s_file_ends_a_run_in_one_line(run_c
         resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6))
     result = command("--model", run_config(max_steps=4), preexec_fn=limit)
     assert result.returncode == 2 and "step 4/4" in result.stdout, result
-    assert result.stderr.startswith("error: no space left on the disk") and result.stderr.count("\n") == 1, result
+    assert re.match(r"error: \S+tfevents\S+: no space left on the disk;.*\n$", result.stderr), result
 
 
 def test_the_picture_shows_a_run_that_a_loss_that_is_not_finite_has_ended(run_config, tmp_path):
@@ -364,8 +364,8 @@ def test_shard_shorter_than_its_manifest_says_is_an_error(run_config, text_corpu
 
 
 @pytest.mark.parametrize("times, words", [
-    (60, r"text_0.tfrecords holds (\d+) records of (\d+) tokens, undamaged, and was counted as (?!\1 of \2;)\d+ of "),
-    (1, r"no step was made after step \d+, and why is not known: all \d shards are undamaged and hold as much as was")])
+    (2, r"text_0.tfrecords holds (\d+) records of (\d+) tokens, undamaged, and was counted as (?!\1 of \2;)\d+ of "),
+    (1, r"no step was made after step \d+, and why is not known: all shards are undamaged and hold as much as was")])
 def test_training_that_ends_without_a_step_says_what_is_excluded(run_config, text_corpus, tmp_path, monkeypatch, times,
                                                                  words):
     shutil.copytree(text_corpus, tmp_path / "data")
