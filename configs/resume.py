@@ -26,6 +26,8 @@ def batch_sizes(config, step):
 
     Steps that are gone, because an older checkpoint is the newest again, are forgotten.
     """
+    if step == 0:
+        return [[0, config.train_batch_size]]
     saved = recorded(config.model_dir, CONFIG_FILE)
     # A run of an earlier version did not note them.
     noted = recorded(config.model_dir, DATA_FILE).get("batch_sizes") or (

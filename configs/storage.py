@@ -280,7 +280,8 @@ def lock(path):
 def blame(error):
     """What is wrong with a path, in a few words, from an error of TensorFlow; None where it is about something else."""
     text = str(error)
-    if not type(error).__module__.startswith("tensorflow") and type(error) is not RuntimeError:  # as its writers raise
+    if not type(error).__module__.startswith("tensorflow") and type(error) not in (
+            RuntimeError, IndexError):  # as the writer of TensorBoard's files raises
         return None
     local = re.search(rf"(\S+); ({'|'.join(map(os.strerror, OF_FILES))})", text)
     if local or any(words in text for words in FULL):

@@ -12,8 +12,8 @@ from tests.helpers.runs import ROOT
 WAITS = """
 import threading
 from configs import waiting
-print("waits", flush=True)
 try:
+    print("waits", flush=True)
     waiting.within(None, threading.Event().wait)
 except KeyboardInterrupt:
     print("ended")

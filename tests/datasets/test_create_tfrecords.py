@@ -503,14 +503,14 @@ def test_marks_between_documents_are_told_once_and_cut_the_text_where_they_are_g
 
 def test_of_a_few_documents_none_of_which_the_fraction_takes_each_gives_its_end(tmp_path, capsys):
     source = write(tmp_path / "in", **{name: f"{name} line\n" * 3000 for name in ("one", "two", "three")})
-    create(source, tmp_path / "out")
+    create(source, tmp_path / "out", "--eval_fraction", "0.01")
     assert "--eval_fraction 0.01 takes none of 3 documents: the end of each is put aside for evaluation\n" in \
         capsys.readouterr().out
     train, evaluation = texts(tmp_path / "out", "a_*.tfrecords"), texts(tmp_path / "out", "a-eval_*.tfrecords")
     for name in ("one", "two", "three"):
         parts = [found[f"{name}.txt"].count("\n") for found in (train, evaluation)]
         assert parts == [2970, 30] and train[f"{name}.txt"] + evaluation[f"{name}.txt"] == f"{name} line\n" * 3000
-    create(source, tmp_path / "more", "--eval_fraction", "0.7")  # takes some, which are whole
+    create(source, tmp_path / "more")  # the fraction takes some, which are whole
     assert sorted(keys(tmp_path / "more", "a*.tfrecords")) == ["one.txt", "three.txt", "two.txt"]
 
 
