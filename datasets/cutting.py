@@ -17,6 +17,7 @@ import numpy as np
 from datasets import encodings, listing, packed
 
 OWN, UNPACKED, IN_UTF8 = range(3)  # the bytes of a file lie in itself, or in one of two copies
+UNREADABLE = 3  # the file is not in its encoding throughout: one document without text
 ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
 LINE_END = rb"(?:\r\n|\r(?!\n)|\n)"
 VISIBLE = re.compile(rb"\S")
@@ -55,12 +56,15 @@ def cut(path, scratch, reading):
         place, where = packed.unpack(path, scratch), UNPACKED
     if encodings.is_packed(encodings.beginning(place)):
         return (0,), (os.path.getsize(place),), where  # one document, which has no text
-    encoding = encodings.to_bring_to_utf8(place, reading.encoding)
-    if encoding:
-        source, where = place, IN_UTF8
-        place = place_of_bytes(path, where, scratch, reading)
-        if not os.path.exists(place):
-            encodings.bring_to_utf8(source, place, encoding)
+    source = place
+    try:
+        encoding = encodings.to_bring_to_utf8(source, reading.encoding)
+        if encoding:
+            place, where = place_of_bytes(path, IN_UTF8, scratch, reading), IN_UTF8
+            if not os.path.exists(place):
+                encodings.bring_to_utf8(source, place, encoding)
+    except UnicodeError:
+        return (0,), (os.path.getsize(source),), UNREADABLE
     return (*(_lines(place) if listing.is_lines(path) else _parts(place, reading.split_on)), where)
 
 

@@ -210,6 +210,8 @@ def is_line(index, number):
 
 def read(index, number):
     """The Document of that number.  Raises UserError where its file cannot be read as the index has it."""
+    if index.bytes_in[index.file[number]] == cutting.UNREADABLE:
+        return Document(identity(index, number), None, OTHER_ENCODING)
     data, is_lines = _read_bytes(index, number)
     whole = not (is_lines or index.reading.split_on)  # what was cut is in UTF-8, or was meant to be
     text, problem = encodings.decode(data, index.reading.encoding if whole else None), None

@@ -7,7 +7,6 @@ import functools
 import importlib.metadata
 
 from configs import reading, storage
-from configs.errors import UserError
 
 DETECT = "detect"
 # How files begin that are packed or pictures, whatever their names say: none is UTF-8, but single-byte encodings read
@@ -66,7 +65,7 @@ def is_packed(data):
 def to_bring_to_utf8(path, encoding):
     """The encoding of a file that must become UTF-8 before it can be cut into documents; None where it need not.
 
-    `encoding` as for `decode`.  Raises UserError where DETECT finds none.
+    `encoding` as for `decode`.  Raises UnicodeError where DETECT finds none.
     """
     if reading.has_utf16_mark(beginning(path)):
         return "utf-16"
@@ -78,8 +77,7 @@ def to_bring_to_utf8(path, encoding):
         sample = f.read(SAMPLE_BYTES)
     best = _best_match(sample[:sample.rfind(b"\n") + 1 or len(sample)])
     if best is None:
-        raise UserError(f"{path}: charset-normalizer finds no encoding for it: give --encoding NAME, or leave it out "
-                        "with --exclude")
+        raise UnicodeError
     return best.encoding
 
 
@@ -90,14 +88,10 @@ def beginning(path):
 
 
 def bring_to_utf8(path, target, encoding):
-    """Copies a file to `target`, in UTF-8.  Raises UserError where it is not in `encoding` throughout."""
-    try:
-        with storage.written_whole(target) as f, open(path, encoding=encoding, newline="") as source:
-            for text in iter(functools.partial(source.read, READ_CHARACTERS), ""):
-                f.write(text.encode())
-    except UnicodeError as error:
-        raise UserError(f"{path} is not {encoding} throughout ({error}): give another --encoding, or leave it out with "
-                        "--exclude")
+    """Copies a file to `target`, in UTF-8.  Raises UnicodeError where it is not in `encoding` throughout."""
+    with storage.written_whole(target) as f, open(path, encoding=encoding, newline="") as source:
+        for text in iter(functools.partial(source.read, READ_CHARACTERS), ""):
+            f.write(text.encode())
 
 
 @functools.lru_cache(maxsize=None)

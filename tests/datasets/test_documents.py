@@ -112,6 +112,19 @@ def test_a_packed_file_is_one_document_without_text_whatever_its_name_and_how_it
     assert [document[1:] for document in read_all([tmp_path], **reading)] == [(None, "packed")] * 3
 
 
+@pytest.mark.parametrize("encoding, data", [
+    (None, "one---two".encode("utf-16") + b"\0"), ("cp1252", b"caf\xe9---\x81"), ("detect", bytes(range(256)) * 9),
+    ("utf-16-le", b"a---b")])
+def test_a_file_to_cut_that_is_not_in_its_encoding_throughout_is_one_document_without_text(tmp_path, encoding, data):
+    for name, content in (("a.txt", data), ("b.jsonl", data), ("c.txt", "one---two".encode("utf-16"))):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(content)
+    assert read_all([tmp_path / "in"], split_on="---", encoding=encoding) == [
+        ("a.txt:1", None, "other_encoding"), ("b.jsonl:1", None, "other_encoding"), ("c.txt:1", "one", None),
+        ("c.txt:2", "two", None)]
+    assert len(list((tmp_path / "scratch").iterdir())) == 1
+
+
 def test_a_mark_of_byte_order_is_dropped_wherever_a_document_begins(tmp_path):
     (tmp_path / "cat.txt").write_text("\ufeffone\n--\n\ufefftwo", encoding="utf-8")  # cat a.txt b.txt
     (tmp_path / "lines.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "\xef\xbb\xbfone"}\n{"text": "\\ufefftwo"}')
