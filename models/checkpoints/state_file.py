@@ -6,6 +6,7 @@ from configs import storage
 
 STATE_FILE = "checkpoint"
 LONGEST = 1 << 20  # bytes of it that are read
+FOLDERS = rb'(?:(?:[^"\\]|\\.)*/)?'  # regex: before a name, where TensorFlow writes \" for "
 
 
 def named_newest(folder):
@@ -14,7 +15,7 @@ def named_newest(folder):
     Not by TensorFlow's latest_checkpoint, which finds the place of the original in a folder that was copied, would go
     wherever the file points to, and fails where it is not UTF-8.
     """
-    match = re.search(rb'^model_checkpoint_path: "(?:[^"]*/)?([^"/\0]+)"', _read(folder), re.MULTILINE)
+    match = re.search(rb'^model_checkpoint_path: "%s([^"/\\\0]+)"' % FOLDERS, _read(folder), re.MULTILINE)
     return storage.join(folder, os.fsdecode(match.group(1))) if match else None
 
 
@@ -40,7 +41,7 @@ def uncounted(folder):
     path = named_newest(folder)
     if path is None:
         return None
-    counted = re.findall(rb'^all_model_checkpoint_paths: "(?:[^"]*/)?([^"/]+)"', _read(folder), re.MULTILINE)
+    counted = re.findall(rb'^all_model_checkpoint_paths: "%s([^"/\\]+)"' % FOLDERS, _read(folder), re.MULTILINE)
     return path if counted and os.fsencode(os.path.basename(path)) not in counted else None
 
 

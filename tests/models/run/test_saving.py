@@ -114,6 +114,9 @@ def test_only_what_was_saved_by_minutes_is_uncounted(tmp_path):
     assert state_file.uncounted(folder) is None
     state.write_text('model_checkpoint_path: "model.ckpt-5"\nall_model_checkpoint_paths: "/elsewhere/model.ckpt-5"\n')
     assert state_file.uncounted(folder) is None
+    elsewhere = r'/old\303\244/\"my\" run/model.ckpt-5'  # as TensorFlow writes it
+    state.write_text(f'model_checkpoint_path: "{elsewhere}"\nall_model_checkpoint_paths: "{elsewhere}"\n')
+    assert state_file.named_newest(folder) == f"{folder}/model.ckpt-5" and state_file.uncounted(folder) is None
     state_file.note_uncounted(f"{folder}/model.ckpt-7")
     assert state_file.uncounted(folder) == run_checkpoints.latest(folder) == f"{folder}/model.ckpt-7"
 
