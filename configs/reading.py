@@ -1,6 +1,6 @@
 """Reads what comes from outside: a text, a JSON file, or one KEY=VALUE of the command line, with errors that say where.
 
-All JSON goes through `parse`, but for the lines of text that a data set is made of.
+All JSON from outside goes through `parse`, but for the lines of text that a data set is made of.
 """
 import codecs
 import json

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import requests
 
-from configs import progress, storage
+from configs import progress, reading, storage
 from configs.errors import UserError
 
 ATTEMPTS = 5  # in a row that bring nothing
@@ -26,6 +26,8 @@ PAUSE = 1.0  # seconds before the second attempt, doubled before each further on
 TIMEOUT = 60  # seconds without a byte
 CHUNK = 2**20
 NOTE = ".json"  # ending of the file that says what a partial file is part of
+LONGEST_NOTE = 1 << 16  # bytes of it that are read
+KINDS = ("sha256", "git", "md5")  # of the checksums that servers publish
 NUMBER = "[0-9]{1,15}"  # regex: of bytes
 TEMPORARY = (408, 425, 429, 500, 502, 503, 504)  # statuses after which the same request may succeed
 HEADERS = {"Accept-Encoding": "identity", "User-Agent": "gpt2-download"}
@@ -234,11 +236,15 @@ def _mismatch(path, checksum):
 def _noted(partial):
     """The _RemoteFile that `partial` began with; None where it is not known."""
     try:
-        values = json.loads(storage.read_bytes(partial + NOTE))
-        checksum = values["checksum"]
-        return _RemoteFile(values["total"], values["version"], checksum and Checksum(*checksum))
-    except (OSError, ValueError, TypeError, KeyError):
+        values = reading.parse(storage.read_bytes(partial + NOTE, LONGEST_NOTE))
+        reading.check_kinds(values, {"total": int, "version": str, "checksum": (list, type(None))})
+        checksum = values["checksum"] and Checksum(*values["checksum"])
+        if checksum:
+            reading.check_kinds(checksum._asdict(), dict.fromkeys(Checksum._fields, str))
+    except (OSError, ValueError, TypeError):
         return None
+    known = not checksum or checksum.kind in KINDS
+    return _RemoteFile(values["total"], values["version"], checksum) if known and values["total"] >= 0 else None
 
 
 def _forget(partial):

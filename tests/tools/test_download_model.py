@@ -218,6 +218,19 @@ def test_another_process_goes_on_where_the_first_stopped(mirror, tmp_path):
     assert mirror.asked("/file")[-1] == "bytes=20000-"
 
 
+@pytest.mark.parametrize("change", [
+    {"total": "7"}, {"total": 10**400}, {"total": -1}, {"total": 7.0}, {"version": None}, {"checksum": "ab"},
+    {"checksum": ["md5"]}, {"checksum": ["md5", 1, "x"]}, {"checksum": ["crc", "00", "x"]}])
+def test_a_note_that_nobody_wrote_so_has_the_file_fetched_anew(mirror, tmp_path, change):
+    partial = tmp_path / ".partial-file"
+    partial.write_bytes(b"1234567")
+    note = {"total": 7, "version": "1", "checksum": None}
+    for text in (json.dumps({**note, **change}), "[]", "[" * 100_000, "{"):
+        (tmp_path / ".partial-file.json").write_text(text)
+        assert fetch._noted(str(partial)) is None
+    assert get(mirror, tmp_path) == DOCUMENT and os.listdir(tmp_path) == ["file"]
+
+
 def test_server_without_ranges_is_asked_for_the_whole_again(mirror, tmp_path):
     mirror.ranges, mirror.cut = False, 20_000
     assert "after 5 attempts (the connection was cut at 20,000 of 50,021 bytes)" in mistake(get, mirror, tmp_path)
