@@ -90,7 +90,7 @@ def prepare(args):
         for key, value in reading.read_object(note).items():
             if setting.get(key) != value:
                 raise UserError(f"{folder} holds results with {key} {value}, not {setting.get(key)}: choose another"
-                                " --output_dir or delete it")
+                                " --output_dir, or move this one elsewhere")
     else:
         storage.write_whole(note, json.dumps(setting) + "\n")
     _write_pieces(index, folder)

@@ -68,7 +68,7 @@ def make_corpus(folder, gigabytes, files_per, n_vocab):
     plan = {"name": NAME, "vocabulary": None, "gigabytes": gigabytes, "files_per": files_per, "n_vocab": n_vocab}
     if os.path.exists(target):
         if manifest.load(target).plan != plan:
-            raise UserError(f"{target} is of another corpus: choose another --output_dir, or delete {folder}")
+            raise UserError(f"{target} is of another corpus: choose another --output_dir, or move {folder} elsewhere")
         return
     os.makedirs(folder, exist_ok=True)
     random, entries, size = np.random.default_rng(1), [], 0

@@ -59,7 +59,8 @@ def prepare(text, folder):
         if os.path.exists(path):  # not written anew: the shards know their sources by the time of change
             with open(path, "rb") as f:
                 if f.read() != part.encode():
-                    raise UserError(f"{path} is of another text: choose another --output_dir, or delete {folder}")
+                    raise UserError(f"{path} is of another text: choose another --output_dir, or move {folder}"
+                                    " elsewhere")
             continue
         os.makedirs(folder, exist_ok=True)
         storage.write_whole(path, part)
