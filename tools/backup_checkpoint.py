@@ -16,6 +16,7 @@ from configs.errors import UserError
 from models.checkpoints import state_file
 
 FOLDER = "step-"
+NOTE = "backup.txt"  # in a copy: the name of the checkpoint, the sign that this tool made it
 ATTEMPTS = 3
 
 
@@ -57,14 +58,22 @@ def back_up(model_dir, backup_dir):
     folder = storage.join(backup_dir, f"{FOLDER}{run_checkpoints.step_of(path)}")
     if storage.exists(storage.join(folder, state_file.STATE_FILE)):
         return folder, 0
-    return folder, run_checkpoints.copy(path, folder)
+    size = run_checkpoints.copy(path, folder)
+    storage.write_whole(storage.join(folder, NOTE), os.path.basename(path) + "\n")
+    return folder, size
 
 
 def backups(backup_dir):
-    """Folders of whole copies, oldest step first."""
-    states = storage.glob(storage.below(backup_dir, f"{FOLDER}*/{state_file.STATE_FILE}"))
-    folders = [os.path.dirname(path) for path in states if re.search(rf"/{FOLDER}\d+/[^/]+$", path)]
-    return sorted(folders, key=lambda folder: int(folder.rpartition("-")[2]))
+    """Folders of whole copies, oldest step first: those that this tool made and in which no run has gone on."""
+    notes = storage.glob(storage.below(backup_dir, f"{FOLDER}*/{NOTE}"))
+    folders = [os.path.dirname(path) for path in notes if re.search(rf"/{FOLDER}\d+/[^/]+$", path)]
+    return sorted(filter(_is_as_copied, folders), key=lambda folder: int(folder.rpartition("-")[2]))
+
+
+def _is_as_copied(folder):
+    """Whether the newest checkpoint in the folder is the one that was copied."""
+    newest = os.path.basename(state_file.named_newest(folder) or "")
+    return storage.read_bytes(storage.join(folder, NOTE)) == os.fsencode(newest + "\n")
 
 
 def _arguments(argv):

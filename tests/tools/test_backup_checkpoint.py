@@ -62,6 +62,17 @@ def test_only_the_newest_copies_are_kept_and_nothing_else_is_touched(tmp_path):
     assert sorted(os.listdir(backups)) == ["mine", "step-1", "step-10", "step-100", "step-99-not"]
 
 
+def test_a_folder_of_that_name_that_is_no_copy_or_was_trained_on_stays(tmp_path):
+    backups = tmp_path / "backups"
+    backups.mkdir()
+    save(backups / "step-2", 2)
+    backup_checkpoint.main([str(save(tmp_path / "run", 3)), str(backups)])
+    save(backups / "step-3", 5)
+    for step in (8, 9, 10):
+        backup_checkpoint.main([str(save(tmp_path / "run", step)), str(backups), "--keep", "2"])
+    assert sorted(os.listdir(backups)) == ["step-10", "step-2", "step-3", "step-9"]
+
+
 def test_a_copy_that_was_cut_short_is_made_again(tmp_path):
     source, copy = save(tmp_path / "run", 7), tmp_path / "backups" / "step-7"
     copy.mkdir(parents=True)
