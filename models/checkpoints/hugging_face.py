@@ -28,6 +28,7 @@ SUPPORTED = {"model_type": ("gpt2",), "activation_function": ACTIVATIONS, "layer
 # What it says of the tensors -> our name; other names that transformers takes for the same.
 SIZES = {"vocab_size": "n_vocab", "n_positions": "n_ctx", "max_position_embeddings": "n_ctx", "n_embd": "n_embd",
          "hidden_size": "n_embd", "n_layer": "n_layer", "num_hidden_layers": "n_layer"}
+HEADS = ("n_head", "num_attention_heads")
 DROPOUTS = {"embd_pdrop": "embed_dropout", "attn_pdrop": "attn_dropout", "resid_pdrop": "res_dropout"}
 
 
@@ -146,14 +147,16 @@ def _read_config(path, sizes):
                         f' = {4 * sizes["n_embd"]}; it cannot be used here')
     wrong = [f'"{theirs}" is {reading.shown(values[theirs])}, and the tensors beside say {sizes[ours]}'
              for theirs, ours in SIZES.items() if theirs in values and values[theirs] != sizes[ours]]
-    for name in ("n_head", "num_attention_heads"):
-        if values.get(name) is not None and not heads_fit(values[name], sizes["n_embd"]):
-            wrong.append(f'"{name}" is {reading.shown(values[name])}, which cannot share a width of {sizes["n_embd"]}')
+    heads = {name: values[name] for name in HEADS if values.get(name) is not None}
+    wrong += [f'"{name}" is {reading.shown(value)}, which cannot share a width of {sizes["n_embd"]}'
+              for name, value in heads.items() if not heads_fit(value, sizes["n_embd"])]
+    if not wrong and len({*heads.values()}) > 1:
+        wrong = [" and ".join(f'"{name}" is {value}' for name, value in heads.items())]
     wrong += [f'"{name}" is {reading.shown(values[name])}, and a dropout is a number >= 0 and < 1' for name in DROPOUTS
               if name in values and not (type(values[name]) in (int, float) and 0 <= values[name] < 1)]
     if wrong:
         raise UserError(f"{path}: {'; '.join(wrong)}; bring the files of one model together")
-    n_head = values.get("n_head", values.get("num_attention_heads"))
+    n_head = next(iter(heads.values()), None)
     dropouts = {ours: values[theirs] for theirs, ours in DROPOUTS.items() if theirs in values}
     return {**({} if n_head is None else {"n_head": n_head}), **dropouts}
 
@@ -169,7 +172,7 @@ def link_weights(stored, folder):
         files = {name: INDEX, **{file: file for file in reading.read_object(stored.path)["weight_map"].values()}}
     for file, link in files.items():
         os.symlink(os.path.join(source, file), os.path.join(folder, link))
-    known = {**SUPPORTED, **SIZES, **DROPOUTS, **dict.fromkeys(("n_head", "num_attention_heads", "n_inner"))}
+    known = {**SUPPORTED, **SIZES, **DROPOUTS, **dict.fromkeys((*HEADS, "n_inner"))}
     config = reading.read_object(os.path.join(source, CONFIG_FILE))
     storage.write_whole(os.path.join(folder, CONFIG_FILE),
                         json.dumps({key: value for key, value in config.items() if key in known}))

@@ -596,6 +596,7 @@ def without(name):
     (None, {"n_head": 5}, '"n_head" is 5, which cannot share a width of 12'),
     (None, {"n_head": "x"}, '"n_head" is "x", which cannot'), (None, {"n_head": [2]}, '"n_head" is [2], which'),
     (None, {"n_head": -1}, '"n_head" is -1'), (None, {"n_head": True}, '"n_head" is true'),
+    (None, {"n_head": 3, "num_attention_heads": 4}, '"n_head" is 3 and "num_attention_heads" is 4; bring'),
     (None, {"n_head": 3.0}, '"n_head" is 3.0'), (None, {"n_head": float("nan")}, '"n_head" is NaN, but must'),
     (None, {"n_head": float("inf")}, '"n_head" is Infinity'), (None, {"n_head": 10**400}, '"n_head" is 1000'),
     (None, {"n_layer": 10**19}, '"n_layer" is 10000000000000000000, but must be a finite number of 64 bits'),
@@ -616,6 +617,11 @@ def test_hugging_face_s_files_that_are_no_gpt2_are_refused(tmp_path, tensors, co
     source = write_hf(tmp_path / "src", tensors, config)
     assert words in mistake("import-hf", source, tmp_path / "dst")
     assert os.listdir(tmp_path) == ["src"]
+
+
+def test_attention_heads_are_told_by_either_name(tmp_path):
+    source = write_hf(tmp_path / "src", config={"n_head": None, "num_attention_heads": 4})
+    assert any_format.open_weights(source).config_values["n_head"] == 4
 
 
 @pytest.mark.parametrize("size, words", [(0, "a header of 0 bytes in a file of 0"), (4, "in a file of 4"),
