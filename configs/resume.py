@@ -13,12 +13,33 @@ EFFECT = {
 CONFIG_FILE = "config.json"  # the resolved config, in model_dir
 # Fingerprints of the run's vocabulary and shards, the shards' names, and its batch sizes, in model_dir.
 DATA_FILE = "data.json"
+# What is read of both by `recorded`; earlier versions noted less.
+KINDS = {CONFIG_FILE: {"encoder_path": (str, type(None)), "train_batch_size": (int, type(None))},
+         DATA_FILE: {"vocabulary": (str, type(None)), "files": (list, type(None)), "batch_sizes": (list, type(None))}}
 
 
 def recorded(model_dir, name):
-    """The object in a note of the run in model_dir, CONFIG_FILE or DATA_FILE; {} without one."""
+    """The object in a note of the run in model_dir, CONFIG_FILE or DATA_FILE; {} without one.  Raises UserError."""
     path = storage.join(model_dir, name)
-    return reading.read_object(path) if storage.exists(path) else {}
+    if not storage.exists(path):
+        return {}
+    values = reading.read_object(path)
+    try:
+        reading.check_kinds(values, KINDS[name])
+        if name == DATA_FILE:
+            _check_lists(values)
+    except ValueError as error:
+        raise UserError(f"{path} is not as a run writes it ({error}); bring back the one of the run")
+    return values
+
+
+def _check_lists(noted):
+    """Raises ValueError where the lists of DATA_FILE hold something else than names, and pairs of numbers."""
+    for name, fits in (("files", lambda one: isinstance(one, str)),
+                       ("batch_sizes", lambda one: isinstance(one, list) and list(map(type, one)) == [int, int])):
+        wrong = [one for one in noted.get(name) or [] if not fits(one)]
+        if wrong:
+            raise ValueError(f'"{name}" holds {reading.shown(wrong[0])}')
 
 
 def batch_sizes(config, step):
@@ -85,7 +106,7 @@ def check_data(config, encoder, train_set=None):
     if train_set is None or noted.get("shards") == train_set.fingerprint:
         return []
     line = f"{path}: the training shards are not those the run began with: the data order changes"
-    if "files" in noted:
+    if noted.get("files") is not None:
         lost = sorted(set(noted["files"]) - set(train_set.names))
         return [line + (f"; no longer read: {reading.shorten(lost)}" if lost else "")]
     # A run of an earlier version, which did not note the names.

@@ -297,6 +297,16 @@ def test_batch_sizes_of_a_run_are_noted_by_the_step_from_which_they_hold(tmp_pat
     assert sizes(9, 2) == [[0, 8], [5, 2]] and sizes(4, 2) == [[0, 8], [4, 2]]  # from an older checkpoint
 
 
+@pytest.mark.parametrize("name, values, words", [
+    ("config.json", {"encoder_path": 5}, '"encoder_path" is 5'), ("data.json", {"files": "ab"}, '"files" is "ab"'),
+    ("data.json", {"files": [1]}, '"files" holds 1'), ("data.json", {"vocabulary": ["x"]}, '"vocabulary" is ["x"]'),
+    ("data.json", {"batch_sizes": [[0, 8, 1]]}, '"batch_sizes" holds [0, 8, 1]'),
+    ("data.json", {"batch_sizes": [[0, "8"]]}, '"batch_sizes" holds [0, "8"]')])
+def test_a_note_of_a_run_that_no_run_wrote_so_is_named(tmp_path, name, values, words):
+    (tmp_path / name).write_text(json.dumps(values))
+    assert f"{name} is not as a run writes it ({words}); bring back" in error_of(resume.recorded, str(tmp_path), name)
+
+
 def test_resuming_with_other_optimizer_slots_is_refused():
     assert '"opt_name" was "adam" and' in error_of(
         resume.check_resume, config_with(), config_with(opt_name="adafactor"), "x")
