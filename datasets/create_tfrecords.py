@@ -115,7 +115,7 @@ def _finish(args, plan, built, target, state, index):
         shutil.rmtree(state)
         split, purpose = (held_out.EVAL, "evaluation") if held_out.TRAIN in filled else (held_out.TRAIN, "training")
         raise UserError(f"none of {left_out.many(len(index.file), 'document')} is left for {purpose} "
-                        f"({_outcomes(entries)}): {'; or '.join([*found, _remedy(args, entries, split)])}")
+                        f"({_outcomes(entries, index)}): {'; or '.join([*found, _remedy(args, entries, split)])}")
     vocabulary_beside.put(args.output_dir, args.encoder_path)
     manifest.write(target, plan, entries)
     shutil.rmtree(state)
@@ -123,7 +123,7 @@ def _finish(args, plan, built, target, state, index):
         shards = [entry.shard for entry in entries if entry.split == split]
         print(f"{split:5} {len(shards):6} shards {sum(s.records for s in shards):10} records "
               f"{sum(s.tokens for s in shards):13} tokens {sum(s.text_bytes for s in shards):14} bytes of text")
-    print("\n".join([f"documents: {_outcomes(entries)}", *found, target]))
+    print("\n".join([f"documents: {_outcomes(entries, index)}", *found, target]))
     if args.eval_fraction and held_out.EVAL not in filled:
         print("no document is left for evaluation: train with \"eval_steps\" 0, or make the data set anew in another "
               f"--output_dir, and {_remedy(args, entries, held_out.EVAL)}")
@@ -141,8 +141,12 @@ def _remedy(args, entries, split):
     return " or ".join(ways)
 
 
-def _outcomes(entries):
-    return ", ".join(f"{name} {count}" for name, count in manifest.sum_outcomes(entries).items())
+def _outcomes(entries, index):
+    """What became of the documents, in words; one that gives its end for evaluation is read for both."""
+    total = manifest.sum_outcomes(entries)
+    twice = total.get("read", 0) + total.get("dropped", 0) > len(index.file)
+    return ", ".join(f"{name} {count}" for name, count in total.items()) + \
+        " (each for training and for evaluation)" * twice
 
 
 def _plan(args, encoder, index, choice, drop_sha256):

@@ -504,8 +504,9 @@ def test_marks_between_documents_are_told_once_and_cut_the_text_where_they_are_g
 def test_of_a_few_documents_none_of_which_the_fraction_takes_each_gives_its_end(tmp_path, capsys):
     source = write(tmp_path / "in", **{name: f"{name} line\n" * 3000 for name in ("one", "two", "three")})
     create(source, tmp_path / "out", "--eval_fraction", "0.01")
-    assert "--eval_fraction 0.01 takes none of 3 documents: the end of each is put aside for evaluation\n" in \
-        capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "--eval_fraction 0.01 takes none of 3 documents: the end of each is put aside for evaluation\n" in said
+    assert re.search(r"documents: read 6, kept 6, .*, packed 0 \(each for training and for evaluation\)\n", said)
     train, evaluation = texts(tmp_path / "out", "a_*.tfrecords"), texts(tmp_path / "out", "a-eval_*.tfrecords")
     for name in ("one", "two", "three"):
         parts = [found[f"{name}.txt"].count("\n") for found in (train, evaluation)]
