@@ -109,6 +109,9 @@ def _problem(name, node, project, zone):
         return f"is {state}, not READY; wait until `gcloud compute tpus describe {name} {where}` says READY"
     if state in ("STOPPED", "STOPPING"):
         return f"is {state}, not READY; run `gcloud compute tpus start {name} {where}`"
+    if state not in ("READY", *cloud_tpu.GONE):
+        return (f"is {state}, not READY, and what that means is not known here; see `gcloud compute tpus describe"
+                f" {name} {where}`")
     if state != "READY":
         return (f"is {state}, not READY; run `gcloud compute tpus delete {name} {where}` and create it again, or let"
                 " tools/tpu_survival.py do so")

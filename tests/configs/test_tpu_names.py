@@ -81,6 +81,7 @@ def test_all_workers_of_a_pod_are_known_and_a_dead_one_is_named(api, listener):
     ({"state": "CREATING"}, f"is CREATING, not READY; wait until `gcloud compute tpus describe mine --zone {ZONE}"),
     ({"state": "STOPPED"}, "run `gcloud compute tpus start mine"),
     ({"state": "PREEMPTED"}, "run `gcloud compute tpus delete mine"),
+    ({"state": "NEW"}, "is NEW, not READY, and what that means is not known here; see `gcloud compute tpus describe"),
     ({"health": "UNHEALTHY_MAINTENANCE", "healthDescription": "moved"}, "is UNHEALTHY_MAINTENANCE (moved)"),
     ({"networkEndpoints": []}, "has no address"),
 ])
