@@ -211,6 +211,7 @@ def new_folder(path):
             raise UserError(f"{path} is not empty; give a new folder")
         yield path
         return
+    check_for_tensorflow(os.path.abspath(path), "the new folder")
     place, name = os.path.split(os.path.abspath(path))
     with only_run(os.path.join(place, f".{name}.lock"), "give another folder"):
         if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
@@ -229,10 +230,11 @@ def new_folder(path):
 
 
 def clear(folder):
-    """Removes incomplete files that killed runs left in a local folder.  The caller must hold its lock."""
+    """Removes incomplete files, no folders, that killed runs left in a local folder.  The caller must hold its lock."""
     for name in os.listdir(folder):
-        if name.startswith(PARTIAL):
-            os.unlink(os.path.join(folder, name))
+        path = os.path.join(folder, name)
+        if name.startswith(PARTIAL) and not os.path.isdir(path):  # a folder is that of new_folder, with its own lock
+            os.unlink(path)
 
 
 def copy(source, target):

@@ -136,6 +136,22 @@ def test_path_that_tensorflow_takes_for_a_pattern_is_refused_with_the_reason(pat
                                  " checkpoint for wildcards; choose a path without them")
 
 
+def test_a_new_folder_below_one_that_tensorflow_takes_for_a_pattern_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "a[1]").mkdir()
+    monkeypatch.chdir(tmp_path / "a[1]")
+    with pytest.raises(UserError, match=r"the new folder /.*/a\[1\]/new holds \[, and"), storage.new_folder("new"):
+        pass
+    assert os.listdir(tmp_path / "a[1]") == []
+
+
+def test_what_killed_runs_left_is_cleared_but_for_folders_which_may_be_in_use(tmp_path):
+    (tmp_path / ".partial-export-0123456789abcdef").mkdir()
+    for name in (".partial-1", "mine.partial"):
+        (tmp_path / name).write_text("x")
+    storage.clear(str(tmp_path))
+    assert sorted(os.listdir(tmp_path)) == [".partial-export-0123456789abcdef", "mine.partial"]
+
+
 def test_path_of_other_bytes_than_utf_8_is_refused_where_tensorflow_would_fail(tmp_path):
     with pytest.raises(UserError, match=r"the folder 'a\\udcff' is not UTF-8 text"):
         storage.check_for_tensorflow(os.fsdecode(b"a\xff"), "the folder")
