@@ -56,7 +56,8 @@ def _path(value):
 
 
 def _checkpoint_path(value):
-    return _checked(_path(value), not set(value) & set(storage.WILDCARDS))
+    path = _path(value)
+    return _checked(path, not set(path) & set(storage.WILDCARDS))
 
 
 def _texts(value):
