@@ -21,6 +21,10 @@ PROJECT_VARIABLES = ("GOOGLE_CLOUD_PROJECT", "CLOUDSDK_CORE_PROJECT")
 ZONE_VARIABLES = ("CLOUDSDK_COMPUTE_ZONE",)
 NODE_NAME = r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?"  # regex
 GONE = ("PREEMPTED", "TERMINATED", "STOPPED", "STOPPING", "DELETING", "HIDING", "HIDDEN")  # states of nodes
+# What is read of a node, any of which the API may leave out.
+NODE_KINDS = {**dict.fromkeys(("state", "health", "healthDescription", "tensorflowVersion", "ipAddress"),
+                              (str, type(None))),
+              "port": (str, int, type(None)), "networkEndpoints": (list, type(None))}
 METADATA_SECONDS = 3.0
 CREDENTIALS_SECONDS = 5.0
 CREDENTIALS = "GOOGLE_APPLICATION_CREDENTIALS"
@@ -145,11 +149,16 @@ class Nodes:
     def get(self, name):
         """The node as the API describes it, or None where there is none.  Raises ApiError."""
         try:
-            return self.send(self._methods.get(name=self._path(name)))
+            node = self.send(self._methods.get(name=self._path(name)))
         except ApiError as error:
             if error.status != 404:
                 raise
             return None
+        try:
+            reading.check_kinds(node, NODE_KINDS)
+        except ValueError as error:
+            raise ApiError(f"in its description of the node, {error}")
+        return node
 
     def creation(self, name, node):
         """The request for a node.  When it was sent, `get` says READY minutes later, or None if that failed."""
@@ -179,7 +188,9 @@ class Nodes:
     def failure(self, operation):
         """What went wrong in the operation of this name; "" where nothing did, or the API does not answer."""
         with contextlib.suppress(ApiError):
-            return self.send(self._operations.get(name=operation)).get("error", {}).get("message", "")
+            error = self.send(self._operations.get(name=operation)).get("error")
+            said = error.get("message") if isinstance(error, dict) else error
+            return said if isinstance(said, str) else reading.shown(error) if error else ""
         return ""
 
     def _path(self, name):

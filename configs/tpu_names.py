@@ -123,8 +123,11 @@ def _problem(name, node, project, zone):
 
 
 def _workers(node):
-    """("HOST:PORT", ...) of a node's workers."""
+    """("HOST:PORT", ...) of a node's workers; none where one of them has no address."""
     endpoints = node.get("networkEndpoints") or ([node] if node.get("ipAddress") else [])
+    if not all(isinstance(endpoint, dict) and isinstance(endpoint.get("ipAddress"), str)
+               and str(endpoint.get("port") or PORT).isdecimal() for endpoint in endpoints):
+        return ()
     return tuple(f"{endpoint['ipAddress']}:{endpoint.get('port') or PORT}" for endpoint in endpoints)
 
 

@@ -83,7 +83,10 @@ def test_all_workers_of_a_pod_are_known_and_a_dead_one_is_named(api, listener):
     ({"state": "PREEMPTED"}, "run `gcloud compute tpus delete mine"),
     ({"state": "NEW"}, "is NEW, not READY, and what that means is not known here; see `gcloud compute tpus describe"),
     ({"health": "UNHEALTHY_MAINTENANCE", "healthDescription": "moved"}, "is UNHEALTHY_MAINTENANCE (moved)"),
-    ({"networkEndpoints": []}, "has no address"),
+    ({"networkEndpoints": []}, "has no address"), ({"networkEndpoints": [{}]}, "has no address"),
+    ({"networkEndpoints": [{"ipAddress": "127.0.0.1", "port": "x"}]}, "has no address"),
+    ({"networkEndpoints": [5]}, "has no address"), ({"health": 5}, 'of the node, "health" is 5'),
+    ({"networkEndpoints": "ab"}, 'of the node, "networkEndpoints" is "ab"'), ({"state": []}, '"state" is []'),
 ])
 def test_a_node_that_cannot_be_used_is_one_line_with_the_command_to_run(api, node, words):
     api.put("mine", **node)

@@ -143,7 +143,8 @@ class Keeper:
         nodes = self._nodes(state.zone)
         try:
             answer = nodes.send(nodes.creation(self._args.name, node_of(self._args, state.label)))
-            state = state._replace(operation=answer.get("name") or lifecycle.HEARD)
+            name = answer.get("name")
+            state = state._replace(operation=name if name and isinstance(name, str) else lifecycle.HEARD)
         except cloud_tpu.ApiError as error:
             if error.status == 409 or error.temporary and error.status != 429:
                 self._say(f"zone {state.zone}: the request for a node was not answered ({error})")
