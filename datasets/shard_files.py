@@ -8,6 +8,7 @@ from typing import NamedTuple
 from configs import arguments, reading, schema, storage
 from configs.errors import UserError
 from datasets import manifest
+from datasets.manifest import EVAL, TRAIN
 
 SHORT, LONG = "openwebtext-newspaper", "openwebtext-newspaper-long"
 # The original's inputs: parts of a mixture as (name of the shards, share).
@@ -15,7 +16,6 @@ OPENWEBTEXT = {"openwebtext": [(SHORT, 1.0)], "openwebtext_long": [(LONG, 1.0)],
                "openwebtext_longbiased": [(SHORT, 0.3), (LONG, 0.7)]}
 # The original told training and evaluation shards apart by their numbers.
 HELD_OUT = {1, 2, 11, 12, 16, 34, 36, 58, 60, 61, 62, 67, 83}
-TRAIN, EVAL = "train", "eval"
 SUFFIX = ".tfrecords"
 NUMBERED = r"_(\d+)\.tfrecords"
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from configs import reading, storage
 from configs.errors import UserError
 from datasets import manifest, repair, shard_files, vocabularies
-from datasets.shard_files import EVAL, TRAIN  # noqa: F401 (for those who ask for a split)
+from datasets.manifest import EVAL, TRAIN  # noqa: F401 (for those who ask for a split)
 from encoder import bpe
 
 
