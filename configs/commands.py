@@ -40,7 +40,7 @@ def _status(main, argv):
     except UnicodeEncodeError as error:
         if "surrogates" not in error.reason:
             raise
-        return _say(f"{error.object!a} is not UTF-8 text; give one that is, and rename a file where it is a path")
+        return _say(f"{error.object!a} {storage.NO_UNICODE}")
     except Exception as error:
         blamed = storage.blame(error)
         if not blamed:

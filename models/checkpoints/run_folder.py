@@ -62,8 +62,8 @@ def _naming_refusal(model_dir):
     try:
         yield
     except (OSError, tf.errors.OpError) as error:
-        reason = getattr(error, "strerror", None) or storage.blame(error) or str(error).splitlines()[0]
-        raise UserError(f'"model_dir" {model_dir} cannot be written: {reason}; set it to a folder that can')
+        raise UserError(f'"model_dir" {model_dir} cannot be written: {storage.cause(error)}; set it to a folder that'
+                        " can")
 
 
 def locked(model_dir):
