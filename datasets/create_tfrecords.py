@@ -33,6 +33,7 @@ from datasets import (
     packed,
     plans,
     publishing,
+    tfrecords,
     vocabulary_beside,
 )
 from datasets.duplicates import drop_list
@@ -98,7 +99,7 @@ def _shards(args, vocabulary, state, choice):
     """The building.ShardToBuild of each shard, train first."""
     orders, cut = choice.orders, args.eval_fraction if choice.ends else 0.0
     return [building.ShardToBuild(
-        state, os.path.join(args.output_dir, f"{args.name}{suffix}_{i}.tfrecords"), split,
+        state, os.path.join(args.output_dir, f"{args.name}{suffix}_{i}{tfrecords.SUFFIX}"), split,
         orders[split][start:start + args.files_per], 0, args.encoder_path, vocabulary, args.minimum_size,
         args.clean, cut) for split, suffix in ((manifest.TRAIN, ""), (manifest.EVAL, "-eval"))
         for i, start in enumerate(range(0, len(orders[split]), args.files_per))]
@@ -174,7 +175,7 @@ def _finished(args, plan, target, state):
              f"{target} and {state} elsewhere"
     if saved_plan is None:
         shards = [name for name in sorted(os.listdir(args.output_dir))
-                  if re.fullmatch(re.escape(args.name) + r"(-eval)?_\d+\.tfrecords", name)]
+                  if re.fullmatch(re.escape(args.name) + r"(-eval)?_\d+" + re.escape(tfrecords.SUFFIX), name)]
         if shards:
             raise UserError(f"{args.output_dir} holds {shards[0]} without a manifest, from elsewhere: {remedy}")
         return {}

@@ -9,6 +9,7 @@ from configs import arguments, reading, schema, storage
 from configs.errors import UserError
 from datasets import manifest
 from datasets.manifest import EVAL, TRAIN
+from datasets.tfrecords import SUFFIX
 
 SHORT, LONG = "openwebtext-newspaper", "openwebtext-newspaper-long"
 # The original's inputs: parts of a mixture as (name of the shards, share).
@@ -16,8 +17,7 @@ OPENWEBTEXT = {"openwebtext": [(SHORT, 1.0)], "openwebtext_long": [(LONG, 1.0)],
                "openwebtext_longbiased": [(SHORT, 0.3), (LONG, 0.7)]}
 # The original told training and evaluation shards apart by their numbers.
 HELD_OUT = {1, 2, 11, 12, 16, 34, 36, 58, 60, 61, 62, 67, 83}
-SUFFIX = ".tfrecords"
-NUMBERED = r"_(\d+)\.tfrecords"
+NUMBERED = r"_(\d+)" + re.escape(SUFFIX)
 
 
 class Choice(NamedTuple):
