@@ -40,6 +40,11 @@ def path_of(folder, name):
     return storage.join(folder, name + SUFFIX)
 
 
+def paths_in(folder):
+    """Sorted paths of all manifests in a folder."""
+    return storage.glob(storage.below(folder, "*" + SUFFIX))
+
+
 def write(path, plan, entries):
     """Writes the manifest of all `entries` whole or not at all; nothing in it depends on when or where."""
     splits = sorted({entry.split for entry in entries}, reverse=True)  # train, then eval
@@ -105,7 +110,7 @@ def beside(folders):
     """
     listed = {}
     for folder in sorted(folders):
-        for path in storage.glob(storage.below(folder, "*" + SUFFIX)):
+        for path in paths_in(folder):
             manifest = load(path)
             for entry in manifest.entries:
                 known, other = listed.setdefault(os.path.normpath(entry.shard.path), (entry, manifest))

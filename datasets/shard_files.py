@@ -57,7 +57,7 @@ def _of_the_manifest(config, split):
     """The Choice of a config that names no files."""
     key, here = _key(split), config.data_path + storage.looked_for_in(config.data_path) if config.data_path else \
         f"is left out, and the current folder {os.getcwd()}"
-    found = storage.glob(storage.below(config.data_path, "*" + manifest.SUFFIX))
+    found = manifest.paths_in(config.data_path)
     if not storage.is_folder(config.data_path or "."):
         raise UserError(f'"data_path" {here} is no folder; set it to that of a data set, as'
                         " datasets/create_tfrecords.py makes it")

@@ -59,6 +59,5 @@ def _beside(folder):
 
 def _of_manifests(folder):
     """The fingerprint in the manifests in `folder`; None where they note none, or several."""
-    found = {manifest.load(path).plan.get("vocabulary")
-             for path in storage.glob(storage.below(folder, "*" + manifest.SUFFIX))}
+    found = {manifest.load(path).plan.get("vocabulary") for path in manifest.paths_in(folder)}
     return found.pop() if len(found) == 1 else None
