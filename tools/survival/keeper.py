@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 
-from configs import cloud_tpu, errors, storage
+from configs import cloud_tpu, errors, reading, storage
 from configs.errors import UserError
 from tools.survival import lifecycle, run_process
 
@@ -201,9 +201,9 @@ class Keeper:
         if not os.path.exists(self._path):
             return lifecycle.SurvivalState(args.project, args.name, secrets.token_hex(8), args.zones[0])
         try:
-            state = lifecycle.SurvivalState(**json.loads(storage.read_bytes(self._path)))
+            state = lifecycle.SurvivalState(**reading.parse(storage.read_bytes(self._path)))
             lifecycle.check(state)
-        except (ValueError, TypeError, RecursionError):
+        except (ValueError, TypeError):
             raise UserError(f"{self._path} is damaged, so it is not known which node is this run's; bring the file"
                             f" back, or look with `gcloud compute tpus list` for nodes with a label {LABEL}, delete"
                             " those that this run made, and give another --state_dir")
