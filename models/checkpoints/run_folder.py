@@ -94,7 +94,7 @@ def save(config, encoder, train_set, path):
             shutil.rmtree(temporary, ignore_errors=True)
         for temporary in storage.glob(storage.below(config.model_dir, state_file.STATE_FILE + ".tmp*")):
             storage.remove(temporary)
-        for folder in filter(os.path.isdir, (config.model_dir, storage.join(config.model_dir, best_checkpoint.FOLDER))):
+        for folder in filter(os.path.isdir, (config.model_dir, best_checkpoint.folder_of(config.model_dir))):
             storage.clear(folder)
     if path:  # newer ones may be damaged
         state_file.note_newest(path)
