@@ -17,7 +17,7 @@ def run(main, argv=None):
     """
     # A generated text may hold what a terminal cannot show; whoever watches a pipe or a log wants each line at once.
     sys.stdout.reconfigure(errors="replace", line_buffering=True)
-    sys.stdout = NamedOutput(sys.stdout)
+    sys.stdout = GuardedStream(sys.stdout, lambda: storage.naming(OUTPUT))  # an error says what it was
     sys.exit(_status(main, argv))
 
 
@@ -40,7 +40,7 @@ def _status(main, argv):
     except UnicodeEncodeError as error:
         if "surrogates" not in error.reason:
             raise
-        return _say(f"{error.object!a} is not UTF-8 text; give one that is, and rename a file where it is a path")
+        return _say(f"{error.object!a} {storage.NO_UNICODE}")
     except Exception as error:
         blamed = storage.blame(error)
         if not blamed:
@@ -55,21 +55,21 @@ def _status(main, argv):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-class NamedOutput:
-    """Standard output, whose errors say what it was that could not be written."""
+class GuardedStream:
+    """A stream of output; all that is written to it is written inside of the context that `guard()` makes."""
 
-    def __init__(self, stream):
-        self._stream = stream
+    def __init__(self, stream, guard):
+        self._stream, self._guard = stream, guard
 
     def __getattr__(self, name):
         return getattr(self._stream, name)
 
     def write(self, text):
-        with storage.naming(OUTPUT):
+        with self._guard():
             return self._stream.write(text)
 
     def flush(self):
-        with storage.naming(OUTPUT):
+        with self._guard():
             self._stream.flush()
 
 

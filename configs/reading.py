@@ -127,8 +127,7 @@ def read_text(path, what, most=None):
         # Google Storage raises TensorFlow's errors, which cannot be named without importing TensorFlow.
         if not isinstance(error, OSError) and not storage.is_remote(path):
             raise
-        cause = getattr(error, "strerror", None) or storage.blame(error) or str(error).splitlines()[0]
-        cause += storage.looked_for_in(path)
+        cause = storage.cause(error) + storage.looked_for_in(path)
         raise UserError(f"{path}: cannot be read ({cause}); give the path of {what}") from None
     if most is not None and len(data) > most:
         raise UserError(f"{path}: is longer than {most:,} bytes; give the path of {what}")

@@ -12,7 +12,6 @@ import threading
 from configs import errors
 
 OLDEST = (3, 9)
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def begin():
@@ -79,7 +78,7 @@ def _tell(kind, error, trace):
 
 def _is_ours(name):
     """Whether this project, or Python itself (`_lzma`, where it was built without), should have had the module."""
-    return name.startswith("_") or any(os.path.exists(os.path.join(ROOT, name + end)) for end in ("", ".py"))
+    return name.startswith("_") or any(os.path.exists(os.path.join(errors.HOME, name + end)) for end in ("", ".py"))
 
 
 def _say(message):

@@ -17,6 +17,7 @@ from configs.errors import UserError
 REMOTE = "gs://"
 PARTIAL = ".partial-"  # begins the names of files that are not complete
 ANSWERS = {"401": "no or outdated credentials", "403": "no permission", "404": "no such bucket or object"}
+NO_UNICODE = "is not UTF-8 text; give one that is, and rename a file where it is a path"
 WILDCARDS = "*?[\\"  # what TensorFlow takes for a pattern, in the path of a checkpoint, too
 FULL = ("No space left on device", "Disk quota exceeded", "File too large")  # the last one: `ulimit -f`
 # What goes wrong with a file through no fault of the program.
@@ -145,7 +146,7 @@ def check_text(text, what):
     with contextlib.suppress(UnicodeEncodeError):
         text.encode()
         return
-    raise UserError(f"{what} {ascii(text)} is not UTF-8 text; give one that is, and rename a file where it is a path")
+    raise UserError(f"{what} {ascii(text)} {NO_UNICODE}")
 
 
 def append_whole(path, text):
@@ -277,6 +278,11 @@ def lock(path):
             return file
     file.close()
     return None
+
+
+def cause(error):
+    """Why a file could not be read or written, in a few words, from the system's or TensorFlow's error."""
+    return getattr(error, "strerror", None) or blame(error) or str(error).splitlines()[0]
 
 
 def blame(error):

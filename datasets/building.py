@@ -25,7 +25,7 @@ GROUP_CHARACTERS = 1 << 17  # that are encoded at once
 class ShardToBuild(NamedTuple):
     state: str  # folder
     path: str  # of the shard
-    split: str  # "train" or "eval"
+    split: str  # manifest.TRAIN or EVAL
     numbers: np.ndarray  # int64, of the documents to read, in their order
     dropped: int  # documents that are left out because --drop names them
     encoder_path: str | None
@@ -97,13 +97,13 @@ def _texts(job, index, outcomes, found, advance):
         outcomes["read"] += 1
         if document.problem:
             outcomes[document.problem] += 1
-            if not job.cut or job.split == "train":  # a lone document is read for each split
+            if not job.cut or job.split == manifest.TRAIN:  # a lone document is read for each split
                 left_out.note(found, document.problem, number)
             continue
         text = cleaning.clean(document.text, job.clean)
         if job.cut:
             place = place_to_cut(text, job.cut)
-            text = text[:place] if job.split == "train" else text[place:]
+            text = text[:place] if job.split == manifest.TRAIN else text[place:]
         left_out.note_marks(found, index, number, text)
         if text.isspace() or not text:
             outcomes["empty"] += 1

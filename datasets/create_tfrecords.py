@@ -33,6 +33,7 @@ from datasets import (
     packed,
     plans,
     publishing,
+    tfrecords,
     vocabulary_beside,
 )
 from datasets.duplicates import drop_list
@@ -98,9 +99,9 @@ def _shards(args, vocabulary, state, choice):
     """The building.ShardToBuild of each shard, train first."""
     orders, cut = choice.orders, args.eval_fraction if choice.ends else 0.0
     return [building.ShardToBuild(
-        state, os.path.join(args.output_dir, f"{args.name}{suffix}_{i}.tfrecords"), split,
+        state, os.path.join(args.output_dir, f"{args.name}{suffix}_{i}{tfrecords.SUFFIX}"), split,
         orders[split][start:start + args.files_per], 0, args.encoder_path, vocabulary, args.minimum_size,
-        args.clean, cut) for split, suffix in ((held_out.TRAIN, ""), (held_out.EVAL, "-eval"))
+        args.clean, cut) for split, suffix in ((manifest.TRAIN, ""), (manifest.EVAL, "-eval"))
         for i, start in enumerate(range(0, len(orders[split]), args.files_per))]
 
 
@@ -109,24 +110,24 @@ def _finish(args, plan, built, target, state, index):
     entries = [shard.entry for shard in built]
     found = [*left_out.described(left_out.merged(shard.found for shard in built), index)]
     filled = {entry.split for entry in entries if entry.shard.records}
-    if held_out.TRAIN not in filled or (args.eval_input and held_out.EVAL not in filled):
+    if manifest.TRAIN not in filled or (args.eval_input and manifest.EVAL not in filled):
         for entry in entries:
             os.unlink(entry.shard.path)
         shutil.rmtree(state)
-        split, purpose = (held_out.EVAL, "evaluation") if held_out.TRAIN in filled else (held_out.TRAIN, "training")
+        split, purpose = (manifest.EVAL, "evaluation") if manifest.TRAIN in filled else (manifest.TRAIN, "training")
         raise UserError(f"none of {left_out.many(len(index.file), 'document')} is left for {purpose} "
                         f"({_outcomes(entries, index)}): {'; or '.join([*found, _remedy(args, entries, split)])}")
     vocabulary_beside.put(args.output_dir, args.encoder_path)
     manifest.write(target, plan, entries)
     shutil.rmtree(state)
-    for split in (held_out.TRAIN, held_out.EVAL):
+    for split in (manifest.TRAIN, manifest.EVAL):
         shards = [entry.shard for entry in entries if entry.split == split]
         print(f"{split:5} {len(shards):6} shards {sum(s.records for s in shards):10} records "
               f"{sum(s.tokens for s in shards):13} tokens {sum(s.text_bytes for s in shards):14} bytes of text")
     print("\n".join([f"documents: {_outcomes(entries, index)}", *found, target]))
-    if args.eval_fraction and held_out.EVAL not in filled:
+    if args.eval_fraction and manifest.EVAL not in filled:
         print("no document is left for evaluation: train with \"eval_steps\" 0, or make the data set anew in another "
-              f"--output_dir, and {_remedy(args, entries, held_out.EVAL)}")
+              f"--output_dir, and {_remedy(args, entries, manifest.EVAL)}")
 
 
 def _remedy(args, entries, split):
@@ -134,7 +135,7 @@ def _remedy(args, entries, split):
     ways = ["give more text"]
     if manifest.sum_outcomes(entry for entry in entries if entry.split == split).get("short"):
         ways.append(f"lower --minimum_size {args.minimum_size}")
-    if args.eval_fraction and split == held_out.EVAL:
+    if args.eval_fraction and split == manifest.EVAL:
         ways.append(f"raise --eval_fraction {args.eval_fraction}")
     elif args.eval_fraction and any(entry.shard.records for entry in entries):  # for evaluation, that is
         ways.append(f"lower --eval_fraction {args.eval_fraction}")
@@ -178,7 +179,7 @@ def _finished(args, plan, target, state):
              f"{target} and {state} elsewhere"
     if saved_plan is None:
         shards = [name for name in sorted(os.listdir(args.output_dir))
-                  if re.fullmatch(re.escape(args.name) + r"(-eval)?_\d+\.tfrecords", name)]
+                  if re.fullmatch(re.escape(args.name) + r"(-eval)?_\d+" + re.escape(tfrecords.SUFFIX), name)]
         if shards:
             raise UserError(f"{args.output_dir} holds {shards[0]} without a manifest, from elsewhere: {remedy}")
         return {}

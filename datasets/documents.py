@@ -225,12 +225,7 @@ def read(index, number):
 
 def fields(index, number):
     """{name: value} of the JSON object in the line of a document, {} where there is none."""
-    data, _ = _read_bytes(index, number)
-    try:
-        content = json.loads(data)
-    except (ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    return _object(_read_bytes(index, number)[0])
 
 
 def _read_bytes(index, number):
@@ -251,12 +246,18 @@ def _read_bytes(index, number):
     return data, listing.is_lines(place)
 
 
+def _object(line):
+    """The JSON object in a line, {} where there is none."""
+    try:
+        content = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def _text_field(line, key):
     """The string in the field `key` of a JSON object, or None."""
-    try:
-        text = json.loads(line)[key]
-    except (ValueError, RecursionError, TypeError, KeyError):
-        return None
+    text = _object(line).get(key)
     return text.removeprefix(reading.MARK) if isinstance(text, str) else None
 
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from datasets import documents
+from datasets.manifest import EVAL, TRAIN
 
-TRAIN, EVAL = "train", "eval"
 DRAWS = 2 ** 64
 FEW = 10  # documents: of fewer none is spared whole unless the fraction takes one
 

@@ -8,6 +8,7 @@ from datasets import documents
 from encoder import bpe
 
 NAMED, FIELDS_SHOWN = 5, 8
+SPLIT = f"; if it parts documents, give --split_on '{bpe.END_OF_TEXT}'"
 MARKED = "marked"  # holds <|endoftext|>, and may be several documents
 MARKED_LINE = "marked_line"  # the same of a line of JSON, which is not cut
 
@@ -51,7 +52,7 @@ def described(found, index):
 def marked_whole(count, numbers, index):
     """The line on documents, `count` and the first numbers, that are compared as one although they may be several."""
     return f"{bpe.END_OF_TEXT} stands in {many(count, 'document')}, compared whole: "\
-           f"{_names(numbers, index, count > len(numbers))}; if it parts documents, give --split_on '{bpe.END_OF_TEXT}'"
+           f"{_names(numbers, index, count > len(numbers))}{SPLIT}"
 
 
 def many(count, noun):
@@ -90,7 +91,7 @@ def _bad_lines(count, numbers, index):
 
 
 def _marked(count, numbers, index):
-    return f"{_marks(count, numbers, index)}; if it parts documents, give --split_on '{bpe.END_OF_TEXT}'"
+    return f"{_marks(count, numbers, index)}{SPLIT}"
 
 
 def _marked_line(count, numbers, index):

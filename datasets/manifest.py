@@ -14,6 +14,7 @@ from datasets import integrity
 from datasets.tfrecords import Shard
 
 FORMAT_VERSION = 1
+TRAIN, EVAL = "train", "eval"  # splits
 SUFFIX, SCAN_SUFFIX = ".manifest.json", ".scan.json"
 REMEDY = "fetch or build it anew; shards without one, in another folder, are counted by reading them, and which of "\
     "them are for evaluation is then not known"
@@ -23,7 +24,7 @@ COUNTED = ("records", "tokens", "text_bytes", "size")
 
 class Entry(NamedTuple):
     """One shard of a manifest; `outcomes` counts what became of the documents meant for it."""
-    split: str  # "train" or "eval"
+    split: str  # TRAIN or EVAL
     shard: Shard
     outcomes: dict
 
@@ -37,6 +38,11 @@ class Manifest(NamedTuple):
 
 def path_of(folder, name):
     return storage.join(folder, name + SUFFIX)
+
+
+def paths_in(folder):
+    """Sorted paths of all manifests in a folder."""
+    return storage.glob(storage.below(folder, "*" + SUFFIX))
 
 
 def write(path, plan, entries):
@@ -80,7 +86,7 @@ def entry_from_json(content, folder):
     file, split, outcomes = facts.pop("file"), facts.pop("split"), facts.pop("outcomes")
     if not re.fullmatch(r"[^/\0]+", file) or file in (".", ".."):
         raise ValueError(f'"file" is {reading.shown(file)}, no name of a file beside it')
-    if split not in ("train", "eval"):
+    if split not in (TRAIN, EVAL):
         raise ValueError(f'"split" of {file} is {reading.shown(split)}')
     try:
         reading.check_kinds(outcomes, dict.fromkeys(outcomes, int))
@@ -104,7 +110,7 @@ def beside(folders):
     """
     listed = {}
     for folder in sorted(folders):
-        for path in storage.glob(storage.below(folder, "*" + SUFFIX)):
+        for path in paths_in(folder):
             manifest = load(path)
             for entry in manifest.entries:
                 known, other = listed.setdefault(os.path.normpath(entry.shard.path), (entry, manifest))

@@ -8,6 +8,8 @@ from typing import NamedTuple
 from configs import arguments, reading, schema, storage
 from configs.errors import UserError
 from datasets import manifest
+from datasets.manifest import EVAL, TRAIN
+from datasets.tfrecords import SUFFIX
 
 SHORT, LONG = "openwebtext-newspaper", "openwebtext-newspaper-long"
 # The original's inputs: parts of a mixture as (name of the shards, share).
@@ -15,9 +17,7 @@ OPENWEBTEXT = {"openwebtext": [(SHORT, 1.0)], "openwebtext_long": [(LONG, 1.0)],
                "openwebtext_longbiased": [(SHORT, 0.3), (LONG, 0.7)]}
 # The original told training and evaluation shards apart by their numbers.
 HELD_OUT = {1, 2, 11, 12, 16, 34, 36, 58, 60, 61, 62, 67, 83}
-TRAIN, EVAL = "train", "eval"
-SUFFIX = ".tfrecords"
-NUMBERED = r"_(\d+)\.tfrecords"
+NUMBERED = r"_(\d+)" + re.escape(SUFFIX)
 
 
 class Choice(NamedTuple):
@@ -57,7 +57,7 @@ def _of_the_manifest(config, split):
     """The Choice of a config that names no files."""
     key, here = _key(split), config.data_path + storage.looked_for_in(config.data_path) if config.data_path else \
         f"is left out, and the current folder {os.getcwd()}"
-    found = storage.glob(storage.below(config.data_path, "*" + manifest.SUFFIX))
+    found = manifest.paths_in(config.data_path)
     if not storage.is_folder(config.data_path or "."):
         raise UserError(f'"data_path" {here} is no folder; set it to that of a data set, as'
                         " datasets/create_tfrecords.py makes it")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from configs import reading, storage
 from configs.errors import UserError
 from datasets import manifest, repair, shard_files, vocabularies
-from datasets.shard_files import EVAL, TRAIN  # noqa: F401 (for those who ask for a split)
+from datasets.manifest import EVAL, TRAIN  # noqa: F401 (for those who ask for a split)
 from encoder import bpe
 
 
@@ -35,6 +35,11 @@ class ShardSet(NamedTuple):
     left_out: tuple = ()  # names of files that the config's globs take in and the rules of shard_files.py do not
 
     @property
+    def shards(self):
+        """Those of all parts."""
+        return [shard for part in self.parts for shard in part.shards]
+
+    @property
     def records(self):
         return sum(part.records for part in self.parts)
 
@@ -54,7 +59,7 @@ class ShardSet(NamedTuple):
     @property
     def names(self):
         """The file names of all shards."""
-        return [os.path.basename(shard.path) for part in self.parts for shard in part.shards]
+        return [os.path.basename(shard.path) for shard in self.shards]
 
     @property
     def fingerprint(self):
@@ -98,26 +103,24 @@ def repair_folder(config):
 
 def check(shards, config, encoder):
     """Raises UserError where the ids in the ShardSet are not those of this network and vocabulary."""
-    path = shards.parts[0].shards[0].path
+    path = shards.shards[0].path
     if shards.vocabulary not in (None, encoder.fingerprint):
         raise UserError(f"{path} was encoded with another vocabulary ({shards.vocabulary:.12}) than"
                         f" {bpe.name_of(config.encoder_path)} ({encoder.fingerprint:.12}); encode the text anew with"
                         f" this one, or {vocabularies.remedy(path, shards.vocabulary)}")
     vocabularies.check(config, encoder)
-    for part in shards.parts:
-        for shard in part.shards:
-            if shard.largest_id >= config.n_vocab:
-                raise UserError(f'{shard.path} holds token id {shard.largest_id}, but "n_vocab" is {config.n_vocab};'
-                                " the shard was made with another vocabulary")
+    for shard in shards.shards:
+        if shard.largest_id >= config.n_vocab:
+            raise UserError(f'{shard.path} holds token id {shard.largest_id}, but "n_vocab" is {config.n_vocab};'
+                            " the shard was made with another vocabulary")
 
 
 def overlap_warnings(train, evaluation):
     """A line where the two ShardSets share shards, by path or, where manifests tell the contents, by these."""
-    def shards(of):
-        return [shard for part in of.parts for shard in part.shards if shard.records]
-    paths = {os.path.normpath(shard.path) for shard in shards(train)}
-    contents = {shard.sha256 for shard in shards(train)} - {None}
-    shared = list(dict.fromkeys(shard.path for shard in shards(evaluation)
+    trained, evaluated = ([shard for shard in some.shards if shard.records] for some in (train, evaluation))
+    paths = {os.path.normpath(shard.path) for shard in trained}
+    contents = {shard.sha256 for shard in trained} - {None}
+    shared = list(dict.fromkeys(shard.path for shard in evaluated
                                 if os.path.normpath(shard.path) in paths or shard.sha256 in contents))
     if not shared:
         return []

@@ -16,6 +16,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message, message_fa
 from configs import grouping, reading, storage
 from datasets.framing import frame
 
+SUFFIX = ".tfrecords"
 GROUP_TOKENS = 1 << 16  # that are packed at once
 FACTS = {"records": int, "tokens": int, "text_bytes": (int, type(None)), "size": int, "sha256": (str, type(None)),
          "shortest": int, "largest_id": int}  # what a note in JSON tells of a Shard

@@ -21,9 +21,9 @@ from configs import commands, errors, progress, storage
 from configs.errors import UserError
 from datasets import integrity, manifest
 from datasets.jobs import workers
+from datasets.tfrecords import SUFFIX
 from encoder import bpe
 
-SUFFIX = ".tfrecords"
 COMPARED = ("size", "sha256", "records", "tokens", "shortest", "largest_id")  # of a Shard, with its manifest's
 
 
@@ -67,14 +67,14 @@ def _select(arguments):
                             "give shards, their folder, a glob or a manifest")
         for path in matches:
             if storage.is_folder(path):
-                asked += storage.glob(storage.below(path, "*" + manifest.SUFFIX))
+                asked += manifest.paths_in(path)
                 files += storage.glob(storage.below(path, "*" + SUFFIX))
             elif path.endswith(manifest.SUFFIX):
                 asked.append(path)
-            elif not path.endswith(".scan.json"):  # a cache of what has no manifest; a glob takes it along
+            elif not path.endswith(manifest.SCAN_SUFFIX):  # a cache of what has no manifest; a glob takes it along
                 files.append(path)
     folders = sorted({os.path.dirname(path) for path in files + asked})
-    beside = [path for folder in folders for path in storage.glob(storage.below(folder, "*" + manifest.SUFFIX))]
+    beside = [path for folder in folders for path in manifest.paths_in(folder)]
     for path in dict.fromkeys(_normal(path) for path in asked + beside):
         try:
             manifests[path] = manifest.load(path)

@@ -29,7 +29,7 @@ def check(config, encoder):
 def remedy(shard, fingerprint):
     """What to do about "encoder_path" to read a shard of the vocabulary `fingerprint`."""
     beside = _beside(os.path.dirname(shard))
-    if _is_there(beside) and bpe.fingerprint(beside) == fingerprint:
+    if vocabulary_files.is_there(beside) and bpe.fingerprint(beside) == fingerprint:
         return f'set "encoder_path" to {beside}'
     if bpe.fingerprint() == fingerprint:
         return 'leave "encoder_path" out, in a new "model_dir": the shard\'s is GPT-2\'s own'
@@ -43,7 +43,8 @@ def _find(config):
     """
     noted = resume.recorded(config.model_dir, resume.DATA_FILE).get("vocabulary")
     of_run = resume.recorded(config.model_dir, resume.CONFIG_FILE).get("encoder_path") if noted else None
-    places = [place for place in (of_run, _beside(config.data_path)) if place and _is_there(place)] + [None]
+    places = [place for place in (of_run, _beside(config.data_path)) if place and vocabulary_files.is_there(place)]
+    places.append(None)
     wanted = noted or _of_manifests(config.data_path)
     fitting = [place for place in places if wanted and bpe.fingerprint(place) == wanted]
     if not fitting and of_run and of_run not in places:
@@ -56,12 +57,7 @@ def _beside(folder):
     return storage.join(folder, bpe.FOLDER)
 
 
-def _is_there(folder):
-    return vocabulary_files.is_there(folder)
-
-
 def _of_manifests(folder):
     """The fingerprint in the manifests in `folder`; None where they note none, or several."""
-    found = {manifest.load(path).plan.get("vocabulary")
-             for path in storage.glob(storage.below(folder, "*" + manifest.SUFFIX))}
+    found = {manifest.load(path).plan.get("vocabulary") for path in manifest.paths_in(folder)}
     return found.pop() if len(found) == 1 else None

@@ -143,7 +143,7 @@ class EvalWindows(NamedTuple):
     def of(cls, config, shards):
         """What `config` evaluates of the ShardSet `shards`.  Raises UserError where that is empty."""
         if shards.targets < 1:
-            raise UserError(f"the eval set {shards.parts[0].shards[0].path} holds no text ({shards.records} records of"
+            raise UserError(f"the eval set {shards.shards[0].path} holds no text ({shards.records} records of"
                             f' {shards.tokens} tokens); give another in "eval_files" or set "eval_steps" to 0')
         whole = cls(shards, config.n_ctx, config.eval_batch_size, 0)
         batches = -(-whole.windows // whole.batch)

@@ -3,9 +3,7 @@ import json
 
 from configs import storage
 from encoder import bpe, vocabulary_files
-from encoder.vocabulary_files import THEIR_MERGES_FILE as MERGES_FILE
-from encoder.vocabulary_files import THEIR_TOKENS_FILE as TOKENS_FILE
-from encoder.vocabulary_files import TOKENIZER_CONFIG, same
+from encoder.vocabulary_files import same
 
 
 def find(folder):
@@ -33,8 +31,9 @@ def write(folder, data):
 
 def write_hugging_face(folder, data, n_ctx):
     """Writes it under Hugging Face's names, with the settings that make transformers' tokenizer GPT-2's."""
-    storage.write_whole(storage.join(folder, TOKENS_FILE), data[bpe.TOKENS_FILE])
-    storage.write_whole(storage.join(folder, MERGES_FILE), data[bpe.MERGES_FILE])
+    for ours, theirs in zip(*vocabulary_files.NAMES):
+        storage.write_whole(storage.join(folder, theirs), data[ours])
     settings = {"tokenizer_class": "GPT2Tokenizer", "model_max_length": n_ctx, "add_prefix_space": False,
                 **dict.fromkeys(("bos_token", "eos_token", "unk_token"), bpe.END_OF_TEXT)}
-    storage.write_whole(storage.join(folder, TOKENIZER_CONFIG), json.dumps(settings, indent=2) + "\n")
+    storage.write_whole(storage.join(folder, vocabulary_files.TOKENIZER_CONFIG),
+                        json.dumps(settings, indent=2) + "\n")

@@ -16,6 +16,7 @@ if __name__ == "__main__":  # run as a file: imports start at the repository
 from configs import commands, errors, start, storage
 from configs.errors import UserError
 from encoder import bpe, formats
+from encoder.vocabulary_files import THEIR_MERGES_FILE, THEIR_TOKENS_FILE
 from tools import fetch
 
 # https://github.com/openai/gpt-2, download_model.py; https://huggingface.co/openai-community
@@ -25,7 +26,7 @@ REPOSITORIES = {"124M": "gpt2", "355M": "gpt2-medium", "774M": "gpt2-large", "15
 # The large ones last: what is wrong with a mirror shows at once.
 FILES = {"openai": ("hparams.json", bpe.MERGES_FILE, bpe.TOKENS_FILE, "checkpoint", "model.ckpt.index",
                     "model.ckpt.meta", "model.ckpt.data-00000-of-00001"),
-         "hf": ("config.json", formats.MERGES_FILE, formats.TOKENS_FILE, "model.safetensors")}
+         "hf": ("config.json", THEIR_MERGES_FILE, THEIR_TOKENS_FILE, "model.safetensors")}
 VOCABULARY = "encoder"
 
 

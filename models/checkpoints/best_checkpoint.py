@@ -13,6 +13,11 @@ RESULT_FILE = "evaluation.json"
 WORSE = "worse"  # its key for the steps of later evaluations
 
 
+def folder_of(model_dir):
+    """Where the best checkpoint of a run is kept."""
+    return storage.join(model_dir, FOLDER)
+
+
 def keep(model_dir, path, result):
     """Copies the checkpoint `path` to model_dir/best if its `loss` is the lowest so far; returns whether it did.
 
@@ -21,7 +26,7 @@ def keep(model_dir, path, result):
     that loads.
     """
     result = {**result, "loss": result["loss"] if math.isfinite(result["loss"]) else None}  # JSON has no NaN
-    folder, before = storage.join(model_dir, FOLDER), _read(model_dir)
+    folder, before = folder_of(model_dir), _read(model_dir)
     note = storage.join(folder, RESULT_FILE)
     comparable = all(before.get(key) == result[key] for key in ("eval_set", "windows"))
     loss, lowest = result["loss"], before.get("loss")
@@ -51,7 +56,7 @@ def has_seen(model_dir, step):
 
 
 def _read(model_dir):
-    note = storage.join(storage.join(model_dir, FOLDER), RESULT_FILE)
+    note = storage.join(folder_of(model_dir), RESULT_FILE)
     if not storage.exists(note):
         return {}
     result = reading.read_object(note)

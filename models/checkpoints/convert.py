@@ -172,7 +172,7 @@ def _for_data(values, data, fingerprint, destination):
     """
     config = schema.from_dict({**values, "data_path": data}, f"--data {data}")
     train, held_out = fitting.sets(config)
-    largest = max(shard.largest_id for part in train.parts for shard in part.shards)
+    largest = max(shard.largest_id for shard in train.shards)
     other = None not in (fingerprint, train.vocabulary) and fingerprint != train.vocabulary
     if other or largest >= config.n_vocab:
         what = "with another vocabulary than the weights'" if other else \

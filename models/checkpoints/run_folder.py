@@ -62,8 +62,8 @@ def _naming_refusal(model_dir):
     try:
         yield
     except (OSError, tf.errors.OpError) as error:
-        reason = getattr(error, "strerror", None) or storage.blame(error) or str(error).splitlines()[0]
-        raise UserError(f'"model_dir" {model_dir} cannot be written: {reason}; set it to a folder that can')
+        raise UserError(f'"model_dir" {model_dir} cannot be written: {storage.cause(error)}; set it to a folder that'
+                        " can")
 
 
 def locked(model_dir):
@@ -94,7 +94,7 @@ def save(config, encoder, train_set, path):
             shutil.rmtree(temporary, ignore_errors=True)
         for temporary in storage.glob(storage.below(config.model_dir, state_file.STATE_FILE + ".tmp*")):
             storage.remove(temporary)
-        for folder in filter(os.path.isdir, (config.model_dir, storage.join(config.model_dir, best_checkpoint.FOLDER))):
+        for folder in filter(os.path.isdir, (config.model_dir, best_checkpoint.folder_of(config.model_dir))):
             storage.clear(folder)
     if path:  # newer ones may be damaged
         state_file.note_newest(path)

@@ -1,7 +1,6 @@
 """What is done with the result of each evaluation in a training."""
 import math
 
-from configs import storage
 from models.checkpoints import best_checkpoint
 from models.run import loss_picture, metrics_file, samples
 
@@ -22,6 +21,6 @@ def make(config, encoder, tpu, evaluation, build_estimator):
         result = {"loss": loss, "step": step, "eval_set": shards.fingerprint,
                   "windows": evaluation.batches * evaluation.batch}
         if best_checkpoint.keep(model_dir, path, result):
-            print(f"the best so far, kept in {storage.join(model_dir, best_checkpoint.FOLDER)}")
+            print(f"the best so far, kept in {best_checkpoint.folder_of(model_dir)}")
         write_samples(path)
     return after

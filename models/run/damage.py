@@ -28,7 +28,7 @@ def named(config, shards):
         yield
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
         if isinstance(error, tf.errors.DataLossError) or any(words in error.message for words in BAD_RECORD):
-            for shard in (shard for part in shards.parts for shard in part.shards):
+            for shard in shards.shards:
                 problem = integrity.first_problem(shard.path, config.n_vocab)
                 if problem:
                     raise UserError(f"{shard.path}: {problem}: {_remedy(config)}")
@@ -48,9 +48,8 @@ def without_a_step(config, shards, step):
 
 def _miscounted(config, shards):
     """The UserError for the first shard of a ShardSet that holds another amount than was counted; or None."""
-    every = [shard for part in shards.parts for shard in part.shards]
-    arguments.note(f"the data ended too early; reading {len(every)} shards to find out why")
-    for shard in every:
+    arguments.note(f"the data ended too early; reading {len(shards.shards)} shards to find out why")
+    for shard in shards.shards:
         there = integrity.scan(shard.path)
         if (there.records, there.tokens) != (shard.records, shard.tokens):
             if config.skip_corrupt_records:

@@ -1,5 +1,5 @@
 """When a training is over, what it says then, and the command that comes next."""
-from configs import arguments, storage
+from configs import arguments
 from models.checkpoints import best_checkpoint, state_file
 
 
@@ -20,7 +20,8 @@ def over(config, step, in_step=None):
     if in_step:
         in_step.leave()
     return (f"stopped early: {len(worse)} evaluation{'s' if len(worse) > 1 else ''} without a better loss than that of"
-            f" step {best}, whose checkpoint is in {_best_folder(config)}; raise \"early_stopping\" to go on")
+            f" step {best}, whose checkpoint is in {best_checkpoint.folder_of(config.model_dir)}; raise"
+            ' "early_stopping" to go on')
 
 
 def is_missed(config, step):
@@ -34,8 +35,5 @@ def next_command(args, config):
     """What generates with what was trained, to be typed: from the best checkpoint where evaluations ended the run."""
     step = state_file.step_in_name(state_file.named_newest(config.model_dir) or "")
     early = 0 <= step < config.max_steps and over(config, step)
-    return arguments.command(args, *(["--set", f"model_dir={_best_folder(config)}"] if early else []), "--interactive")
-
-
-def _best_folder(config):
-    return storage.join(config.model_dir, best_checkpoint.FOLDER)
+    best = ["--set", f"model_dir={best_checkpoint.folder_of(config.model_dir)}"] if early else []
+    return arguments.command(args, *best, "--interactive")

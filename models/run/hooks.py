@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 
-from configs import storage
+from configs import commands, storage
 from models import metrics
 from models.run import cost, devices, hosts, loss_watch, metrics_file, saving, workarounds
 
@@ -196,8 +196,9 @@ class StopOnSignal(tf.train.SessionRunHook):
                         os._exit(128 + number)
                     continue
                 self.signal_number, self._first = number, now
-                if number == signal.SIGHUP:  # the terminal may be gone, and the step is still to be saved
-                    sys.stdout, sys.stderr = Unread(sys.stdout), Unread(sys.stderr)
+                if number == signal.SIGHUP:  # the terminal may be gone: what it is told is lost, and the step saved
+                    sys.stdout, sys.stderr = (commands.GuardedStream(stream, lambda: contextlib.suppress(OSError))
+                                              for stream in (sys.stdout, sys.stderr))
                 with contextlib.suppress(OSError):
                     os.write(2, b"signal %d: stopping after this step; once more stops at once\n" % number)
 
@@ -207,24 +208,6 @@ class StopOnSignal(tf.train.SessionRunHook):
     def after_run(self, run_context, run_values):
         if self.signal_number is not None:
             run_context.request_stop()
-
-
-class Unread:
-    """A stream that nobody may read any more: what cannot be written to it is lost, and no error."""
-
-    def __init__(self, stream):
-        self._stream = stream
-
-    def __getattr__(self, name):
-        return getattr(self._stream, name)
-
-    def write(self, text):
-        with contextlib.suppress(OSError):
-            self._stream.write(text)
-
-    def flush(self):
-        with contextlib.suppress(OSError):
-            self._stream.flush()
 
 
 class RunHooks(NamedTuple):

@@ -142,7 +142,7 @@ def _weights(config):
 
 def _data(config, data):
     rows = [(name, shards if isinstance(shards, str) else
-             f"{sum(len(part.shards) for part in shards.parts):,} shards, {shards.records:,} documents,"
+             f"{len(shards.shards):,} shards, {shards.records:,} documents,"
              f" {shards.tokens:,} tokens") for name, shards in (("train data", data.train), ("eval data", data.eval))]
     if config.skip_corrupt_records:
         rows.append(("damaged records", "skipped: the start of training reads every shard whole once and counts the"

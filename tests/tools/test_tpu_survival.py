@@ -267,7 +267,7 @@ def test_where_the_owner_of_a_node_is_unknown_nothing_is_deleted(case, capsys, m
     {"phase": []}, {"paid": "1"}, {"paid": float("nan")}, {"paid_since": float("inf")}, {"refused": [["a"]]},
     {"refused": "ab"}, {"operation": 5}, {"more": 1}, {"step": 1e400}])
 def test_a_state_that_nobody_wrote_so_deletes_nothing(case, change):
-    state = {"project": "p", "name": NAME, "label": "0123456789abcdef", "zone": "a", "phase": "run"}
+    state = {"project": "p", "name": NAME, "label": "0123456789abcdef", "zone": "a", "phase": "run", "refused": []}
     (case.folder / "state").mkdir()
     (case.folder / "state" / "state.json").write_text(json.dumps({**state, **change}))
     case.api.put(NAME, zone="a")

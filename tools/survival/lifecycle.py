@@ -8,11 +8,10 @@ be killed at any time: the next one goes on from the same state, and neither for
 """
 from __future__ import annotations
 
-import math
 import re
 from typing import NamedTuple
 
-from configs import cloud_tpu, errors
+from configs import cloud_tpu, errors, reading
 
 WANT, ASKED, RUN, CLEAN, END, DONE = PHASES = "want", "asked", "run", "clean", "end", "done"
 # States of the node, beside the API's own.
@@ -24,10 +23,11 @@ HEARD = "heard"  # stands for the operation's name where the API got our request
 LABEL_VALUE = "[0-9a-f]{16}"  # regex: random, so that no two runs have the same
 CAP_REACHED, SIGNAL = 3, 128  # exit statuses; a signal's number is added to the second
 # How JSON gives the fields of a SurvivalState.
-JSON_KINDS = [(str, ("project", "name", "label", "zone", "phase", "reason")),
-              ((str, type(None)), ("next_zone", "operation")),
-              ((int, float), ("since", "paid", "wait_until", "backed_up")), ((int, float, type(None)), ("paid_since",)),
-              (int, ("failures", "step")), ((int, type(None)), ("status",)), (list, ("refused",))]
+JSON_KINDS = {**dict.fromkeys(("project", "name", "label", "zone", "phase", "reason"), str),
+              **dict.fromkeys(("next_zone", "operation"), (str, type(None))),
+              **dict.fromkeys(("since", "paid", "wait_until", "backed_up"), (int, float)),
+              "paid_since": (int, float, type(None)), "failures": int, "step": int, "status": (int, type(None)),
+              "refused": list}
 
 
 class SurvivalState(NamedTuple):
@@ -65,9 +65,7 @@ class Observation(NamedTuple):
 
 def check(state):
     """Raises ValueError where a SurvivalState from a file is none that was written: whose node it means is unknown."""
-    values = [(getattr(state, name), kinds) for kinds, names in JSON_KINDS for name in names]
-    if any(not isinstance(value, kinds) or value in (math.inf, -math.inf) or value != value for value, kinds in values):
-        raise ValueError
+    reading.check_kinds(state._asdict(), JSON_KINDS)
     if not re.fullmatch(LABEL_VALUE, state.label) or state.phase not in PHASES or any(
             not isinstance(one, list) or list(map(type, one)) != [str, str, bool] for one in state.refused):
         raise ValueError

@@ -32,6 +32,7 @@ def raising(error):
     return action
 
 
+@pytest.mark.slow
 def test_where_tensorflow_gets_no_memory_two_keys_are_named_with_values_that_fit(monkeypatch):
     def too_large():
         with tf.Graph().as_default(), tf.Session() as session:

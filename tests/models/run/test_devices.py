@@ -49,9 +49,8 @@ def two_devices(monkeypatch):
     monkeypatch.setattr(devices, "devices", lambda: ["/cpu:0", "/cpu:1"])
 
 
-@pytest.mark.parametrize("least, changes", [
-    (compiled.LEAST, LEVERS), pytest.param(compiled.LEAST, {}, marks=pytest.mark.slow),
-    pytest.param(1, LEVERS, marks=pytest.mark.slow), pytest.param(1, {}, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("least, changes", [(compiled.LEAST, LEVERS), (compiled.LEAST, {}), (1, LEVERS), (1, {})])
 def test_two_devices_reach_the_weights_of_one(two_devices, run_config, tmp_path, monkeypatch, least, changes):
     monkeypatch.setattr(compiled, "LEAST", least)  # compiled, and not
     one = trained(run_config(model_dir=str(tmp_path / "one"), **changes))

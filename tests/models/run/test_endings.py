@@ -58,6 +58,7 @@ def test_a_run_is_over_at_max_steps_and_after_so_many_evaluations_without_a_bett
 SPOILT = {"lr": 3.0, "max_steps": 40}  # a rate that spoils the network
 
 
+@pytest.mark.slow
 def test_early_stopping_counts_across_a_restart_keeps_the_best_and_the_same_command_says_that_the_run_is_done(
         run_config, tmp_path, capsys):
     changes = {"train_steps": 2, "lr_schedule": "constant", "eval_steps": -1, "keep_checkpoint_max": 1}

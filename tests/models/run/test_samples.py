@@ -2,6 +2,7 @@
 import re
 
 import numpy as np
+import pytest
 import tensorflow.compat.v1 as tf
 
 import main
@@ -49,6 +50,7 @@ def test_samples_follow_each_evaluation_on_the_console_in_a_file_and_in_tensorbo
     assert re.findall(BLOCK % 0, capsys.readouterr().out, re.S) == [text]
 
 
+@pytest.mark.slow
 def test_samples_change_nothing_in_a_training(run_config, tmp_path):
     for name, changes in (("with", PROMPTS), ("without", {})):
         main.main(["--model", run_config(max_steps=8, res_dropout=0.1, model_dir=str(tmp_path / name), **changes)])

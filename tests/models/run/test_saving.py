@@ -59,6 +59,7 @@ def test_without_minutes_only_steps_count(steps_at):
     assert steps_at([1e6, 2e6, 3e6], save_checkpoints_steps=2, save_checkpoints_minutes=None) == [[0], [0, 2], [0, 2]]
 
 
+@pytest.mark.slow
 def test_fewer_checkpoints_are_kept_from_the_next_save_on(run_config, tmp_path):
     config = run_config(train_steps=20, max_steps=5, eval_steps=0, save_checkpoints_steps=1, keep_checkpoint_max=4)
     assert main.main(["--model", config]) == 0
@@ -86,6 +87,7 @@ def kill_at(config, step, monkeypatch, *arguments):
         main.main(["--model", config, *arguments])
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_from_the_last_minute_whose_checkpoint_drives_no_other_out(
         run_config, tmp_path, capsys, monkeypatch):
     config = run_config(train_steps=12, max_steps=12, eval_steps=0, save_checkpoints_steps=3, keep_checkpoint_max=2,

@@ -149,6 +149,7 @@ def test_the_picture_is_also_drawn_where_no_evaluation_follows(run_config, tmp_p
     assert picture.exists()
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_its_figures_cannot_be_written(run_config, tmp_path, capsys):
     for name in ("metrics.jsonl", "loss.png", "samples.txt"):
         os.makedirs(tmp_path / "run" / name / "in the way")
@@ -208,6 +209,7 @@ def test_a_loss_that_jumps_is_named_with_its_step(run_config, capsys, monkeypatc
     assert steps and 3 <= int(steps[0]) <= 20
 
 
+@pytest.mark.slow
 def test_best_checkpoint_is_kept_and_is_a_model_dir_by_itself(run_config, tmp_path, capsys):
     # A rate that spoils the network after the second evaluation.
     changes = {"train_steps": 4, "lr_schedule": "constant", "keep_checkpoint_max": 1, "eval_steps": -1}
@@ -413,6 +415,7 @@ def test_loss_that_is_not_finite_names_step_and_documents_and_keeps_the_checkpoi
     assert all(np.all(np.isfinite(value)) for value in weights_of(tmp_path / "run", 3).values())
 
 
+@pytest.mark.slow
 def test_graphs_of_trainings_and_evaluations_that_are_over_are_let_go(run_config, monkeypatch):
     made, initialise = [], tf.Graph.__init__
 
