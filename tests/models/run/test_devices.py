@@ -58,6 +58,7 @@ def test_two_devices_reach_the_weights_of_one(two_devices, run_config, tmp_path,
     assert_close(one, two)
 
 
+@pytest.mark.slow
 def test_two_devices_start_with_the_weights_of_init_checkpoint(two_devices, run_config, tmp_path):
     source = trained(run_config(model_dir=str(tmp_path / "one")))
     path = run_config(model_dir=str(tmp_path / "two"), init_checkpoint=str(tmp_path / "one"))

@@ -73,8 +73,8 @@ def test_newest_checkpoint_that_cannot_be_read_is_neither_called_damaged_nor_pas
     assert main.main(["--model", config]) == 0
 
 
-@pytest.mark.parametrize("how", ["garbage", pytest.param("cut off", marks=pytest.mark.slow),
-                                 pytest.param("gone", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["garbage", "cut off", "gone"])
 def test_damaged_newest_checkpoint_is_passed_over_for_the_one_before(run_config, tmp_path, how):
     changes = {"max_steps": 9, "train_steps": 3, "eval_steps": 0, "res_dropout": 0.1}
     whole, config = run_config(model_dir=str(tmp_path / "whole"), **changes), str(tmp_path / "again.json")

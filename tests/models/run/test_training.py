@@ -169,6 +169,7 @@ def test_a_disk_with_no_room_for_tensorboard_s_file_ends_a_run_in_one_line(run_c
     assert re.match(r"error: \S+tfevents\S+: no space left on the disk;.*\n$", result.stderr), result
 
 
+@pytest.mark.slow
 def test_the_picture_shows_a_run_that_a_loss_that_is_not_finite_has_ended(run_config, tmp_path):
     main.main(["--model", run_config(max_steps=20, train_steps=20, eval_steps=0)])
     os.unlink(tmp_path / "run" / "loss.png")
