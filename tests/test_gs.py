@@ -179,7 +179,7 @@ def test_model_dir_without_permission_is_one_line(gcs, call, arguments):
 
 @pytest.mark.slow
 def test_finished_run_says_so_and_is_evaluated_and_planned(gcs, call):
-    output_of(call(eval_steps=0, warmup_steps=1))
+    output_of(call(warmup_steps=1))
     before = gcs.names("gs://bucket/run")
     assert "gs://bucket/run is done: step 8 of 8" in output_of(call(warmup_steps=1))
     assert gcs.names("gs://bucket/run") == before

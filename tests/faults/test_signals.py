@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
+from configs import storage
 from configs.errors import HOME
 from tests.faults import shim, sweep
 from tests.faults.commands import COMMANDS, CONFIG
@@ -42,10 +43,13 @@ TRAINING = [
     Phase("the figures", "training", "/run/metrics.jsonl", saves=True),
     Phase("the last checkpoint", "training", "/run/model.ckpt-12", saves=True)]
 OTHERS = [
-    Phase("reading weights", "export_dir", "/run/model.ckpt-1.data"), Phase("export", "export_dir", "/saved.partial/"),
-    Phase("reading weights", "export-hf", "/run/model.ckpt-1.data"), Phase("export", "export-hf", "/exported.partial/"),
-    Phase("reading weights", "import-hf", "/model.safetensors"), Phase("conversion", "import-hf", "/imported.partial/"),
-    Phase("proof", "import-hf", "/imported.partial/weights.ckpt", 8),
+    Phase("reading weights", "export_dir", "/run/model.ckpt-1.data"),
+    Phase("export", "export_dir", "/.partial-saved-"),
+    Phase("reading weights", "export-hf", "/run/model.ckpt-1.data"),
+    Phase("export", "export-hf", "/.partial-exported-"),
+    Phase("reading weights", "import-hf", "/model.safetensors"),
+    Phase("conversion", "import-hf", "/.partial-imported-"),
+    Phase("proof", "import-hf", "/weights.ckpt", 8),
     Phase("listing", "create_tfrecords", "/.text.lock"), Phase("reading", "create_tfrecords", "/texts/"),
     Phase("a shard", "create_tfrecords", ".tfrecords"), Phase("the manifest", "create_tfrecords", "manifest"),
     Phase("reading", "dedup", "/texts/"), Phase("signatures", "dedup", ".state/", 20),
@@ -88,7 +92,8 @@ def test_a_signal_ends_the_command_and_the_same_command_makes_what_an_undisturbe
         assert outcome.status == 130 and outcome.err.splitlines()[-1].endswith("interrupted"), outcome
     else:  # as without a handler: nothing is lost that is not made again
         assert outcome.status == -number, outcome
-    assert made.wrong_again() is None
+    # Where Python gets no word, a file under the name of an incomplete one may stay, as after `kill -9`.
+    assert made.wrong_again(but=None if number == signal.SIGINT or phase.saves else storage.PARTIAL) is None
 
 
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
