@@ -8,6 +8,7 @@ import json
 import lzma
 import tarfile
 
+from configs import reading as config_reading
 from configs.errors import UserError
 from datasets import cleaning, documents, encodings, packed
 from datasets.crawl import charsets
@@ -40,10 +41,10 @@ def encoded(draw, _, folder):
         index = documents.make_index([str(folder)], scratch=str(folder / "scratch"), reading=reading)
         read = documents.read(index, 0)
         if read.text is None:
-            if name in HONEST:
+            if name in HONEST and config_reading.is_text(data if name != "utf-16" else text.encode()):
                 raise Wrong(f"{name} is left out ({read.problem})")
             return
-        if name in HONEST and read.text != text.removeprefix("\ufeff"):
+        if name in HONEST and read.text.lstrip("\ufeff") != text.lstrip("\ufeff"):  # marks of byte order
             raise Wrong(f"{name}: another text")
         if "\ufffd" in read.text and "\ufffd" not in text:
             raise Wrong(f"{name} became U+FFFD")
@@ -84,7 +85,8 @@ def lines(draw, _, folder):
             if not (isinstance(read.text, str) or read.problem):
                 raise Wrong(f"{read}")
         for row, line in zip(good, rows):
-            if not hurt and line == json.dumps(row).encode() and row["text"] not in [read.text for read in texts]:
+            if not hurt and line == json.dumps(row).encode() and row["text"].removeprefix("\ufeff") not in [
+                    read.text for read in texts]:
                 raise Wrong(f"a line is lost: {row}")
     return act
 
