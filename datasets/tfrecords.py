@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 from typing import NamedTuple
 
@@ -75,6 +76,8 @@ class Shard(NamedTuple):
                 raise ValueError(f'"{name}" is not known')
             if type(value) is int and value < (-1 if name == "largest_id" else 0):
                 raise ValueError(f'"{name}" is {value}')
+        if not re.fullmatch("[0-9a-f]{64}", facts.get("sha256") or "0" * 64):
+            raise ValueError(f'"sha256" is {reading.shown(facts["sha256"])}')
         return cls(path, **{**dict.fromkeys(FACTS), **facts})
 
     def with_records(self, lengths, ids):

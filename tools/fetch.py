@@ -157,7 +157,10 @@ def _request(url, partial, have):
     try:
         response = _Session().get(url, headers={**HEADERS, **wanted}, stream=True, timeout=TIMEOUT,
                                   proxies=requests.utils.get_environ_proxies(url))
-    except (ValueError, requests.TooManyRedirects) as error:  # of headers, of a redirect
+    except Exception as error:  # of headers, of a redirect, of what unpacks its page, which requests passes on
+        passing = isinstance(error, requests.RequestException)
+        if passing and not isinstance(error, (ValueError, requests.TooManyRedirects)):
+            raise
         raise UserError(f"{url}: the server's answer cannot be used ({_cause(error)}); give another --base_url")
     if response.status_code in (200, 206):
         response.raw.enforce_content_length = False  # else the last bytes before a cut would be lost

@@ -16,7 +16,7 @@ def named_newest(folder):
     wherever the file points to, and fails where it is not UTF-8.
     """
     match = re.search(rb'^model_checkpoint_path: "%s([^"/\\\0]+)"' % FOLDERS, _read(folder), re.MULTILINE)
-    return storage.join(folder, os.fsdecode(match.group(1))) if match else None
+    return storage.join(folder, os.fsdecode(match.group(1))) if match and match.group(1).strip(b".") else None
 
 
 def note_newest(path):

@@ -112,6 +112,8 @@ def cluster():
             match = isinstance(address, str) and ADDRESS.fullmatch(address)
             if not match or not 0 < int(match[1]) < 2**16:
                 raise ValueError(f"{reading.shown(address)} is no HOST:PORT with a port from 1 to {2**16 - 1}")
+        if len(set(hosts.values())) < len(hosts):
+            raise ValueError("two hosts have one address")
         if kinds:
             raise ValueError(f'"{reading.shorten_text(next(iter(kinds)))}" is no kind of host that is known here')
         place = task["type"], str(task["index"])
