@@ -1,5 +1,6 @@
 """What is said where memory runs out; damaged records and losses that are not finite are tried in test_training.py."""
 import io
+import os
 import subprocess
 import sys
 
@@ -124,7 +125,8 @@ with damage.named_in_training(config, None, None, 9):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs GNU's C++ library")
 @pytest.mark.parametrize("thrown, status", [("_ZSt17__throw_bad_allocv", 2), ("_ZSt25__throw_bad_function_callv", -6)])
 def test_bad_alloc_in_a_thread_of_the_library_is_one_line_and_not_the_end_by_abort(thrown, status):
-    done = subprocess.run([sys.executable, "-c", PROGRAM, thrown], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", PROGRAM, thrown], cwd=ROOT, capture_output=True,
+                          text=True, env={**os.environ, "PYTHONUNBUFFERED": ""})
     assert done.returncode == status and (done.stdout == "before\n") == (status == 2), done
     if status == 2:
         assert done.stderr.startswith(f"error: {RAN_OUT}set ") and done.stderr.count("\n") == 1
