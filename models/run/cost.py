@@ -28,6 +28,7 @@ BFLOAT16_FASTER = 1.5  # than float32, where the processor multiplies it: 1.0 (w
 RECOMPUTED = 4 / 3  # of the operations: forward once more
 SMALLER = 'make "n_layer", "n_embd" or "n_ctx" smaller'  # what else would help
 MEASURED_SECONDS, MEASURED_ROWS = 0.1, 256
+ONEDNN_FASTER = 2  # than NumPy's OpenBLAS: so were steps of the small network and of 124M, see RESULTS.md, Training
 
 
 class Memory(NamedTuple):
@@ -142,14 +143,14 @@ def seconds_a_step(config, rate=None, devices=1):
 
 
 def cpu_rate(m, k, n, precision):
-    """Operations a second of products by NumPy: of the fastest, for others may compute, too."""
+    """Operations a second of TensorFlow's products, from NumPy's: of the fastest, for others may compute, too."""
     left, right = np.ones((min(m, MEASURED_ROWS), k), np.float32), np.ones((k, n), np.float32)
     times = [time.monotonic()]
     while len(times) < 3 or times[-1] < times[0] + MEASURED_SECONDS:
         left @ right
         times.append(time.monotonic())
     faster = BFLOAT16_FASTER if precision == "bfloat16" and hardware.multiplies_bfloat16() else 1
-    return 2 * left.size * n * faster / min(np.diff(times))
+    return 2 * left.size * n * ONEDNN_FASTER * faster / min(np.diff(times))
 
 
 def human_bytes(number):
