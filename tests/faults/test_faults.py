@@ -10,7 +10,7 @@ from tests.faults import shim, sweep
 from tests.faults.commands import COMMANDS
 
 SEED = int(os.environ.get("FAULT_SEED") or 1)
-CASES = int(os.environ.get("FAULT_CASES") or 4)
+CASES = int(os.environ.get("FAULT_CASES") or 2)
 pytestmark = pytest.mark.skipif(not shim.compiler(), reason="needs Linux and a C compiler")
 
 
