@@ -7,7 +7,11 @@ from typing import NamedTuple
 
 
 class Hint(NamedTuple):
-    """Our key, or () where there is none, and what to know; several keys do together what one does there."""
+    """What to say about a key of another trainer.
+
+    `keys` are our names for it: several where ours do its work together, none where we have no such key.  `note` says
+    what else a user should know.
+    """
     keys: tuple
     note: str = ""
 

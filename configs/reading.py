@@ -64,7 +64,10 @@ def _object(pairs):
 
 
 def _check(name, value, most):
-    """Raises ValueError where `value`, the one of the key `name`, is too deep or holds a number that is none."""
+    """Raises ValueError where `value` is nested too deep, or holds NaN, an infinity or a number beyond 64 bits.
+
+    `name` is the key that the value belongs to; `most` says how many more levels are allowed.
+    """
     if isinstance(value, (dict, list)):
         if not most:
             raise ValueError(f"is nested more than {DEEPEST} deep")

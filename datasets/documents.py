@@ -224,7 +224,7 @@ def read(index, number):
 
 
 def fields(index, number):
-    """{name: value} of the JSON object in the line of a document, {} where there is none."""
+    """Returns the JSON object that the document's line holds, as {name: value}.  Returns {} if the line holds none."""
     return _object(_read_bytes(index, number)[0])
 
 
@@ -247,7 +247,7 @@ def _read_bytes(index, number):
 
 
 def _object(line):
-    """The JSON object in a line, {} where there is none."""
+    """Parses a line as a JSON object.  Returns {} if the line is no JSON object."""
     try:
         content = json.loads(line)
     except (ValueError, RecursionError):
