@@ -146,10 +146,11 @@ def _cut_windows(values, n_ctx, offset, count):
     def cut(state, piece):
         left, head, missing, seen = state
         new, last = piece
-        seen += tf.size(new, tf.int64)
+        size = tf.size(new, tf.int64)
+        seen += size
         right = tf.debugging.Assert(tf.logical_or(tf.logical_not(last), tf.equal(seen, count)),
                                     [MISCOUNTED, seen, count])
-        taken = tf.minimum(missing, tf.size(new, tf.int64))
+        taken = tf.minimum(missing, size)
         head = tf.concat([head, new[:taken]], 0)
         text = tf.concat([left, new[taken:], head[:tf.where(last, tf.size(head), 0)]], 0)
         with tf.control_dependencies([right]):

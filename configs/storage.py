@@ -63,7 +63,7 @@ def naming(path):
 
 
 class _NamedFile(io.FileIO):
-    """A local file whose errors of reading and writing name it, as those of opening do."""
+    """A local file.  Where reading or writing fails, the error names the file, as it does where opening fails."""
 
     def readinto(self, buffer):
         with naming(self.name):
@@ -128,7 +128,7 @@ def looked_for_in(path):
 
 def read_bytes(path, most=-1):
     """All bytes of a file, or its first `most`."""
-    with naming(path), open_file(path, "rb") as f:
+    with open_file(path, "rb") as f:
         return f.read(most)
 
 
@@ -155,7 +155,7 @@ def append_whole(path, text):
         with open_file(path, "a") as f:
             f.write(text)
         return
-    with naming(path), open(path, "ab", buffering=0) as f:
+    with _NamedFile(path, "a") as f:
         end, data = f.tell() if f.seekable() else None, text.encode()  # it may be a pipe
         try:
             while data:

@@ -7,11 +7,12 @@ import functools
 import importlib.metadata
 
 from configs import reading, storage
+from datasets import packed
 
 DETECT = "detect"
 # How files begin that are packed or pictures, whatever their names say: none is UTF-8, but single-byte encodings read
 # them all.  gzip, zstd, xz, bzip2, zip, 7z; PNG, JPEG.
-PACKED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0", b"BZh91AY&SY", b"PK\3\4", b"7z\xbc\xaf\x27\x1c",
+PACKED = (packed.GZIP, packed.ZSTANDARD, b"\xfd7zXZ\0", b"BZh91AY&SY", b"PK\3\4", b"7z\xbc\xaf\x27\x1c",
           b"\x89PNG\r\n", b"\xff\xd8\xff")
 ASCII = bytes(range(128))
 SAMPLE_BYTES = 1 << 20  # tell the encoding of a file of many documents

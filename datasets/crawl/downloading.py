@@ -67,9 +67,10 @@ def _lines_in(state, args):
     lifted = url_lists.Lines()
     for line, outcome, limit in archive_writer.notes(state):
         (lifted.add if _is_lifted(outcome, limit, args) else lifted.discard)(line)
-    every = url_lists.Lines(archive_writer.read_state(state))
-    lines = url_lists.Lines(line for line in archive_writer.read_state(state) if line not in lifted)
-    return lines, len(every) - len(lines)
+    lines, again = url_lists.Lines(), url_lists.Lines()
+    for line in archive_writer.read_state(state):
+        (again if line in lifted else lines).add(line)
+    return lines, len(again)
 
 
 def _is_lifted(outcome, limit, args):

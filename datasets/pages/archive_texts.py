@@ -126,8 +126,7 @@ def _extract_pages(args, processes, path, folder, advance):
     for stem, (outcome, text) in page_processes.results(pages(), extractors.make, args, processes, args.page_seconds):
         outcomes[outcome] += 1
         if text is not None:
-            staged = os.path.join(folder, stem + STAGED)
-            with storage.naming(staged), open(staged, "wb") as f:
+            with storage.open_file(os.path.join(folder, stem + STAGED), "wb") as f:
                 f.write(text.encode("utf-8", "replace"))
     report = Report(name, size, args.extractors, outcomes, damage)
     storage.write_whole(os.path.join(folder, REPORT), json.dumps(report._asdict(), indent=1))

@@ -7,15 +7,15 @@ import os
 from configs import reading, storage
 from configs.errors import UserError
 from models.checkpoints import run_checkpoints
+from models.checkpoints.state_file import BEST
 
-FOLDER = "best"
 RESULT_FILE = "evaluation.json"
 WORSE = "worse"  # its key for the steps of later evaluations
 
 
 def folder_of(model_dir):
     """Where the best checkpoint of a run is kept."""
-    return storage.join(model_dir, FOLDER)
+    return storage.join(model_dir, BEST)
 
 
 def keep(model_dir, path, result):

@@ -10,7 +10,7 @@ import tensorflow.compat.v1 as tf
 from configs import arguments, schema, storage
 from configs.errors import UserError
 from configs.resume import CONFIG_FILE, DATA_FILE, batch_sizes, check_data, saved_config_warnings
-from models.checkpoints import any_format, best_checkpoint, run_checkpoints, state_file, warm_start
+from models.checkpoints import best_checkpoint, run_checkpoints, state_file, warm_start
 
 LOCK_FILE = ".lock"
 
@@ -29,9 +29,7 @@ def check(config, encoder, train_set=None):
         lines = saved_config_warnings(config) + check_data(config, encoder, train_set)
         run_checkpoints.check(path, config, train=train_set is not None)
     elif config.init_checkpoint:
-        stored = any_format.open_weights(config.init_checkpoint)
-        warm_start.check(stored, config)
-        warm_start.check_vocabulary(stored, config, encoder)
+        warm_start.check_all(config, encoder)
     return path, lines
 
 

@@ -5,6 +5,7 @@ import re
 from configs import storage
 
 STATE_FILE = "checkpoint"
+BEST = "best"  # the folder in model_dir of the best checkpoint
 LONGEST = 1 << 20  # bytes of it that are read
 FOLDERS = rb'(?:(?:[^"\\]|\\.)*/)?'  # regex: before a name, where TensorFlow writes \" for "
 

@@ -76,14 +76,14 @@ def read_index(path):
     storage.check_for_tensorflow(path, "the checkpoint")
     with naming_damage(path, every_error=True):
         reader = tf.train.load_checkpoint(path)
-        types = reader.get_variable_to_dtype_map()
-        declared = sum(math.prod(shape) * types[name].size for name, shape in
-                       reader.get_variable_to_shape_map().items() if types[name] != tf.string)
+        types, shapes = reader.get_variable_to_dtype_map(), reader.get_variable_to_shape_map()
+        declared = sum(math.prod(shape) * types[name].size for name, shape in shapes.items()
+                       if types[name] != tf.string)
         there = sum(map(storage.size, storage.glob(glob.escape(path) + ".data-*")))
         if declared > there:  # TensorFlow would ask for as much memory as a damaged shape tells
             raise ValueError(f"its index tells of {declared:,} bytes of tensors, its data files have {there:,}")
     return (naming_damage(path, every_error=True)(reader.get_tensor),  # which compares checksums
-            {name: tuple(shape) for name, shape in sorted(reader.get_variable_to_shape_map().items())},
+            {name: tuple(shape) for name, shape in sorted(shapes.items())},
             {name: dtype.name for name, dtype in types.items()})
 
 

@@ -13,6 +13,13 @@ from models.weights import SCOPE, groups, misfits
 AT_ONCE = 2**26  # bytes of weights that are read before they go into the variables
 
 
+def check_all(config, encoder):
+    """Raises UserError where the run cannot start from its "init_checkpoint", as `check` and `check_vocabulary` do."""
+    stored = any_format.open_weights(config.init_checkpoint)
+    check(stored, config)
+    check_vocabulary(stored, config, encoder)
+
+
 def check(stored, config):
     """Raises UserError where the StoredWeights cannot start the network of the config, by `load`."""
     what, sizes = f'"init_checkpoint" {stored.path}', stored.config_values

@@ -83,10 +83,8 @@ def _check_start(config, encoder):
     if config.init_checkpoint and not state_file.named_newest(config.model_dir):
         storage.silence_tensorflow()
         with start.importing():  # TensorFlow reads its own checkpoints: only who starts from weights waits for it
-            from models.checkpoints import any_format, warm_start
-        stored = any_format.open_weights(config.init_checkpoint)
-        warm_start.check(stored, config)
-        warm_start.check_vocabulary(stored, config, encoder)
+            from models.checkpoints import warm_start
+        warm_start.check_all(config, encoder)
 
 
 def start_lines(config, order, path, step, device):

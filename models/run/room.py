@@ -7,6 +7,7 @@ import shutil
 from typing import NamedTuple
 
 from configs import hardware, storage
+from models.checkpoints.state_file import BEST
 from models.run.cost import checkpoint_bytes, human_bytes, lighter, memory
 
 
@@ -70,7 +71,7 @@ def disk_problems(config, free):
     size = checkpoint_bytes(config)
     # One that is being written, the best, and the one that "save_checkpoints_minutes" writes.
     most = checkpoints_kept(config) + 1 + bool(config.eval_steps) + bool(config.save_checkpoints_minutes)
-    there = sum(os.path.getsize(path) for folder in (config.model_dir, storage.join(config.model_dir, "best"))
+    there = sum(os.path.getsize(path) for folder in (config.model_dir, storage.join(config.model_dir, BEST))
                 for path in storage.glob(storage.below(folder, "model.ckpt-*")))
     left = f'"model_dir" {config.model_dir}: {human_bytes(free)} are left on its disk, and'
     if free < size:

@@ -81,6 +81,12 @@ def hugging_face(folder):
     return str(folder / "hf"), weight_files.HF_CONFIG
 
 
+def sizes_in(folder):
+    """The sizes that an import takes from the weights in a folder."""
+    from models.checkpoints import any_format, convert
+    return convert._sizes(any_format.open_weights(str(folder)), None)
+
+
 def hf_config(draw, prepared, folder):
     source, config = prepared
     shutil.copytree(source, folder, dirs_exist_ok=True)
@@ -89,8 +95,7 @@ def hf_config(draw, prepared, folder):
     (folder / "config.json").write_bytes(changed_json(draw, config, keys))
 
     def act():
-        from models.checkpoints import any_format, convert
-        values = convert._sizes(any_format.open_weights(str(folder)), None)
+        values = sizes_in(folder)
         made = schema.from_dict({**values, "model_dir": "x"}, "here")
         if (made.n_vocab, made.n_ctx, made.n_embd, made.n_layer) != (300, 13, 12, 2) or 12 % made.n_head:
             raise Wrong(f"{values}")
@@ -119,8 +124,7 @@ def hparams(draw, prepared, folder):
     (folder / "hparams.json").write_bytes(changed_json(draw, values))
 
     def act():
-        from models.checkpoints import any_format, convert
-        found = convert._sizes(any_format.open_weights(str(folder)), None)
+        found = sizes_in(folder)
         if found["n_embd"] != 12 or type(found["n_head"]) is not int or found["n_head"] < 1 or 12 % found["n_head"]:
             raise Wrong(f"{found}")
     return act
