@@ -1,7 +1,8 @@
 """What other trainers call our keys, for "did you mean": a hint, never an alias, since many mean something else there.
 
 Sources: https://github.com/karpathy/nanoGPT, train.py and model.py; transformers' GPT2Config and TrainingArguments,
-https://huggingface.co/docs/transformers; https://github.com/NVIDIA/Megatron-LM, arguments.py.
+https://huggingface.co/docs/transformers; https://github.com/NVIDIA/Megatron-LM, arguments.py;
+https://github.com/karpathy/nanochat, scripts/base_train.py; https://github.com/KellerJordan/modded-nanogpt.
 """
 from typing import NamedTuple
 
@@ -52,7 +53,14 @@ HINTS = _table(
     ("base_lr learning_rate max_learning_rate max_lr peak_lr", "lr", ""),
     ("min_learning_rate min_lr", "lr_min", 'a fraction of "lr"'),
     ("decay_lr lr_decay_style lr_scheduler lr_scheduler_type scheduler", "lr_schedule",
-     '"cosine", "linear" or "constant"'),
+     '"cosine", "linear", "constant" or "wsd"; "warmup_stable_decay" is "wsd"'),
+    ("cooldown_iters cooldown_steps lr_wsd_decay_iters lr_wsd_decay_steps num_decay_steps warmdown_iters"
+     " warmdown_steps", "decay_steps", 'with "lr_schedule" "wsd"'),
+    ("cooldown_frac cooldown_fraction decay_frac decay_ratio lr_decay_ratio warmdown_ratio", "decay_steps",
+     'in steps, with "lr_schedule" "wsd"'),
+    ("lr_wsd_decay_style", "decay_shape", '"linear" or "1-sqrt", which is "minus_sqrt" there'),
+    ("num_stable_steps stable_steps", "decay_steps",
+     'with "lr_schedule" "wsd", what "max_steps" leaves behind "warmup_steps" and the stable ones'),
     ("lr_decay_iters lr_decay_steps", "max_steps", '"lr" reaches its end there'),
     ("lr_warmup_iters lr_warmup_steps num_warmup_steps warmup warmup_iters", "warmup_steps", ""),
     ("warmup_ratio", "warmup_steps", "in steps"),

@@ -24,6 +24,7 @@ MODEL, MEMORY, OPTIMIZER, RUN, DATA, OUTPUT = "model", "precision, memory", "opt
 NETWORK, START, ORDER, SCHEDULE, UPDATE, FREE = "network", "start", "order", "schedule", "update", "nothing"
 
 DEFAULT_HEAD_SIZE = 64
+DEFAULT_DECAY = 0.2  # of max_steps
 DEFAULT_BETA1 = {"adam": 0.9, "adafactor": 0.0}
 REQUIRED = ("model_dir",)
 FILES_INPUT = "tfrecords"
@@ -75,11 +76,18 @@ class Config:
     lr: float = key(OPTIMIZER, 2.5e-4, number(above=0, high=100), SCHEDULE,
         "learning rate at its highest, right after the warm-up; adafactor multiplies it by the size of each tensor"
         " (about 0.02), so that 0.01 is usual there")
-    lr_schedule: str = key(OPTIMIZER, "cosine", one_of("cosine", "linear", "constant"), SCHEDULE,
-        "how lr falls from the end of the warm-up to `max_steps`")
+    lr_schedule: str = key(OPTIMIZER, "cosine", one_of("cosine", "linear", "constant", "wsd"), SCHEDULE,
+        "how lr falls from the end of the warm-up to `max_steps`; \"wsd\" (warm-up, stable, decay) holds lr until the"
+        " last `decay_steps`, so that a run can be extended")
     warmup_steps: int = key(OPTIMIZER, 0, integer(0), SCHEDULE,
         'steps in which lr rises to its height; at most `max_steps`. Left out: no warm-up. (The original then'
         ' also held lr constant; here that is `lr_schedule` "constant")')
+    decay_steps: int | None = key(OPTIMIZER, None, optional(integer(0)), SCHEDULE,
+        "steps at the end of `lr_schedule` \"wsd\" in which lr falls; 0 = it never does; null = a fifth of"
+        " `max_steps`. (`decay_type` and `decay_exponent` are adafactor's, and have nothing to do with lr)")
+    decay_shape: str = key(OPTIMIZER, "1-sqrt", one_of("linear", "1-sqrt"), SCHEDULE,
+        "how lr falls in these steps; \"1-sqrt\" falls fastest at first, and ends with the lower loss in"
+        " https://arxiv.org/abs/2405.18392")
     lr_min: float = key(OPTIMIZER, 0.0, number(low=0, high=1), SCHEDULE,
         "lr at `max_steps`, as a fraction of `lr`; 0.1 is usual today, 0 the original's")
     weight_decay: float = key(OPTIMIZER, 0.0, number(low=0), UPDATE,
@@ -92,8 +100,8 @@ class Config:
         " original's files say 0.98)")
     epsilon: float = key(OPTIMIZER, 1e-8, number(above=0), UPDATE, "adam's guard against division by zero")
     decay_type: str = key(OPTIMIZER, "pow", one_of("pow", "adam"), UPDATE,
-        "adafactor's decay of squared gradients: \"pow\" = 1 - step^-`decay_exponent`, \"adam\" = `beta2` with bias"
-        " correction")
+        "adafactor's decay of squared gradients, not of lr: \"pow\" = 1 - step^-`decay_exponent`, \"adam\" = `beta2`"
+        " with bias correction")
     decay_exponent: float = key(OPTIMIZER, 0.8, number(above=0, high=1), UPDATE, 'for `decay_type` "pow"')
     grad_clip: float = key(OPTIMIZER, 1.0, number(low=0), UPDATE,
         "longest gradient, as the norm over all weights; 0 = no limit (the original's)")
@@ -217,7 +225,9 @@ def _build(values, where, everywhere):
     config = Config(**{name: _accept(name, value, where[name]) for name, value in values.items()})
     config = dataclasses.replace(
         config, n_head=config.n_embd // DEFAULT_HEAD_SIZE if config.n_head is None else config.n_head,
-        beta1=DEFAULT_BETA1[config.opt_name] if config.beta1 is None else config.beta1)
+        beta1=DEFAULT_BETA1[config.opt_name] if config.beta1 is None else config.beta1,
+        decay_steps=round(config.max_steps * DEFAULT_DECAY)
+        if config.lr_schedule == "wsd" and config.decay_steps is None else config.decay_steps)
     problem = _contradiction(config, values)
     if problem:
         raise UserError(f"{everywhere}: {problem}")
@@ -245,6 +255,13 @@ def _contradiction(c, stated):
     if c.warmup_steps > c.max_steps:
         return (f'"warmup_steps" {c.warmup_steps} is more than "max_steps" {c.max_steps};'
                 ' lower the first or raise the second')
+    if c.decay_steps is not None and c.lr_schedule != "wsd":
+        return (f'"decay_steps" is {c.decay_steps}, but "lr_schedule" "{c.lr_schedule}" has no such steps; set'
+                ' "lr_schedule" to "wsd", or "decay_steps" to null')
+    if c.lr_schedule == "wsd" and c.warmup_steps + c.decay_steps > c.max_steps:
+        share = ' (a fifth of "max_steps")' if stated.get("decay_steps") is None else ""
+        return (f'"warmup_steps" {c.warmup_steps} and "decay_steps" {c.decay_steps}{share} are together more than'
+                f' "max_steps" {c.max_steps}; lower one of the first two or raise the third')
     if c.micro_batch_size and c.train_batch_size % c.micro_batch_size:
         return (f'"micro_batch_size" {c.micro_batch_size} does not divide "train_batch_size" {c.train_batch_size};'
                 ' use a divisor')

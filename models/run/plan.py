@@ -196,6 +196,7 @@ def _parts(sizes):
 def _schedule(config):
     steps = [("start", 0), ("warm-up over", config.warmup_steps)]
     steps += [(f"{share} %", config.max_steps * share // 100) for share in (25, 50, 75)]
+    steps += [("decay begins", config.max_steps - config.decay_steps)] if config.lr_schedule == "wsd" else []
     return [(f"lr, {name}", f"{schedule.learning_rate(float(step), config, np):.3g} at step {step:,}")
             for name, step in [*steps, ("end", config.max_steps)]]
 

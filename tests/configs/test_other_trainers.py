@@ -14,6 +14,8 @@ MEANT = {
     "eval_iters": "eval_steps", "gradient_accumulation_steps": "micro_batch_size",
     "gradient_checkpointing": "recompute", "dtype": "precision", "bf16": "precision", "fp16": "precision",
     "min_lr": "lr_min", "warmup_iters": "warmup_steps", "lr_decay_iters": "max_steps", "decay_lr": "lr_schedule",
+    "lr_scheduler_type": "lr_schedule", "num_decay_steps": "decay_steps", "warmdown_ratio": "decay_steps",
+    "lr_wsd_decay_iters": "decay_steps", "lr_wsd_decay_style": "decay_shape",
     "optimizer": "opt_name", "adam_beta1": "beta1", "adam_epsilon": "epsilon", "max_grad_norm": "grad_clip",
     "out_dir": "model_dir", "output_dir": "model_dir", "dataset": "data_path", "tokenizer": "encoder_path",
     "init_from": "init_checkpoint",
@@ -45,6 +47,7 @@ def test_values_that_mean_something_else_there_are_explained():
     assert said("gradient_accumulation_steps").endswith(
         '(sequences at once: "train_batch_size" divided by the steps of accumulation)?')
     assert said("min_lr").endswith('did you mean "lr_min" (a fraction of "lr")?')
+    assert said("warmdown_ratio").endswith('did you mean "decay_steps" (in steps, with "lr_schedule" "wsd")?')
     assert said("device").endswith("there is no such key here: the program takes the GPUs that it sees, else the CPU;"
                                    " --tpu NAME takes a TPU")
 

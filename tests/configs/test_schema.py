@@ -195,6 +195,12 @@ def test_a_flat_name_is_an_optimizer_or_nothing():
     ({"early_stopping": 2, "eval_steps": 0}, '"early_stopping" is 2, but "eval_steps" 0 means no evaluations; set'),
     ({"n_head": 7}, '"n_embd" 768 cannot be split into "n_head" 7 equal heads'),
     ({"warmup_steps": 11, "max_steps": 10}, '"warmup_steps" 11 is more than "max_steps" 10'),
+    ({"lr_schedule": "wsd", "max_steps": 50, "warmup_steps": 9, "decay_steps": 42},
+     '"warmup_steps" 9 and "decay_steps" 42 are together more than "max_steps" 50; lower one of the first two or'),
+    ({"lr_schedule": "wsd", "max_steps": 50, "warmup_steps": 41},
+     '"warmup_steps" 41 and "decay_steps" 10 (a fifth of "max_steps") are together more than "max_steps" 50; lower'),
+    ({"decay_steps": 0}, '"decay_steps" is 0, but "lr_schedule" "cosine" has no such steps; set "lr_schedule" to'),
+    ({"decay_shape": "sqrt"}, '"decay_shape" is "sqrt", but must be "linear" or "1-sqrt" (left out: "1-sqrt")'),
     ({"micro_batch_size": 3}, '"micro_batch_size" 3 does not divide "train_batch_size" 8; use a divisor'),
     ({"input": "openwebtext", "eval_files": "a"},
      '"eval_files" is given, but "input" "openwebtext" has its own files; set "input" to'),
@@ -279,6 +285,12 @@ def config_with(**values):
     return schema.from_dict({**MINIMAL, **values}, "x")
 
 
+def test_decay_takes_a_fifth_of_the_steps_where_nothing_else_is_said_and_only_where_there_is_one():
+    assert [config_with(lr_schedule="wsd", max_steps=steps).decay_steps for steps in (1, 8, 10, 499)] == [0, 2, 2, 100]
+    assert config_with(lr_schedule="wsd", max_steps=70, warmup_steps=30, decay_steps=40).decay_steps == 40
+    assert config_with(max_steps=8).decay_steps is None
+
+
 def test_resuming_with_another_network_names_every_such_key():
     message = error_of(resume.check_resume, config_with(), config_with(n_embd=640, n_layer=3, seed=2), "runs/a/c.json")
     assert message == ('runs/a/c.json: the checkpoints there do not fit: "n_embd" was 768 and is now 640, "n_layer" was'
@@ -324,6 +336,14 @@ def test_resuming_with_other_data_or_schedule_warns_what_changes():
         'c: "lr" was 0.00025 and is now 0.001: the learning rate follows the new schedule from here on',
         'c: "weight_decay" was 0.0 and is now 0.1: the weights are updated differently from here on',
         'c: "seed" was 1 and is now 3: the data order changes: some tokens come again, others later than planned']
+
+
+def test_resuming_a_stable_run_with_another_end_says_so_once_for_each_key():
+    stable = config_with(lr_schedule="wsd", max_steps=80, decay_steps=0)
+    assert resume.check_resume(stable, config_with(lr_schedule="wsd", max_steps=90, decay_steps=20), "c") == [
+        'c: "decay_steps" was 0 and is now 20: the learning rate follows the new schedule from here on',
+        'c: "max_steps" was 80 and is now 90: the learning rate follows the new schedule from here on']
+    assert len(resume.check_resume(config_with(max_steps=80), config_with(max_steps=90), "c")) == 1
 
 
 def test_resuming_with_other_memory_or_output_settings_is_silent():

@@ -163,6 +163,44 @@ def test_warmup_and_cosine_have_their_known_values():
     np.testing.assert_allclose(found, [0.16, 0.64, 0.8, 0.5, 0.2, 0.2], rtol=1e-6)
 
 
+@pytest.mark.parametrize("shape, falling", [("linear", [0.8, 0.65, 0.5, 0.35, 0.2]),
+                                            ("1-sqrt", [0.8, 0.5, 0.8 - 0.6 * 0.5**0.5, 0.8 - 0.3 * 3**0.5, 0.2])])
+def test_warmup_stable_phase_and_decay_have_their_known_values(shape, falling):
+    config = graphs.small_config(lr=0.8, lr_schedule="wsd", warmup_steps=3, lr_min=0.25, max_steps=11, decay_steps=4,
+                                 decay_shape=shape)
+    found = [schedule.learning_rate(float(i), config, np) for i in range(13)]
+    np.testing.assert_allclose(found, [0.2, 0.4, 0.6, *[0.8] * 4, *falling, 0.2], rtol=1e-14)
+
+
+@pytest.mark.parametrize("shape", ["linear", "1-sqrt"])
+@pytest.mark.parametrize("warmup, decay, length", [(0, 5, 17), (6, 11, 17), (6, 0, 17), (0, 17, 17), (0, 0, 1),
+                                                   (0, 1, 1), (1, 0, 1)])
+def test_warmup_stable_decay_of_the_graph_is_numpy_s_to_the_bit_at_every_boundary(shape, warmup, decay, length):
+    config = graphs.small_config(lr_schedule="wsd", warmup_steps=warmup, decay_steps=decay, max_steps=length,
+                                 lr_min=0.1, decay_shape=shape)
+    steps = np.arange(length + 1)  # the last is that of no update: lr has reached its end there
+    with graphs.session() as s:
+        found = s.run(schedule.learning_rate(tf.constant(steps, tf.float32), config, tf2))
+    np.testing.assert_array_equal(found, schedule.learning_rate(steps.astype(np.float32), config, np))
+
+    def by_cases(step):
+        if step < warmup:
+            return config.lr * (step + 1) / (warmup + 1)
+        if step <= length - decay:
+            return config.lr
+        done = (step - length + decay) / decay
+        return config.lr * (0.1 + 0.9 * (1 - (done if shape == "linear" else done**0.5)))
+    np.testing.assert_allclose(found, [by_cases(step) for step in steps], rtol=5e-7)  # float32
+    assert not decay or found[-1] == pytest.approx(0.1 * config.lr)
+
+
+def test_stable_phase_does_not_depend_on_where_the_run_is_to_end():
+    short, longer = (graphs.small_config(lr_schedule="wsd", warmup_steps=3, decay_steps=decay, max_steps=length,
+                                         lr_min=0.3) for length, decay in ((9, 0), (50, 41)))
+    steps = np.arange(9, dtype=np.float32)
+    np.testing.assert_array_equal(schedule.learning_rate(steps, short, np), schedule.learning_rate(steps, longer, np))
+
+
 @pytest.mark.parametrize("slices", [2, 3, 6])
 def test_accumulated_gradients_equal_those_of_the_whole_batch(slices):
     random = np.random.RandomState(0)

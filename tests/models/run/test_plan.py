@@ -67,6 +67,14 @@ def test_learning_rate_exists_at_every_step_when_all_is_warmup_or_nothing_is(sch
     assert learning_rate(0.0, config_with(lr=1.0, lr_schedule=schedule), np) == 1
 
 
+def test_report_says_where_a_decay_begins(tmp_path):
+    values = {"lr": 2.0, "lr_min": 0.1, "max_steps": 5000, "model_dir": str(tmp_path)}
+    text = report_of(config_with(lr_schedule="wsd", decay_steps=1200, **values))
+    assert "lr, 75 %                2 at step 3,750\n" in text and "lr, end                 0.2 at step 5,000\n" in text
+    assert "lr, decay begins        2 at step 3,800\n" in text
+    assert "decay begins" not in report_of(config_with(**values))
+
+
 def test_report_without_problems_says_everything(tmp_path):
     config = config_with(model_dir=str(tmp_path / "not" / "yet"), train_batch_size=12, micro_batch_size=4,
                          max_steps=2000, warmup_steps=100)
