@@ -1,4 +1,4 @@
-"""`python3 -m models.checkpoints`: converts weights (models/checkpoints/convert.py)."""
+"""`python3 -m models.checkpoints`: converts weights, branches runs (models/checkpoints/convert.py)."""
 if __name__ == "__main__":  # before the imports that may fail
     from configs import start
     start.begin()

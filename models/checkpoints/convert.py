@@ -1,10 +1,13 @@
 """Converts weights between the formats of OpenAI, Hugging Face and the original and ours, and proves each result.
 
+"branch" is the one command that converts nothing: models/checkpoints/branch.py.
+
     python3 -m models.checkpoints import-openai SRC DST     # then: python3 main.py --model DST/model.json
     python3 -m models.checkpoints import-hf SRC DST --data data/mine
     python3 -m models.checkpoints export-hf MODEL.json DST
     python3 -m models.checkpoints export-openai MODEL.json DST
     python3 -m models.checkpoints inspect PATH
+    python3 -m models.checkpoints branch RUN/model.ckpt-800 NEW_MODEL_DIR
 """
 import json
 import logging
@@ -56,6 +59,8 @@ def _arguments(argv):
         add(name, _export, f"the newest checkpoint of a config -> {what}", "MODEL.json", destination)
     command = add("inspect", _inspect, "what weights, whatever their format, hold", "PATH")
     command.add_argument("--sha256", action="store_true", help="read every tensor and print its sha256")
+    add("branch", _branch, "one checkpoint of a run -> a new run that goes on from it", "CHECKPOINT",
+        ("DST", "new folder, the new run's model_dir"))
     return parser.parse_args(argv)
 
 
@@ -121,6 +126,11 @@ def _inspect(args):
     for name, shape in source.not_weights.items():
         print(f"{name:24} not a weight {'x'.join(map(str, shape))}".rstrip())
     return 0
+
+
+def _branch(args):
+    from models.checkpoints import branch
+    return branch.run(args)
 
 
 def _sizes(source, n_head):

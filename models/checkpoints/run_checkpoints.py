@@ -29,14 +29,26 @@ def is_at(model_dir, step):
     return step_in_name(latest(model_dir) or "") == step
 
 
+def all_in(model_dir):
+    """Paths of the checkpoints that lie in model_dir, the newest first, whether they are whole or not."""
+    return sorted((path[:-len(".index")] for path in storage.glob(storage.below(model_dir, "model.ckpt-*.index"))),
+                  key=step_in_name, reverse=True)
+
+
+def read_all(path):
+    """Reads every tensor of the checkpoint at `path`.  Raises UserError, tf_checkpoint.Damaged where one is broken."""
+    read, shapes, _ = tf_checkpoint.read_index(path)
+    for name in shapes:
+        read(name)
+
+
 def newest_whole(model_dir):
     """Path of the newest checkpoint whose every byte can be read, or None where there never was one.
 
     Names on stderr what it passes over.  Raises UserError where none is left, or where it is unclear.
     """
     state, named = storage.join(model_dir, STATE_FILE), state_file.named_newest(model_dir)
-    paths = sorted((path[:-len(".index")] for path in storage.glob(
-        storage.below(model_dir, "model.ckpt-*.index"))), key=step_in_name, reverse=True)
+    paths = all_in(model_dir)
     if not storage.exists(state):
         if paths:
             raise UserError(f'{model_dir} holds checkpoints, but not the file "{STATE_FILE}" that names the'
@@ -55,9 +67,7 @@ def newest_whole(model_dir):
     problems = []
     for path in paths:
         try:
-            read, shapes, _ = tf_checkpoint.read_index(path)
-            for name in shapes:
-                read(name)
+            read_all(path)
         except tf_checkpoint.Damaged as error:  # one that cannot be read just now is not passed over
             problems.append(str(error))
             continue
