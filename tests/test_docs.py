@@ -31,8 +31,8 @@ from tests.test_structure import tracked
 
 README, NOTEBOOK = "README.md", "docs/quickstart.ipynb"
 PAGES = [README, *(f"docs/{name}.md" for name in (
-    "training", "data", "generating", "weights", "gpus-and-hosts", "tpu", "config", "sizes", "determinism", "limits",
-    "differences", "architecture", "moved", "benchmarks")), NOTEBOOK]
+    "training", "data", "generating", "weights", "gpus-and-hosts", "tpu", "config", "sizes", "determinism", "fidelity",
+    "limits", "differences", "architecture", "moved", "benchmarks")), NOTEBOOK]
 BLOCK = re.compile(r"^(?:<!-- (?P<mark>[^\n]*) -->\n)?```(?P<language>\w*)\n(?P<body>.*?)^```$", re.M | re.S)
 LONGEST_README, WIDEST_README, LONG_SENTENCE = 180, 130, 30
 LARGEST_NOTEBOOK = 200_000  # bytes
