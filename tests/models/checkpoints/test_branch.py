@@ -33,6 +33,7 @@ def mistake(path, destination):
     return str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_steady_run_that_is_extended_and_cooled_down_equals_one_planned_so_to_the_bit(run_config, tmp_path, capsys):
     planned = run_config(**STEADY, model_dir=str(tmp_path / "planned"), train_steps=8)
     main.main(["--model", planned, *LONGER])
