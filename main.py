@@ -42,21 +42,24 @@ def main(argv=None):
     with start.importing():
         from models.run import devices, workarounds
     workarounds.prepare()
+    if args.checkpoint is not None:
+        config = dataclasses.replace(config, init_checkpoint=None)  # nothing starts from it, and it may be gone
     if args.mode == arguments.WHICH_DATA:
         return print_documents(config, encoder, args.which_data)
     for line in [] if tpu else devices.unused_gpus():
         arguments.warn(line)
     if args.mode == arguments.PREDICT:
         from models.run import predict
-        return predict.run(config, encoder, texts, tpu, build_estimator, as_json=args.json)
+        return predict.run(config, encoder, texts, tpu, build_estimator, checkpoint=args.checkpoint, as_json=args.json)
     if args.mode == arguments.INTERACTIVE:
         from models.run import interactive
-        return interactive.run(config, encoder, args.generation, args.tpu, as_json=args.json)
+        return interactive.run(config, encoder, args.generation, args.tpu, checkpoint=args.checkpoint,
+                               as_json=args.json)
     if args.mode == arguments.EXPORT:
         from models.run import export
-        return export.run(config, encoder, args.export_dir, args.tpu)
+        return export.run(config, encoder, args.export_dir, args.tpu, checkpoint=args.checkpoint)
     if args.mode == arguments.EVAL:
-        return evaluate_whole(config, encoder, tpu)
+        return evaluate_whole(config, encoder, tpu, args.checkpoint)
     status = train(config, encoder, tpu, args.strategy)
     if status == 0:
         from models.run import endings
@@ -206,15 +209,15 @@ def evaluate(estimator, config, encoder, evaluation, path, stop=None):
     return loss
 
 
-def evaluate_whole(config, encoder, tpu=None):
-    """Evaluates the newest checkpoint on every token of the eval set; returns the exit status."""
+def evaluate_whole(config, encoder, tpu=None, checkpoint=None):
+    """Evaluates the newest checkpoint, or the one named, on every token of the eval set; returns the exit status."""
     from datasets import shard_sets, window_order
     from models.checkpoints import run_folder
     from models.run import devices, hooks
     config = dataclasses.replace(config, eval_steps=-1)
     eval_set = read_shards(config, encoder, shard_sets.EVAL)
     evaluation = window_order.EvalWindows.of(config, eval_set)
-    path = run_folder.trained(config, encoder, "evaluate")
+    path = run_folder.trained(config, encoder, "evaluate", checkpoint)
     estimator = build_estimator(config, tpu)
     devices.check_cores(estimator, config, "eval_batch_size")
     stop = hooks.StopOnSignal()

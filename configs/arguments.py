@@ -11,6 +11,7 @@ STRATEGIES = ("mirrored", "multi_worker")
 # What is given in the place of training -> the mode.
 IN_PLACE = {"eval": EVAL, "plan": PLAN, "interactive": INTERACTIVE, "which_data": WHICH_DATA, "predict_text": PREDICT,
             "predict_file": PREDICT, "export_dir": EXPORT}
+BEST = "best"  # what --checkpoint calls the best checkpoint of the run
 
 
 def parse(argv):
@@ -27,7 +28,11 @@ def parse(argv):
                         " or of the hosts in TF_CONFIG (multi_worker); without it, on all that there are")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
                         help="override a key of the config for this run (JSON value); may be repeated")
-    _add_modes(parser.add_argument_group("instead of training").add_mutually_exclusive_group())
+    instead = parser.add_argument_group("instead of training")
+    _add_modes(instead.add_mutually_exclusive_group())
+    instead.add_argument("--checkpoint", metavar="best|PATH", help="evaluate, continue texts with, or export this"
+                         " checkpoint and not the newest: the best of the run, a checkpoint of any run"
+                         " (runs/mine/model.ckpt-1000), or the newest in a folder")
     _add_options(parser.add_argument_group("generation"))
     args = parser.parse_args(argv)
     _check(args)
@@ -77,6 +82,9 @@ def _check(args):
     place = _given(args, ["tpu_project", "tpu_zone"])
     if place and args.tpu is None:
         raise UserError(f"--{place[0]} says where a TPU is; give --tpu NAME, too")
+    if args.checkpoint is not None and (not modes or IN_PLACE[modes[0]] in (PLAN, WHICH_DATA)):
+        raise UserError("--checkpoint is for --eval, --predict_text, --predict_file, --interactive and --export_dir;"
+                        f" leave it out {f'with --{modes[0]}' if modes else 'to train'}")
     options = _given(args, [*generation.OPTIONS, "stop", "json"])
     if options and not (modes and modes[0].startswith(("predict", "interactive"))):
         raise UserError(f"--{options[0]} needs a text to continue; give --predict_text TEXT, --predict_file FILE or"
@@ -90,12 +98,13 @@ def check_tpu_paths(args, config):
     """
     trains = args.mode in (TRAIN, PLAN)
     evaluates = args.mode == EVAL or trains and config.eval_steps != 0
-    paths = [("model_dir", config.model_dir), *(_data_paths(config, "train_files") if trains else []),
-             *(_data_paths(config, "eval_files") if evaluates else [])]
-    for key, path in paths:
+    keys = [("model_dir", config.model_dir), *(_data_paths(config, "train_files") if trains else []),
+            *(_data_paths(config, "eval_files") if evaluates else [])]
+    chosen = [("--checkpoint", args.checkpoint)] if args.checkpoint not in (None, BEST) else []
+    for name, path in [(f'"{key}"', path) for key, path in keys] + chosen:
         if args.tpu != tpu_names.LOCAL and not storage.is_remote(path):
-            raise UserError(f'--tpu {args.tpu} is another machine, which cannot read "{key}" {path} here; copy it with'
-                            f' `gsutil -m cp -r` and set "{key}" to gs://BUCKET/..., or give --tpu local on a TPU VM')
+            raise UserError(f"--tpu {args.tpu} is another machine, which cannot read {name} {path} here; copy it with"
+                            f" `gsutil -m cp -r` and set {name} to gs://BUCKET/..., or give --tpu local on a TPU VM")
 
 
 def _data_paths(config, key):

@@ -11,6 +11,7 @@ EFFECT = {
     schema.UPDATE: "the weights are updated differently from here on",
 }
 CONFIG_FILE = "config.json"  # the resolved config, in model_dir
+ANOTHER = 'choose another "model_dir"'  # what else helps where a run does not fit
 # Fingerprints of the run's vocabulary and shards, the shards' names, and its batch sizes, in model_dir.
 DATA_FILE = "data.json"
 # What is read of both by `recorded`; earlier versions noted less.
@@ -57,20 +58,20 @@ def batch_sizes(config, step):
     return kept if kept and kept[-1][1] == config.train_batch_size else [*kept, [step, config.train_batch_size]]
 
 
-def saved_config_warnings(config):
+def saved_config_warnings(config, otherwise=ANOTHER):
     """The lines of `check_resume` against the config saved in model_dir; none where no config is saved."""
     saved = storage.join(config.model_dir, CONFIG_FILE)
     if not storage.exists(saved):
         return []
     place = f"model_dir={json.dumps(config.model_dir)}"  # the folder may have moved, and have had a name that none may
-    return check_resume(schema.load(saved, [place]), config, saved)
+    return check_resume(schema.load(saved, [place]), config, saved, otherwise)
 
 
-def check_resume(saved, new, where):
+def check_resume(saved, new, where, otherwise=ANOTHER):
     """Returns warnings, one line each, for a run that began with the config `saved` and goes on with the config `new`.
 
     `where` is the file that holds `saved`.  Raises UserError when the checkpoints do not fit the new network or its
-    optimizer.
+    optimizer; `otherwise` is the other remedy that it names.
     """
     # Adafactor keeps a momentum for every weight only where beta1 is not zero.
     changes_slots = new.opt_name == "adafactor" and bool(saved.beta1) != bool(new.beta1)
@@ -87,14 +88,15 @@ def check_resume(saved, new, where):
             warnings.append(f"{where}: {change}: {EFFECT[effect]}")
     if misfits:
         raise UserError(f'{where}: the checkpoints there do not fit: {", ".join(misfits)}; restore the old value or'
-                        ' choose another "model_dir"')
+                        f" {otherwise}")
     return warnings
 
 
-def check_data(config, encoder, train_set=None):
+def check_data(config, encoder, train_set=None, otherwise=ANOTHER):
     """Returns warnings, one line each, for other training shards than those that the run in model_dir began with.
 
-    `train_set` is a shard_sets.ShardSet; None: nothing is to be trained.  Raises UserError for another vocabulary.
+    `train_set` is a shard_sets.ShardSet; None: nothing is to be trained.  Raises UserError for another vocabulary;
+    `otherwise` is the other remedy that it names.
     """
     path, noted = storage.join(config.model_dir, DATA_FILE), recorded(config.model_dir, DATA_FILE)
     if not noted:
@@ -102,7 +104,7 @@ def check_data(config, encoder, train_set=None):
     if noted.get("vocabulary") != encoder.fingerprint:
         raise UserError(f"{config.model_dir} was trained with another vocabulary ({noted.get('vocabulary')!s:.12}) than"
                         f" that in {config.encoder_path or 'the package of GPT-2'} ({encoder.fingerprint:.12}); set"
-                        ' "encoder_path" to that one or choose another "model_dir"')
+                        f' "encoder_path" to that one or {otherwise}')
     if train_set is None or noted.get("shards") == train_set.fingerprint:
         return []
     line = f"{path}: the training shards are not those the run began with: the data order changes"

@@ -119,6 +119,19 @@ def test_killed_run_under_faults_ends_with_the_weights_figures_and_texts_of_a_lo
     assert all(fault.done > 9 for fault in faults), [fault.done for fault in faults]
 
 
+@pytest.mark.slow
+def test_another_checkpoint_than_the_newest_is_chosen_there(gcs, call, finished, tmp_path):
+    gcs.put_folder(str(tmp_path / "run"), "gs://bucket/old")
+    new = {"model_dir": "gs://bucket/new", "eval_batch_size": 100}
+    out = output_of(call("--eval", "--checkpoint", "gs://bucket/old/model.ckpt-0", **new))
+    assert out.startswith("evaluation at step 0: loss ")
+    assert error_of(call("--eval", "--checkpoint", "gs://bucket/old/model.ckpt-3", **new)) == (
+        "error: --checkpoint gs://bucket/old/model.ckpt-3: no such checkpoint or folder; there are"
+        " gs://bucket/old/model.ckpt-0, gs://bucket/old/model.ckpt-4\n")
+    said = output_of(call("--predict_text", "def", "--length", "2", "--checkpoint", "gs://bucket/old", **new))
+    assert "SAMPLE 0" in said
+
+
 @pytest.mark.parametrize("requests, kind, words", [
     ("^(POST|PUT)", 503, "model.ckpt-[0-9_temp/]+: Google Storage answers 503, again and again; check the path"),
     pytest.param("", RESET, "gs://bucket/.*: Google Storage cannot be reached, .*", marks=pytest.mark.slow),

@@ -9,17 +9,14 @@ import tensorflow.compat.v1 as tf
 
 from configs import resume, schema, storage
 from configs.errors import UserError
-from models.checkpoints import run_checkpoints, state_file, tf_checkpoint
+from models.checkpoints import chosen, run_checkpoints
 
 
 def run(args):
     """The command `branch` of `python3 -m models.checkpoints`; returns the exit status."""
-    path = tf_checkpoint.find(args.checkpoint)
-    if path is None:
-        raise _without_checkpoint(args.checkpoint)
+    path = chosen.of_path(args.checkpoint, args.checkpoint)
     step, config = run_checkpoints.step_of(path), _config_of(path)
     run_checkpoints.check(path, config, train=True)
-    run_checkpoints.read_all(path)
     destination = args.dst.rstrip("/")
     with storage.new_folder(destination) as folder:
         try:
@@ -41,11 +38,3 @@ def _config_of(path):
         raise UserError(f"{path} is no run's checkpoint: no {resume.CONFIG_FILE} lies beside it; give one in the"
                         ' "model_dir" of a run')
     return schema.load(note, [f"model_dir={json.dumps(folder)}"])  # its own may have moved
-
-
-def _without_checkpoint(path):
-    """The UserError for a path where no checkpoint is."""
-    folder = path if storage.is_folder(path) else path.rpartition("/")[0] or "."
-    steps = sorted(map(state_file.step_in_name, run_checkpoints.all_in(folder)))
-    there = f"{folder} has those of the steps {', '.join(map(str, steps))}" if steps else "give RUN/model.ckpt-STEP"
-    return UserError(f"{path}: no such checkpoint{storage.looked_for_in(path)}; {there}")

@@ -8,12 +8,12 @@ import tensorflow.compat.v1 as tf
 
 from configs import storage
 from configs.errors import UserError
-from configs.resume import CONFIG_FILE, DATA_FILE
+from configs.resume import ANOTHER, CONFIG_FILE, DATA_FILE
 from models.checkpoints import hugging_face, state_file, tf_checkpoint
 from models.checkpoints.state_file import STATE_FILE, step_in_name
 from models.weights import SCOPE, misfits, slot_shapes
 
-REMEDY = ('move it elsewhere and set "init_checkpoint" to it, or give it to `python3 -m models.checkpoints`, which'
+REMEDY = ('set "init_checkpoint" to it, with another "model_dir", or give it to `python3 -m models.checkpoints`, which'
           ' imports it')
 
 
@@ -35,30 +35,23 @@ def all_in(model_dir):
                   key=step_in_name, reverse=True)
 
 
-def read_all(path):
-    """Reads every tensor of the checkpoint at `path`.  Raises UserError, tf_checkpoint.Damaged where one is broken."""
-    read, shapes, _ = tf_checkpoint.read_index(path)
-    for name in shapes:
-        read(name)
-
-
-def newest_whole(model_dir):
+def newest_whole(model_dir, otherwise=ANOTHER):
     """Path of the newest checkpoint whose every byte can be read, or None where there never was one.
 
-    Names on stderr what it passes over.  Raises UserError where none is left, or where it is unclear.
+    Names on stderr what it passes over.  Raises UserError where none is left, or where it is unclear; `otherwise` is
+    the other remedy that it names.
     """
     state, named = storage.join(model_dir, STATE_FILE), state_file.named_newest(model_dir)
     paths = all_in(model_dir)
     if not storage.exists(state):
         if paths:
             raise UserError(f'{model_dir} holds checkpoints, but not the file "{STATE_FILE}" that names the'
-                            ' newest; write it (one line, model_checkpoint_path: "model.ckpt-STEP"), or choose another'
-                            ' "model_dir"')
+                            f' newest; write it (one line, model_checkpoint_path: "model.ckpt-STEP"), or {otherwise}')
         # Somebody's weights that were put here would be overlooked.
         for name in (tf_checkpoint.NAME + ".index", hugging_face.SINGLE, hugging_face.INDEX, "pytorch_model.bin"):
             if storage.exists(storage.join(model_dir, name)):
-                raise UserError(f'"model_dir" {model_dir} holds weights from elsewhere ({name}), and only a run\'s own'
-                                f" checkpoints are continued there; {REMEDY}")
+                raise UserError(f"{model_dir} holds weights from elsewhere ({name}) and no checkpoint of a run;"
+                                f" {REMEDY}")
         return None
     if named and step_in_name(named) < 0 and not storage.exists(named + ".index"):
         named = None  # the file names none of a run's checkpoints: all that are there count
@@ -67,7 +60,7 @@ def newest_whole(model_dir):
     problems = []
     for path in paths:
         try:
-            read_all(path)
+            read_whole(path)
         except tf_checkpoint.Damaged as error:  # one that cannot be read just now is not passed over
             problems.append(str(error))
             continue
@@ -75,8 +68,14 @@ def newest_whole(model_dir):
             print(f"warning: {line}; going on from {path}", file=sys.stderr)
         return path
     reason = "; ".join(problems) or f"{state} cannot be read"
-    raise UserError(f"{reason}; no checkpoint there can be read whole: bring one back, or start anew in another"
-                    ' "model_dir"')
+    raise UserError(f"{reason}; no checkpoint there can be read whole: bring one back, or {otherwise}")
+
+
+def read_whole(path):
+    """Reads every tensor of the checkpoint at `path`.  Raises UserError where one cannot be read."""
+    read, shapes, _ = tf_checkpoint.read_index(path)
+    for name in shapes:
+        read(name)
 
 
 def step_of(path):
@@ -85,7 +84,7 @@ def step_of(path):
         return 0
     read, shapes, _ = tf_checkpoint.read_index(path)
     if tf.GraphKeys.GLOBAL_STEP not in shapes:
-        raise UserError(f"{path} holds weights but no step of training, so it cannot be continued; {REMEDY}")
+        raise UserError(f"{path} holds weights but no step of training, so it is no checkpoint of a run; {REMEDY}")
     return int(read(tf.GraphKeys.GLOBAL_STEP))
 
 
@@ -120,13 +119,16 @@ def copy(path, folder, copy_file=storage.copy):
     return copied
 
 
-def check(path, config, *, train):
-    """Raises UserError where the run's checkpoint at `path` does not fit the network, or to `train`, the optimizer."""
+def check(path, config, *, train, otherwise=ANOTHER):
+    """Raises UserError where the run's checkpoint at `path` does not fit the network, or to `train`, the optimizer.
+
+    `otherwise` is the other remedy that it names.
+    """
     stored = tf_checkpoint.open_weights(path)
     problem = misfits(stored.shapes, config)
     if problem:
-        raise UserError(f"{path} does not fit the config: {problem}; use the config it was trained with or another"
-                        ' "model_dir"')
+        raise UserError(f"{path} does not fit the config: {problem}; use the config it was trained with or"
+                        f" {otherwise}")
     foreign = [name for name, dtype in stored.dtypes.items() if dtype != "float32"]
     if foreign:
         raise UserError(f"{path} stores {SCOPE}/{foreign[0]} as {stored.dtypes[foreign[0]]}, so it is not of this"

@@ -1,5 +1,6 @@
 """The folder of a run: whether it fits config, vocabulary and disk, and the notes beside the checkpoints."""
 import contextlib
+import dataclasses
 import errno
 import json
 import os
@@ -9,8 +10,8 @@ import tensorflow.compat.v1 as tf
 
 from configs import arguments, schema, storage
 from configs.errors import UserError
-from configs.resume import CONFIG_FILE, DATA_FILE, batch_sizes, check_data, saved_config_warnings
-from models.checkpoints import best_checkpoint, run_checkpoints, state_file, warm_start
+from configs.resume import ANOTHER, CONFIG_FILE, DATA_FILE, batch_sizes, check_data, saved_config_warnings
+from models.checkpoints import best_checkpoint, chosen, run_checkpoints, state_file, warm_start
 
 LOCK_FILE = ".lock"
 
@@ -25,16 +26,30 @@ def check(config, encoder, train_set=None):
     lines = []
     path = run_checkpoints.newest_whole(config.model_dir)
     if path:
-        run_checkpoints.step_of(path)
-        lines = saved_config_warnings(config) + check_data(config, encoder, train_set)
-        run_checkpoints.check(path, config, train=train_set is not None)
+        lines = _check_run(path, config, encoder, train_set)
     elif config.init_checkpoint:
         warm_start.check_all(config, encoder)
     return path, lines
 
 
-def trained(config, encoder, purpose):
-    """Path of the newest checkpoint, checked; None: init_checkpoint is to be used.  Raises UserError without either."""
+def _check_run(path, config, encoder, train_set=None, otherwise=ANOTHER):
+    """`check` where model_dir holds the checkpoint `path`; `otherwise` is the other remedy that its errors name."""
+    run_checkpoints.step_of(path)
+    lines = saved_config_warnings(config, otherwise) + check_data(config, encoder, train_set, otherwise)
+    run_checkpoints.check(path, config, train=train_set is not None, otherwise=otherwise)
+    return lines
+
+
+def trained(config, encoder, purpose, checkpoint=None):
+    """Path of the newest checkpoint, or of the one that --checkpoint names, checked as `check` does.
+
+    None: init_checkpoint is to be used.  Raises UserError where there is nothing to be used.
+    """
+    if checkpoint is not None:
+        path = chosen.path_of(config, checkpoint)
+        beside = dataclasses.replace(config, model_dir=os.path.dirname(path) or ".")
+        _check_run(path, beside, encoder, otherwise=chosen.ANOTHER)
+        return path
     path, _ = check(config, encoder)
     if path is None and not config.init_checkpoint:
         place = config.model_dir + storage.looked_for_in(config.model_dir)

@@ -25,13 +25,18 @@ GROUP_BYTES = 2**28  # of the tensors that are in memory at once while they are 
 
 def find(path):
     """The checkpoint that `path` (a folder, a prefix, or a file of it) means, without suffix; None where none is."""
-    for prefix in (path, re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", path), named_newest(path)):
+    for prefix in (path, without_ending(path), named_newest(path)):
         if prefix and storage.exists(prefix + ".index"):
             return prefix
     if not storage.is_folder(path):
         return None
     prefixes = [name[:-len(".index")] for name in storage.glob(storage.below(path, "*.index"))]
     return max(prefixes, key=step_in_name, default=None)
+
+
+def without_ending(path):
+    """The prefix of the checkpoint that has the file `path`; `path` itself where it is no such file."""
+    return re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", path)
 
 
 class Damaged(UserError):

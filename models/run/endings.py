@@ -35,5 +35,5 @@ def next_command(args, config):
     """What generates with what was trained, to be typed: from the best checkpoint where evaluations ended the run."""
     step = state_file.step_in_name(state_file.named_newest(config.model_dir) or "")
     early = 0 <= step < config.max_steps and over(config, step)
-    best = ["--set", f"model_dir={best_checkpoint.folder_of(config.model_dir)}"] if early else []
+    best = ["--checkpoint", arguments.BEST] if early else []
     return arguments.command(args, *best, "--interactive")

@@ -1,4 +1,4 @@
-"""Writes the newest checkpoint as a SavedModel, which generates and scores without this project's code.
+"""Writes a checkpoint as a SavedModel, which generates and scores without this project's code.
 
 Token ids in and out; the vocabulary's two files are its assets.
 """
@@ -18,11 +18,11 @@ from models.shapes import shape_of
 PADDING = -1  # behind the ids of a shorter row, in and out
 
 
-def run(config, encoder, folder, tpu=None):
+def run(config, encoder, folder, tpu=None, *, checkpoint=None):
     """Writes the SavedModel into the new `folder`, local or gs://; returns the exit status."""
     if tpu:
         raise UserError("--export_dir needs no TPU; leave --tpu out")
-    path = predict.weights_path(config, encoder)
+    path = predict.weights_path(config, encoder, checkpoint)
     with storage.new_folder(folder) as place:  # on gs:// the file that makes it a SavedModel is written last
         _save(config, encoder, path, place)
     print(f"wrote {path or config.init_checkpoint} as a SavedModel to {folder}: signatures generate and score,"

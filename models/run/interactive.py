@@ -19,11 +19,11 @@ MARK = "> "
 KEYS = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|O.|.)?|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-def run(config, encoder, given, tpu, *, as_json):
+def run(config, encoder, given, tpu, *, checkpoint, as_json):
     """Continues every line of standard input with the options `given`, until it ends; returns the exit status."""
     if tpu:
         raise UserError("--interactive runs on this machine's CPU or GPU; leave --tpu out, or give a --predict_file")
-    path = predict.weights_path(config, encoder)
+    path = predict.weights_path(config, encoder, checkpoint)
     predict.store(config, "")  # a path that cannot be written is said before anything is typed
     with predict.threads_for(config, 1), damage.named_in_generation(config):
         workarounds.compile_silently()

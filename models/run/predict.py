@@ -1,4 +1,4 @@
-"""Continues prompts with the newest checkpoint, to the console and to the config's predict_path."""
+"""Continues prompts with a checkpoint, to the console and to the config's predict_path."""
 import contextlib
 import dataclasses
 import json
@@ -44,9 +44,9 @@ class Sample(NamedTuple):
     stop: str  # why it ended: "length", "eot", "stop", or "interrupted" by Ctrl-C
 
 
-def run(config, encoder, prompts, tpu, build_estimator, *, as_json):
+def run(config, encoder, prompts, tpu, build_estimator, *, checkpoint, as_json):
     """Prints and stores continuations of `prompts`, drawn by main.py's build_estimator; returns the exit status."""
-    path = weights_path(config, encoder)
+    path = weights_path(config, encoder, checkpoint)
     rows = [row for prompt in prompts for row in rows_of(prompt, encoder, config.n_ctx)]
     store(config, "")  # a path that cannot be written is said before minutes are spent
     at_once = min(config.predict_batch_size, len(rows))
@@ -89,9 +89,9 @@ def threads_for(config, rows, prompt=1, length=1):
         os.environ.pop(THREADS, None)
 
 
-def weights_path(config, encoder):
-    """The newest checkpoint, when it fits the config and the vocabulary.  Raises UserError."""
-    path = run_folder.trained(config, encoder, "generate with")
+def weights_path(config, encoder, checkpoint):
+    """The newest checkpoint, or the one that `checkpoint` names, when it fits config and vocabulary.  UserError."""
+    path = run_folder.trained(config, encoder, "generate with", checkpoint)
     vocabularies.check(config, encoder)
     return path
 

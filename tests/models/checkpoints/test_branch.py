@@ -81,8 +81,9 @@ def test_a_place_that_holds_something_and_what_is_no_run_s_checkpoint_are_refuse
     with pytest.raises(UserError, match="run exists and is no empty folder; give a new one"):
         branch(run / "model.ckpt-4", run)
     assert mistake(run / "model.ckpt-3", new) == (
-        f"{run}/model.ckpt-3: no such checkpoint; {run} has those of the steps 0, 4")
-    assert mistake(tmp_path / "none", new) == f"{tmp_path}/none: no such checkpoint; give RUN/model.ckpt-STEP"
+        f"{run}/model.ckpt-3: no such checkpoint or folder; there are {run}/model.ckpt-0, {run}/model.ckpt-4")
+    assert mistake(tmp_path / "none", new) == (
+        f"{tmp_path}/none: no such checkpoint or folder; {tmp_path} holds none, either")
     weights = weight_files.write_openai(tmp_path / "openai")
     assert "model.ckpt holds weights but no step of training" in mistake(weights, new)
     values = {name: value for name, value in weights_of(run, 4).items() if "adam" not in name}

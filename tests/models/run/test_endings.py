@@ -73,7 +73,7 @@ def test_early_stopping_counts_across_a_restart_keeps_the_best_and_the_same_comm
     run, best = tmp_path / "run", tmp_path / "run" / "best"
     assert re.fullmatch(rf"done: {run} is trained to step 10; read .* tokens; stopped early: 3 evaluations without a"
                         rf" better loss than that of step 4, whose checkpoint is in {best}; raise .*", done)
-    assert generate == f"generate: python3 main.py --model {config} --set model_dir={best} --interactive"
+    assert generate == f"generate: python3 main.py --model {config} --checkpoint best --interactive"
     assert weights_of(best, 4)["global_step"] == 4
     before = sorted(os.listdir(run))
     assert main.main(["--model", config]) == 0
