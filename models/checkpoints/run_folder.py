@@ -33,8 +33,10 @@ def check(config, encoder, train_set=None):
     return path, lines
 
 
-def trained(config, encoder, purpose):
+def trained(config, encoder, purpose, checkpoint=None):
     """Path of the newest checkpoint, checked; None: init_checkpoint is to be used.  Raises UserError without either."""
+    if checkpoint is not None:
+        raise UserError("--checkpoint is not there yet; leave it out")
     path, _ = check(config, encoder)
     if path is None and not config.init_checkpoint:
         place = config.model_dir + storage.looked_for_in(config.model_dir)
