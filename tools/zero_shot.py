@@ -37,9 +37,9 @@ def main(argv=None):
     path = run_folder.trained(config, encoder, "evaluate", args.checkpoint)
     vocabularies.check(config, encoder)
     workarounds.compile_silently()
-    for variant, numbers in zero_shot.measure(config, path, parts):
+    for _, variant, numbers in zero_shot.measure(config, path, [(args.task, parts)]):
         if args.json:
-            print(json.dumps({"task": args.task, "variant": variant.name, **numbers._asdict()}))
+            print(json.dumps({"task": args.task, "variant": variant.name, **numbers._asdict()}), flush=True)
             continue
         print(zero_shot.line(args.task, variant, numbers))
         print(f"    {variant.name} is: {variant.meaning}")

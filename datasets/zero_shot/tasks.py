@@ -176,7 +176,7 @@ def _first_lines(path, text, limit):
     if limit is None or limit == count:
         return text
     if limit > count:
-        raise UserError(f"--limit {limit} is more than the {count} lines of {path}; lower it or leave it out")
+        raise UserError(f"--limit is {limit}, and {path} has {count} lines; lower it or leave it out")
     if not any(map(str.strip, lines[:limit])):
         raise UserError(f"--limit {limit}: the first {limit} lines of {path} are empty; raise it or leave it out")
     return "\n".join(lines[:limit]) + "\n"

@@ -116,23 +116,28 @@ def _scored(hidden, wte, places, labels, allowed):
         logits = gpt2.logits(tf.gather(hidden, places), wte)  # [ROWS, V]
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(logits=logits, labels=labels)
         left = tf.where_v2(allowed, logits, logits.dtype.min)
-        return losses, *(tf.equal(tf.argmax(of, -1, tf.int32), labels) for of in (logits, left))
+        return losses, *(tf.equal(tf.argmax(of, -1, output_type=tf.int32), labels) for of in (logits, left))
     return tf.map_fn(some, (places, labels), fn_output_signature=(tf.float32, tf.bool, tf.bool), parallel_iterations=1)
 
 
-def measure(config, path, parts, between=lambda: None):
-    """[(Variant, Numbers)] of a task's Parts, with the weights at `path` (None: init_checkpoint)."""
+def measure(config, path, labelled, between=lambda: None):
+    """Yields (label, Variant, Numbers) of [(label, Parts)], with the weights at `path` (None: init_checkpoint)."""
     with damage.named_in_zero_shot(config), Scorer(config, path) as scorer:
-        scored = [scorer.scores(part.sequences, part.not_allowed, between) for part in parts]
-    found = [(variant, of(scores)) for part, scores in zip(parts, scored) for variant, of in part.variants]
-    for _, numbers in found:
-        if not math.isfinite(numbers.loss):
-            raise UserError(f"the loss is {numbers.loss} with the weights in {path or config.init_checkpoint}; go back"
-                            " to an older checkpoint")
-    return found
+        for label, parts in labelled:
+            for part in parts:
+                scores = scorer.scores(part.sequences, part.not_allowed, between)
+                for variant, of in part.variants:
+                    yield label, variant, _finite(of(scores), path or config.init_checkpoint)
 
 
-def line(task, variant, numbers):
+def _finite(numbers, weights):
+    """The Numbers.  Raises UserError where they are none."""
+    if not math.isfinite(numbers.loss):
+        raise UserError(f"the loss is {numbers.loss} with the weights in {weights}; go back to an older checkpoint")
+    return numbers
+
+
+def line(label, variant, numbers):
     """The numbers of a variant in words."""
     shown = [f"loss {numbers.loss:.4f} nats a token"]
     for name, digits in (("perplexity", 2), ("word_perplexity", 2), ("bits_per_byte", 4), ("accuracy", 4),
@@ -141,7 +146,7 @@ def line(task, variant, numbers):
         if value is not None:
             shown.append(f"{'accuracy by length' if name == 'accuracy_norm' else name.replace('_', ' ')}"
                          f" {value:.{digits}f}")
-    return f"{task}, {variant.name}: {', '.join(shown)}; {numbers.examples:,} examples, {numbers.tokens:,} tokens"
+    return f"{label}, {variant.name}: {', '.join(shown)}; {numbers.examples:,} examples, {numbers.tokens:,} tokens"
 
 
 def writer(config, encoder, tpu):
@@ -157,11 +162,13 @@ def writer(config, encoder, tpu):
         labelled = []
 
     def write(path, stop):
-        step = run_checkpoints.step_of(path)
-        for label, parts in labelled:
-            found = measure(config, path, parts, _ended_by(stop))
-            print("".join(f"at step {step}, {line(label, *one)}\n" for one in found), end="", flush=True)
-            _store(config.model_dir, step, [(f"zero_shot/{label}/{variant.name}", of) for variant, of in found])
+        if not labelled:
+            return
+        step, found = run_checkpoints.step_of(path), []
+        for label, variant, numbers in measure(config, path, labelled, _ended_by(stop)):
+            print(f"at step {step}, {line(label, variant, numbers)}", flush=True)
+            found.append((f"zero_shot/{label}/{variant.name}", numbers))
+        _store(config.model_dir, step, found)
     return write
 
 

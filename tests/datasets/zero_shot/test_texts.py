@@ -3,7 +3,8 @@ import pytest
 
 from datasets.zero_shot import texts
 
-WIKITEXT = """ \n = Head <unk> = \n \n The <unk> 's 1 @,@ 200 @-@ year ( old ) " walls " don 't fall , 4 @.@ 5 % do : yes . \n
+WIKITEXT = """ \n = Head <unk> = \n
+ The <unk> 's 1 @,@ 200 @-@ year ( old ) " walls " don 't fall , 4 @.@ 5 % do : yes . \n
  = = Part = = \n \n Boys ' toys ; 20 \xb0 C ! \n"""
 
 
