@@ -157,8 +157,8 @@ def train_in_folder(config, encoder, tpu, strategy, order, evaluation):
             if after and step == due:
                 with lasting.alone():  # the other hosts wait for their next step with this one
                     own = build_estimator(config) if in_step else estimator
-                    after(path, step, evaluate(own, config, encoder, evaluation, path,
-                                               None if in_step else lasting.stop))
+                    stop = None if in_step else lasting.stop
+                    after(path, step, evaluate(own, config, encoder, evaluation, path, stop), stop)
             over, missed = endings.over(config, step, in_step if step == due else None), False
     except hooks.Interrupted:
         print(f"stopped by {lasting.stop.name} at step {step}, saved; the same command goes on")

@@ -16,7 +16,19 @@ import json
 from configs import aliases, other_trainers, reading, storage
 from configs.errors import UserError
 from configs.generation import OPTIONS
-from configs.values import BOOLEAN, CHECKPOINT_PATH, FILES, FOLDER, PATH, TEXTS, integer, number, one_of, optional
+from configs.values import (
+    BOOLEAN,
+    CHECKPOINT_PATH,
+    FILES,
+    FOLDER,
+    PATH,
+    TEXTS,
+    integer,
+    number,
+    one_of,
+    optional,
+    task_files,
+)
 
 MODEL, MEMORY, OPTIMIZER, RUN, DATA, OUTPUT = "model", "precision, memory", "optimizer", "run", "data", "output"
 
@@ -29,6 +41,8 @@ DEFAULT_BETA1 = {"adam": 0.9, "adafactor": 0.0}
 REQUIRED = ("model_dir",)
 FILES_INPUT = "tfrecords"
 INPUTS = ("openwebtext", "openwebtext_long", "openwebtext_longbiased", FILES_INPUT)
+
+ZERO_SHOT_TASKS = ("text", "wikitext", "ptb", "lambada", "hellaswag")
 
 PROBABILITY = number(low=0, below=1)
 
@@ -162,6 +176,9 @@ class Config:
         "texts that are continued after each evaluation of a training: on the console, in `model_dir`/samples.txt and"
         " in TensorBoard; null = none")
     sample_length: int = key(OUTPUT, 100, integer(1, OPTIONS["length"].high), FREE, "tokens of each of these samples")
+    zero_shot: tuple | None = key(OUTPUT, None, optional(task_files(*ZERO_SHOT_TASKS)), FREE,
+        "tasks that are scored after each evaluation of a training, as tools/zero_shot.py does: on the console, in"
+        " `model_dir`/metrics.jsonl and in TensorBoard; null = none")
 
     @property
     def head_size(self):

@@ -47,6 +47,15 @@ def optional(kind):
     return Kind(kind.allowed + " or null", lambda value: None if value is None else kind.accept(value))
 
 
+def task_files(*tasks):
+    """A list of [task, path], each of these tasks -> ((task, path) ...)."""
+    def accept(value):
+        pairs = _checked(value, isinstance(value, (list, tuple)))
+        _checked(pairs, all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in pairs))
+        return tuple((one_of(*tasks).accept(task), _path(path)) for task, path in pairs)
+    return Kind(f"a list of [task, file], where tasks are {', '.join(tasks)},", accept)
+
+
 def _text(value):
     return _checked(value, isinstance(value, str) and "\0" not in value)
 

@@ -31,8 +31,8 @@ from tests.test_structure import tracked
 
 README, NOTEBOOK = "README.md", "docs/quickstart.ipynb"
 PAGES = [README, *(f"docs/{name}.md" for name in (
-    "training", "data", "generating", "weights", "gpus-and-hosts", "tpu", "config", "sizes", "determinism", "fidelity",
-    "limits", "differences", "architecture", "moved", "benchmarks")), NOTEBOOK]
+    "training", "data", "evaluation", "generating", "weights", "gpus-and-hosts", "tpu", "config", "sizes",
+    "determinism", "fidelity", "limits", "differences", "architecture", "moved", "benchmarks")), NOTEBOOK]
 BLOCK = re.compile(r"^(?:<!-- (?P<mark>[^\n]*) -->\n)?```(?P<language>\w*)\n(?P<body>.*?)^```$", re.M | re.S)
 LONGEST_README, WIDEST_README, LONG_SENTENCE = 180, 130, 30
 LARGEST_NOTEBOOK = 200_000  # bytes
@@ -264,6 +264,7 @@ GIVEN = {
     "my_texts": write_texts,
     "pages": write_pages,
     "wikitext-test.txt": "A text that a model is evaluated on, and that it must not have been trained on.\n" * 3,
+    "lambada_test.jsonl": '{"text": "She gave him the book"}\n{"text": "He read it to the end"}\n',
     "prompts.jsonl": '{"prompt": "class", "length": 5}\n{"prompt": "def", "length": 6, "num_samples": 2}\n',
 }
 

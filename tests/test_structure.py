@@ -16,7 +16,7 @@ SCRIPTS = ("main", "datasets.create_tfrecords", "datasets.dedup", "datasets.down
            "datasets.make_corpus", "datasets.run_newspaper_extract", "datasets.verify_tfrecords", "encoder.train",
            "models.checkpoints.__main__", "tools.backup_checkpoint",
            "tools.doctor", "tools.download_model", "tools.new_config", "tools.plot", "tools.tpu_survival",
-           "tools.verify_resume")
+           "tools.verify_resume", "tools.zero_shot")
 # Each floor may import itself and those before it.  models.core: what lies in models/ itself and in models/cpu/.
 FLOORS = ("configs", "encoder", "datasets", "inputs", "models.core", "models.checkpoints", "models.run", "tools",
           "main")

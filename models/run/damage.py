@@ -85,9 +85,16 @@ def _out_of_memory_named(config, line_of):
 @contextlib.contextmanager
 def named_in_evaluation(config, shards):
     """`named`, and where memory runs out, what helps."""
+    with named(config, shards), named_in_zero_shot(config):
+        yield
+
+
+@contextlib.contextmanager
+def named_in_zero_shot(config):
+    """Where memory runs out in an evaluation, says what helps."""
     remedy = f'lower "eval_batch_size" {config.eval_batch_size}' if config.eval_batch_size > 1 else cost.SMALLER
     line = f"an evaluation ran out of memory: {remedy}"
-    with named(config, shards), _out_of_memory_named(config, lambda machine: line):
+    with _out_of_memory_named(config, lambda machine: line):
         yield
 
 

@@ -16,6 +16,7 @@ from configs.errors import USER_ERROR, UserError
 from datasets import shard_sets
 from datasets.jobs import workers
 from datasets.window_order import EvalWindows, WindowOrder
+from datasets.zero_shot import tasks
 from models.checkpoints import state_file
 from models.run import room
 from models.run.cost import (
@@ -63,6 +64,7 @@ def _run_problems(config, encoder, train, args):
     found, train_set = Problems([], []), None if isinstance(train, str) else train
     checks = [_check_bucket, resume.saved_config_warnings, lambda config: resume.check_data(config, encoder, train_set),
               lambda config: _check_start(config, encoder)]
+    checks.append(lambda config: _check_zero_shot(config, encoder))
     checks += [lambda config: arguments.check_tpu_paths(args, config)] if args.tpu else []
     for check in checks:
         try:
@@ -87,13 +89,19 @@ def _check_start(config, encoder):
         warm_start.check_all(config, encoder)
 
 
+def _check_zero_shot(config, encoder):
+    """Raises UserError where a file of "zero_shot" is not what its task needs."""
+    tasks.read_all(config, encoder)
+
+
 def start_lines(config, order, path, step, device):
     """What a training says when it begins behind `step`, from its checkpoint `path` or None, on `device` (words)."""
     lines = [f"{'continuing' if path else 'starting'} {config.model_dir} at step {step} of {config.max_steps} from"
              f" {state_file.weights_source(config, path)}, on {device}; {parameter_count(config):,} parameters,"
              f" {order.batch * order.n_ctx:,} tokens a step; {order.dropped:.4%} of each epoch's tokens fill no window"]
+    without = ["evaluations", *["samples"][:bool(config.sample_prompts)], *["zero-shot tasks"][:bool(config.zero_shot)]]
     return lines if config.eval_steps else [
-        *lines, f"no evaluations{' and no samples' if config.sample_prompts else ''}: \"eval_steps\" is 0"]
+        *lines, f"{' and '.join(f'no {name}' for name in without)}: \"eval_steps\" is 0"]
 
 
 def report(config, data, machine, found):

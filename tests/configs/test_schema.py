@@ -378,15 +378,31 @@ def test_string_that_is_no_unicode_is_one_line(tmp_path, name, value):
 def test_the_home_folder_stands_for_the_tilde_in_every_path(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", "/home/me")
     values = {"model_dir": "~/run", "data_path": "~/data", "encoder_path": "~/encoder", "predict_path": "~/out.txt",
-              "init_checkpoint": "~/weights", "train_files": ["~/a_*", "b~_*"], "eval_files": [["~/c", 1]]}
+              "init_checkpoint": "~/weights", "train_files": ["~/a_*", "b~_*"], "eval_files": [["~/c", 1]],
+              "zero_shot": [["text", "~/d"]]}
     config = schema.load(write(tmp_path, {**values, "model_dir": "elsewhere"}), ["model_dir=~/run"])
     assert (config.model_dir, config.data_path, config.encoder_path) == (
         "/home/me/run", "/home/me/data", "/home/me/encoder")
     assert (config.predict_path, config.init_checkpoint) == ("/home/me/out.txt", "/home/me/weights")
     assert (config.train_files, config.eval_files) == (("/home/me/a_*", "b~_*"), (("/home/me/c", 1.0),))
+    assert config.zero_shot == (("text", "/home/me/d"),)
 
 
 def test_a_run_goes_on_whose_folder_once_had_a_name_that_none_may_have(tmp_path):
     write(tmp_path, {"model_dir": "runs/what?", "lr": 0.5}, "config.json")
     line, = resume.saved_config_warnings(schema.from_dict({"model_dir": str(tmp_path)}, "x"))
     assert line.startswith(f'{tmp_path}/config.json: "lr" was 0.5')
+
+
+@pytest.mark.parametrize("value", [
+    "text", [["text"]], [["piqa", "a"]], [["text", ""]], [["text", "a", "b"]], ["text", "a"]])
+def test_what_are_no_pairs_of_a_task_and_a_file_is_one_line_that_names_the_tasks(tmp_path, value):
+    assert (f'"zero_shot" is {json.dumps(value)}, but must be a list of [task, file], where tasks are text, wikitext,'
+            " ptb, lambada, hellaswag, or null") in error_of(
+        schema.load, write(tmp_path, {**MINIMAL, "zero_shot": value}))
+
+
+def test_tasks_and_their_files_are_saved_and_loaded(tmp_path):
+    saved = schema.from_dict({**MINIMAL, "zero_shot": [["ptb", "b"], ["text", "a"]]}, "x")
+    schema.save(saved, str(tmp_path / "saved.json"))
+    assert schema.load(str(tmp_path / "saved.json")) == saved

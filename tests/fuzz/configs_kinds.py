@@ -14,7 +14,8 @@ from tests.fuzz.mutations import as_json, changed_bytes, changed_json, changed_v
 from tests.helpers import records
 
 BASE = {"model_dir": "run", "n_ctx": 16, "n_embd": 32, "n_layer": 2, "n_head": 2, "lr": 1e-3, "train_batch_size": 4,
-        "train_files": ["a_*.tfrecords", "b"], "sample_prompts": ["x"], "init_checkpoint": None}
+        "train_files": ["a_*.tfrecords", "b"], "sample_prompts": ["x"], "zero_shot": [["text", "x"]],
+        "init_checkpoint": None}
 THEIRS = ("model_path", "opt_params", "scale", "name", "n_embed", "batch_size")
 NAMES = ("plain", "~", "~nobody", "a b", "[x]", "x*", "?", "{a}", "\\", "..", ".", "", "a\nb", "ü", "\udcff", "\ud800",
          "x" * 300, "nul\0", "-x", "%s", "$HOME", "'", '"', "//")

@@ -1,0 +1,187 @@
+"""The tasks of zero-shot evaluation: from a file to what is scored, and which numbers are made of the scores."""
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from configs import reading
+from configs.errors import UserError
+from datasets.zero_shot import numbers, sequences, texts, variants
+
+
+class Part(NamedTuple):
+    """Sequences that are scored once, for one or several variants."""
+    sequences: list
+    variants: list  # of (variants.Variant, function from the list of Scores to numbers.Numbers)
+    not_allowed: np.ndarray = np.zeros(0, np.int32)  # ids that are left out in Score.likeliest_allowed
+
+
+class Given(NamedTuple):
+    """What a task is made of."""
+    encoder: object  # bpe.Encoder
+    n_ctx: int
+    stride: int | None = None  # tokens that a window scores; None: n_ctx
+    limit: int | None = None  # lines of the file that are read; None: all
+
+    def rolling(self, text):
+        return sequences.rolling(self.encoder, text, self.n_ctx, self.stride or self.n_ctx)
+
+
+def read(task, path, given):
+    """List of the Parts of a task, from its file, local or gs://.  Raises UserError."""
+    if given.stride and TASKS[task] not in OF_TEXTS:
+        raise UserError(f"--stride is of texts that are scored whole; leave it out with --task {task}")
+    if given.stride and given.stride > given.n_ctx:
+        raise UserError(f'--stride {given.stride} is more than "n_ctx" {given.n_ctx}; give at most that')
+    text = reading.read_text(path, f"a file for the zero-shot task {task}")
+    if not text.strip():
+        raise UserError(f"{path} is empty; give a file for the zero-shot task {task}")
+    return TASKS[task](path, text, given)
+
+
+def read_all(config, encoder):
+    """[(label, list of Parts)] of the config's "zero_shot"; a task that comes twice has its file in the label."""
+    pairs = config.zero_shot or ()
+    names = [task for task, _ in pairs]
+    return [(task if names.count(task) == 1 else f"{task}-{path.rpartition('/')[2].partition('.')[0]}",
+             read(task, path, Given(encoder, config.n_ctx))) for task, path in pairs]
+
+
+def _text(path, text, given):
+    text = _first_lines(path, text, given.limit)
+    return [_whole(given, variants.ROLLING, [text], len(text.split()), len(text.encode()))]
+
+
+def _wikitext(path, text, given):
+    text = _first_lines(path, text, given.limit)
+    pages = texts.wikitext_pages(text)
+    words = sum(len(re.split(r"\s+", page)) for page in pages)
+    return [_whole(given, variants.WIKITEXT_LM_EVAL, list(map(texts.lm_eval_wikitext, pages)), words,
+                   sum(len(page.encode()) for page in pages)),
+            _detokenised(given, variants.WIKITEXT_OPENAI, text, texts.plain_wikitext)]
+
+
+def _ptb(path, text, given):
+    return [_detokenised(given, variants.PTB_OPENAI, _first_lines(path, text, given.limit), texts.plain_ptb)]
+
+
+def _detokenised(given, variant, text, plain):
+    """The Part of a text whose words and line ends are counted before plain(text) is scored."""
+    return _whole(given, variant, [plain(text)], len(text.split()) + text.count("\n"), len(text.encode()))
+
+
+def _whole(given, variant, parts, words, size):
+    """The Part of texts that are scored whole, each by itself, and have so many words and bytes together."""
+    scored = [sequence for part in parts for sequence in given.rolling(part)]
+    return Part(scored, [(variant, functools.partial(numbers.of_texts, examples=len(parts), words=words, size=size))])
+
+
+def _lambada(path, text, given):
+    def last_word(values):
+        reading.check_kinds(values, {"text": str})
+        context, _, word = values["text"].rstrip().rpartition(" ")
+        if not word:
+            raise ValueError('"text" is empty')
+        return sequences.continuation(given.encoder, context, " " + word, given.n_ctx)
+    scored = _of_lines(path, text, given, last_word)
+    return [Part(scored, [
+        (variants.LAMBADA_LM_EVAL, _words(lambda score: score.likeliest.all())),
+        (variants.LAMBADA_OPENAI, _words(lambda score: score.likeliest_allowed[0] and score.likeliest[1:].all())),
+        (variants.LAMBADA_LAST_TOKEN, _words(lambda score: score.likeliest[-1]))], _stop_tokens(given.encoder))]
+
+
+def _words(is_right):
+    return functools.partial(numbers.of_words, is_right=is_right)
+
+
+def _stop_tokens(encoder):
+    """int32 ids of the tokens that are a space and a stop word, in small letters or not."""
+    stop_words = texts.STOP_WORDS.split()
+    known = ((number, encoder.decode([number])) for number in range(encoder.size))
+    return np.array([number for number, token in known
+                     if token.startswith(" ") and token[1:].lower() in stop_words], np.int32)
+
+
+class Choices(NamedTuple):
+    """An example of HellaSwag."""
+    context: str
+    endings: list
+    label: int
+
+
+def _hellaswag(path, text, given):
+    return [_choices(path, text, given, variants.HELLASWAG_LLM_C, _plain_choices, sequences.joined, by_tokens=True),
+            _choices(path, text, given, variants.HELLASWAG_LM_EVAL, _lm_eval_choices, sequences.continuation,
+                     by_tokens=False)]
+
+
+def _choices(path, text, given, variant, made, sequence, *, by_tokens):
+    """The Part of a variant of HellaSwag: `made` makes the Choices of a line, `sequence` those of its endings."""
+    def example(values):
+        _check_choices(values)
+        choices = made(values)
+        return choices, [sequence(given.encoder, choices.context, " " + ending, given.n_ctx)
+                         for ending in choices.endings]
+    examples = _of_lines(path, text, given, example)
+    lengths = [[one.scored for one in scored] if by_tokens else [max(1, len(ending)) for ending in choices.endings]
+               for choices, scored in examples]
+    numbered = functools.partial(numbers.of_choices, labels=[choices.label for choices, _ in examples], lengths=lengths)
+    return Part([one for _, scored in examples for one in scored], [(variant, numbered)])
+
+
+def _check_choices(values):
+    """Raises ValueError where a line is no example of HellaSwag."""
+    reading.check_kinds(values, {"ctx_a": str, "ctx_b": str, "ctx": (str, type(None)), "activity_label": str,
+                                 "endings": list, "label": (int, str)})
+    endings, label = values["endings"], str(values["label"])
+    if len(endings) < 2 or not all(isinstance(ending, str) for ending in endings):
+        raise ValueError(f'"endings" is {reading.shown(endings)}, but must be a list of texts, at least 2')
+    if not re.fullmatch("[0-9]{1,9}", label) or int(label) >= len(endings):
+        raise ValueError(f'"label" is {reading.shown(values["label"])}, but must be the number of an ending, 0 to'
+                         f" {len(endings) - 1}")
+
+
+def _plain_choices(values):
+    context = values.get("ctx")
+    context = f'{values["ctx_a"]} {values["ctx_b"]}'.rstrip() if context is None else context
+    return Choices(context, values["endings"], int(values["label"]))
+
+
+def _lm_eval_choices(values):
+    context = f'{values["activity_label"]}: {values["ctx_a"]} {values["ctx_b"].capitalize()}'
+    return Choices(texts.lm_eval_hellaswag(context), list(map(texts.lm_eval_hellaswag, values["endings"])),
+                   int(values["label"]))
+
+
+def _of_lines(path, text, given, example):
+    """List of example(the object) of each line of JSON.  Raises UserError for a line of which `example` says why."""
+    found = []
+    for number, line in enumerate(_first_lines(path, text, given.limit).split("\n"), 1):
+        if line.strip():
+            try:
+                found.append(example(reading.parse(line)))
+            except ValueError as error:
+                raise UserError(f"{path}, line {number}: {error}; docs/evaluation.md says what a line must hold")
+    return found
+
+
+def _first_lines(path, text, limit):
+    """The first lines of a text.  Raises UserError where it has not so many."""
+    lines = text.split("\n")
+    count = len(lines) - (not lines[-1])
+    if limit is None or limit == count:
+        return text
+    if limit > count:
+        raise UserError(f"--limit is {limit}, and {path} has {count} lines; lower it or leave it out")
+    if not any(map(str.strip, lines[:limit])):
+        raise UserError(f"--limit {limit}: the first {limit} lines of {path} are empty; raise it or leave it out")
+    return "\n".join(lines[:limit]) + "\n"
+
+
+OF_TEXTS = (_text, _wikitext, _ptb)
+TASKS: dict[str, Callable] = {"text": _text, "wikitext": _wikitext, "ptb": _ptb, "lambada": _lambada,
+                              "hellaswag": _hellaswag}
