@@ -2,7 +2,7 @@
 
 Every run is a process of its own that trains through main.py with the real data pipeline, on the same number of
 tokens, with evaluations on the whole held-out text.  Results are kept, so an interrupted ablation goes on where it
-was.  Ends with one JSON line.
+was.  The p-value of a difference is that of this difference by itself.  Ends with one JSON line.
 """
 if __name__ == "__main__":  # before the imports that may fail
     from configs import start
@@ -20,14 +20,15 @@ import sys
 import sysconfig
 import time
 
-from benchmarks import options
+from benchmarks import options, records
 from configs import commands, reading, storage
 from configs.errors import UserError
 from datasets import create_tfrecords, documents, manifest
 from encoder import train as encoder_train
 
-STEPS, SEEDS, PROCESSES, LR = 320, 3, 2, 3e-3
+STEPS, SEEDS, PROCESSES, LR = 320, 8, 2, 3e-3
 EVALUATIONS = 4
+SETTING = "setting.json"  # in output_dir: what its results have in common
 MODEL = {"n_ctx": 64, "n_vocab": 1024, "n_embd": 64, "n_layer": 4, "n_head": 2, "lr_min": 0.1, "weight_decay": 0.1,
          "train_batch_size": 16, "eval_batch_size": 32, "eval_steps": -1, "keep_checkpoint_max": 1,
          "input": "tfrecords"}
@@ -56,7 +57,12 @@ def main(argv=None):
         return run_one(args.output_dir, args.run, args.seed)
     with storage.only_run(os.path.join(args.output_dir, ".lock"), "choose another --output_dir"):
         tokens = prepare(args)
-        results = run_missing(args)
+        runs = run_missing(args)
+    results = {}
+    for run in runs:
+        results.setdefault(run["variant"], []).append(run["loss"])
+        if args.record:
+            records.append("ablation", run)
     print(table(results))
     print(json.dumps({"tokens": tokens, "lr": args.lr, "val_loss": results}))
     return 0
@@ -73,6 +79,7 @@ def _arguments(argv):
     add("--lr", type=float, default=LR, help="learning rate of all variants but Adafactor's")
     add("--processes", type=int, default=PROCESSES, help="runs at once, on one core each")
     add("--output_dir", default="runs/ablation", help="folder for the text, the results and the logs")
+    add("--record", action="store_true", help="add each run to benchmarks/results/ablation.jsonl")
     add("--run", choices=VARIANTS, help=options.HIDDEN)  # what a process of an ablation does
     add("--seed", type=int, help=options.HIDDEN)
     args = parser.parse_args(argv)
@@ -85,7 +92,7 @@ def prepare(args):
     folder = args.output_dir
     index = documents.make_index([args.text or sysconfig.get_path("stdlib")], () if args.text else EXCLUDED)
     setting = {"steps": args.steps, "lr": args.lr, "text": index.fingerprint}
-    note = os.path.join(folder, "setting.json")
+    note = os.path.join(folder, SETTING)
     if storage.exists(note):
         for key, value in reading.read_object(note).items():
             if setting.get(key) != value:
@@ -174,7 +181,7 @@ def run_one(folder, variant, seed):
 
 
 def run_missing(args):
-    """Makes the runs that have no result yet; returns {variant: [loss of each seed]} of all that are wanted."""
+    """Makes the runs that have no result yet; returns the results of all that are wanted, as records.py keeps them."""
     # Seed by seed: an ablation that is cut short has results of every variant.
     wanted = [(variant, seed) for seed in range(1, args.seeds + 1) for variant in VARIANTS if variant in args.only]
     missing = [run for run in wanted if not os.path.exists(_result_path(args.output_dir, *run))]
@@ -187,11 +194,10 @@ def run_missing(args):
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    results = {}
-    for variant, seed in wanted:
-        result = reading.read_object(_result_path(args.output_dir, variant, seed))
-        results.setdefault(variant, []).append(result["loss"])
-    return results
+    setting = reading.read_object(os.path.join(args.output_dir, SETTING))
+    unknown = dict.fromkeys(records.origin())  # of results that were made before they told it
+    return [{"script": "benchmarks.ablation", **setting, **unknown,
+             **reading.read_object(_result_path(args.output_dir, *run))} for run in wanted]
 
 
 def _result_path(folder, variant, seed):
@@ -200,7 +206,7 @@ def _result_path(folder, variant, seed):
 
 def _run_process(folder, variant, seed):
     """Runs run_one in a process of one thread and writes its result; returns a line about it."""
-    begun, log = time.monotonic(), os.path.join(folder, f"{variant}-{seed}.log")
+    begun, log, origin = time.monotonic(), os.path.join(folder, f"{variant}-{seed}.log"), records.origin()
     checkpoints = os.path.join(folder, f"{variant}-{seed}")
     shutil.rmtree(checkpoints, ignore_errors=True)
     command = [sys.executable, "-m", "benchmarks.ablation", "--run", variant, "--seed", str(seed), "--output_dir",
@@ -219,24 +225,38 @@ def _run_process(folder, variant, seed):
         raise UserError(f"the run {variant}-{seed} ended with status {status}; see {log}")
     loss, seconds = None if diverged else found[-1][1], round(time.monotonic() - begun, 1)
     storage.write_whole(_result_path(folder, variant, seed), json.dumps(
-        {"variant": variant, "seed": seed, "loss": loss, "evaluations": found, "seconds": seconds}) + "\n")
+        {"variant": variant, "seed": seed, "loss": loss, "evaluations": found, "seconds": seconds, **origin}) + "\n")
     shutil.rmtree(checkpoints, ignore_errors=True)
     return f"{variant} seed {seed}: {'diverged' if diverged else f'loss {loss:.4f}'} in {seconds:.0f} s"
 
 
 def table(results):
     """{variant: [loss by seed, None where it diverged]} -> a Markdown table; differences are those at equal seeds."""
-    rows = ["| variant | validation loss | spread | difference to the default |", "|---|---|---|---|"]
+    rows = ["| variant | validation loss | spread | difference to the default | p |", "|---|---|---|---|---|"]
     for variant, losses in results.items():
         if None in losses:
-            rows.append(f"| {variant} | {losses.count(None)} of {len(losses)} diverged | | |")
+            rows.append(f"| {variant} | {losses.count(None)} of {len(losses)} diverged | | | |")
             continue
-        difference = ""
+        difference, p = "", ""
         if variant != DEFAULT and None not in results.get(DEFAULT, [None]):
             pairs = [loss - default for loss, default in zip(losses, results[DEFAULT])]
             difference = f"{statistics.mean(pairs):+.3f} ({min(pairs):+.3f} to {max(pairs):+.3f})"
-        rows.append(f"| {variant} | {statistics.mean(losses):.3f} | {max(losses) - min(losses):.3f} | {difference} |")
+            p = f"{paired(pairs):.2g}"
+        rows.append(f"| {variant} | {statistics.mean(losses):.3f} | {max(losses) - min(losses):.3f} | {difference}"
+                    f" | {p} |")
     return "\n".join(rows)
+
+
+def paired(differences):
+    """Two-sided p-value of an exact sign-flip test: the share of the 2^n signs with a sum at least as far from 0.
+
+    https://en.wikipedia.org/wiki/Permutation_test
+    """
+    sums = [0.0]
+    for difference in differences:
+        sums = [before + signed for before in sums for signed in (difference, -difference)]
+    least = abs(sum(differences)) - 1e-12  # rounding
+    return sum(abs(each) >= least for each in sums) / len(sums)
 
 
 if __name__ == "__main__":

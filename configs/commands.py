@@ -13,6 +13,7 @@ OUTPUT = "standard output"
 def run(main, argv=None):
     """Runs `main(argv)` as a program: its status, 2 after one line for a user's mistake, 130 after Ctrl-C.
 
+    SIGTERM and SIGHUP end it with 143 and 129 (start.leave), where main does not handle them itself.
     Anything else that escapes is our own bug and keeps its traceback (status 1).
     """
     # A generated text may hold what a terminal cannot show; whoever watches a pipe or a log wants each line at once.

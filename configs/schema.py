@@ -68,7 +68,7 @@ class Config:
     res_dropout: float = key(MODEL, 0.0, PROBABILITY, UPDATE, "share of each layer's two outputs dropped in training")
     initializer_range: float = key(MODEL, 0.02, number(above=0, high=1), START,
         "standard deviation of the starting weights. GPT-2's 0.02 suits widths from about 768 on; a narrow network"
-        " learns much faster from about 0.5 / sqrt(`n_embd`)")
+        " learned much faster from about 0.5 / sqrt(`n_embd`) (3 seeds, no p-value)")
     scale_by_depth: bool = key(MODEL, True, BOOLEAN, START,
         "start the residual projections at `initializer_range` / sqrt(2 `n_layer`), as GPT-2 does")
     scale_by_in: bool = key(MODEL, False, BOOLEAN, START,

@@ -12,6 +12,7 @@ import threading
 from configs import errors
 
 OLDEST = (3, 9)
+ENDING = signal.SIGTERM, signal.SIGHUP
 
 
 def begin():
@@ -40,33 +41,44 @@ def _open_closed_streams():
 
 
 def end():
-    """From now on Ctrl-C is KeyboardInterrupt: there may be something to clean up."""
+    """From now on Ctrl-C is KeyboardInterrupt, SIGTERM and SIGHUP SystemExit: there may be something to clean up."""
     if signal.getsignal(signal.SIGINT) is stop:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in ENDING:
+        if signal.getsignal(number) is signal.SIG_DFL:  # `nohup` has SIGHUP ignored
+            signal.signal(number, leave)
 
 
 @contextlib.contextmanager
 def importing():
-    """Inside, Ctrl-C ends the program at once.
+    """Inside, Ctrl-C, SIGTERM and SIGHUP end the program at once.
 
-    Normally KeyboardInterrupt would do.  But in the middle of an import libraries turn it into an ImportError of their
+    Normally an exception would do.  But in the middle of an import libraries turn it into an ImportError of their
     own, or print it and go on.
     """
-    before = signal.getsignal(signal.SIGINT)
-    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    signal.signal(signal.SIGINT, stop)
+    at_once = {signal.default_int_handler: stop, leave: signal.SIG_DFL}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDING)
+              if threading.current_thread() is threading.main_thread() and signal.getsignal(number) in at_once}
+    for number, handler in before.items():
+        signal.signal(number, at_once[handler])
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def stop(number=signal.SIGINT, frame=None):
     """Ends the process at once, as a handler of Ctrl-C: what is to be cleaned up must be clean already."""
     os.write(2, b"interrupted\n")
     os._exit(128 + number)
+
+
+def leave(number, frame):
+    """Ends the program by SystemExit, as a handler: incomplete files are removed on the way.  Again: at once."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nobody's impatience: shells and terminals send it several times
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    sys.exit(128 + number)
 
 
 def _tell(kind, error, trace):

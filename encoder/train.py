@@ -37,6 +37,8 @@ def main(argv=None):
         # The library goes on to learn in its thread, which takes minutes and would disturb Python's end.
         progress.close_all()
         start.stop()
+    except SystemExit as end:  # by SIGTERM or SIGHUP
+        os._exit(end.code)
 
 
 def _make(args):

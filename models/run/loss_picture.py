@@ -28,14 +28,17 @@ def has_loss(entries):
     return any(values.get(key) is not None for values in entries for key in (TRAINING, EVALUATION))
 
 
-def draw(runs, ending):
-    """Bytes of a picture of `runs`, [(name, entries)]: training losses as lines, evaluations as points on a line."""
+def draw(runs, ending, level=None):
+    """Bytes of a picture of `runs`, [(name, entries)]: training losses as lines, evaluations as points on a line.
+
+    `level`: (name, loss) of a line to compare with.
+    """
     # Letters stay letters, and the same figures give the same bytes.
     fixed = {"svg.fonttype": "none", "svg.hashsalt": "loss", "font.sans-serif": "DejaVu Sans"}
     with library().rc_context(fixed), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         picture = io.BytesIO()
-        figure_of(runs).savefig(picture, format=ending, metadata={"Date": None} if ending == "svg" else None)
+        figure_of(runs, level).savefig(picture, format=ending, metadata={"Date": None} if ending == "svg" else None)
         return picture.getvalue()
 
 
@@ -47,8 +50,8 @@ def library():
     return matplotlib
 
 
-def figure_of(runs):
-    """matplotlib's Figure of the runs."""
+def figure_of(runs, level=None):
+    """matplotlib's Figure of the runs, and of the level where there is one."""
     from matplotlib.figure import Figure  # and not pyplot, which looks for a screen
     figure = Figure(figsize=SIZE, layout="constrained", facecolor="white")  # readable on a dark page, too
     panel = figure.subplots()
@@ -61,6 +64,8 @@ def figure_of(runs):
         else:
             _draw_beside(panel, *curves, name, f"C{number}")
     _name_axes(panel, by_tokens, sizes[0] if len(set(sizes)) == 1 else None)
+    if level:
+        panel.axhline(level[1], color="#777", linestyle="--", linewidth=1, label=level[0])
     panel.legend(frameon=False)
     return figure
 

@@ -11,7 +11,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import inputs
-from benchmarks import ablation, original
+from benchmarks import ablation, original, records
 from configs.errors import UserError
 from datasets import shard_sets
 from models import gpt2, initial_values, optimizers
@@ -242,9 +242,17 @@ def test_pieces_are_cut_at_line_ends_and_lose_nothing():
 
 def test_table_compares_equal_seeds_and_names_what_diverged():
     text = ablation.table({"default": [2.0, 3.0], "adafactor": [2.5, 3.25], "no_clipping": [2.0, None]})
-    assert text.splitlines()[2:] == ["| default | 2.500 | 1.000 |  |",
-                                     "| adafactor | 2.875 | 0.750 | +0.375 (+0.250 to +0.500) |",
-                                     "| no_clipping | 1 of 2 diverged | | |"]
+    assert text.splitlines()[2:] == ["| default | 2.500 | 1.000 |  |  |",
+                                     "| adafactor | 2.875 | 0.750 | +0.375 (+0.250 to +0.500) | 0.5 |",
+                                     "| no_clipping | 1 of 2 diverged | | | |"]
+
+
+def test_p_value_of_paired_differences_is_that_of_fisher_s_example():
+    """Darwin's 15 pairs of plants: 863 of the 2^15 signs reach the sum (The Design of Experiments, 1935, § 21)."""
+    darwin = [49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48]
+    assert ablation.paired(darwin) == ablation.paired([-each / 1000 for each in darwin]) == 2 * 863 / 2 ** 15
+    assert ablation.paired([0.125] * 8) == 2 / 256
+    assert ablation.paired([0.1, 0.2, -0.3]) == 1  # the sum is 0 but for rounding
 
 
 @pytest.mark.parametrize("arguments, message", [
@@ -257,18 +265,24 @@ def test_wrong_arguments_are_named(arguments, message, tmp_path):
 
 
 @pytest.mark.slow
-def test_ablation_trains_keeps_its_results_and_refuses_another_setting(tmp_path):
+def test_ablation_trains_keeps_its_results_and_refuses_another_setting(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "FOLDER", str(tmp_path / "results"))
     command = ["--text", os.path.join(sysconfig.get_path("stdlib"), "asyncio"), "--seeds", "1", "--steps", "8",
-               "--only", "default", "all", "--output_dir", str(tmp_path)]
+               "--only", "default", "all", "--output_dir", str(tmp_path), "--record"]
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         ablation.main(command)
     result = json.loads(printed.getvalue().splitlines()[-1])
     assert result["tokens"] == 8 * 16 * 64 and result["val_loss"].keys() == {"default", "all"}
     assert all(5 < loss < 7 for losses in result["val_loss"].values() for loss in losses)
-    again = io.StringIO()
+    again, kept = io.StringIO(), records.read("ablation")
     with contextlib.redirect_stdout(again):
         ablation.main(command)
+    assert records.read("ablation") == kept and [each["variant"] for each in kept] == ["default", "all"]
+    for each in kept:
+        assert each["steps"] == 8 and each["seed"] == 1 and each["commit"] and each["seconds"] > 0
+        assert [step for step, _ in each["evaluations"]] == [2, 4, 6, 8]
+        assert each["evaluations"][-1][1] == each["loss"] == result["val_loss"][each["variant"]][0]
     assert "2 runs, 0 to make" in again.getvalue() and json.loads(again.getvalue().splitlines()[-1]) == result
     with pytest.raises(UserError, match="holds results with lr 0.003, not 0.1"):
         ablation.main([*command, "--lr", "0.1"])

@@ -1,6 +1,7 @@
-"""A Python that lacks packages and Ctrl-C during imports: one line each, from every program of the project."""
+"""A Python that lacks packages, and signals, in imports and after them: one line at most, from every program."""
 import ast
 import os
+import signal
 import subprocess
 import sys
 
@@ -90,3 +91,36 @@ def test_ctrl_c_during_imports_is_one_word(tmp_path, run_config, package, words)
     words = [os.path.join(ROOT, word) if word.endswith(".py") else word for word in words]
     result = run(*words, *([run_config()] if "--model" in words else []), PYTHONPATH=str(tmp_path / "packages"))
     assert (result.returncode, result.stdout, result.stderr) == (130, "", "interrupted\n")
+
+
+# Gets a signal while a file is half written; `{more}` comes in its clean-up, before the file is removed.
+SIGNALLED = """
+import os, signal
+from configs import commands, start, storage
+def get(number):
+    os.kill(os.getpid(), number)
+    while True: pass
+def main(argv):
+    with storage.written_whole("file"):
+        try:
+            {first}
+        finally:
+            {more}
+signal.signal(signal.SIGHUP, signal.{hangup})
+commands.run(main)
+"""
+
+
+@pytest.mark.parametrize("first, more, hangup, status, left", [
+    ("get(signal.SIGTERM)", "pass", "SIG_DFL", 143, 0),
+    ("get(signal.SIGHUP)", "os.kill(os.getpid(), signal.SIGHUP)", "SIG_DFL", 129, 0),
+    ("get(signal.SIGTERM)", "get(signal.SIGTERM)", "SIG_DFL", -signal.SIGTERM, 1),
+    ("os.kill(os.getpid(), signal.SIGHUP); get(signal.SIGTERM)", "pass", "SIG_IGN", 143, 0),
+    ("with start.importing(): get(signal.SIGTERM)", "pass", "SIG_DFL", -signal.SIGTERM, 1),
+], ids=["SIGTERM", "SIGHUP, as terminals send it, twice", "a second SIGTERM", "SIGHUP under nohup", "in an import"])
+def test_a_signal_removes_incomplete_files_and_a_second_one_ends_at_once(tmp_path, first, more, hangup, status, left):
+    code = SIGNALLED.format(first=first, more=more, hangup=hangup)
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, text=True, capture_output=True, timeout=60,
+                            env={**os.environ, "PYTHONPATH": ROOT})
+    assert (result.returncode, result.stdout, result.stderr) == (status, "", "")
+    assert len(os.listdir(tmp_path)) == left

@@ -97,11 +97,8 @@ class Sweep:
         return Case(self.command.name, call, error, *((REFUSED, _last(outcome.err)) if outcome.status else
                                                      (WENT_ON, "")))
 
-    def wrong_again(self, but=None):
-        """What is wrong with the same command without a fault, in words; None where nothing is.
-
-        Files whose names begin with `but` may be left over.
-        """
+    def wrong_again(self):
+        """What is wrong with the same command without a fault, in words; None where nothing is."""
         outcome = self.run()
         if outcome.status:
             return f"then status {outcome.status}: {_last(outcome.err)}"
@@ -109,9 +106,8 @@ class Sweep:
         other = sorted(path for path in {*now, *self._result} if now.get(path) != self._result.get(path))
         if other:
             return f"then another result: {other[:3]}"
-        others = [path for path in sorted(left ^ self._names) if not but or not os.path.basename(path).startswith(but)]
-        if others:
-            return f"then other files: {others[:3]}"
+        if left != self._names:
+            return f"then other files: {sorted(left ^ self._names)[:3]}"
         return None
 
 

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import pytest
 
-from configs import storage
 from configs.errors import HOME
 from tests.faults import shim, sweep
 from tests.faults.commands import COMMANDS, CONFIG
@@ -95,12 +94,10 @@ def test_a_signal_ends_the_command_and_the_same_command_makes_what_an_undisturbe
         (name, step), = saved
         assert name == ("Ctrl-C" if number == signal.SIGINT else number.name)
         assert f"model.ckpt-{step}.index" in os.listdir(made.folder("run"))
-    elif number == signal.SIGINT:
-        assert outcome.status == 130 and outcome.err.splitlines()[-1].endswith("interrupted"), outcome
-    else:  # as without a handler: nothing is lost that is not made again
-        assert outcome.status == -number, outcome
-    # Where Python gets no word, a file under the name of an incomplete one may stay, as after `kill -9`.
-    assert made.wrong_again(but=None if number == signal.SIGINT or phase.saves else storage.PARTIAL) is None
+    else:
+        assert outcome.status == 128 + number, outcome
+        assert outcome.err.endswith("interrupted\n") == (number == signal.SIGINT), outcome
+    assert made.wrong_again() is None
 
 
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
