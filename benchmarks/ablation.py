@@ -20,7 +20,7 @@ import sys
 import sysconfig
 import time
 
-from benchmarks import options
+from benchmarks import machine, options
 from configs import commands, reading, storage
 from configs.errors import UserError
 from datasets import create_tfrecords, documents, manifest
@@ -84,15 +84,7 @@ def prepare(args):
     """Makes text, vocabulary, shards and config in output_dir, once; returns the tokens that a run trains on."""
     folder = args.output_dir
     index = documents.make_index([args.text or sysconfig.get_path("stdlib")], () if args.text else EXCLUDED)
-    setting = {"steps": args.steps, "lr": args.lr, "text": index.fingerprint}
-    note = os.path.join(folder, "setting.json")
-    if storage.exists(note):
-        for key, value in reading.read_object(note).items():
-            if setting.get(key) != value:
-                raise UserError(f"{folder} holds results with {key} {value}, not {setting.get(key)}: choose another"
-                                " --output_dir, or move this one elsewhere")
-    else:
-        storage.write_whole(note, json.dumps(setting) + "\n")
+    options.keep_setting(folder, {"steps": args.steps, "lr": args.lr, "text": index.fingerprint})
     _write_pieces(index, folder)
     count = _make_shards(folder)
     tokens = args.steps * MODEL["train_batch_size"] * MODEL["n_ctx"]
@@ -205,11 +197,8 @@ def _run_process(folder, variant, seed):
     shutil.rmtree(checkpoints, ignore_errors=True)
     command = [sys.executable, "-m", "benchmarks.ablation", "--run", variant, "--seed", str(seed), "--output_dir",
                folder]
-    one_thread = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
-    environment = {**os.environ, **one_thread, "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3",
-                   "PYTHONUNBUFFERED": "1"}
     with open(log, "w") as f:
-        status = subprocess.run(command, stdout=f, stderr=subprocess.STDOUT, env=environment).returncode
+        status = subprocess.run(command, stdout=f, stderr=subprocess.STDOUT, env=machine.one_core()).returncode
     with open(log) as f:
         text = f.read()
     found = re.findall(r"^evaluation at step (\d+): loss (\S+),", text, re.M)

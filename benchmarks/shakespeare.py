@@ -34,7 +34,7 @@ def main(argv=None):
     args = _arguments(argv)
     config = schema.load(CONFIG, args.overrides)
     data = os.path.join(args.output_dir, config.data_path)
-    prepare(_read(args.text), data)
+    prepare(read(args.text), data)
     print(f"{machine.described('TensorFlow')}; {args.seeds} seeds, {config.max_steps} steps each", flush=True)
     losses = []
     for seed in range(1, args.seeds + 1):
@@ -107,7 +107,7 @@ def loss_in(output):
     return float(re.search(r"^evaluation at step \d+: loss ([\d.]+),", output, re.MULTILINE).group(1))
 
 
-def _read(path):
+def read(path):
     if not os.path.isfile(path):
         raise UserError(f"--text {path}: no such file; docs/benchmarks.md says where the text is found")
     with open(path, "rb") as f:

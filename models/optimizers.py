@@ -207,14 +207,24 @@ class Muon(AdamW):
     https://arxiv.org/abs/2502.16982, section 2.2.  `c_attn` is one matrix, as it is stored.  State: M.
     """
 
+    def __init__(self, config, rate, time, scale):
+        super().__init__(config, rate, time, scale)
+        self._before = {}  # device: [the newest update of a matrix there]
+
     def _resource_apply_dense(self, grad, variable):
         if variable.shape.rank != MATRIX_RANK:
             return super()._resource_apply_dense(grad, variable)
-        grad, slot = tf.cast(grad, tf.float32) * self._scale, self.get_slot(variable, "muon_m")
+        # One matrix after the other on each device: what all take on the way is larger than the weights.
+        with tf.control_dependencies(self._before.get(variable.device, [])):
+            update = self._update(tf.cast(grad, tf.float32) * self._scale, variable)
+        self._before[variable.device] = [update]
+        return update
+
+    def _update(self, grad, variable):
+        slot, decay = self.get_slot(variable, "muon_m"), self._decay_of(variable)
         momentum = grad + MUON_MOMENTUM * (slot - grad)
         step = orthogonal(tf.squeeze(grad + MUON_MOMENTUM * (momentum - grad), 0), self._config.precision)  # [R, C]
         step = self._rate * (MUON_RMS * math.sqrt(max(step.shape.as_list()))) * step[None]  # [1, R, C]
-        decay = self._decay_of(variable)
         with tf.control_dependencies(_shrunk(variable, self._rate * decay) if decay else []):
             return tf.group(variable.assign_sub(step, read_value=False), slot.assign(momentum, read_value=False))
 

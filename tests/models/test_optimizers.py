@@ -166,6 +166,27 @@ def test_ten_steps_of_muon_equal_torch_and_not_what_its_other_options_would_give
             assert share(**mistake) > 0.02, (name, mistake)
 
 
+def test_matrices_wait_for_each_other_in_muon_so_that_they_need_their_memory_in_turn():
+    with graphs.session():
+        variables = [tf.get_variable(name, shape, use_resource=True) for name, shape in OF_MUON.items()]
+        tf.train.create_global_step()
+        optimizers.train_op([tf.zeros(variable.shape) for variable in variables], variables,
+                            graphs.small_config(opt_name="muon"))
+        operations = tf.get_default_graph().get_operations()
+        squares = [op for op in operations if op.type == "MatMul" and op.inputs[0] is op.inputs[1]]
+        assert len(squares) == 3 * 2 * optimizers.MUON_STEPS  # of the factor and of its Gram matrix
+        behind = []
+        for op in squares:
+            reached, wanted = set(), [op]
+            while wanted:
+                one = wanted.pop()
+                new = {*(x.op for x in one.inputs), *one.control_inputs} - reached
+                reached |= new
+                wanted += new
+            behind.append(sum(other in reached for other in squares))
+    assert behind == list(range(len(squares)))
+
+
 def clip(grads, limit):
     """(the global norm of each step, the gradients clipped to the norm `limit`), by NumPy."""
     norms = [np.sqrt(sum((steps[i].astype(np.float64) ** 2).sum() for steps in grads.values())) for i in range(STEPS)]
