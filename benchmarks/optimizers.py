@@ -49,7 +49,8 @@ class Study(NamedTuple):
     """What all runs share: the folder of results, the config's path and its changes, and the whole schedule."""
     folder: str
     config: str
-    overrides: list
+    data: list  # changes that say where the data lie
+    overrides: list  # those of --set
     steps: int
     warmup_steps: int
     between: int  # steps between two evaluations
@@ -109,11 +110,12 @@ def prepare(args):
     options.keep_setting(args.output_dir, {"setting": args.setting, "steps": args.steps, "text": args.text,
                                            "evaluations": args.evaluations, "overrides": args.overrides})
     path, data = SETTINGS[args.setting](args, os.path.join(args.output_dir, "data"))
-    overrides = [*options.overrides(data), *args.overrides]
-    config = schema.load(path, [*overrides, "model_dir=unset"])
+    data = options.overrides(data)
+    config = schema.load(path, [*data, *args.overrides, "model_dir=unset"])
     steps = args.steps or config.max_steps
-    return Study(args.output_dir, path, overrides, steps, round(config.warmup_steps * steps / config.max_steps),
-                 -(-steps // args.evaluations))
+    return Study(args.output_dir, path, data, args.overrides, steps,
+                 warmup_steps=round(config.warmup_steps * steps / config.max_steps),
+                 between=-(-steps // args.evaluations))
 
 
 def _shakespeare(args, folder):
@@ -161,16 +163,17 @@ def results(study, runs, args):
 
 
 def _make(study, run, path):
-    """Trains one run in a process of its own, or goes on with it, and writes its result; returns a line about it."""
+    """Trains one run in a process of its own and writes its result; returns a line about it."""
     folder, log = os.path.join(study.folder, run.name), os.path.join(study.folder, run.name + ".log")
     keys = {"opt_name": run.optimizer, "lr": run.lr, "seed": run.seed, "max_steps": run.steps,
             "warmup_steps": round(study.warmup_steps * run.steps / study.steps), "train_steps": study.between,
-            "eval_steps": -1, "save_checkpoints_steps": run.steps, "keep_checkpoint_max": 1, "sample_prompts": None,
-            "model_dir": folder}
+            "eval_steps": -1, "save_checkpoints_steps": run.steps, "keep_checkpoint_max": 1, "sample_prompts": None}
     overrides = [*study.overrides, *options.overrides(keys)]
-    with open(log, "a") as f:
-        status = subprocess.run([sys.executable, options.MAIN, "--model", study.config, *options.set_words(overrides)],
-                                stdout=f, stderr=subprocess.STDOUT, env=machine.one_core()).returncode
+    words = options.set_words([*study.data, *overrides, *options.overrides({"model_dir": folder})])
+    shutil.rmtree(folder, ignore_errors=True)  # what a study that was cut short left behind
+    with open(log, "w") as f:
+        status = subprocess.run([sys.executable, options.MAIN, "--model", study.config, *words], stdout=f,
+                                stderr=subprocess.STDOUT, env=machine.one_core()).returncode
     with open(log) as f:
         diverged = status == 2 and "not finite" in f.read()
     if status and not diverged:

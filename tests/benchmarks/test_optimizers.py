@@ -77,7 +77,7 @@ def test_study_sweeps_compares_keeps_and_records(tmp_path, measure):
         assert json.loads(keys["opt_name"]) == run["optimizer"] and json.loads(keys["max_steps"]) == run["steps"]
         assert [step for step, _ in run["evaluations"]] == ([5, 10] if run["steps"] == 10 else [5])
         assert run["loss"] == run["evaluations"][-1][1] and len(run["commit"]) >= 40
-    assert len({run["loss"] for run in recorded}) == 5
+    assert len({run["loss"] for run in recorded}) == 5 and str(tmp_path) not in record.read_text()
     again, same = measure(optimizers, *command)
     assert "4 runs, 0 to make" in "".join(again) and same["rows"] == found["rows"]
     assert len(record.read_text().splitlines()) == 5
