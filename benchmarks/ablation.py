@@ -20,7 +20,7 @@ import sys
 import sysconfig
 import time
 
-from benchmarks import options, records
+from benchmarks import machine, options, records, significance
 from configs import commands, reading, storage
 from configs.errors import UserError
 from datasets import create_tfrecords, documents, manifest
@@ -28,7 +28,6 @@ from encoder import train as encoder_train
 
 STEPS, SEEDS, PROCESSES, LR = 320, 8, 2, 3e-3
 EVALUATIONS = 4
-SETTING = "setting.json"  # in output_dir: what its results have in common
 MODEL = {"n_ctx": 64, "n_vocab": 1024, "n_embd": 64, "n_layer": 4, "n_head": 2, "lr_min": 0.1, "weight_decay": 0.1,
          "train_batch_size": 16, "eval_batch_size": 32, "eval_steps": -1, "keep_checkpoint_max": 1,
          "input": "tfrecords"}
@@ -91,15 +90,7 @@ def prepare(args):
     """Makes text, vocabulary, shards and config in output_dir, once; returns the tokens that a run trains on."""
     folder = args.output_dir
     index = documents.make_index([args.text or sysconfig.get_path("stdlib")], () if args.text else EXCLUDED)
-    setting = {"steps": args.steps, "lr": args.lr, "text": index.fingerprint}
-    note = os.path.join(folder, SETTING)
-    if storage.exists(note):
-        for key, value in reading.read_object(note).items():
-            if setting.get(key) != value:
-                raise UserError(f"{folder} holds results with {key} {value}, not {setting.get(key)}: choose another"
-                                " --output_dir, or move this one elsewhere")
-    else:
-        storage.write_whole(note, json.dumps(setting) + "\n")
+    options.keep_setting(folder, {"steps": args.steps, "lr": args.lr, "text": index.fingerprint})
     _write_pieces(index, folder)
     count = _make_shards(folder)
     tokens = args.steps * MODEL["train_batch_size"] * MODEL["n_ctx"]
@@ -194,7 +185,7 @@ def run_missing(args):
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    setting = reading.read_object(os.path.join(args.output_dir, SETTING))
+    setting = reading.read_object(os.path.join(args.output_dir, options.SETTING))
     unknown = dict.fromkeys(records.origin())  # of results that were made before they told it
     return [{"script": "benchmarks.ablation", **setting, **unknown,
              **reading.read_object(_result_path(args.output_dir, *run))} for run in wanted]
@@ -211,11 +202,8 @@ def _run_process(folder, variant, seed):
     shutil.rmtree(checkpoints, ignore_errors=True)
     command = [sys.executable, "-m", "benchmarks.ablation", "--run", variant, "--seed", str(seed), "--output_dir",
                folder]
-    one_thread = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
-    environment = {**os.environ, **one_thread, "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3",
-                   "PYTHONUNBUFFERED": "1"}
     with open(log, "w") as f:
-        status = subprocess.run(command, stdout=f, stderr=subprocess.STDOUT, env=environment).returncode
+        status = subprocess.run(command, stdout=f, stderr=subprocess.STDOUT, env=machine.one_core()).returncode
     with open(log) as f:
         text = f.read()
     found = re.findall(r"^evaluation at step (\d+): loss (\S+),", text, re.M)
@@ -241,22 +229,10 @@ def table(results):
         if variant != DEFAULT and None not in results.get(DEFAULT, [None]):
             pairs = [loss - default for loss, default in zip(losses, results[DEFAULT])]
             difference = f"{statistics.mean(pairs):+.3f} ({min(pairs):+.3f} to {max(pairs):+.3f})"
-            p = f"{paired(pairs):.2g}"
+            p = f"{significance.paired(pairs):.2g}"
         rows.append(f"| {variant} | {statistics.mean(losses):.3f} | {max(losses) - min(losses):.3f} | {difference}"
                     f" | {p} |")
     return "\n".join(rows)
-
-
-def paired(differences):
-    """Two-sided p-value of an exact sign-flip test: the share of the 2^n signs with a sum at least as far from 0.
-
-    https://en.wikipedia.org/wiki/Permutation_test
-    """
-    sums = [0.0]
-    for difference in differences:
-        sums = [before + signed for before in sums for signed in (difference, -difference)]
-    least = abs(sum(differences)) - 1e-12  # rounding
-    return sum(abs(each) >= least for each in sums) / len(sums)
 
 
 if __name__ == "__main__":

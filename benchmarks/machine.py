@@ -37,6 +37,12 @@ def use_cores(count):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-count:])
 
 
+def one_core():
+    """The environment of a process that trains on one core of a CPU, as one of several at once."""
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), "1")
+    return {**os.environ, **threads, "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONUNBUFFERED": "1"}
+
+
 def resident(key, pid="self"):
     """Bytes of a process in memory: with the key VmRSS those in use now, with VmHWM the most so far."""
     with open(f"/proc/{pid}/status") as f:

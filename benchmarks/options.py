@@ -4,12 +4,13 @@ import dataclasses
 import json
 import os
 
-from configs import errors, schema
+from configs import errors, reading, schema, storage
 from configs.errors import UserError
 
 HIDDEN = argparse.SUPPRESS
 N_VOCAB = 50257  # of GPT-2's vocabulary
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+SETTING = "setting.json"  # in a folder of results: what they have in common
 MAIN = os.path.join(ROOT, "main.py")
 
 
@@ -58,3 +59,15 @@ def overrides(values):
 def set_words(overrides):
     """KEY=VALUE for each --set -> words of a command line."""
     return [word for override in overrides for word in ("--set", override)]
+
+
+def keep_setting(folder, setting):
+    """Notes {name: value} in a folder of results; raises UserError where it was begun with other values."""
+    note = os.path.join(folder, SETTING)
+    if not storage.exists(note):
+        storage.write_whole(note, json.dumps(setting) + "\n")
+        return
+    for name, value in reading.read_object(note).items():
+        if setting.get(name) != value:
+            raise UserError(f"{folder} holds results with {name} {value}, not {setting.get(name)}: choose another"
+                            " --output_dir, or move this one elsewhere")

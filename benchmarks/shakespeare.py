@@ -50,7 +50,7 @@ def main(argv=None):
     setting = SETTINGS[args.setting]
     config = schema.load(options.preset(setting.config), args.overrides)
     data = os.path.join(args.output_dir, config.data_path)
-    prepare(_read(args.text), data)
+    prepare(read(args.text), data)
     seeds = args.seeds or setting.seeds
     print(f"{machine.described('TensorFlow')}; {seeds} seeds, {config.max_steps} steps each", flush=True)
     runs = []
@@ -180,7 +180,7 @@ def plot(runs, name, ending):
     return loss_picture.draw(curves, ending, level=(f"nanoGPT: {setting.published}", setting.published))
 
 
-def _read(path):
+def read(path):
     if not os.path.isfile(path):
         raise UserError(f"--text {path}: no such file; docs/benchmarks.md says where the text is found")
     with open(path, "rb") as f:

@@ -5,3 +5,4 @@ NORM_EPSILON = 1e-5  # of every LayerNorm
 HIDDEN = -1e9  # the score of a position that must not be seen, before the softmax
 STOPPED = 0  # state of the table of stop texts once one is complete
 RANDOM = "philox"  # the generator of random numbers; XLA draws other bits from one seed than TensorFlow (2.15.1)
+MUON_STEPS = 5  # of Newton-Schulz, in an update

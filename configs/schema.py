@@ -37,7 +37,7 @@ NETWORK, START, ORDER, SCHEDULE, UPDATE, FREE = "network", "start", "order", "sc
 
 DEFAULT_HEAD_SIZE = 64
 DEFAULT_DECAY = 0.2  # of max_steps
-DEFAULT_BETA1 = {"adam": 0.9, "adafactor": 0.0}
+DEFAULT_BETA1 = {"adam": 0.9, "adafactor": 0.0, "muon": 0.9}
 REQUIRED = ("model_dir",)
 FILES_INPUT = "tfrecords"
 INPUTS = ("openwebtext", "openwebtext_long", "openwebtext_longbiased", FILES_INPUT)
@@ -85,11 +85,14 @@ class Config:
         "keep only each layer's input and compute the rest again going backward: far less memory, about a third"
         " more time")
 
-    opt_name: str = key(OPTIMIZER, "adam", one_of("adam", "adafactor"), NETWORK,
-        "adam is AdamW when `weight_decay` is not 0; adafactor keeps almost no state beside the weights")
+    opt_name: str = key(OPTIMIZER, "adam", one_of("adam", "adafactor", "muon"), NETWORK,
+        "adam is AdamW when `weight_decay` is not 0; adafactor keeps almost no state beside the weights; muon"
+        " orthogonalises the updates of the layers' matrices, keeps half of adam's state for them, and treats all other"
+        " weights as adam does")
     lr: float = key(OPTIMIZER, 2.5e-4, number(above=0, high=100), SCHEDULE,
         "learning rate at its highest, right after the warm-up; adafactor multiplies it by the size of each tensor"
-        " (about 0.02), so that 0.01 is usual there")
+        " (about 0.02), so that 0.01 is usual there; muon's updates are scaled so that `lr` and `weight_decay`"
+        " of adam suit it, too")
     lr_schedule: str = key(OPTIMIZER, "cosine", one_of("cosine", "linear", "constant", "wsd"), SCHEDULE,
         "how lr falls from the end of the warm-up to `max_steps`; \"wsd\" (warm-up, stable, decay) holds lr until the"
         " last `decay_steps`, so that a run can be extended")
@@ -108,10 +111,11 @@ class Config:
         "decoupled decay, times the current lr, of tensors of rank >= 2 (never of biases and gains); 0.1 is usual"
         " today. Left out: none, as in the original")
     beta1: float | None = key(OPTIMIZER, None, optional(PROBABILITY), UPDATE,
-        "momentum; null = 0.9 for adam, 0 for adafactor (which then stores none)")
+        "momentum; null = 0.9 for adam, 0 for adafactor (which then stores none), 0.9 for what muon treats as adam does"
+        " (for matrices it is always 0.95)")
     beta2: float = key(OPTIMIZER, 0.95, PROBABILITY, UPDATE,
-        "decay of the squared gradients, for adam and for adafactor's `decay_type` \"adam\"; GPT-3's value (the"
-        " original's files say 0.98)")
+        "decay of the squared gradients, for adam, for what muon treats as adam does, and for adafactor's `decay_type`"
+        " \"adam\"; GPT-3's value (the original's files say 0.98)")
     epsilon: float = key(OPTIMIZER, 1e-8, number(above=0), UPDATE, "adam's guard against division by zero")
     decay_type: str = key(OPTIMIZER, "pow", one_of("pow", "adam"), UPDATE,
         "adafactor's decay of squared gradients, not of lr: \"pow\" = 1 - step^-`decay_exponent`, \"adam\" = `beta2`"

@@ -1,18 +1,25 @@
-"""From a loss to an update: accumulated gradients, clipping, the learning rate, AdamW, Adafactor.
+"""From a loss to an update: accumulated gradients, clipping, the learning rate, AdamW, Adafactor, Muon.
 
 The same code serves one device, the replicas of a strategy and the cores of a TPU.
 """
+import math
+
 import tensorflow as tf2
 import tensorflow.compat.v1 as tf
 
 from configs import schedule
+from configs.constants import MUON_STEPS
 from models import cpu
 from models.initial_values import unfolded_zero
-from models.weights import OPTIMIZERS
+from models.weights import MATRIX_RANK, OPTIMIZERS
 
 ADAFACTOR_EPSILON = 1e-30  # added to squared gradients
 ADAFACTOR_SCALE_FLOOR = 1e-3  # smallest parameter scale, so that weights that start at zero can move
 ADAFACTOR_CLIP = 1.0  # largest root mean square of an update before it is scaled
+MUON_MOMENTUM = 0.95
+MUON_POLYNOMIAL = 3.4445, -4.7750, 2.0315  # a x + b x^3 + c x^5: five of them bring (0, 1] to about 0.7 to 1.2
+MUON_EPSILON = 1e-7  # least norm that a gradient is divided by
+MUON_RMS = 0.2  # of the elements of an update before the rate; about what AdamW's have
 
 
 def micro_batches(config, rows):
@@ -190,4 +197,55 @@ def _rms(x):
     return tf.sqrt(tf.reduce_mean(tf.square(x)))
 
 
-CLASSES = {"adam": AdamW, "adafactor": Adafactor}  # by "opt_name"
+class Muon(AdamW):
+    """Muon for the matrices of the layers, AdamW for all other weights; both with the same rate and decay.
+
+        M <- 0.95 M + 0.05 G,  N <- 0.95 M + 0.05 G          Nesterov's momentum
+        X <- X - rate * 0.2 sqrt(max(R, C)) * orthogonal(N)  for X [R, C]
+
+    Jordan 2024, https://kellerjordan.github.io/posts/muon/; the factor is that of Liu et al. 2025,
+    https://arxiv.org/abs/2502.16982, section 2.2.  `c_attn` is one matrix, as it is stored.  State: M.
+    """
+
+    def __init__(self, config, rate, time, scale):
+        super().__init__(config, rate, time, scale)
+        self._before = {}  # device: [the newest update of a matrix there]
+
+    def _resource_apply_dense(self, grad, variable):
+        if variable.shape.rank != MATRIX_RANK:
+            return super()._resource_apply_dense(grad, variable)
+        # One matrix after the other on each device: what all take on the way is larger than the weights.
+        with tf.control_dependencies(self._before.get(variable.device, [])):
+            update = self._update(tf.cast(grad, tf.float32) * self._scale, variable)
+        self._before[variable.device] = [update]
+        return update
+
+    def _update(self, grad, variable):
+        slot, decay = self.get_slot(variable, "muon_m"), self._decay_of(variable)
+        momentum = grad + MUON_MOMENTUM * (slot - grad)
+        step = orthogonal(tf.squeeze(grad + MUON_MOMENTUM * (momentum - grad), 0), self._config.precision)  # [R, C]
+        step = self._rate * (MUON_RMS * math.sqrt(max(step.shape.as_list()))) * step[None]  # [1, R, C]
+        with tf.control_dependencies(_shrunk(variable, self._rate * decay) if decay else []):
+            return tf.group(variable.assign_sub(step, read_value=False), slot.assign(momentum, read_value=False))
+
+
+def orthogonal(matrix, dtype):
+    """float32 [R, C], whose singular values may be any, with all of them brought near 1, by products in `dtype`.
+
+    Newton-Schulz: a polynomial of the matrix is one of its singular values, and leaves its singular vectors.
+    """
+    a, b, c = MUON_POLYNOMIAL
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix / tf.maximum(tf.norm(matrix), MUON_EPSILON)
+    for _ in range(MUON_STEPS):
+        factor = tf.cast(x, dtype)
+        gram = tf.matmul(factor, factor, transpose_a=tall, transpose_b=not tall)  # the smaller one of the two
+        square = tf.matmul(gram, gram)
+        # The sums are float32: bfloat16 would round a, b and c.
+        polynomial = tf.cast(b * tf.cast(gram, tf.float32) + c * tf.cast(square, tf.float32), dtype)
+        product = tf.matmul(factor, polynomial) if tall else tf.matmul(polynomial, factor)
+        x = a * x + tf.cast(product, tf.float32)
+    return x
+
+
+CLASSES = {"adam": AdamW, "adafactor": Adafactor, "muon": Muon}  # by "opt_name"

@@ -10,6 +10,7 @@ from configs import grouping
 
 SCOPE = "model"
 POSITION_DEVIATION = 0.01  # of wpe, as in OpenAI's code
+MATRIX_RANK = 3  # of the layers' matrices, [1, I, O]; nothing else has it
 SHOWN = 3  # names per kind of misfit in a message
 
 
@@ -72,8 +73,16 @@ def _adafactor_slots(shape, beta1):
     return {**({"adafactor_m": shape} if beta1 else {}), **(second if len(shape) >= 2 else {"adafactor_v": shape})}
 
 
+def _adam_slots(shape, beta1):
+    return {"adam_m": shape, "adam_v": shape}
+
+
+def _muon_slots(shape, beta1):
+    return {"muon_m": shape} if len(shape) == MATRIX_RANK else _adam_slots(shape, beta1)
+
+
 # "opt_name" -> the function of a weight's shape and "beta1" that gives {slot: shape}, what it keeps for that weight.
-OPTIMIZERS = {"adam": lambda shape, beta1: {"adam_m": shape, "adam_v": shape}, "adafactor": _adafactor_slots}
+OPTIMIZERS = {"adam": _adam_slots, "adafactor": _adafactor_slots, "muon": _muon_slots}
 
 
 def slot_shapes(config):

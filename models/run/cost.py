@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from configs import hardware
-from models.weights import count, slot_shapes, weight_list
+from configs.constants import MUON_STEPS
+from models.weights import MATRIX_RANK, count, slot_shapes, weight_list
 
 FLOAT32 = 4
 ACTIVATION_BYTES = {"float32": 4, "bfloat16": 2}
@@ -125,8 +126,16 @@ def token_operations(config):
 
 
 def step_operations(config):
-    """Floating-point operations of a step."""
+    """Floating-point operations of a step on all devices together, without those of `update_operations`."""
     return token_operations(config) * config.train_batch_size * config.n_ctx
+
+
+def update_operations(config):
+    """Floating-point operations of the products in an update, on each device: Muon's, whatever the batch; else none."""
+    if config.opt_name != "muon":
+        return 0
+    matrices = [sorted(weight.shape[1:]) for weight in weight_list(config) if len(weight.shape) == MATRIX_RANK]
+    return sum(MUON_STEPS * (4 * short ** 2 * long + 2 * short ** 3) for short, long in matrices)
 
 
 def seconds_a_step(config, rate=None, devices=1):
@@ -138,8 +147,8 @@ def seconds_a_step(config, rate=None, devices=1):
     rows = (config.micro_batch_size or config.train_batch_size) * config.n_ctx
     C = config.n_embd
     again = RECOMPUTED if config.recompute else 1
-    return (step_operations(config) * again * (BEYOND_PRODUCTS + BEYOND_OF_WIDTH / C)
-            / ((rate or cpu_rate)(rows, C, 4 * C, config.precision) * devices))
+    shared = step_operations(config) * again * (BEYOND_PRODUCTS + BEYOND_OF_WIDTH / C) / devices
+    return (shared + update_operations(config)) / (rate or cpu_rate)(rows, C, 4 * C, config.precision)
 
 
 def cpu_rate(m, k, n, precision):

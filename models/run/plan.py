@@ -27,6 +27,7 @@ from models.run.cost import (
     parameter_count,
     seconds_a_step,
     step_operations,
+    update_operations,
 )
 from models.run.room import Problems
 
@@ -191,7 +192,7 @@ def _time(config, machine):
         seconds = seconds_a_step(config)
         return (f"about {human_seconds(seconds * config.max_steps)}, {human_seconds(seconds)} a step: an estimate from"
                 " products of matrices on this CPU")
-    operations = step_operations(config) * config.max_steps
+    operations = (step_operations(config) + update_operations(config)) * config.max_steps
     return (f"{operations:.1e} operations, {human_seconds(operations / A100_AT_40_PERCENT)} of an A100 at 40 %;"
             " a plan computes nothing on a GPU or TPU")
 

@@ -247,14 +247,6 @@ def test_table_compares_equal_seeds_and_names_what_diverged():
                                      "| no_clipping | 1 of 2 diverged | | | |"]
 
 
-def test_p_value_of_paired_differences_is_that_of_fisher_s_example():
-    """Darwin's 15 pairs of plants: 863 of the 2^15 signs reach the sum (The Design of Experiments, 1935, § 21)."""
-    darwin = [49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48]
-    assert ablation.paired(darwin) == ablation.paired([-each / 1000 for each in darwin]) == 2 * 863 / 2 ** 15
-    assert ablation.paired([0.125] * 8) == 2 / 256
-    assert ablation.paired([0.1, 0.2, -0.3]) == 1  # the sum is 0 but for rounding
-
-
 @pytest.mark.parametrize("arguments, message", [
     (["--steps", "3"], "--steps 3 is out of range: give at least 4"),
     (["--only", "dropout"], "invalid choice: 'dropout'"),

@@ -49,3 +49,22 @@ def adafactor(weight, grads, *, rate, decay, beta1, decay_rate):
         m = beta1 * m + (1 - beta1) * u
         w = w - m
     return w
+
+
+def muon(weight, grads, *, rate, decay):
+    """The matrix [1, R, C] after one update per gradient by https://kellerjordan.github.io/posts/muon/, the step scaled
+    as in https://arxiv.org/abs/2502.16982, section 2.2.
+    """
+    w, total = weight[0].astype(np.float64), 0.0
+    for g in grads:
+        g = g[0].astype(np.float64)
+        total = 0.95 * total + g
+        x = g + 0.95 * total
+        x = x.T if x.shape[0] > x.shape[1] else x
+        x = x / np.linalg.norm(x)
+        for _ in range(5):
+            gram = x @ x.T
+            x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+        x = x if x.shape == w.shape else x.T
+        w = w - rate * decay * w - rate * 0.2 * np.sqrt(max(w.shape)) * x
+    return w[None]

@@ -114,7 +114,8 @@ def test_starting_weights_depend_on_the_seed_alone_and_differ_between_tensors():
 
 
 @pytest.mark.parametrize("changes", [{}, {"precision": "bfloat16"}, {"recompute": True}, {"micro_batch_size": 2},
-                                     {"opt_name": "adafactor"}, {"res_dropout": 0.1, "attn_dropout": 0.2}])
+                                     {"opt_name": "adafactor"}, {"opt_name": "muon"},
+                                     {"res_dropout": 0.1, "attn_dropout": 0.2}])
 def test_training_graph_has_only_static_shapes_and_no_dead_operations(changes):
     config = graphs.small_config(**changes)
     with graphs.session():

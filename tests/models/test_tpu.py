@@ -97,6 +97,14 @@ def test_program_of_a_preset_has_only_what_tpus_compile_and_sums_every_gradient(
     assert tpu_graphs.problems(eval_graph(config, **POD)) == []
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_program_with_muon_has_only_what_tpus_compile_and_sums_every_gradient(precision, preset):
+    config = preset("quickstart", n_layer=1, opt_name="muon", precision=precision)
+    graph = train_graph(config)
+    assert tpu_graphs.problems(graph) == []
+    assert_sums_every_gradient(graph, config, 8)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PRESETS)
 def test_whole_program_of_a_preset_has_only_what_tpus_compile_and_sums_every_gradient(name, preset):
@@ -193,7 +201,7 @@ BATCHES = np.random.RandomState(3).randint(0, 29, [5, 6, 14]).astype(np.int32)
 
 
 def first_steps(count, use_tpu=True, **changes):
-    """(losses, {name: Adam's first moment}) of steps of the program for a TPU, compiled for this processor."""
+    """(losses, {name: the optimizer's first moment}) of steps of the program for a TPU, compiled for this processor."""
     config = graphs.small_config(beta1=0.5, **changes)
 
     def step(features, labels):
@@ -209,7 +217,8 @@ def first_steps(count, use_tpu=True, **changes):
         loss = tf.xla.experimental.compile(step, inputs=inputs)[0] if use_tpu else step(*inputs)
         s.run(tf.global_variables_initializer())
         losses = [s.run(loss, {batch: tokens}) for tokens in BATCHES[:count]]
-        return losses, s.run({v.op.name: v for v in tf.global_variables() if v.op.name.endswith("/adam_m")})
+        moments = [v for v in tf.global_variables() if v.op.name.endswith(("/adam_m", "/muon_m"))]
+        return losses, s.run({v.op.name: v for v in moments})
 
 
 def assert_same_steps(one, other, of_losses=1e-5, of_moments=1e-5):
@@ -221,8 +230,9 @@ def assert_same_steps(one, other, of_losses=1e-5, of_moments=1e-5):
 
 # In bfloat16, of 8 bits, XLA rounds less often: it keeps float32 between operations that it makes one.
 @pytest.mark.parametrize("precision, of_losses, of_moments", [("float32", 1e-6, 1e-5), ("bfloat16", 5e-4, 5e-2)])
-def test_compiled_steps_are_the_plain_ones(precision, of_losses, of_moments):
-    changes = {"precision": precision, "micro_batch_size": 2, "recompute": True}
+@pytest.mark.parametrize("opt_name", ["adam", pytest.param("muon", marks=pytest.mark.slow)])
+def test_compiled_steps_are_the_plain_ones(precision, of_losses, of_moments, opt_name):
+    changes = {"precision": precision, "micro_batch_size": 2, "recompute": True, "opt_name": opt_name}
     compiled = first_steps(5, **changes)
     assert len(set(compiled[0])) == 5
     assert_same_steps(compiled, first_steps(5, use_tpu=False, **changes), of_losses, of_moments)

@@ -436,7 +436,8 @@ def test_checkpoint_with_a_step_but_no_optimizer_is_explained_and_still_generate
     assert main.main(["--model", run_config(**TRAINING), "--predict_text", "a", "--length", "2"]) == 0
 
 
-@pytest.mark.parametrize("opt_name, slot", [("adam", "h1/ln_2/g/adam_v"), ("adafactor", "wte/adafactor_vc")])
+@pytest.mark.parametrize("opt_name, slot", [("adam", "h1/ln_2/g/adam_v"), ("adafactor", "wte/adafactor_vc"),
+                                            ("muon", "h0/attn/c_attn/w/muon_m")])
 def test_checkpoint_that_lacks_a_single_slot_is_refused(tmp_path, opt_name, slot):
     config = graphs.small_config(n_vocab=300, opt_name=opt_name)
     values = {**WEIGHTS, **{name: np.zeros(shape, np.float32) for name, shape in slot_shapes(config).items()}}

@@ -46,6 +46,12 @@ def test_checkpoint_of_adafactor_holds_rows_and_columns_and_momentum_only_with_b
     assert count(slot_shapes(with_momentum)) == matrices + vectors + cost.parameter_count(config)
 
 
+def test_checkpoint_of_muon_holds_one_number_per_weight_of_a_matrix_and_two_of_all_others():
+    matrices = 2 * (6 * 18 + 6 * 6 + 6 * 24 + 24 * 6)
+    config = config_with(**TINY, opt_name="muon")
+    assert count(slot_shapes(config)) == 2 * cost.parameter_count(config) - matrices
+
+
 def test_memory_of_a_tiny_network_is_the_hand_count():
     config = config_with(**TINY, train_batch_size=7)
     P = cost.parameter_count(config)
@@ -177,6 +183,17 @@ def test_time_of_a_step_grows_with_its_operations_and_falls_with_devices_and_wit
     assert 1.2 < one / (cost.step_operations(config_with(train_batch_size=1)) / 1e9) < 1.4
     assert cost.seconds_a_step(config_with(train_batch_size=1), rate, devices=2) == pytest.approx(one / 2)
     assert cost.seconds_a_step(config_with(train_batch_size=1, recompute=True), rate) == pytest.approx(4 / 3 * one)
+
+
+def test_products_of_muon_count_once_a_step_whatever_the_batch_and_on_each_device():
+    # Five times 4 a a b + 2 a a a for a matrix of a x b, a <= b: two layers of 6 x 18, 6 x 6, 6 x 24, 24 x 6
+    operations = 2 * 5 * sum(4 * 36 * b + 2 * 216 for b in (18, 6, 24, 24))
+    for size in (1, 7):
+        adam, muon = (config_with(**TINY, train_batch_size=size, opt_name=name) for name in ("adam", "muon"))
+        assert (cost.update_operations(adam), cost.update_operations(muon)) == (0, operations)
+        for devices in (1, 2):
+            one, other = (cost.seconds_a_step(config, lambda *shape: 1e3, devices) for config in (adam, muon))
+            assert other - one == pytest.approx(operations / 1e3)
 
 
 @pytest.mark.parametrize("there, faster", [(True, cost.BFLOAT16_FASTER), (False, 1)])

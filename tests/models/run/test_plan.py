@@ -1,4 +1,5 @@
 """The plan: what it says of data, schedule and machine, and which problems stop a run."""
+import dataclasses
 import math
 import os
 import subprocess
@@ -185,6 +186,9 @@ def test_time_on_a_cpu_is_an_estimate_and_on_a_gpu_it_is_counted(tmp_path, monke
     assert "time                    1.4e+16 operations, 1.9 minutes of an A100 at 40 %" in report_of(
         config, machine=on_gpu)
     assert "memory here             100.0 TB on each GPU\n" in report_of(config, machine=on_gpu)
+    # and for each of 12 layers, 5 times 56 x 768^3 of Muon's products
+    of_muon = dataclasses.replace(config, opt_name="muon", train_batch_size=1)
+    assert "time                    4.8e+15 operations" in report_of(of_muon, machine=on_gpu)
 
 
 def test_plan_and_configs_import_no_tensorflow():

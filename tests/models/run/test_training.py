@@ -59,15 +59,17 @@ def test_training_learns(run_config, tmp_path):
     assert evaluation["token_loss"][-1][1] < 4.6  # log(300) = 5.7 before the first step
 
 
-def test_resumed_run_equals_the_uninterrupted_one_to_the_bit(run_config, tmp_path):
-    changes = {"res_dropout": 0.1, "attn_dropout": 0.1, "max_steps": 9, "eval_steps": 0}
+@pytest.mark.parametrize("opt_name, slot", [
+    ("adam", "/adam_m"), pytest.param("muon", "/muon_m", marks=pytest.mark.slow)])
+def test_resumed_run_equals_the_uninterrupted_one_to_the_bit(run_config, tmp_path, opt_name, slot):
+    changes = {"res_dropout": 0.1, "attn_dropout": 0.1, "max_steps": 9, "eval_steps": 0, "opt_name": opt_name}
     main.main(["--model", run_config(train_steps=9, model_dir=str(tmp_path / "whole"), **changes)])
     parts = run_config(train_steps=3, model_dir=str(tmp_path / "parts"), **changes)
     stop_after(parts, 5)
     assert weights_of(tmp_path / "parts", 5)["global_step"] == 5
     main.main(["--model", parts])
     whole, resumed = weights_of(tmp_path / "whole", 9), weights_of(tmp_path / "parts", 9)
-    assert set(whole) == set(resumed) and any(name.endswith("/adam_m") for name in whole)
+    assert set(whole) == set(resumed) and any(name.endswith(slot) for name in whole)
     for name, value in whole.items():
         np.testing.assert_array_equal(value, resumed[name], err_msg=name)
 
@@ -277,17 +279,18 @@ def test_init_checkpoint_starts_from_its_weights_at_step_0(finished, run_config,
 
 
 @pytest.mark.parametrize("changes", [{"precision": "bfloat16", "recompute": True}, {"opt_name": "adafactor"},
-                                     {"micro_batch_size": 2, "embed_dropout": 0.1}])
+                                     {"opt_name": "muon"}, {"micro_batch_size": 2, "embed_dropout": 0.1}])
 def test_every_lever_trains(run_config, tmp_path, changes):
     assert main.main(["--model", run_config(max_steps=30, train_steps=30, eval_steps=0, **changes)]) == 0
     losses = [value for _, value in scalars_of(tmp_path / "run")["loss"]]
     assert losses[-1] < losses[0]
 
 
-def test_micro_batches_change_a_run_only_by_rounding(run_config, tmp_path):
+@pytest.mark.parametrize("opt_name", ["adam", pytest.param("muon", marks=pytest.mark.slow)])
+def test_micro_batches_change_a_run_only_by_rounding(run_config, tmp_path, opt_name):
     for size in (None, 1, 2):
         main.main(["--model", run_config(max_steps=5, eval_steps=0, train_steps=5, micro_batch_size=size, grad_clip=0.1,
-                                         model_dir=str(tmp_path / str(size)))])
+                                         opt_name=opt_name, model_dir=str(tmp_path / str(size)))])
     whole = weights_of(tmp_path / "None", 5)
     for size in (1, 2):
         for name, value in weights_of(tmp_path / str(size), 5).items():

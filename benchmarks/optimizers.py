@@ -1,0 +1,280 @@
+"""Steps and seconds in which an optimizer reaches the final loss of the first one that is named, AdamW.
+
+The learning rate of each is chosen by the same sweep, with seed 1; then each trains with the best of its rates from
+several seeds, and all but the first also in `--share` of the steps, with a schedule that is planned for so many: a run
+that was planned longer has not yet come down.  Every run is a process of `main.py` with the real data pipeline and
+evaluations on the whole held-out text.  Results are kept, so an interrupted study goes on where it was.  Ends with one
+JSON line.
+"""
+if __name__ == "__main__":  # before the imports that may fail
+    from configs import start
+    start.begin()
+
+import argparse
+import concurrent.futures
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import sysconfig
+from typing import NamedTuple
+
+from benchmarks import ablation, machine, options, records, shakespeare, significance
+from configs import commands, reading, schema, storage
+from configs.errors import UserError
+from datasets import create_tfrecords
+from encoder import train as encoder_train
+from models.run import metrics_file
+
+LRS = (1e-3, 2e-3, 4e-3, 8e-3)
+SEEDS, EVALUATIONS, SHARE, PROCESSES = 8, 20, 0.6, 2
+RECORDS = "optimizers"
+QUICKSTART_VOCABULARY = 4096  # as in the Makefile
+
+
+class Run(NamedTuple):
+    optimizer: str
+    lr: float
+    steps: int
+    seed: int
+
+    @property
+    def name(self):
+        return f"{self.optimizer}-lr{self.lr:g}-steps{self.steps}-seed{self.seed}"
+
+
+class Study(NamedTuple):
+    """What all runs share: the folder of results, the config's path and its changes, and the whole schedule."""
+    folder: str
+    config: str
+    data: list  # changes that say where the data lie
+    overrides: list  # those of --set
+    steps: int
+    warmup_steps: int
+    between: int  # steps between two evaluations
+
+
+def main(argv=None):
+    """Makes the runs that are missing, prints tables and the JSON line; returns 0."""
+    args = _arguments(argv)
+    with storage.only_run(os.path.join(args.output_dir, ".lock"), "choose another --output_dir"):
+        study = prepare(args)
+        sweep = results(study, [Run(name, lr, study.steps, 1) for name in args.optimizers for lr in args.lrs], args)
+        rates = best_rates(sweep)
+        # Seed by seed, one optimizer after the other: all of them meet the same machine in the same minutes.
+        runs = [Run(name, rates[name], steps, seed) for seed in range(1, args.seeds + 1)
+                for name, steps in _plans(args, study)]
+        compared = results(study, runs, args)
+    for result in [*sweep, *compared] if args.record else []:
+        records.append(RECORDS, {"script": "benchmarks.optimizers", "setting": args.setting, **result})
+    rows = summary(compared)
+    print("\n".join([sweep_table(sweep, rates), "", table(rows)]))
+    print(json.dumps({"machine": machine.described("TensorFlow"), "setting": args.setting, "lr": rates, "rows": rows}))
+    return 0
+
+
+def _arguments(argv):
+    parser = options.parser("optimizers", __doc__)
+    add = parser.add_argument
+    add("--setting", required=True, choices=SETTINGS, help="the quick start, shakespeare-char or the ablation's model")
+    add("--text", metavar="PATH", help="the text; without it Python's own sources, but for shakespeare")
+    add("--optimizers", nargs="+", default=["adam", "muon"], metavar="NAME", help="others are held to the first")
+    add("--lrs", nargs="+", type=float, default=list(LRS), metavar="LR", help="the sweep, the same for each optimizer")
+    add("--seeds", type=int, default=SEEDS, help="runs of each optimizer with its best rate; 1 to 12")
+    add("--steps", type=int, help="of a whole run (default: the setting's)")
+    add("--share", type=float, default=SHARE, help="of the steps, in which all but the first train once more; 1: not")
+    add("--evaluations", type=int, default=EVALUATIONS, help="of a whole run")
+    add("--processes", type=int, default=PROCESSES, help="runs at once, on one core each")
+    add("--output_dir", default="runs/optimizers", help="folder for the data, the results and the logs")
+    add("--record", action="store_true", help=f"add each run to benchmarks/results/{RECORDS}.jsonl")
+    options.add_set(parser, "the setting's config")
+    args = parser.parse_args(argv)
+    options.check_least(args, seeds=1, evaluations=1, processes=1)
+    if not 0 < args.share <= 1 or args.seeds > 12:
+        raise UserError(f"--share {args.share:g} --seeds {args.seeds}: give a share above 0 up to 1, and 1 to 12 seeds")
+    args.output_dir = os.path.abspath(args.output_dir)
+    return args
+
+
+def _plans(args, study):
+    """[(optimizer, steps)] of what is compared."""
+    first, *others = args.optimizers
+    short = [(name, round(args.share * study.steps)) for name in others] if args.share < 1 else []
+    return [(first, study.steps), *((name, study.steps) for name in others), *short]
+
+
+def prepare(args):
+    """Makes the data of the setting, once; returns the Study."""
+    options.keep_setting(args.output_dir, {"setting": args.setting, "steps": args.steps, "text": args.text,
+                                           "evaluations": args.evaluations, "overrides": args.overrides})
+    path, data = SETTINGS[args.setting](args, os.path.join(args.output_dir, "data"))
+    data = options.overrides(data)
+    config = schema.load(path, [*data, *args.overrides, "model_dir=unset"])
+    steps = args.steps or config.max_steps
+    return Study(args.output_dir, path, data, args.overrides, steps,
+                 warmup_steps=round(config.warmup_steps * steps / config.max_steps),
+                 between=-(-steps // args.evaluations))
+
+
+def _shakespeare(args, folder):
+    if not args.text:
+        raise UserError("--setting shakespeare needs --text; docs/benchmarks.md says where the text is found")
+    shakespeare.prepare(shakespeare.read(args.text), folder)
+    return options.preset(shakespeare.SETTINGS["small"].config), {
+        "data_path": folder, "encoder_path": os.path.join(folder, "encoder")}
+
+
+def _ablation(args, folder):
+    ablation.prepare(argparse.Namespace(output_dir=folder, text=args.text, lr=ablation.LR,
+                                        steps=args.steps or ablation.STEPS))
+    return os.path.join(folder, "config.json"), {}
+
+
+def _quickstart(args, folder):
+    """The data of `make quickstart`."""
+    source = ["--input", args.text or sysconfig.get_path("stdlib"), "--no_ftfy"]
+    if not args.text:
+        source += [word for name in ablation.EXCLUDED for word in ("--exclude", name)]
+    encoder = os.path.join(folder, "encoder")
+    encoder_train.main([*source, "--size", str(QUICKSTART_VOCABULARY), "--output_dir", encoder])
+    create_tfrecords.main([*source, "--name", "python", "--eval_fraction", "0.05", "--encoder_path", encoder,
+                           "--output_dir", folder])
+    return options.preset("quickstart"), {"data_path": folder, "encoder_path": encoder}
+
+
+SETTINGS = {"quickstart": _quickstart, "shakespeare": _shakespeare, "ablation": _ablation}
+
+
+def results(study, runs, args):
+    """The results of these runs, [dict], of which those that are missing are made."""
+    paths = [os.path.join(study.folder, run.name + ".json") for run in runs]
+    missing = [(run, path) for run, path in zip(runs, paths) if not os.path.exists(path)]
+    print(f"{len(runs)} runs, {len(missing)} to make, logs in {study.folder}", flush=True)
+    with concurrent.futures.ThreadPoolExecutor(args.processes) as pool:
+        running = [pool.submit(_make, study, run, path) for run, path in missing]
+        try:
+            for number, future in enumerate(concurrent.futures.as_completed(running), 1):
+                print(f"{number}/{len(missing)} {future.result()}", flush=True)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [reading.read_object(path) for path in paths]
+
+
+def _make(study, run, path):
+    """Trains one run in a process of its own and writes its result; returns a line about it."""
+    folder, log, origin = os.path.join(study.folder, run.name), os.path.join(study.folder, run.name + ".log"), \
+        records.origin()
+    keys = {"opt_name": run.optimizer, "lr": run.lr, "seed": run.seed, "max_steps": run.steps,
+            "warmup_steps": round(study.warmup_steps * run.steps / study.steps), "train_steps": study.between,
+            "eval_steps": -1, "save_checkpoints_steps": run.steps, "keep_checkpoint_max": 1, "sample_prompts": None}
+    overrides = [*study.overrides, *options.overrides(keys)]
+    words = options.set_words([*study.data, *overrides, *options.overrides({"model_dir": folder})])
+    shutil.rmtree(folder, ignore_errors=True)  # what a study that was cut short left behind
+    with open(log, "w") as f:
+        status = subprocess.run([sys.executable, options.MAIN, "--model", study.config, *words], stdout=f,
+                                stderr=subprocess.STDOUT, env=machine.one_core()).returncode
+    with open(log) as f:
+        diverged = status == 2 and "not finite" in f.read()
+    if status and not diverged:
+        raise UserError(f"the run {run.name} ended with status {status}; see {log}")
+    figures = metrics_file.read(folder)
+    evaluations = [(line["step"], line["eval_loss"]) for line in figures if line.get("eval_loss") is not None]
+    loss = None if diverged else evaluations[-1][1]
+    storage.write_whole(path, json.dumps(
+        {**run._asdict(), "loss": loss, "evaluations": evaluations, "seconds_a_step": _seconds_a_step(figures),
+         "training": [(line["step"], line["loss"]) for line in figures if "loss" in line], **origin,
+         "config": os.path.basename(study.config), "overrides": overrides}) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    return f"{run.name}: {'diverged' if diverged else f'loss {loss:.4f}'}"
+
+
+def _seconds_a_step(figures):
+    """Of the training alone, without start-up and evaluations: the median of what was shown; None where nothing was."""
+    points = [line for line in figures if line.get("tokens_per_second")]
+    return statistics.median(line["tokens"] / line["step"] / line["tokens_per_second"] for line in points) \
+        if points else None
+
+
+def best_rates(sweep):
+    """{optimizer: the rate with the lowest loss}; one that diverged is none."""
+    best = {}
+    for result in sweep:
+        known = best.get(result["optimizer"])
+        if result["loss"] is not None and (known is None or result["loss"] < known["loss"]):
+            best[result["optimizer"]] = result
+    lost = {result["optimizer"] for result in sweep} - set(best)
+    if lost:
+        raise UserError(f"every run of {', '.join(sorted(lost))} diverged; give lower --lrs")
+    return {name: result["lr"] for name, result in best.items()}
+
+
+def summary(compared):
+    """[dict] for each optimizer and number of steps, in order; the first is what the others are held to."""
+    groups = {}
+    for result in compared:
+        groups.setdefault((result["optimizer"], result["steps"]), []).append(result)
+    first, *others = groups.values()
+    yardstick = [run["loss"] for run in first]
+    if None in yardstick:
+        raise UserError(f"{yardstick.count(None)} of {len(first)} runs of {first[0]['optimizer']} diverged with its"
+                        " best rate: there is nothing to reach; give other --lrs")
+    return [_row(first, yardstick, None), *(_row(runs, yardstick, yardstick) for runs in others)]
+
+
+def _row(runs, yardstick, compared):
+    """What the runs of one optimizer came to; `yardstick`: the losses to reach; `compared`: those to beat, or None."""
+    losses, wanted = [run["loss"] for run in runs], statistics.fmean(yardstick)
+    finite = None not in losses
+    reached = [next((step for step, loss in run["evaluations"] if loss <= wanted), None) for run in runs]
+    times = [step and run["seconds_a_step"] and round(step * run["seconds_a_step"], 2)
+             for step, run in zip(reached, runs)]
+    return {"optimizer": runs[0]["optimizer"], "steps": runs[0]["steps"], "seeds": len(runs), "losses": losses,
+            "mean": round(statistics.fmean(losses), 4) if finite else None,
+            "deviation": round(statistics.stdev(losses), 4) if finite and len(losses) > 1 else None,
+            "reached_at_step": reached, "reached_in_seconds": times,
+            "p_lower": significance.one_sided(losses, compared) if compared and finite else None}
+
+
+def sweep_table(sweep, rates):
+    """The final loss at each rate, as a Markdown table."""
+    rows = ["| optimizer | lr | loss of seed 1 | |", "|---|---|---|---|"]
+    for result in sweep:
+        loss = "diverged" if result["loss"] is None else f"{result['loss']:.4f}"
+        rows.append(f"| {result['optimizer']} | {result['lr']:g} | {loss} |"
+                    f" {'best' if rates[result['optimizer']] == result['lr'] else ''} |")
+    for name, best in rates.items():
+        tried = [result["lr"] for result in sweep if result["optimizer"] == name]
+        if len(tried) > 1 and best in (min(tried), max(tried)):
+            rows.append(f"\n{name} is best at the end of the sweep, {best:g}: a wider one might find a better rate.")
+    return "\n".join(rows)
+
+
+def table(rows):
+    """The rows of `summary` as a Markdown table."""
+    lines = [["optimizer", "steps", "mean loss", "deviation", "lowest to highest", "reach the first one's mean",
+              "at step", "in seconds", "p"], ["---"] * 9]
+    for row in rows:
+        losses, seeds = row["losses"], row["seeds"]
+        if row["mean"] is None:
+            lines.append([row["optimizer"], row["steps"], f"{losses.count(None)} of {seeds} diverged", *[""] * 6])
+            continue
+        steps, times = ([value for value in row[name] if value] for name in ("reached_at_step", "reached_in_seconds"))
+        lines.append([row["optimizer"], row["steps"], f"{row['mean']:.4f}", _number(row["deviation"]),
+                      f"{min(losses):.4f} to {max(losses):.4f}", f"{len(steps)} of {seeds}", _range(steps),
+                      _range(times), _number(row["p_lower"])])
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def _number(value):
+    return "" if value is None else f"{value:.2g}"
+
+
+def _range(values):
+    return f"{statistics.median(values):g} ({min(values):g} to {max(values):g})" if values else ""
+
+
+if __name__ == "__main__":
+    commands.run(main)
