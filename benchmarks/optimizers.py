@@ -165,8 +165,8 @@ def results(study, runs, args):
 
 def _make(study, run, path):
     """Trains one run in a process of its own and writes its result; returns a line about it."""
-    folder, log, origin = os.path.join(study.folder, run.name), os.path.join(study.folder, run.name + ".log"), \
-        records.origin()
+    folder, origin = os.path.join(study.folder, run.name), records.origin()
+    log = folder + ".log"
     keys = {"opt_name": run.optimizer, "lr": run.lr, "seed": run.seed, "max_steps": run.steps,
             "warmup_steps": round(study.warmup_steps * run.steps / study.steps), "train_steps": study.between,
             "eval_steps": -1, "save_checkpoints_steps": run.steps, "keep_checkpoint_max": 1, "sample_prompts": None}
