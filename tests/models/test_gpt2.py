@@ -1,4 +1,4 @@
-"""The network against NumPy, against Hugging Face's, and against its own properties."""
+"""The network against NumPy, Hugging Face's, OpenAI's own, and its own properties."""
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
@@ -6,7 +6,7 @@ import tensorflow.compat.v1 as tf
 from configs.constants import IGNORED
 from models import decoding, dropout, gpt2, initial_values, metrics, optimizers
 from models.cpu import loss
-from tests.helpers import graphs, hugging_face, reference
+from tests.helpers import graphs, hugging_face, openai, reference
 
 CONFIG = graphs.small_config()
 WEIGHTS = graphs.random_weights(CONFIG)
@@ -22,6 +22,12 @@ def test_logits_equal_those_of_hugging_face_on_the_same_weights():
     torch = pytest.importorskip("torch")
     with torch.no_grad():
         expected = hugging_face.network(CONFIG, WEIGHTS).eval()(torch.tensor(TOKENS)).logits.numpy()
+    np.testing.assert_allclose(graphs.logits(CONFIG, WEIGHTS, TOKENS), expected, atol=1e-4)
+
+
+def test_logits_names_and_shapes_equal_those_of_openai_s_own_network():
+    expected, variables = openai.logits(CONFIG, WEIGHTS, TOKENS)
+    assert variables == {f"model/{name}": weight.shape for name, weight in WEIGHTS.items()}
     np.testing.assert_allclose(graphs.logits(CONFIG, WEIGHTS, TOKENS), expected, atol=1e-4)
 
 
