@@ -5,6 +5,7 @@ All JSON from outside goes through `parse`, but for the lines of text that a dat
 import codecs
 import json
 import math
+import re
 
 from configs import storage
 from configs.errors import UserError
@@ -18,6 +19,9 @@ UTF16_MARKS = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE
 # Control characters that texts hardly have: others than those of layout, backspace (man pages) and escape (logs).
 CONTROLS = bytes({*range(32), 127} - {*b"\b\t\n\v\f\r\x1b"})
 MOST_CONTROLS = 0.02  # of a text; in UTF-16, Latin or Cyrillic letters, which are valid UTF-8, have half
+# By which ISO 2022 changes to other letters (https://www.rfc-editor.org/rfc/rfc1468, 1554, 1557, 1922).  Colours of a
+# terminal begin with another character, and ESC ( B, which terminals use too, only changes back.
+ISO_2022 = re.compile(rb"\x1b(?:\$(?:[@-B]|[()*+\-./][@-~])|\([IJ]|\.[AF])")
 
 
 def read_object(path):
@@ -155,5 +159,21 @@ def has_utf16_mark(data):
 
 
 def is_text(data):
-    """Whether bytes in UTF-8 are more than control characters."""
-    return len(data) - len(data.translate(None, CONTROLS)) <= MOST_CONTROLS * len(data)
+    """Whether bytes in UTF-8 are text: without NUL, with few other control characters, and not `in_seven_bits`."""
+    controls = len(data) - len(data.translate(None, CONTROLS))
+    return controls <= MOST_CONTROLS * len(data) and b"\0" not in data and not in_seven_bits(data)
+
+
+def in_seven_bits(data):
+    """Whether bytes, which may be valid UTF-8, are text in ISO 2022 or in HZ (https://www.rfc-editor.org/rfc/rfc1843).
+
+    UTF-7 is not told from ASCII: `+120` is valid in both.
+    """
+    if b"\x1b" in data and ISO_2022.search(data):
+        return True
+    if b"~{" not in data or b"~}" not in data:
+        return False
+    try:
+        return not data.decode("hz").isascii()  # only where each ~ in it is one of HZ's signs
+    except UnicodeDecodeError:
+        return False

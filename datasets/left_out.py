@@ -69,7 +69,8 @@ def _other_encoding(count, numbers, index):
     tried = f"UTF-8, UTF-16 or {given}" if given else "UTF-8 or UTF-16"
     remedy = "another --encoding" if given else "--encoding NAME, for instance cp1252, or --encoding detect"
     return f"{many(count, 'document')} left out that could not be read as {tried}: "\
-           f"{_names(numbers, index, count > len(numbers))}; give {remedy}, or leave out with --exclude what is no text"
+           f"{_names(numbers, index, count > len(numbers))}; give {remedy}, or leave out with --exclude what is no "\
+           "text, such as what holds NUL bytes"
 
 
 def _packed(count, numbers, index):

@@ -458,7 +458,7 @@ def test_what_cannot_be_read_is_counted_and_named_with_the_remedy_which_works(tm
     assert "--input: not read are 1 .html (page.html)\n" in said
     assert ("7 documents left out that could not be read as UTF-8 or UTF-16: latin0.txt, latin1.txt, latin2.txt, "
             "latin3.txt, latin4.txt, ...; give --encoding NAME, for instance cp1252, or --encoding detect, or leave "
-            "out with --exclude what is no text\n") in said
+            "out with --exclude what is no text, such as what holds NUL bytes\n") in said
     assert ("4 lines left out without a text in 'text': lines.jsonl:1, lines.jsonl:2, lines.jsonl:3, lines.jsonl:4; "
             "keys there are 'id', 'title', 'body'; give --text_key body\n") in said
     assert sorted(keys(tmp_path / "out", "a*.tfrecords")) == ["good.txt", "wide.txt"]

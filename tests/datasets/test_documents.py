@@ -2,6 +2,8 @@
 import gzip
 import json
 import os
+import shutil
+import tarfile
 
 import pytest
 
@@ -110,6 +112,27 @@ def test_a_packed_file_is_one_document_without_text_whatever_its_name_and_how_it
         (tmp_path / name).write_bytes(packed)
     (tmp_path / "c.jsonl.gz").write_bytes(gzip.compress(packed))  # packed twice
     assert [document[1:] for document in read_all([tmp_path], **reading)] == [(None, "packed")] * 3
+
+
+@pytest.mark.parametrize("reading", [{}, {"encoding": "detect"}, {"split_on": "\n\n"}, {
+    "split_on": "\n\n", "encoding": "cp1252"}])
+def test_a_tar_is_one_document_without_text_whatever_its_name_and_how_it_is_read(tmp_path, reading):
+    (tmp_path / "book.txt").write_text("one\n\ntwo\n\n" * 200)
+    with tarfile.open(tmp_path / "b.jsonl", "w") as tar:
+        tar.add(tmp_path / "book.txt", "book.txt")
+    shutil.copy(tmp_path / "b.jsonl", tmp_path / "a.txt")
+    (tmp_path / "book.txt").unlink()
+    assert [document[1:] for document in read_all([tmp_path], **reading)] == [(None, "packed")] * 2
+
+
+def test_letters_in_bytes_of_ascii_are_left_out_of_texts_parts_and_lines_unless_their_encoding_is_named(tmp_path):
+    for name, text in (("a.txt", "雪国\n\n夜\n\n"), ("b.jsonl", '{"text": "雪国"}\n{"text": "夜"}\n')):
+        (tmp_path / name).write_bytes(text.encode("iso2022_jp"))
+    unread = (None, "other_encoding")
+    assert [document[1:] for document in read_all([tmp_path])] == [unread] * 3
+    assert [document[1:] for document in read_all([tmp_path], split_on="\n\n")] == [unread] * 4
+    assert [document.text for document in read_all([tmp_path], encoding="iso2022_jp")] == [
+        "雪国\n\n夜\n\n", "雪国", "夜"]
 
 
 @pytest.mark.parametrize("encoding, data", [
