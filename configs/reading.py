@@ -15,6 +15,7 @@ MOST_SHOWN = 5  # names
 LARGEST = 10**8  # bytes of JSON, the most that safetensors allows for a header
 DEEPEST = 100  # lists and objects around a value
 MARK = "\ufeff"  # of byte order, before a text: some editors of Windows put it there
+START = re.compile(rf"[\s{MARK}]*")
 UTF16_MARKS = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE
 # Control characters that texts hardly have: others than those of layout, backspace (man pages) and escape (logs).
 CONTROLS = bytes({*range(32), 127} - {*b"\b\t\n\v\f\r\x1b"})
@@ -145,13 +146,19 @@ def read_text(path, what, most=None):
 
 
 def decode(data):
-    """The text of bytes in UTF-8, or in UTF-16 with its mark, without that mark; None where they are no such text."""
+    """The text of bytes in UTF-8, or in UTF-16 with its mark, `without_marks`; None where they are no such text."""
     wide = has_utf16_mark(data)
     try:
         text = data.decode("utf-16" if wide else "utf-8")
     except UnicodeDecodeError:
         return None
-    return text.removeprefix(MARK) if is_text(text.encode() if wide else data) else None
+    return without_marks(text) if is_text(text.encode() if wide else data) else None
+
+
+def without_marks(text):
+    """`text` without marks of byte order at its start, and behind the white space there, which joined files have."""
+    start = START.match(text)[0]
+    return start.replace(MARK, "") + text[len(start):] if MARK in start else text
 
 
 def has_utf16_mark(data):

@@ -220,7 +220,7 @@ def read(index, number):
     elif is_lines:
         text = _text_field(text, index.reading.text_key) if text.strip() else ""
         problem = BAD_LINE if text is None else None
-    return Document(identity(index, number), text, problem)
+    return Document(identity(index, number), text and reading.without_marks(text), problem)
 
 
 def fields(index, number):
@@ -258,7 +258,7 @@ def _object(line):
 def _text_field(line, key):
     """The string in the field `key` of a JSON object, or None."""
     text = _object(line).get(key)
-    return text.removeprefix(reading.MARK) if isinstance(text, str) else None
+    return text if isinstance(text, str) else None
 
 
 def _place(index, file):

@@ -152,6 +152,13 @@ def test_a_mark_of_byte_order_is_dropped_wherever_a_document_begins(tmp_path):
     (tmp_path / "cat.txt").write_text("\ufeffone\n--\n\ufefftwo", encoding="utf-8")  # cat a.txt b.txt
     (tmp_path / "lines.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "\xef\xbb\xbfone"}\n{"text": "\\ufefftwo"}')
     assert [document.text for document in read_all([tmp_path], split_on="\n--\n")] == ["one", "two"] * 2
+    (tmp_path / "cat.txt").write_text("\ufeffa tale\n<eot>\n" * 3 + "\ufeff\ufeff \ufeff\r\n\tin\ufeffside\ufeff")
+    (tmp_path / "lines.jsonl").write_bytes(b'\xef\xbb\xbf\xef\xbb\xbf{"text": "\xef\xbb\xbf\\ufeff one"}')
+    (tmp_path / "wide.txt").write_bytes("\n\ufeffwide".encode("utf-16") + b"\n\0")
+    (tmp_path / "far.txt").write_bytes("\ufeff遠\n".encode("gb18030"))
+    assert [document.text for document in read_all([tmp_path], split_on="<eot>", encoding="gb18030")] == [
+        "a tale\n", "\na tale\n", "\na tale\n", "\n \r\n\tin\ufeffside\ufeff", "遠\n", " one", "\nwide\n"]
+    assert [document.text for document in read_all([tmp_path], encoding="gb18030")][1::2] == ["遠\n", "\nwide\n"]
 
 
 def test_the_field_of_a_text_may_be_named_and_the_fields_that_are_there_are_known(tmp_path):
