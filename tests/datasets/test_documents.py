@@ -8,7 +8,7 @@ import tarfile
 import pytest
 
 from configs.errors import UserError
-from datasets import cutting, documents
+from datasets import cutting, documents, left_out
 
 STEM = "0000017-" + "0a" * 16
 
@@ -89,7 +89,7 @@ def test_what_two_inputs_share_is_read_once(tree):
 def test_lines_of_json_are_documents(tree):
     found = read_all([tree / "lines.jsonl"])
     assert [document.text for document in found] == ["one", "", "two", None, None, None, "no end"]
-    assert [document.problem for document in found] == [None] * 3 + ["bad_lines"] * 3 + [None]
+    assert [document.problem for document in found] == [None] * 3 + ["no_object", "bad_lines", "no_object", None]
     assert [document.identity for document in found][::6] == ["lines.jsonl:1", "lines.jsonl:7"]
 
 
@@ -167,6 +167,28 @@ def test_the_field_of_a_text_may_be_named_and_the_fields_that_are_there_are_know
     index = documents.make_index([str(tmp_path)])
     assert [documents.fields(index, number) for number in range(4)] == [
         {"body": "one", "id": 3}, {"text": "two"}, {}, {}]
+
+
+def test_why_a_line_has_no_text_is_told_apart(tmp_path):
+    lines = ['{"id": -%s, "text": "long number"}' % ("7" * 5001), '{"n": [1e999, NaN, 5], "text": "any number"}', "{}",
+             '{"text": "one", "id": 1, "text": "other", "title": "t"}', '{"a": 1, "a": 2, "b": {"text": 1, "text": 2}}',
+             '{"text": 77}', '{"text": "ab"}\r{"text": "cd"}', '"text"', '{"text": "cut']
+    (tmp_path / "x.jsonl").write_bytes("\n".join(lines).encode())
+    index = documents.make_index([str(tmp_path)])
+    found, problems = {}, []
+    for number in range(len(lines)):
+        document = documents.read(index, number)
+        problems.append(document.problem or document.text)
+        if document.problem:
+            left_out.note(found, document.problem, number)
+    assert problems == ["long number", "any number", *["bad_lines"] * 4, *["no_object"] * 3]
+    assert [*left_out.described(found, index)] == [
+        "4 lines left out without a text in 'text': x.jsonl:3, x.jsonl:4, x.jsonl:5, x.jsonl:6; keys there are 'text', "
+        "which is no text, 'id', 'title', 'a', 'b'; give --text_key title",
+        '3 lines left out without a JSON object: x.jsonl:7, x.jsonl:8, x.jsonl:9; each line must be one such as '
+        '{"text": "..."}, and end in \\n, not in \\r alone']
+    assert [line.partition("; ")[2] for line in left_out.described({"bad_lines": [1, [3]]}, index)] == [
+        "keys there are 'text', which is given twice, 'id', 'title'"]
 
 
 def test_a_saved_index_reads_the_same(tree, tmp_path):
