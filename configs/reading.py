@@ -5,6 +5,7 @@ All JSON from outside goes through `parse`, but for the lines of text that a dat
 import codecs
 import json
 import math
+import re
 
 from configs import storage
 from configs.errors import UserError
@@ -14,10 +15,14 @@ MOST_SHOWN = 5  # names
 LARGEST = 10**8  # bytes of JSON, the most that safetensors allows for a header
 DEEPEST = 100  # lists and objects around a value
 MARK = "\ufeff"  # of byte order, before a text: some editors of Windows put it there
+START = re.compile(rf"[\s{MARK}]*")
 UTF16_MARKS = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE
 # Control characters that texts hardly have: others than those of layout, backspace (man pages) and escape (logs).
 CONTROLS = bytes({*range(32), 127} - {*b"\b\t\n\v\f\r\x1b"})
 MOST_CONTROLS = 0.02  # of a text; in UTF-16, Latin or Cyrillic letters, which are valid UTF-8, have half
+# By which ISO 2022 changes to other letters (https://www.rfc-editor.org/rfc/rfc1468, 1554, 1557, 1922).  Colours of a
+# terminal begin with another character, and ESC ( B, which terminals use too, only changes back.
+ISO_2022 = re.compile(rb"\x1b(?:\$(?:[@-B]|[()*+\-./][@-~])|\([IJ]|\.[AF])")
 
 
 def read_object(path):
@@ -141,13 +146,19 @@ def read_text(path, what, most=None):
 
 
 def decode(data):
-    """The text of bytes in UTF-8, or in UTF-16 with its mark, without that mark; None where they are no such text."""
+    """The text of bytes in UTF-8, or in UTF-16 with its mark, `without_marks`; None where they are no such text."""
     wide = has_utf16_mark(data)
     try:
         text = data.decode("utf-16" if wide else "utf-8")
     except UnicodeDecodeError:
         return None
-    return text.removeprefix(MARK) if is_text(text.encode() if wide else data) else None
+    return without_marks(text) if is_text(text.encode() if wide else data) else None
+
+
+def without_marks(text):
+    """`text` without marks of byte order at its start, and behind the white space there, which joined files have."""
+    start = START.match(text)[0]
+    return start.replace(MARK, "") + text[len(start):] if MARK in start else text
 
 
 def has_utf16_mark(data):
@@ -155,5 +166,21 @@ def has_utf16_mark(data):
 
 
 def is_text(data):
-    """Whether bytes in UTF-8 are more than control characters."""
-    return len(data) - len(data.translate(None, CONTROLS)) <= MOST_CONTROLS * len(data)
+    """Whether bytes in UTF-8 are text: without NUL, with few other control characters, and not `in_seven_bits`."""
+    controls = len(data) - len(data.translate(None, CONTROLS))
+    return controls <= MOST_CONTROLS * len(data) and b"\0" not in data and not in_seven_bits(data)
+
+
+def in_seven_bits(data):
+    """Whether bytes, which may be valid UTF-8, are text in ISO 2022 or in HZ (https://www.rfc-editor.org/rfc/rfc1843).
+
+    UTF-7 is not told from ASCII: `+120` is valid in both.
+    """
+    if b"\x1b" in data and ISO_2022.search(data):
+        return True
+    if b"~{" not in data or b"~}" not in data:
+        return False
+    try:
+        return not data.decode("hz").isascii()  # only where each ~ in it is one of HZ's signs
+    except UnicodeDecodeError:
+        return False

@@ -16,8 +16,7 @@ from configs.errors import UserError
 from datasets import cleaning, documents, left_out, manifest, tfrecords
 from encoder import bpe
 
-OUTCOMES = ("read", "kept", "dropped", "short", "broken", "empty", documents.BAD_LINE, documents.OTHER_ENCODING,
-            documents.PACKED)
+OUTCOMES = ("read", "kept", "dropped", "short", "broken", "empty", *documents.PROBLEMS)
 COMPLETE = ".complete.json"
 GROUP_CHARACTERS = 1 << 17  # that are encoded at once
 

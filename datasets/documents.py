@@ -19,8 +19,9 @@ from configs import reading, storage
 from configs.errors import UserError
 from datasets import cutting, encodings, listing
 
-# Why a document has no text.
-BAD_LINE, OTHER_ENCODING, PACKED = "bad_lines", "other_encoding", "packed"
+# Why a document has no text: a line of JSON without the key or without an object, a file that is not read.
+PROBLEMS = BAD_LINE, NO_OBJECT, OTHER_ENCODING, PACKED = "bad_lines", "no_object", "other_encoding", "packed"
+TWICE = object()  # the value of a key that a line holds twice: nobody knows which one counts
 ARCHIVED_STEM = re.compile(r"\d{7}-[0-9a-f]{32}")  # openwebtext's: line of the URL list, md5 of the URL
 
 
@@ -43,7 +44,7 @@ class Index(NamedTuple):
 
 
 class Document(NamedTuple):
-    """`text` is None where there is a `problem`: BAD_LINE, OTHER_ENCODING or PACKED."""
+    """`text` is None where there is a `problem`, one of PROBLEMS."""
     identity: str
     text: str | None
     problem: str | None
@@ -218,14 +219,13 @@ def read(index, number):
     if text is None:
         problem = PACKED if encodings.is_packed(data) else OTHER_ENCODING
     elif is_lines:
-        text = _text_field(text, index.reading.text_key) if text.strip() else ""
-        problem = BAD_LINE if text is None else None
-    return Document(identity(index, number), text, problem)
+        text, problem = _text_of_line(text, index.reading.text_key)
+    return Document(identity(index, number), text and reading.without_marks(text), problem)
 
 
 def fields(index, number):
-    """Returns the JSON object that the document's line holds, as {name: value}.  Returns {} if the line holds none."""
-    return _object(_read_bytes(index, number)[0])
+    """Returns the JSON object that the document's line holds, as {name: value or TWICE}, or {} if it holds none."""
+    return _object(encodings.decode(_read_bytes(index, number)[0]) or "") or {}
 
 
 def _read_bytes(index, number):
@@ -246,19 +246,37 @@ def _read_bytes(index, number):
     return data, listing.is_lines(place)
 
 
+def _text_of_line(line, key):
+    """(the string in the field `key` of a JSON object, None), or (None, problem); an empty line has an empty text."""
+    if not line.strip():
+        return "", None
+    content = _object(line)
+    if content is None:
+        return None, NO_OBJECT
+    text = content.get(key)
+    return (text, None) if isinstance(text, str) else (None, BAD_LINE)
+
+
 def _object(line):
-    """Parses a line as a JSON object.  Returns {} if the line is no JSON object."""
+    """Parses a line as a JSON object.  Returns None if the line is no JSON object."""
     try:
-        content = json.loads(line)
+        content = DECODER.decode(line)
     except (ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
+        return None
+    return content if isinstance(content, dict) else None
 
 
-def _text_field(line, key):
-    """The string in the field `key` of a JSON object, or None."""
-    text = _object(line).get(key)
-    return text.removeprefix(reading.MARK) if isinstance(text, str) else None
+def _with_twice(pairs):
+    """The dict of a JSON object's pairs."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        values.update((name, TWICE) for name in values if names.count(name) > 1)
+    return values
+
+
+# Numbers are not used; as an int, one of thousands of digits would be an error.
+DECODER = json.JSONDecoder(object_pairs_hook=_with_twice, parse_int=float)
 
 
 def _place(index, file):

@@ -14,6 +14,7 @@ DETECT = "detect"
 # them all.  gzip, zstd, xz, bzip2, zip, 7z; PNG, JPEG.
 PACKED = (packed.GZIP, packed.ZSTANDARD, b"\xfd7zXZ\0", b"BZh91AY&SY", b"PK\3\4", b"7z\xbc\xaf\x27\x1c",
           b"\x89PNG\r\n", b"\xff\xd8\xff")
+TAR, TAR_PLACE = b"ustar", 257  # behind the name of the first file, which NULs fill up
 ASCII = bytes(range(128))
 SAMPLE_BYTES = 1 << 20  # tell the encoding of a file of many documents
 READ_CHARACTERS = 1 << 22
@@ -60,7 +61,7 @@ def decode(data, encoding=None):
 
 def is_packed(data):
     """Whether bytes are the beginning of a file that is packed, or a picture."""
-    return data.startswith(PACKED)
+    return data.startswith(PACKED) or data.startswith(TAR, TAR_PLACE) and b"\0" in data[:TAR_PLACE]
 
 
 def to_bring_to_utf8(path, encoding):
@@ -70,13 +71,16 @@ def to_bring_to_utf8(path, encoding):
     """
     if reading.has_utf16_mark(beginning(path)):
         return "utf-16"
-    if encoding is None or (encoding == DETECT or _holds_ascii(encoding)) and _is_utf8(path):
+    if encoding is None:
         return None
     if encoding != DETECT:
-        return encoding
+        return None if _holds_ascii(encoding) and _is_utf8(path) else encoding
     with open(path, "rb") as f:
         sample = f.read(SAMPLE_BYTES)
-    best = _best_match(sample[:sample.rfind(b"\n") + 1 or len(sample)])
+    sample = sample[:sample.rfind(b"\n") + 1 or len(sample)]
+    if not reading.in_seven_bits(sample) and _is_utf8(path):
+        return None
+    best = _best_match(sample)
     if best is None:
         raise UnicodeError
     return best.encoding
@@ -85,7 +89,7 @@ def to_bring_to_utf8(path, encoding):
 def beginning(path):
     """The first bytes of a file, enough to tell what it is."""
     with open(path, "rb") as f:
-        return f.read(len(max(PACKED, key=len)))
+        return f.read(TAR_PLACE + len(TAR))
 
 
 def bring_to_utf8(path, target, encoding):

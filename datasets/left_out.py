@@ -3,6 +3,7 @@
 Workers find them one by one, and hand over {what: [count, the first numbers]}, which JSON takes.
 """
 import bisect
+import json
 
 from datasets import documents
 from encoder import bpe
@@ -43,7 +44,7 @@ def merged(several):
 def described(found, index):
     """Yields a line for each kind of document that `found` counts in the Index."""
     words = {documents.OTHER_ENCODING: _other_encoding, documents.PACKED: _packed, documents.BAD_LINE: _bad_lines,
-             MARKED: _marked, MARKED_LINE: _marked_line}
+             documents.NO_OBJECT: _no_objects, MARKED: _marked, MARKED_LINE: _marked_line}
     for what, describe in words.items():
         if what in found:
             yield describe(*found[what], index)
@@ -69,7 +70,8 @@ def _other_encoding(count, numbers, index):
     tried = f"UTF-8, UTF-16 or {given}" if given else "UTF-8 or UTF-16"
     remedy = "another --encoding" if given else "--encoding NAME, for instance cp1252, or --encoding detect"
     return f"{many(count, 'document')} left out that could not be read as {tried}: "\
-           f"{_names(numbers, index, count > len(numbers))}; give {remedy}, or leave out with --exclude what is no text"
+           f"{_names(numbers, index, count > len(numbers))}; give {remedy}, or leave out with --exclude what is no "\
+           "text, such as what holds NUL bytes"
 
 
 def _packed(count, numbers, index):
@@ -82,12 +84,20 @@ def _bad_lines(count, numbers, index):
     for number in numbers:
         fields.update(documents.fields(index, number))
     texts = [name for name, value in fields.items() if isinstance(value, str) and name != key]
-    names = [f"{name!r}{', which is no text' * (name == key)}" for name in fields]
+    twice = fields.get(key) is documents.TWICE
+    why = ", which is given twice" if twice else ", which is no text"
+    names = [f"{name!r}{why * (name == key)}" for name in fields]
     there = f"keys there are {', '.join(names[:FIELDS_SHOWN])}{', ...' * (len(names) > FIELDS_SHOWN)}" if names else \
         "there are no keys"
-    remedy = f"; give --text_key {max(texts, key=lambda name: len(fields[name]))}" if texts else ""
+    remedy = f"; give --text_key {max(texts, key=lambda name: len(fields[name]))}" if texts and not twice else ""
     return f"{many(count, 'line')} left out without a text in {key!r}: "\
            f"{_names(numbers, index, count > len(numbers))}; {there}{remedy}"
+
+
+def _no_objects(count, numbers, index):
+    example = json.dumps({index.reading.text_key: "..."}, ensure_ascii=False)
+    return f"{many(count, 'line')} left out without a JSON object: {_names(numbers, index, count > len(numbers))}; "\
+           f"each line must be one such as {example}, and end in \\n, not in \\r alone"
 
 
 def _marked(count, numbers, index):

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from configs import commands, errors, reading, storage
 from configs.errors import UserError
-from datasets import manifest
+from datasets import documents, manifest
 from datasets.jobs import workers
 from datasets.pages import archive_texts, extraction
 
@@ -165,7 +165,7 @@ def _losses(stages):
             # Documents that are empty or no text are left out, and counted, by create_tfrecords.
             "dedup": {name: stages["dedup"][name] for name in ("exact", "near", "against")},
             "create_tfrecords": {name: stages["create_tfrecords"].get(name, 0)
-                                 for name in ("short", "broken", "empty", "bad_lines", "other_encoding", "packed")}}
+                                 for name in ("short", "broken", "empty", *documents.PROBLEMS)}}
     lost["extract"]["same_page"] = extracted["kept"] - extracted["documents"]
     return {stage: {name: count for name, count in reasons.items() if count} for stage, reasons in lost.items()}
 

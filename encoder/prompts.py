@@ -16,9 +16,10 @@ Prompt = collections.namedtuple("Prompt", ("text", *OPTIONS, "stop"),
 def make(text, given):
     """The Prompt of the str `text` with `given`, a checked dict, before the defaults.
 
-    Line ends and Unicode's form become those of the documents that a model was trained on (datasets/cleaning.py).
+    Line ends, marks of byte order and Unicode's form become those of the documents that a model was trained on
+    (datasets/documents.py, datasets/cleaning.py).
     """
-    prompt = Prompt(bpe.tidy(text), **given)
+    prompt = Prompt(bpe.tidy(reading.without_marks(text)), **given)
     return prompt._replace(stop=tuple(sorted(set(map(bpe.tidy, prompt.stop)))))
 
 

@@ -19,8 +19,9 @@ CHUNK = 1024  # documents: few enough that a thousand books keep two processes b
 COLUMNS = minhash.BANDS + 1
 EXACT = minhash.BANDS  # the column of the exact text's key
 # SHORT: fewer words than a shingle, compared as a whole only.
-KINDS = COMPARED, SHORT, EMPTY, BAD_LINE, OTHER_ENCODING, PACKED = range(6)
-PROBLEMS = {documents.BAD_LINE: BAD_LINE, documents.OTHER_ENCODING: OTHER_ENCODING, documents.PACKED: PACKED}
+KINDS = COMPARED, SHORT, EMPTY, BAD_LINE, OTHER_ENCODING, PACKED, NO_OBJECT = range(7)
+PROBLEMS = {documents.BAD_LINE: BAD_LINE, documents.NO_OBJECT: NO_OBJECT, documents.OTHER_ENCODING: OTHER_ENCODING,
+            documents.PACKED: PACKED}
 MARKED = 1 << 7  # <|endoftext|> stands in the document
 NGRAMS = "against.npy"
 FILTER_BITS = range(16, 28)  # of the table that says of most n-grams at once that they are in no evaluation text

@@ -125,6 +125,18 @@ class _Member(tarfile.TarInfo):
             cls._refuse_sparse()
         return member
 
+    def _proc_builtin(self, tar):
+        # tarfile would move by the size in a member's own header, and afterwards change it to that in the global one.
+        named = sorted(tar.pax_headers.keys() & {"size", "path"})
+        if named:
+            raise ValueError(f"tar: a global header sets the {named[0]} of all members")
+        return super()._proc_builtin(tar)
+
+    def _apply_pax_info(self, headers, *rest):
+        if any(name.startswith("GNU.sparse.") for name in headers):
+            self._refuse_sparse()
+        super()._apply_pax_info(headers, *rest)
+
     @staticmethod
     def _refuse_sparse(*_):
         raise ValueError("tar: sparse files are not read")

@@ -2,6 +2,7 @@
 
 The format: https://iipc.github.io/warc-specifications/specifications/warc-format/warc-1.1/
 """
+import functools
 import gzip
 import io
 import warnings
@@ -14,6 +15,7 @@ SUFFIXES = (".warc", ".warc.gz")
 HTML_TYPES = ("text/html", "application/xhtml+xml")
 END = b"\r\n\r\n"  # of each record, and so of the file
 HTTP_HEADER_BYTES = 1 << 16
+READ_BYTES = 1 << 16
 RECORD = b"WARC/1.0\r\nWARC-Type: response\r\nContent-Type: application/http\r\nContent-Length: %d\r\n\r\n"
 
 
@@ -27,9 +29,15 @@ def members(path, max_bytes=archives.MAX_BYTES):
     with archives.open_archive(path) as raw:
         stream, problem = _Stream(raw), None
         try:
-            for number, record in enumerate(ArchiveIterator(stream, WarcRecordType.response, parse_http=False)):
-                page, reason = _page(record, max_bytes)
+            number = 0  # of responses
+            for record in ArchiveIterator(stream, parse_http=False):  # all kinds: each may tell of a wrong length
+                response = record.record_type == WarcRecordType.response
+                content = _content(record, max_bytes + HTTP_HEADER_BYTES if response else 0)
+                if not response:
+                    continue
+                page, reason = _page(content, max_bytes)
                 stem = None if reason else archives.stem_of(number, record.headers.get("WARC-Target-URI") or "")
+                number += 1
                 yield stem, page, reason, raw.tell()
         except Exception as error:  # each release of fastwarc has exceptions of its own
             problem = error
@@ -61,14 +69,25 @@ class _Stream:
         """Left to who opened the file."""
 
 
-def _page(record, max_bytes):
-    """(bytes, None) or (None, why it is skipped); text in a charset that only the HTTP header names becomes UTF-8."""
-    length = record.content_length
-    if length > max_bytes + HTTP_HEADER_BYTES:
+def _content(record, most):
+    """The bytes of a record, or None where there are more than `most`.  Raises EOFError where the file ends within."""
+    parts, size = [], 0
+    for part in iter(functools.partial(record.reader.read, READ_BYTES), b""):
+        size += len(part)
+        if size <= most:
+            parts.append(part)
+    if size < record.content_length:
+        raise EOFError(f"a record of {record.content_length} bytes ends after {size}")
+    return b"".join(parts) if size <= most else None
+
+
+def _page(content, max_bytes):
+    """(bytes, None) or (None, why it is skipped); text in a charset that only the HTTP header names becomes UTF-8.
+
+    `content` is that of a response, or None where it is too big.
+    """
+    if content is None:
         return None, "too_big"
-    content = record.reader.read(length) if length else b""
-    if len(content) < length:
-        raise EOFError(f"a record of {length} bytes ends after {len(content)}")
     try:
         response, page = _response(content, max_bytes)
     except (KeyboardInterrupt, SystemExit):

@@ -91,7 +91,7 @@ def test_the_manifest_says_what_the_shards_hold(reference):
     for key in ("records", "tokens", "size"):
         assert sum(totals[key] for totals in content["totals"].values()) == sum(getattr(s, key) for s in scanned)
     assert content["outcomes"] == {"read": DOCUMENTS, "kept": 225, "dropped": 0, "short": 1, "broken": 0,
-                                   "empty": 1, "bad_lines": 2, "other_encoding": 1, "packed": 0}
+                                   "empty": 1, "bad_lines": 1, "no_object": 1, "other_encoding": 1, "packed": 0}
     assert content["vocabulary"] == bpe.load().fingerprint and content["vocabulary_size"] == 50257
     assert [s._replace(text_bytes=None, sha256=None) for s in records.shards_of(*paths)] == scanned
     assert sorted(os.listdir(reference)) == sorted(["a.manifest.json", *map(os.path.basename, paths)])
@@ -390,8 +390,8 @@ def test_an_empty_file_is_counted(tmp_path):
     (tmp_path / "in" / "marks.txt").write_text("! " * 3)
     create(str(tmp_path / "in"), tmp_path / "out", "--eval_fraction", "0")
     assert manifest.load(str(tmp_path / "out" / "a.manifest.json")).entries[0].outcomes == {
-        "read": 3, "kept": 1, "dropped": 0, "short": 1, "broken": 0, "empty": 1, "bad_lines": 0, "other_encoding": 0,
-        "packed": 0}
+        "read": 3, "kept": 1, "dropped": 0, "short": 1, "broken": 0, "empty": 1, "bad_lines": 0, "no_object": 0,
+        "other_encoding": 0, "packed": 0}
 
 
 def test_a_vocabulary_that_lacks_a_character_names_document_and_character(tmp_path):
@@ -458,9 +458,11 @@ def test_what_cannot_be_read_is_counted_and_named_with_the_remedy_which_works(tm
     assert "--input: not read are 1 .html (page.html)\n" in said
     assert ("7 documents left out that could not be read as UTF-8 or UTF-16: latin0.txt, latin1.txt, latin2.txt, "
             "latin3.txt, latin4.txt, ...; give --encoding NAME, for instance cp1252, or --encoding detect, or leave "
-            "out with --exclude what is no text\n") in said
-    assert ("4 lines left out without a text in 'text': lines.jsonl:1, lines.jsonl:2, lines.jsonl:3, lines.jsonl:4; "
-            "keys there are 'id', 'title', 'body'; give --text_key body\n") in said
+            "out with --exclude what is no text, such as what holds NUL bytes\n") in said
+    assert ("3 lines left out without a text in 'text': lines.jsonl:1, lines.jsonl:2, lines.jsonl:3; keys there are "
+            "'id', 'title', 'body'; give --text_key body\n"
+            "1 line left out without a JSON object: lines.jsonl:4; each line must be one such as {\"text\": \"...\"}, "
+            "and end in \\n, not in \\r alone\n") in said
     assert sorted(keys(tmp_path / "out", "a*.tfrecords")) == ["good.txt", "wide.txt"]
     create(source, tmp_path / "all", "--encoding", "cp1252", "--text_key", "body")
     found = texts(tmp_path / "all", "a*.tfrecords")

@@ -70,10 +70,10 @@ def test_copies_go_and_the_first_of_each_stays(mixture, tmp_path, capsys):
     dropped, report = run(tmp_path, "--input", mixture)
     assert dropped == ["b.txt", "c.txt", "f.txt", "j.txt", "m.jsonl:1", "m.jsonl:4"]
     assert report["outcomes"] == {"read": 17, "kept": 6, "exact": 4, "near": 2, "against": 0, "empty": 3,
-                                  "bad_lines": 1, "other_encoding": 1, "packed": 0, "short": 6}
+                                  "bad_lines": 0, "no_object": 1, "other_encoding": 1, "packed": 0, "short": 6}
     said = capsys.readouterr().out
     assert "1 document left out that could not be read as UTF-8 or UTF-16: n.txt; give --encoding NAME" in said
-    assert "1 line left out without a text in 'text': m.jsonl:2; there are no keys\n" in said
+    assert "1 line left out without a JSON object: m.jsonl:2; each line must" in said and "in 'text'" not in said
     assert report["clusters"] == {"number": 3, "largest": [
         {"kept": "a.txt", "documents": 4}, {"kept": "e.txt", "documents": 3}, {"kept": "i.txt", "documents": 2}]}
     assert sorted(os.listdir(tmp_path)) == ["drop.json", "drop.txt"]

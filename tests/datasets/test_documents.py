@@ -2,11 +2,13 @@
 import gzip
 import json
 import os
+import shutil
+import tarfile
 
 import pytest
 
 from configs.errors import UserError
-from datasets import cutting, documents
+from datasets import cutting, documents, left_out
 
 STEM = "0000017-" + "0a" * 16
 
@@ -87,7 +89,7 @@ def test_what_two_inputs_share_is_read_once(tree):
 def test_lines_of_json_are_documents(tree):
     found = read_all([tree / "lines.jsonl"])
     assert [document.text for document in found] == ["one", "", "two", None, None, None, "no end"]
-    assert [document.problem for document in found] == [None] * 3 + ["bad_lines"] * 3 + [None]
+    assert [document.problem for document in found] == [None] * 3 + ["no_object", "bad_lines", "no_object", None]
     assert [document.identity for document in found][::6] == ["lines.jsonl:1", "lines.jsonl:7"]
 
 
@@ -112,6 +114,27 @@ def test_a_packed_file_is_one_document_without_text_whatever_its_name_and_how_it
     assert [document[1:] for document in read_all([tmp_path], **reading)] == [(None, "packed")] * 3
 
 
+@pytest.mark.parametrize("reading", [{}, {"encoding": "detect"}, {"split_on": "\n\n"}, {
+    "split_on": "\n\n", "encoding": "cp1252"}])
+def test_a_tar_is_one_document_without_text_whatever_its_name_and_how_it_is_read(tmp_path, reading):
+    (tmp_path / "book.txt").write_text("one\n\ntwo\n\n" * 200)
+    with tarfile.open(tmp_path / "b.jsonl", "w") as tar:
+        tar.add(tmp_path / "book.txt", "book.txt")
+    shutil.copy(tmp_path / "b.jsonl", tmp_path / "a.txt")
+    (tmp_path / "book.txt").unlink()
+    assert [document[1:] for document in read_all([tmp_path], **reading)] == [(None, "packed")] * 2
+
+
+def test_letters_in_bytes_of_ascii_are_left_out_of_texts_parts_and_lines_unless_their_encoding_is_named(tmp_path):
+    for name, text in (("a.txt", "雪国\n\n夜\n\n"), ("b.jsonl", '{"text": "雪国"}\n{"text": "夜"}\n')):
+        (tmp_path / name).write_bytes(text.encode("iso2022_jp"))
+    unread = (None, "other_encoding")
+    assert [document[1:] for document in read_all([tmp_path])] == [unread] * 3
+    assert [document[1:] for document in read_all([tmp_path], split_on="\n\n")] == [unread] * 4
+    assert [document.text for document in read_all([tmp_path], encoding="iso2022_jp")] == [
+        "雪国\n\n夜\n\n", "雪国", "夜"]
+
+
 @pytest.mark.parametrize("encoding, data", [
     (None, "one---two".encode("utf-16") + b"\0"), ("cp1252", b"caf\xe9---\x81"), ("detect", bytes(range(256)) * 9),
     ("utf-16-le", b"a---b")])
@@ -129,6 +152,13 @@ def test_a_mark_of_byte_order_is_dropped_wherever_a_document_begins(tmp_path):
     (tmp_path / "cat.txt").write_text("\ufeffone\n--\n\ufefftwo", encoding="utf-8")  # cat a.txt b.txt
     (tmp_path / "lines.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "\xef\xbb\xbfone"}\n{"text": "\\ufefftwo"}')
     assert [document.text for document in read_all([tmp_path], split_on="\n--\n")] == ["one", "two"] * 2
+    (tmp_path / "cat.txt").write_text("\ufeffa tale\n<eot>\n" * 3 + "\ufeff\ufeff \ufeff\r\n\tin\ufeffside\ufeff")
+    (tmp_path / "lines.jsonl").write_bytes(b'\xef\xbb\xbf\xef\xbb\xbf{"text": "\xef\xbb\xbf\\ufeff one"}')
+    (tmp_path / "wide.txt").write_bytes("\n\ufeffwide".encode("utf-16") + b"\n\0")
+    (tmp_path / "far.txt").write_bytes("\ufeff遠\n".encode("gb18030"))
+    assert [document.text for document in read_all([tmp_path], split_on="<eot>", encoding="gb18030")] == [
+        "a tale\n", "\na tale\n", "\na tale\n", "\n \r\n\tin\ufeffside\ufeff", "遠\n", " one", "\nwide\n"]
+    assert [document.text for document in read_all([tmp_path], encoding="gb18030")][1::2] == ["遠\n", "\nwide\n"]
 
 
 def test_the_field_of_a_text_may_be_named_and_the_fields_that_are_there_are_known(tmp_path):
@@ -137,6 +167,28 @@ def test_the_field_of_a_text_may_be_named_and_the_fields_that_are_there_are_know
     index = documents.make_index([str(tmp_path)])
     assert [documents.fields(index, number) for number in range(4)] == [
         {"body": "one", "id": 3}, {"text": "two"}, {}, {}]
+
+
+def test_why_a_line_has_no_text_is_told_apart(tmp_path):
+    lines = ['{"id": -%s, "text": "long number"}' % ("7" * 5001), '{"n": [1e999, NaN, 5], "text": "any number"}', "{}",
+             '{"text": "one", "id": 1, "text": "other", "title": "t"}', '{"a": 1, "a": 2, "b": {"text": 1, "text": 2}}',
+             '{"text": 77}', '{"text": "ab"}\r{"text": "cd"}', '"text"', '{"text": "cut']
+    (tmp_path / "x.jsonl").write_bytes("\n".join(lines).encode())
+    index = documents.make_index([str(tmp_path)])
+    found, problems = {}, []
+    for number in range(len(lines)):
+        document = documents.read(index, number)
+        problems.append(document.problem or document.text)
+        if document.problem:
+            left_out.note(found, document.problem, number)
+    assert problems == ["long number", "any number", *["bad_lines"] * 4, *["no_object"] * 3]
+    assert [*left_out.described(found, index)] == [
+        "4 lines left out without a text in 'text': x.jsonl:3, x.jsonl:4, x.jsonl:5, x.jsonl:6; keys there are 'text', "
+        "which is no text, 'id', 'title', 'a', 'b'; give --text_key title",
+        '3 lines left out without a JSON object: x.jsonl:7, x.jsonl:8, x.jsonl:9; each line must be one such as '
+        '{"text": "..."}, and end in \\n, not in \\r alone']
+    assert [line.partition("; ")[2] for line in left_out.described({"bad_lines": [1, [3]]}, index)] == [
+        "keys there are 'text', which is given twice, 'id', 'title'"]
 
 
 def test_a_saved_index_reads_the_same(tree, tmp_path):

@@ -29,11 +29,38 @@ RUSSIAN = "Съешь же ещё этих мягких французских �
     (RUSSIAN.encode("utf-16-be"), "cp1251", None), (RUSSIAN.encode("utf-16-be"), "utf-16-be", RUSSIAN),
     ("हिन्दी भाषा".encode("utf-16-le"), None, None), (random.Random(2).randbytes(999), "latin-1", None),
     (codecs.BOM_UTF16_LE + b"\0\1" * 9 + b"a", "cp1252", None),
-    (b"man\bn p\bpages \x1b[1mbold\x1b[0m\f and one \0 in many words, more than twenty", None,
-     "man\bn p\bpages \x1b[1mbold\x1b[0m\f and one \0 in many words, more than twenty"),
+    (b"man\bn p\bpages \x1b[1mbold\x1b[0m\f and one \x01 in many words, more than twenty", None,
+     "man\bn p\bpages \x1b[1mbold\x1b[0m\f and one \x01 in many words, more than twenty"),
+    (b"one \0 in many words" + b", more than enough" * 99, None, None), (b"a \0" + b" word" * 999, "latin-1", None),
     ("\ufeff".encode(), None, ""), ("в«text»".encode("cp1251"), "cp1251", "в«text»")])
 def test_bytes_are_read_as_what_they_are_or_not_at_all(data, encoding, expected):
     assert encodings.decode(data, encoding) == expected
+
+
+JAPANESE, CHINESE, KOREAN = "雪国の夜は長い。\n" * 9, "床前明月光，疑是地上霜。\n" * 9, "봄이 온다.\n" * 9
+
+
+@pytest.mark.parametrize("text, encoding", [
+    (JAPANESE, "iso2022_jp"), (JAPANESE, "iso2022_jp_3"), ("words, " * 99 + JAPANESE, "iso2022_jp_2"),
+    (KOREAN, "iso2022_kr"), (CHINESE, "hz"), ("a ~ " + CHINESE, "hz")])
+def test_letters_in_bytes_of_ascii_are_read_in_their_encoding_or_not_at_all(tmp_path, text, encoding):
+    data = text.encode(encoding)
+    assert data.isascii() and data.decode() != text
+    assert [encodings.decode(data, given) for given in (None, "cp1252", encoding)] == [None, None, text]
+    assert encodings.decode(data, "detect") in (text, None)
+    (tmp_path / "in.txt").write_bytes(data)
+    found = encodings.to_bring_to_utf8(str(tmp_path / "in.txt"), "detect")
+    assert data.decode(found) == text
+
+
+@pytest.mark.parametrize("text", [
+    "\x1b[31mred\x1b[0m and \x1b(Bplain\x1b[m", "Fig.~{\\ref{a}} and ~{VPND", '(format t "~{~a~^, ~}" list)',
+    "~~{ ~} ~{~}", "+120 is UTC+2; c++; a + b", "$B8cGZ(B", "ustar " * 99])
+@pytest.mark.parametrize("encoding", [None, "cp1252", "detect"])
+def test_signs_of_other_encodings_in_a_text_do_no_harm(tmp_path, text, encoding):
+    (tmp_path / "in.txt").write_text(text)
+    assert encodings.decode(text.encode(), encoding) == text
+    assert encodings.to_bring_to_utf8(str(tmp_path / "in.txt"), encoding) is None
 
 
 def test_a_name_is_that_of_an_encoding_of_files():

@@ -63,13 +63,20 @@ def test_prompts_and_stop_texts_get_the_line_ends_and_the_form_of_the_documents(
     path = tmp_path / "prompt.txt"
     path.write_bytes("Cafe\u0301\r\n".encode())
     assert prompts.read(str(path), {})[0].text == "Café\n"
-    for data in ("\ufeffCafé".encode(), "Café".encode("utf-16")):
+    for data in ("\ufeff\ufeffCafé".encode(), "Café".encode("utf-16")):
         path.write_bytes(data)
         assert prompts.read(str(path), {})[0].text == "Café"
     for data in ("Café".encode("cp1252"), gzip.compress(b"text"), "plain".encode("utf-16-le")):
         path.write_bytes(data)
         with pytest.raises(UserError, match="prompt.txt: is not UTF-8 text, or UTF-16 with a byte order mark;"):
             prompts.read(str(path), {})
+
+
+def test_marks_of_byte_order_at_the_start_of_a_prompt_are_dropped_as_those_of_documents_are(tmp_path):
+    assert prompts.make("\ufeffOnce", {}).text == "Once"
+    assert prompts.make(" \ufeff\r\na\ufeffb", {}).text == " \na\ufeffb"
+    path = write(tmp_path, {"prompt": "\n\ufeff\ufeffOnce"})
+    assert [prompt.text for prompt in prompts.read(path, {})] == ["\nOnce"]
 
 
 def test_a_file_without_prompts_is_a_mistake(tmp_path):

@@ -181,6 +181,7 @@ ENDS_EARLY = "a member is longer than what is left|unexpected end of data"
     (header(size=4, pax={"size": str(2**62)}), ENDS_EARLY), (header(size=4, pax={"size": "9" * 4000}), ENDS_EARLY),
     (header(size=4, pax={"size": "-1024"}), "damaged"),
     (header(size=4, pax={"path": "a" * 10**5 + ".txt"}), "header of"),
+    (header(size=4, pax={"GNU.sparse.realsize": "9"}) + bytes(1536), "sparse files"),
     (header(size=2**62, kind=tarfile.GNUTYPE_LONGNAME), "a header of"),
     (header(size=2**62, kind=tarfile.XHDTYPE), "a header of"),
     (header(size=2**62, kind=tarfile.XGLTYPE), "a header of"),
@@ -197,6 +198,24 @@ def test_what_a_header_tells_is_held_against_what_is_there(tmp_path, module, wha
     with pytest.raises(UserError, match=words) as caught:
         found += [page for _, page, reason, _ in archives.members(path) if not reason]
     assert str(caught.value).startswith(f"{path} is truncated or damaged near byte ") and time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize("name, value, words", [
+    ("size", "1" + "0" * 20, "size"), ("size", "100", "size"), ("size", "1900", "size"), ("size", "1301", "size"),
+    ("size", "-5", "size"), ("path", "one.txt", "path"), ("GNU.sparse.realsize", "77", "sparse"),
+    ("GNU.sparse.name", "one.txt", "sparse"), ("GNU.sparse.size", "77", "sparse")])
+def test_a_header_for_all_members_may_not_tell_what_is_each_ones_own(tmp_path, name, value, words):
+    def archive(headers):
+        with tarfile.open(tmp_path / "x", "w:gz", format=tarfile.PAX_FORMAT, pax_headers=headers) as tar:
+            for number, length in enumerate((1300, 1311)):
+                info = tarfile.TarInfo(f"{number}-\xe9.txt")  # whose name needs a header of its own
+                info.size = length
+                tar.addfile(info, io.BytesIO(b"%d" % number * length))
+        return str(tmp_path / "x")
+    with pytest.raises(UserError, match=f"x is truncated or damaged.*after 0 pages.*{words}"):
+        read(archive({name: value}))
+    assert read(archive({"comment": "of git archive", "mtime": "1"})) == (
+        [("0-\xe9", b"0" * 1300), ("1-\xe9", b"1" * 1311)], {"page": 2})
 
 
 def test_archives_with_short_marks_and_without_padding_at_their_end_are_whole(tmp_path):

@@ -100,19 +100,33 @@ def test_a_file_that_is_not_there_is_an_error():
         list(warc.members("/nowhere.warc"))
 
 
-def lying(length, body=b"<p>short"):
-    """A record that tells of another length than it has."""
-    return (f"WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: {URL.format(1)}\r\nContent-Type: application/http\r\n"
-            f"Content-Length: {length}\r\n\r\nHTTP/1.1 200 OK\r\nContent-Type: {HTML}\r\n\r\n").encode() + body
+def lying(number, length, kind="response"):
+    """A record of a page that tells of another length than it has."""
+    head, rest = record(number, page(number), kind).split(b"Content-Length: ")
+    return head + b"Content-Length: " + str(length).encode() + rest[rest.index(b"\r"):]
 
 
 @pytest.mark.parametrize("compress", [lambda data: data, gzip.compress], ids=["plain", "gzip"])
-@pytest.mark.parametrize("length", [2**62, 2**63, 2**64 + 5, 10**400, 20_000, 90, -1, -2**63, "x", "", "1e3", "\u0663"])
-def test_a_length_that_a_record_tells_is_held_against_what_is_there(tmp_path, compress, length):
+@pytest.mark.parametrize("place", [0, 1, 3])
+@pytest.mark.parametrize("length", [2**62, 2**63, 2**64 + 5, 10**400, 20_000_000, 20_000, 3000, 90, -1, -2**63, "x", "",
+                                    "1e3", "\u0663"])
+def test_a_length_that_a_record_tells_is_held_against_what_is_there(tmp_path, compress, place, length):
+    content = b"".join(compress(lying(5, length) if number == place else record(number, page(number)))
+                       for number in range(4))
     found, begun = [], time.monotonic()
-    try:
-        for _, data in read(tmp_path / "a", compress(RECORDS[0]) + compress(lying(length))):
-            found.append(data)
-    except UserError as error:
-        assert "a is truncated or damaged near byte" in str(error)
-    assert found[:1] == [page(0)] and len(found) <= 2 and time.monotonic() - begun < 5
+    with pytest.raises(UserError, match="a is truncated or damaged near byte"):
+        found += (data for _, data in read(tmp_path / "a", content))
+    assert found[:place] == [page(number) for number in range(place)]
+    assert len(found) <= place + 1 and time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize("compress", [lambda data: data, gzip.compress], ids=["plain", "gzip"])
+@pytest.mark.parametrize("kind, length", [("request", 2**62), ("warcinfo", 99_999_999), ("metadata", 4000),
+                                          ("resource", 2**63), ("of no standard", 7_000_000)])
+def test_pages_after_a_record_of_another_kind_are_not_lost_to_its_wrong_length(tmp_path, compress, kind, length):
+    content = b"".join(map(compress, [record(2, page(2)), lying(4, length, kind), record(6, page(6))]))
+    with pytest.raises(UserError, match="a is truncated or damaged near byte"):
+        list(read(tmp_path / "a", content))
+    whole = b"".join(map(compress, [record(2, page(2)), record(4, b"y" * 70_000, kind), record(6, page(6))]))
+    assert [(stem[:7], data) for stem, data in read(tmp_path / "a", whole)] == [
+        ("0000000", page(2)), ("0000001", page(6))]
