@@ -175,5 +175,5 @@ def _names(paths):
 
 
 def _natural(path):
-    """Sorts x_2 before x_10."""
-    return [int(piece) if piece.isdigit() else piece for piece in re.split(r"(\d+)", path)]
+    """Sorts x_2 before x_10, and x_02, which is the same number, before x_2."""
+    return [int(piece) if piece.isdecimal() else piece for piece in re.split(r"(\d+)", path)], path

@@ -43,6 +43,15 @@ def test_the_order_is_that_of_the_glob_that_was_needed_before(tmp_path):
         assert shard_sets.find(short, split).fingerprint == shard_sets.find(globbed, split).fingerprint
 
 
+def test_only_the_digits_of_numbers_count_in_the_order_of_names(tmp_path):
+    folder = write_data_set(tmp_path, "m²", train=11, held_out=0)  # which --name takes
+    os.rename(f"{folder}/m².manifest.json", tmp_path / "aside")
+    for number, other in ((6, "0003"), (7, "03"), (8, "003"), (9, "٣")):  # which are all 3
+        os.rename(f"{folder}/m²_{number}.tfrecords", f"{folder}/m²_{other}.tfrecords")
+    numbers = [name[3:-10] for name in names(config_for(folder, train_files="*.tfrecords"))]
+    assert numbers == ["0", "1", "2", "0003", "003", "03", "3", "٣", "4", "5", "10"]
+
+
 def test_one_of_the_keys_may_be_given(tmp_path):
     write_data_set(tmp_path, "mine", train=3, held_out=2)
     config = config_for(tmp_path, train_files="mine_1.tfrecords")
