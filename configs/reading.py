@@ -13,6 +13,7 @@ LONGEST_SHOWN = 60
 MOST_SHOWN = 5  # names
 LARGEST = 10**8  # bytes of JSON, the most that safetensors allows for a header
 DEEPEST = 100  # lists and objects around a value
+NO_LIMIT = "model_max_length"  # a key to which transformers gives 10**30
 MARK = "\ufeff"  # of byte order, before a text: some editors of Windows put it there
 UTF16_MARKS = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE
 # Control characters that texts hardly have: others than those of layout, backspace (man pages) and escape (logs).
@@ -73,7 +74,8 @@ def _check(name, value, most):
             raise ValueError(f"is nested more than {DEEPEST} deep")
         for key, inner in value.items() if isinstance(value, dict) else ((name, inner) for inner in value):
             _check(key, inner, most - 1)
-    elif isinstance(value, float) and not math.isfinite(value) or type(value) is int and not -2**63 <= value < 2**63:
+    elif isinstance(value, float) and not math.isfinite(value) or (
+            type(value) is int and not -2**63 <= value < 2**63 and name != NO_LIMIT):
         what = f'"{shorten_text(name)}" is' if name else "holds"
         raise ValueError(f"{what} {shown(value)}, but must be a finite number of 64 bits")
 

@@ -289,5 +289,9 @@ def _parse_merges(data, tokens, path):
             raise UserError(f"{path}, line {number}: the token {absent[0] if absent else left + right!r} "
                             f"{'is not in ' + TOKENS_FILE if absent else 'is merged a second time'}: the two files "
                             "must come from one vocabulary")
+        unmade = [part for part in (left, right) if len(part) > 1 and part not in merges]
+        if unmade:  # such as "e</w>", of tokenizers that mark the ends of words
+            raise UserError(f"{path}, line {number}: no byte and no line above makes the token {unmade[0]!r}: this is"
+                            " no byte-level BPE like GPT-2's; use a vocabulary that is one")
         merges[left + right] = left, right
     return list(merges.values())
