@@ -349,6 +349,13 @@ def test_tokens_with_a_mark_at_the_end_of_a_word_are_no_byte_level_bpe(tmp_path)
         bpe.load(str(tmp_path))
 
 
+def test_the_file_that_lacks_a_token_is_named_as_it_is_there(tmp_path):
+    (tmp_path / "vocab.json").write_text(json.dumps({"a": 0, "b": 1, "<|endoftext|>": 2}))
+    (tmp_path / "merges.txt").write_text("a b\n")
+    with pytest.raises(UserError, match="merges.txt, line 1: the token 'ab' is not in vocab.json: the two files must"):
+        bpe.load(str(tmp_path))
+
+
 @pytest.mark.parametrize("name, content, words", [
     ("qwen.tiktoken", "YQ== 0\n", "qwen.tiktoken belongs to"), ("tekken.json", "{}", "tekken.json belongs to"),
     ("sentencepiece.bpe.model", "x", "sentencepiece.bpe.model belongs to"),
