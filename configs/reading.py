@@ -7,7 +7,7 @@ import json
 import math
 
 from configs import storage
-from configs.errors import UserError
+from configs.errors import UserError, printable
 
 LONGEST_SHOWN = 60
 MOST_SHOWN = 5  # names
@@ -108,7 +108,7 @@ def parse_override(text):
 
 def shown(value):
     """The value as JSON, cut to a length that fits a line."""
-    return shorten_text(json.dumps(value, ensure_ascii=False))
+    return printable(shorten_text(json.dumps(value, ensure_ascii=False)))
 
 
 def shorten_text(text):
@@ -116,9 +116,9 @@ def shorten_text(text):
 
 
 def shorten(names):
-    """The first of a list of names, and how many more there are."""
+    """The first of a list of names, and how many more there are, on one line."""
     rest = len(names) - MOST_SHOWN
-    return ", ".join(names[:MOST_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+    return printable(", ".join(names[:MOST_SHOWN])) + (f" and {rest} more" if rest > 0 else "")
 
 
 def read_text(path, what, most=None):

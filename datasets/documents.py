@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from configs import reading, storage
-from configs.errors import UserError
+from configs.errors import UserError, printable
 from datasets import cutting, encodings, listing
 
 # Why a document has no text.
@@ -122,7 +122,7 @@ def show_left_out(index):
     """Prints what the inputs hold and the Index does not."""
     for option, left_out in index.left_out.items():
         if left_out:
-            print(f"{option}: not read are {listing.described(left_out)}", flush=True)
+            print(printable(f"{option}: not read are {listing.described(left_out)}"), flush=True)
 
 
 def add_arguments(parser):

@@ -155,6 +155,7 @@ def test_a_manifest_that_cannot_be_understood_is_an_error(tmp_path, data, conten
 
 @pytest.mark.parametrize("name, values", [
     ("file", [None, 3, "", ".", "..", "../a_0.tfrecords", "/etc/passwd", "gs://b/a_0.tfrecords", "a\0b"]),
+    ("file", ["a\nb", "\x1b[2J", "a\x7f"]),
     ("split", [None, "test", ["train"]]), ("outcomes", [None, [], {"kept": "2"}, {"kept": None}]),
     ("records", [None, "2", 2.0, True, -1]), ("tokens", ["8", -8]), ("text_bytes", ["32", 1.5, -1]),
     ("size", [None, -1, [99]]), ("sha256", [0, ["a"]]), ("shortest", [None, -1]), ("largest_id", [None, "4", -2]),
