@@ -18,7 +18,7 @@ import sys
 import time
 
 from configs import arguments, commands, resume, schema, start, storage
-from configs.errors import UserError
+from configs.errors import UserError, printable
 
 
 def main(argv=None):
@@ -123,7 +123,7 @@ def train_in_folder(config, encoder, tpu, strategy, order, evaluation):
     order = order.of_a_run(resume.batch_sizes(config, step))
     for line in [*changes, *plan.reading_problems(config, order, evaluation and evaluation.shards),
                  *devices.memory_warnings(config, tpu, strategy)]:
-        print(f"warning: {line}")
+        print(f"warning: {printable(line)}")
     over = endings.over(config, step)
     # An evaluation that a signal or a full disk broke off is made before the next step.
     missed = bool(evaluation and path and strategy != devices.MULTI_WORKER) and endings.is_missed(config, step)
@@ -239,7 +239,7 @@ def print_documents(config, encoder, step):
     from models.run import damage
     train_set = read_shards(config, encoder, shard_sets.TRAIN)
     with damage.named(config, train_set):
-        print("\n".join(inputs.documents_of(window_order.WindowOrder.of(config, train_set), step)))
+        print("\n".join(map(printable, inputs.documents_of(window_order.WindowOrder.of(config, train_set), step))))
     return 0
 
 

@@ -8,12 +8,13 @@ import math
 import re
 
 from configs import storage
-from configs.errors import UserError
+from configs.errors import UserError, printable
 
 LONGEST_SHOWN = 60
 MOST_SHOWN = 5  # names
 LARGEST = 10**8  # bytes of JSON, the most that safetensors allows for a header
 DEEPEST = 100  # lists and objects around a value
+NO_LIMIT = "model_max_length"  # a key to which transformers gives 10**30
 MARK = "\ufeff"  # of byte order, before a text: some editors of Windows put it there
 START = re.compile(rf"[\s{MARK}]*")
 UTF16_MARKS = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE
@@ -78,7 +79,8 @@ def _check(name, value, most):
             raise ValueError(f"is nested more than {DEEPEST} deep")
         for key, inner in value.items() if isinstance(value, dict) else ((name, inner) for inner in value):
             _check(key, inner, most - 1)
-    elif isinstance(value, float) and not math.isfinite(value) or type(value) is int and not -2**63 <= value < 2**63:
+    elif isinstance(value, float) and not math.isfinite(value) or (
+            type(value) is int and not -2**63 <= value < 2**63 and name != NO_LIMIT):
         what = f'"{shorten_text(name)}" is' if name else "holds"
         raise ValueError(f"{what} {shown(value)}, but must be a finite number of 64 bits")
 
@@ -111,7 +113,7 @@ def parse_override(text):
 
 def shown(value):
     """The value as JSON, cut to a length that fits a line."""
-    return shorten_text(json.dumps(value, ensure_ascii=False))
+    return printable(shorten_text(json.dumps(value, ensure_ascii=False)))
 
 
 def shorten_text(text):
@@ -119,9 +121,9 @@ def shorten_text(text):
 
 
 def shorten(names):
-    """The first of a list of names, and how many more there are."""
+    """The first of a list of names, and how many more there are, on one line."""
     rest = len(names) - MOST_SHOWN
-    return ", ".join(names[:MOST_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+    return printable(", ".join(names[:MOST_SHOWN])) + (f" and {rest} more" if rest > 0 else "")
 
 
 def read_text(path, what, most=None):

@@ -20,7 +20,7 @@ from importlib.metadata import version
 import numpy as np
 
 from configs import commands, errors, progress, reading, storage
-from configs.errors import UserError
+from configs.errors import UserError, printable
 from datasets import (
     building,
     cleaning,
@@ -86,7 +86,7 @@ def _create(args, encoder, index, pool):
     total, left = (sum(len(shard.numbers) for shard in some) for some in (shards, missing))
     jobs = _without_dropped(missing, args, drop, index)
     if choice.exception:
-        print(choice.exception, flush=True)
+        print(printable(choice.exception), flush=True)
     plans.begin(state, plan)
     documents.save(index, state)
     with progress.bar(total, unit="doc", done=total - left) as bar:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from configs import reading, storage
-from configs.errors import UserError
+from configs.errors import UserError, printable
 from datasets import cutting, encodings, listing
 
 # Why a document has no text: a line of JSON without the key or without an object, a file that is not read.
@@ -56,20 +56,20 @@ def make_index(inputs, exclude=(), eval_inputs=(), scratch=None, option="--input
 
     `exclude`: globs of what to leave out, each compared with every component of the path below the input's root and
     with that path as a whole.  `eval_inputs`, as `inputs`: what is for evaluation, and nothing else where both name
-    it.  `scratch`: a folder, made when there are files to copy; it must last as long as the Index, and what an earlier
-    run left there is used again.  `option`: what errors call `inputs`.
+    it, by whatever links.  `scratch`: a folder, made when there are files to copy; it must last as long as the Index,
+    and what an earlier run left there is used again.  `option`: what errors call `inputs`.
 
     Raises UserError where nothing is found.
     """
     excluded, left_out = listing.matcher(exclude), {option: {}, "--eval_input": {}}
-    for_evaluation = {os.path.join(*place[:2]): place
-                      for place in listing.find(eval_inputs, excluded, "--eval_input", left_out["--eval_input"])}
+    for_evaluation = [*listing.find(eval_inputs, excluded, "--eval_input", left_out["--eval_input"])]
+    held_out_files = {(facts.st_dev, facts.st_ino) for _, _, facts in for_evaluation}
     others = (place for place in listing.find(inputs, excluded, option, left_out[option])
-              if not for_evaluation or os.path.join(*place[:2]) not in for_evaluation)
+              if (place[2].st_dev, place[2].st_ino) not in held_out_files)
     folders, names, digest = {}, bytearray(), hashlib.sha256()
     folder, file, bytes_in = array.array("i"), array.array("i"), bytearray()
     name_end, first, offset, length = arrays = [array.array("q") for _ in range(4)]
-    for root, relative, facts in itertools.chain(for_evaluation.values(), others):
+    for root, relative, facts in itertools.chain(for_evaluation, others):
         digest.update(b"%s\0%d\0%d\0" % (os.fsencode(relative), facts.st_size, facts.st_mtime_ns))
         below, name = os.path.split(relative)
         names += os.fsencode(name)
@@ -123,7 +123,7 @@ def show_left_out(index):
     """Prints what the inputs hold and the Index does not."""
     for option, left_out in index.left_out.items():
         if left_out:
-            print(f"{option}: not read are {listing.described(left_out)}", flush=True)
+            print(printable(f"{option}: not read are {listing.described(left_out)}"), flush=True)
 
 
 def add_arguments(parser):

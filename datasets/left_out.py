@@ -5,6 +5,7 @@ Workers find them one by one, and hand over {what: [count, the first numbers]}, 
 import bisect
 import json
 
+from configs.errors import printable
 from datasets import documents
 from encoder import bpe
 
@@ -62,7 +63,7 @@ def many(count, noun):
 
 
 def _names(numbers, index, more):
-    return ", ".join(documents.identity(index, number) for number in numbers) + ", ..." * more
+    return printable(", ".join(documents.identity(index, number) for number in numbers)) + ", ..." * more
 
 
 def _other_encoding(count, numbers, index):

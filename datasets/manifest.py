@@ -84,7 +84,7 @@ def entry_from_json(content, folder):
     reading.check_kinds(content, {"file": str, "split": str, "outcomes": dict})
     facts = dict(content)
     file, split, outcomes = facts.pop("file"), facts.pop("split"), facts.pop("outcomes")
-    if not re.fullmatch(r"[^/\0]+", file) or file in (".", ".."):
+    if not re.fullmatch(r"[^/\0-\x1f\x7f]+", file) or file in (".", ".."):
         raise ValueError(f'"file" is {reading.shown(file)}, no name of a file beside it')
     if split not in (TRAIN, EVAL):
         raise ValueError(f'"split" of {file} is {reading.shown(split)}')

@@ -12,7 +12,7 @@ import os
 from typing import NamedTuple
 
 from configs import progress, reading, storage
-from configs.errors import UserError
+from configs.errors import UserError, printable
 from datasets import framing, integrity
 from datasets.jobs import workers
 from datasets.tfrecords import Shard
@@ -127,11 +127,11 @@ def _say(path, known, note):
     """One line for a file that is damaged, or has not the records that its manifest says."""
     expected = f" of {known[0].records}" if known else ""
     if note.skipped:
-        print(f"warning: {path}: skipped {sum(note.skipped.values())} damaged records, of which the first:"
-              f" {note.first}; {note.shard.records}{expected} records are good, read from {note.shard.path}")
+        print(printable(f"warning: {path}: skipped {sum(note.skipped.values())} damaged records, of which the first:"
+                        f" {note.first}; {note.shard.records}{expected} records are good, read from {note.shard.path}"))
     elif known and (known[0].records, known[0].tokens) != (note.shard.records, note.shard.tokens):
-        print(f"warning: {path}: holds {note.shard.records} undamaged records of {note.shard.tokens} tokens,"
-              f" {known[1].path} says {known[0].records} of {known[0].tokens}; reading what is there")
+        print(printable(f"warning: {path}: holds {note.shard.records} undamaged records of {note.shard.tokens} tokens,"
+                        f" {known[1].path} says {known[0].records} of {known[0].tokens}; reading what is there"))
 
 
 def _copy(path, target, limit):

@@ -106,13 +106,15 @@ def _matched(config, pattern, weight, split):
 def _checked(meant, there, listed, split):
     """The Choice of the paths `meant`, in the order of their numbers; `there` are those that exist.
 
-    What a manifest marks as evaluation is not trained on.  Raises UserError where one is listed and not there.
+    What a manifest marks as evaluation is not trained on, also under the name of a link.  Raises UserError where one
+    is listed and not there.
     """
     there = {os.path.normpath(path): path for path in there}
+    held_out = _held_out([path for place, path in there.items() if place not in listed], listed)
     paths, left_out = [], []
     for place in sorted({os.path.normpath(path) for path in meant}, key=_natural):
         entry, source = listed.get(place, (None, None))
-        if split == TRAIN and entry and entry.split == EVAL:
+        if split == TRAIN and (entry.split == EVAL if entry else os.path.realpath(place) in held_out):
             left_out += [there[place]] if place in there else []
         elif place in there:
             paths.append(there[place])
@@ -123,6 +125,13 @@ def _checked(meant, there, listed, split):
         arguments.note(f"{len(left_out)} evaluation shard{'s' * (len(left_out) > 1)} left out of {_key(TRAIN)}:"
                        f" {reading.shorten(_names(left_out))}")
     return Choice(paths, 1.0, left_out)
+
+
+def _held_out(unlisted, listed):
+    """Real paths of the evaluation shards that manifests list, also those where links among `unlisted` lead to."""
+    targets = {os.path.dirname(os.path.realpath(path)) for path in unlisted if os.path.islink(path)}
+    entries = [entry for entry, _ in [*listed.values(), *manifest.beside(targets).values()]]
+    return {os.path.realpath(entry.shard.path) for entry in entries if entry.split == EVAL} if unlisted else set()
 
 
 def _data_set(path, listed):
@@ -166,5 +175,5 @@ def _names(paths):
 
 
 def _natural(path):
-    """Sorts x_2 before x_10."""
-    return [int(piece) if piece.isdigit() else piece for piece in re.split(r"(\d+)", path)]
+    """Sorts x_2 before x_10, and x_02, which is the same number, before x_2."""
+    return [int(piece) if piece.isdecimal() else piece for piece in re.split(r"(\d+)", path)], path

@@ -15,12 +15,13 @@ import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
 
 from configs import grouping, reading, storage
-from datasets.framing import frame
+from datasets.framing import FOOTER_BYTES, HEADER_BYTES, frame
 
 SUFFIX = ".tfrecords"
 GROUP_TOKENS = 1 << 16  # that are packed at once
 FACTS = {"records": int, "tokens": int, "text_bytes": (int, type(None)), "size": int, "sha256": (str, type(None)),
          "shortest": int, "largest_id": int}  # what a note in JSON tells of a Shard
+COUNTS = ("records", "tokens", "size", "shortest", "largest_id")
 
 
 def _example_class(numbers):
@@ -78,7 +79,17 @@ class Shard(NamedTuple):
                 raise ValueError(f'"{name}" is {value}')
         if not re.fullmatch("[0-9a-f]{64}", facts.get("sha256") or "0" * 64):
             raise ValueError(f'"sha256" is {reading.shown(facts["sha256"])}')
-        return cls(path, **{**dict.fromkeys(FACTS), **facts})
+        shard = cls(path, **{**dict.fromkeys(FACTS), **facts})
+        if not shard._is_possible():
+            raise ValueError(", ".join(f'"{name}" {facts[name]}' for name in COUNTS) + " cannot be of one file")
+        return shard
+
+    def _is_possible(self):
+        """Whether the numbers, each of which may be, may be those of one file."""
+        least = self.records * (HEADER_BYTES + FOOTER_BYTES) + self.tokens  # an id takes a byte or more
+        return (self.size >= least and self.shortest * self.records <= self.tokens
+                and (self.records > 1 or self.shortest == self.tokens) and (self.records > 0 or self.tokens == 0)
+                and (self.largest_id >= 0) == (self.tokens > 0))
 
     def with_records(self, lengths, ids):
         """This Shard and more records: how many tokens each has, and the ids of all of them."""

@@ -36,7 +36,7 @@ def main(argv=None):
               f" {encoder.fingerprint:.12}" for found in manifests
               if encoder and found.plan.get("vocabulary") != encoder.fingerprint]
     for line in lines:
-        print(line)
+        print(errors.printable(line))
     begun = time.monotonic()
     surveys, count = _survey(files, encoder, args.processes)
     seconds, count = time.monotonic() - begun, count + len(lines)
@@ -120,7 +120,7 @@ def _survey(files, encoder, processes):
             path = survey.shard.path
             lines = [f"{path}: {problem}" for problem in survey.problems] + _differences(survey, files[path])
             for line in lines:
-                bar.write(line, file=sys.stdout)
+                bar.write(errors.printable(line), file=sys.stdout)
             count += len(lines)
     return surveys, count
 

@@ -120,7 +120,7 @@ def parse(found):
     """({token: id}, [(left, right)]) of a vocabulary_files.Found.  Raises UserError as `load`."""
     (tokens_file, merges_file), (tokens_path, merges_path) = found.data.values(), found.paths
     tokens = _parse_tokens(tokens_file, tokens_path)
-    return tokens, _parse_merges(merges_file, tokens, merges_path)
+    return tokens, _parse_merges(merges_file, tokens, merges_path, os.path.basename(tokens_path))
 
 
 def fingerprint(folder=None):
@@ -270,7 +270,7 @@ def _parse_tokens(data, path):
     return tokens
 
 
-def _parse_merges(data, tokens, path):
+def _parse_merges(data, tokens, path, tokens_name):
     """List of (left, right), in order of rank.  The first line may be a version."""
     try:
         lines = [line.rstrip("\r") for line in data.decode().split("\n")]
@@ -287,7 +287,11 @@ def _parse_merges(data, tokens, path):
         absent = [token for token in (left, right, left + right) if token not in tokens]
         if absent or left + right in merges:
             raise UserError(f"{path}, line {number}: the token {absent[0] if absent else left + right!r} "
-                            f"{'is not in ' + TOKENS_FILE if absent else 'is merged a second time'}: the two files "
+                            f"{'is not in ' + tokens_name if absent else 'is merged a second time'}: the two files "
                             "must come from one vocabulary")
+        unmade = [part for part in (left, right) if len(part) > 1 and part not in merges]
+        if unmade:  # such as "e</w>", of tokenizers that mark the ends of words
+            raise UserError(f"{path}, line {number}: no byte and no line above makes the token {unmade[0]!r}: this is"
+                            " no byte-level BPE like GPT-2's; use a vocabulary that is one")
         merges[left + right] = left, right
     return list(merges.values())

@@ -13,10 +13,14 @@ from configs.errors import UserError
 
 TOKENS_FILE, MERGES_FILE = "encoder.json", "vocab.bpe"
 THEIR_TOKENS_FILE, THEIR_MERGES_FILE, WHOLE_FILE = "vocab.json", "merges.txt", "tokenizer.json"
-TOKENIZER_CONFIG = "tokenizer_config.json"
+TOKENIZER_CONFIG, MODEL_CONFIG = "tokenizer_config.json", "config.json"
 NAMES = ((TOKENS_FILE, MERGES_FILE), (THEIR_TOKENS_FILE, THEIR_MERGES_FILE))
-# Of tokenizers that are none of ours.
-FOREIGN = ("vocab.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "source.spm")
+# Files of tokenizers that are none of ours, as globs.
+FOREIGN = ("vocab.txt", "*.model", "*.spm", "*.tiktoken", "tekken.json")
+# Classes of transformers, without "Fast" at the end, that cut and merge as GPT-2's does, or leave it to tokenizer.json.
+CLASSES = ("GPT2Tokenizer", "GPTNeoXTokenizer", "CodeGenTokenizer", "RobertaTokenizer", "PreTrainedTokenizer",
+           "TokenizersBackend")
+PREFIX_SPACE = '"add_prefix_space" is true: it puts a space before each text; with false it can be used'
 VERSION_LINE = "#version: 0.2"
 FORMATS = f"{TOKENS_FILE} and {MERGES_FILE}, {THEIR_TOKENS_FILE} and {THEIR_MERGES_FILE}, or {WHOLE_FILE}"
 
@@ -35,26 +39,42 @@ def is_there(folder):
 def find(folder):
     """The Found in `folder`, local or gs://; None where it holds none.
 
-    Raises UserError where it holds a half of one, or one that is no byte-level BPE.
+    Raises UserError where it holds a half of one, or any file there tells of a tokenizer that is not like GPT-2's.
     """
+    found = _stored(folder)
+    for name in FOREIGN if found is None else ():
+        for path in storage.glob(storage.below(folder, name)):
+            raise _refused(path)
+    for name in (TOKENIZER_CONFIG, MODEL_CONFIG):
+        path = storage.join(folder, name)
+        settings = reading.read_object(path) if storage.exists(path) else {}
+        named = settings.get("tokenizer_class")
+        if named is not None and str(named).removesuffix("Fast") not in CLASSES[:None if found else 1]:
+            raise _refused(path, f' ("tokenizer_class" is {reading.shown(named)})')
+        if settings.get("add_prefix_space"):
+            raise _refused(path, f" ({PREFIX_SPACE})")
+    return found
+
+
+def _refused(path, fact=""):
+    return UserError(f"{path} belongs to a tokenizer that is no byte-level BPE like GPT-2's{fact}, and only that can be"
+                     f" read here (as {FORMATS}); take it out of the folder to use the weights with another vocabulary")
+
+
+def _stored(folder):
+    """The Found of the files that hold a vocabulary; None where there are none.  Raises UserError as `find`."""
+    path = storage.join(folder, WHOLE_FILE)
+    whole = Found(_take_apart(path), (path, path)) if storage.exists(path) else None
     for names in NAMES:
         paths = tuple(storage.join(folder, name) for name in names)
         if all(map(storage.exists, paths)):
             return Found({name: storage.read_bytes(path) for name, path in zip(NAMES[0], paths)}, paths)
-    path = storage.join(folder, WHOLE_FILE)
-    if storage.exists(path):
-        return Found(_take_apart(path), (path, path))
-    for names in NAMES:
+    for names in NAMES if whole is None else ():
         for name, other in (names, names[::-1]):
             if storage.exists(storage.join(folder, name)):
                 raise UserError(f"no vocabulary file {storage.join(folder, other)}, which belongs to the {name} there;"
                                 " bring it, too, or take that one out of the folder")
-    path = next((path for path in (storage.join(folder, name) for name in FOREIGN) if storage.exists(path)), None)
-    if path or _foreign_class(storage.join(folder, TOKENIZER_CONFIG)):
-        raise UserError(f"{path or storage.join(folder, TOKENIZER_CONFIG)} belongs to a tokenizer that is no byte-level"
-                        f" BPE like GPT-2's, and only that can be read here (as {FORMATS}); take it out of the folder"
-                        " to use the weights with another vocabulary")
-    return None
+    return whole
 
 
 def same(one, other):
@@ -69,12 +89,6 @@ def _content(data):
         return reading.parse(data[TOKENS_FILE]), [line for line in lines[lines[0][:8] == "#version":] if line]
     except ValueError:
         return data
-
-
-def _foreign_class(path):
-    """Whether a tokenizer_config.json names a tokenizer that is not GPT-2's."""
-    name = reading.read_object(path).get("tokenizer_class") if storage.exists(path) else None
-    return name is not None and not str(name).startswith("GPT2")
 
 
 def _take_apart(path):
@@ -116,6 +130,6 @@ def _check_steps(values, model):
     if not isinstance(cutting, dict) or cutting.get("type") != "ByteLevel" or not cutting.get("use_regex", True):
         raise ValueError(f'"pre_tokenizer" is {reading.shown(cutting)}')
     if cutting.get("add_prefix_space", True):
-        raise ValueError('"add_prefix_space" is true: it puts a space before each text; with false it can be used')
+        raise ValueError(PREFIX_SPACE)
     if values.get("normalizer") not in (None, {"type": "NFC"}):
         raise ValueError(f'"normalizer" is {reading.shown(values["normalizer"])}')

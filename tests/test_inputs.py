@@ -357,7 +357,7 @@ def check_documents_of(config, documents, step):
 
 
 def test_which_data_tells_documents_of_one_name_apart(run_config, text_corpus, tmp_path, capsys):
-    texts = [tmp_path / folder / "war.txt" for folder in ("1", "2")]
+    texts = [tmp_path / folder / "war.txt" for folder in ("1", "2\n3")]
     for path in texts:
         path.parent.mkdir()
         path.write_text(f"what stands in {path.parent.name} " * 9)
@@ -367,7 +367,7 @@ def test_which_data_tells_documents_of_one_name_apart(run_config, text_corpus, t
     capsys.readouterr()
     config = run_config(data_path=str(tmp_path / "data"), train_files="war_*.tfrecords", train_batch_size=10)
     assert main.main(["--model", config, "--which_data", "1"]) == 0
-    assert capsys.readouterr().out == "1/war.txt\n2/war.txt\n"
+    assert capsys.readouterr().out == "1/war.txt\n2 3/war.txt\n"  # a line each
 
 
 def test_documents_of_a_step_of_a_mixture(tmp_path, monkeypatch):

@@ -31,7 +31,7 @@ def check(address):
     """Returns `address` ("auto" or "host:port"); raises UserError where no cluster answers there, within seconds."""
     if address != "auto":
         host, _, port = address.rpartition(":")
-        if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
             raise UserError(f"--ray_address {address}: give `auto` or HOST:PORT, such as 10.0.0.1:6379")
         try:
             socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()

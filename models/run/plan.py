@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from configs import arguments, hardware, resume, schedule, start, storage
-from configs.errors import USER_ERROR, UserError
+from configs.errors import USER_ERROR, UserError, printable
 from datasets import shard_sets
 from datasets.jobs import workers
 from datasets.window_order import EvalWindows, WindowOrder
@@ -112,7 +112,7 @@ def report(config, data, machine, found):
     for title, problems_of_kind in (("problems that stop the run:", found.stop),
                                     ("problems that spoil the run:", found.spoil)):
         lines += [title, *(f"  - {line}" for line in problems_of_kind)] if problems_of_kind else []
-    return "\n".join(lines + ([] if any(found) else ["no problems found"]))
+    return "\n".join(map(printable, lines + ([] if any(found) else ["no problems found"])))
 
 
 def problems(config, data, machine):

@@ -47,6 +47,7 @@ def shell(words, redirections, code=None):
     ("commands.UserError('no such thing')", 2, "error: no such thing"),
     (f"OSError({errno.ENOSPC}, 'No space left on device', 'out.txt')", 2, "error: out.txt: No space left on device"),
     (f"OSError({errno.EIO}, 'Input/output error', b'out\\xff')", 2, "error: out\\udcff: Input/output error"),
+    (r"OSError(28, 'No space left on device', 'a\nb')", 2, "error: a b: No space left on device"),
     (f"OSError({errno.EFBIG}, 'File too large')", 2, "error: write: File too large"),
     ("KeyboardInterrupt", 128 + signal.SIGINT, "interrupted")])
 def test_the_last_line_is_a_line_of_its_own_behind_a_bar(error, status, line):

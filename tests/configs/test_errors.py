@@ -27,6 +27,14 @@ def test_the_home_folder_stands_for_the_tilde_that_begins_an_option_unless_it_is
     assert (args.output_dir, args.predict_text, args.count) == ("/home/me/out", "~/ is home", 3)
 
 
+def test_a_message_is_one_line_whatever_the_names_in_it_hold(capsys):
+    assert str(UserError("runs/a\nb\r\x1b[2J\x9b\u2028 é 中 is no folder")) == (
+        r"runs/a b\r\x1b[2J\x9b\u2028 é 中 is no folder")
+    arguments.note("a\tb")
+    arguments.warn("a\x00b")
+    assert capsys.readouterr().err == "note: a\\tb\nwarning: a\\x00b\n"
+
+
 @pytest.mark.parametrize("given, said", [
     (["--model", "a.json", "--predict_txt", "x"], "unknown option --predict_txt; did you mean --predict_text?"),
     (["--model", "a.json", "--top-k=3"], "unknown option --top-k; did you mean --top_k?"),

@@ -81,6 +81,18 @@ def test_equal_names_of_several_inputs_begin_with_enough_of_their_paths(tmp_path
     assert names([one, two]) == ["was.txt", "war.txt", "of/war.txt"]
 
 
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_a_file_for_evaluation_is_not_trained_on_under_the_name_of_a_link(tmp_path, link):
+    for name in ("texts/one.txt", "texts/two.txt", "held/three.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    link(tmp_path / "texts" / "two.txt", tmp_path / "held" / "2.txt")
+    link(tmp_path / "held" / "three.txt", tmp_path / "texts" / "3.txt")
+    index = documents.make_index([str(tmp_path / "texts")], eval_inputs=[str(tmp_path / "held")])
+    assert [documents.identity(index, number) for number in range(len(index.file))] == ["2.txt", "three.txt", "one.txt"]
+    assert index.held_out == 2
+
+
 def test_what_two_inputs_share_is_read_once(tree):
     assert names([tree / "b", tree]).count("b/code.py") == 1
     assert len(names([tree / "b", tree, tree / "a.txt", tree / "*.txt"])) == len(names([tree]))

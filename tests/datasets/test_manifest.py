@@ -114,7 +114,22 @@ ENTRY = {"file": "a_0.tfrecords", "split": "train", "outcomes": {"kept": 2}, "re
 def test_the_entry_that_the_wrong_ones_are_made_of_is_right(tmp_path):
     expected = tfrecords.Shard("x/a_0.tfrecords", 2, 8, 32, 99, "0" * 64, 3, 4)
     assert manifest.entry_from_json(ENTRY, "x").shard == expected
-    assert manifest.entry_from_json({**ENTRY, "text_bytes": None, "sha256": None, "largest_id": -1}, "x")
+    assert manifest.entry_from_json({**ENTRY, "text_bytes": None, "sha256": None, "largest_id": 0}, "x")
+    for facts in ({"records": 1, "shortest": 8}, {"records": 5, "shortest": 0, "size": 88},
+                  {"records": 0, "tokens": 0, "shortest": 0, "size": 0, "largest_id": -1},
+                  {"tokens": 0, "shortest": 0, "largest_id": -1, "size": 32}):
+        assert manifest.entry_from_json({**ENTRY, **facts}, "x")
+
+
+@pytest.mark.parametrize("facts", [
+    {"shortest": 10**9}, {"shortest": 5}, {"records": 3}, {"records": 1}, {"records": 0, "shortest": 0},
+    {"records": 0, "shortest": 8}, {"largest_id": -1}, {"tokens": 0, "shortest": 0}, {"size": 39}, {"size": 0}])
+def test_numbers_that_cannot_be_of_one_file_are_damage(facts):
+    with pytest.raises(ValueError) as caught:
+        manifest.entry_from_json({**ENTRY, **facts}, "x")
+    names = ("records", "tokens", "size", "shortest", "largest_id")
+    told = ", ".join(f'"{name}" {facts.get(name, ENTRY[name])}' for name in names)
+    assert str(caught.value) == f"of a_0.tfrecords, {told} cannot be of one file"
 
 
 @pytest.mark.parametrize("content, message", [
@@ -140,6 +155,7 @@ def test_a_manifest_that_cannot_be_understood_is_an_error(tmp_path, data, conten
 
 @pytest.mark.parametrize("name, values", [
     ("file", [None, 3, "", ".", "..", "../a_0.tfrecords", "/etc/passwd", "gs://b/a_0.tfrecords", "a\0b"]),
+    ("file", ["a\nb", "\x1b[2J", "a\x7f"]),
     ("split", [None, "test", ["train"]]), ("outcomes", [None, [], {"kept": "2"}, {"kept": None}]),
     ("records", [None, "2", 2.0, True, -1]), ("tokens", ["8", -8]), ("text_bytes", ["32", 1.5, -1]),
     ("size", [None, -1, [99]]), ("sha256", [0, ["a"]]), ("shortest", [None, -1]), ("largest_id", [None, "4", -2]),
@@ -161,7 +177,7 @@ def test_an_entry_with_a_wrong_value_is_an_error_that_names_it(tmp_path, data, n
 
 @pytest.mark.parametrize("change", [
     {"records": "2"}, {"records": 10**400}, {"tokens": None}, {"tokens": -5}, {"sha256": 3}, {"largest_id": 1.5},
-    {"path": "elsewhere"}, {"shortest": [1]}, {"size": float("nan")}])
+    {"path": "elsewhere"}, {"shortest": [1]}, {"shortest": 7}, {"size": float("nan")}])
 def test_a_scan_that_says_what_cannot_be_is_made_again(tmp_path, change):
     shard = make_shard(tmp_path, "old_3.tfrecords", [4, 9])
     expected = shards_of(shard.path)

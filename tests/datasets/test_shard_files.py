@@ -1,11 +1,13 @@
 """Which files a config reads: by the one manifest, by globs, by the original's names; what is missing or left out."""
 import os
+import shutil
 
+import numpy as np
 import pytest
 
 from configs import schema
 from configs.errors import UserError
-from datasets import shard_sets
+from datasets import integrity, shard_sets, tfrecords
 from datasets.shard_sets import EVAL, TRAIN
 from tests.helpers.records import write_data_set
 
@@ -39,6 +41,15 @@ def test_the_order_is_that_of_the_glob_that_was_needed_before(tmp_path):
                                                     eval_files="mine-eval_*.tfrecords")
     for split in (TRAIN, EVAL):
         assert shard_sets.find(short, split).fingerprint == shard_sets.find(globbed, split).fingerprint
+
+
+def test_only_the_digits_of_numbers_count_in_the_order_of_names(tmp_path):
+    folder = write_data_set(tmp_path, "m²", train=11, held_out=0)  # which --name takes
+    os.rename(f"{folder}/m².manifest.json", tmp_path / "aside")
+    for number, other in ((6, "0003"), (7, "03"), (8, "003"), (9, "٣")):  # which are all 3
+        os.rename(f"{folder}/m²_{number}.tfrecords", f"{folder}/m²_{other}.tfrecords")
+    numbers = [name[3:-10] for name in names(config_for(folder, train_files="*.tfrecords"))]
+    assert numbers == ["0", "1", "2", "0003", "003", "03", "3", "٣", "4", "5", "10"]
 
 
 def test_one_of_the_keys_may_be_given(tmp_path):
@@ -86,6 +97,51 @@ def test_evaluation_shards_that_a_glob_takes_in_are_never_trained_on(tmp_path, c
     assert len(names(config, EVAL)) == 3  # whoever wants to evaluate on more may
     assert "takes in evaluation shards alone, which are never trained on (mine-eval_0.tfrecords)" in mistake(
         config_for(tmp_path, train_files="mine-eval*"))
+
+
+@pytest.mark.parametrize("link, target", [("data/mine_7", "data/mine-eval_0"), ("data/new", "other/yours-eval_1")])
+def test_a_link_to_an_evaluation_shard_is_never_trained_on(tmp_path, capsys, link, target):
+    write_data_set(tmp_path / "other", "yours", train=1, held_out=2)
+    config = config_for(write_data_set(tmp_path / "data", "mine", train=2, held_out=1), train_files="[mn]*s")
+    os.symlink(tmp_path / f"{target}.tfrecords", tmp_path / f"{link}.tfrecords")
+    assert names(config) == ["mine_0.tfrecords", "mine_1.tfrecords"]
+    assert f"{os.path.basename(link)}.tfrecords" in capsys.readouterr().err
+    os.unlink(tmp_path / f"{link}.tfrecords")
+    os.symlink(tmp_path / "other" / "yours_0.tfrecords", tmp_path / f"{link}.tfrecords")  # which is for training
+    assert len(names(config)) == 3
+
+
+@pytest.mark.parametrize("duplicate", [shutil.copy, os.link])
+def test_an_evaluation_shard_under_another_name_is_told_by_its_contents_whether_or_not_a_manifest_lists_it(
+        tmp_path, duplicate):
+    folder = write_data_set(tmp_path, "mine", train=2, held_out=2)
+    config = config_for(folder, train_files="*_0.tfrecords")
+
+    def warnings():
+        return shard_sets.overlap_warnings(*(shard_sets.find(config, split, cache=False) for split in (TRAIN, EVAL)))
+    assert warnings() == []
+    duplicate(f"{folder}/mine-eval_1.tfrecords", f"{folder}/extra_0.tfrecords")
+    # write_data_set makes the evaluation shards equal
+    expected = [f"{folder}/mine-eval_0.tfrecords, {folder}/mine-eval_1.tfrecords are trained on and evaluated on; the"
+                " evaluation will look too good"]
+    assert warnings() == expected
+    os.unlink(f"{folder}/mine.manifest.json")
+    config = config_for(folder, train_files="*[a-z]_0.tfrecords", eval_files="mine-eval_1.tfrecords")
+    os.rename(f"{folder}/mine-eval_0.tfrecords", tmp_path / "aside")
+    assert warnings() == [f"{folder}/mine-eval_1.tfrecords is{expected[0].partition(' are')[2]}"]
+    tfrecords.write(f"{folder}/extra_0.tfrecords",  # as many bytes, other ids
+                    [(b"%d" % i, (np.arange(40) + 2) % 200, 160) for i in range(3)])
+    assert os.path.getsize(f"{folder}/extra_0.tfrecords") == os.path.getsize(f"{folder}/mine-eval_1.tfrecords")
+    assert warnings() == []
+
+
+def test_what_is_trained_on_and_evaluated_on_through_a_link_is_told_without_reading_it(tmp_path, monkeypatch):
+    folder = write_data_set(tmp_path, "mine", train=2, held_out=1)
+    os.symlink(f"{folder}/mine_1.tfrecords", f"{folder}/held.tfrecords")
+    config = config_for(folder, eval_files="held.tfrecords")
+    both = [shard_sets.find(config, split) for split in (TRAIN, EVAL)]
+    monkeypatch.setattr(integrity, "survey", None)
+    assert "held.tfrecords is trained on and evaluated on" in shard_sets.overlap_warnings(*both)[0]
 
 
 def test_two_manifests_that_say_different_things_of_a_shard_are_named(tmp_path):

@@ -305,7 +305,61 @@ def test_a_tokenizer_that_treats_text_in_another_way_is_refused(tmp_path, traine
     assert str(caught.value).startswith(f"{path} holds no byte-level BPE like GPT-2's (") and words in str(caught.value)
 
 
+ANOTHER_CUT = {"pre_tokenizer": {"type": "Digits", "individual_digits": True}}
+LOWER_CASE = {"normalizer": {"type": "Lowercase"}}
+
+
+@pytest.mark.parametrize("name, facts, words", [
+    ("tokenizer_config.json", {"tokenizer_class": "CLIPTokenizerFast"}, '("tokenizer_class" is "CLIPTokenizerFast")'),
+    ("tokenizer_config.json", {"tokenizer_class": "GPTNeoXJapaneseTokenizer"}, '"GPTNeoXJapaneseTokenizer"'),
+    ("tokenizer_config.json", {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": True}, 'space" is true'),
+    ("config.json", {"n_head": 2, "tokenizer_class": "Qwen2Tokenizer"}, '("tokenizer_class" is "Qwen2Tokenizer")'),
+    ("tokenizer.json", ANOTHER_CUT, '"pre_tokenizer" is {"type": "Digits"'), ("tokenizer.json", LOWER_CASE, "Lowerc")])
+@pytest.mark.parametrize("names", [("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"), ("tokenizer.json",)])
+def test_a_fact_about_the_tokenizer_counts_whatever_files_hold_the_vocabulary(tmp_path, trained, name, facts, words,
+                                                                              names):
+    trained.save(str(tmp_path / "tokenizer.json"))
+    whole = json.loads((tmp_path / "tokenizer.json").read_text())
+    if len(names) == 2:
+        trained.save_model(str(tmp_path))
+        for file, theirs in zip(names, ("vocab.json", "merges.txt")):
+            os.rename(tmp_path / theirs, tmp_path / file)
+    assert bpe.load(str(tmp_path)).size == trained.get_vocab_size()
+    (tmp_path / name).write_text(json.dumps({**(whole if name == "tokenizer.json" else {}), **facts}))
+    with pytest.raises(UserError) as caught:
+        bpe.load(str(tmp_path))
+    assert str(tmp_path / name) in str(caught.value) and words in str(caught.value)
+
+
+@pytest.mark.parametrize("named", ["GPT2Tokenizer", "GPT2TokenizerFast", "GPTNeoXTokenizerFast", "CodeGenTokenizer",
+                                   "RobertaTokenizer", "PreTrainedTokenizerFast", "TokenizersBackend", None])
+def test_the_classes_that_treat_text_as_gpt2_s_are_read(tmp_path, trained, named):
+    trained.save_model(str(tmp_path))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(
+        {"tokenizer_class": named, "add_prefix_space": False, "model_max_length": int(1e30)}))  # as transformers has it
+    assert bpe.load(str(tmp_path)).encode("the theme") == trained.encode("the theme").ids
+
+
+def test_tokens_with_a_mark_at_the_end_of_a_word_are_no_byte_level_bpe(tmp_path):
+    symbols = [*bpe.byte_symbols().values()]
+    tokens = [*symbols, *(symbol + "</w>" for symbol in symbols), "th", "the</w>", "<|endoftext|>"]  # as CLIP has them
+    (tmp_path / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\nt h\nth e</w>\n")
+    with pytest.raises(UserError, match="merges.txt, line 3: no byte and no line above makes the token 'e</w>': this "):
+        bpe.load(str(tmp_path))
+
+
+def test_the_file_that_lacks_a_token_is_named_as_it_is_there(tmp_path):
+    (tmp_path / "vocab.json").write_text(json.dumps({"a": 0, "b": 1, "<|endoftext|>": 2}))
+    (tmp_path / "merges.txt").write_text("a b\n")
+    with pytest.raises(UserError, match="merges.txt, line 1: the token 'ab' is not in vocab.json: the two files must"):
+        bpe.load(str(tmp_path))
+
+
 @pytest.mark.parametrize("name, content, words", [
+    ("qwen.tiktoken", "YQ== 0\n", "qwen.tiktoken belongs to"), ("tekken.json", "{}", "tekken.json belongs to"),
+    ("sentencepiece.bpe.model", "x", "sentencepiece.bpe.model belongs to"),
+    ("tokenizer_config.json", '{"tokenizer_class": "PreTrainedTokenizerFast"}', '_config.json belongs to a tokenizer'),
     ("vocab.txt", "[PAD]\n[UNK]\n", "vocab.txt belongs to a tokenizer that is no byte-level BPE"),
     ("spiece.model", "x", "spiece.model belongs to"),
     ("vocab.json", "{}", "merges.txt, which belongs to the vocab.json"),

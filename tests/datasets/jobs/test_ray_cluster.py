@@ -49,7 +49,8 @@ def texts(tmp_path):
 
 @pytest.mark.parametrize("address, words", [
     ("nowhere", "give `auto` or HOST:PORT"), ("127.0.0.1:99999", "give `auto` or HOST:PORT"),
-    (":6379", "give `auto` or HOST:PORT"), ("no-such-host.invalid:6379", "nobody answers")])
+    (":6379", "give `auto` or HOST:PORT"), ("127.0.0.1:6²", "give `auto` or HOST:PORT"),
+    ("no-such-host.invalid:6379", "nobody answers")])
 def test_address_that_is_none_is_one_line(texts, address, words, capsys):
     with pytest.raises(UserError, match=words) as error:
         create_tfrecords.main(list(map(str, shards(texts, "--ray_address", address))))
