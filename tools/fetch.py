@@ -30,6 +30,7 @@ LONGEST_NOTE = 1 << 16  # bytes of it that are read
 KINDS = ("sha256", "git", "md5")  # of the checksums that servers publish
 NUMBER = "[0-9]{1,15}"  # regex: of bytes
 TEMPORARY = (408, 425, 429, 500, 502, 503, 504)  # statuses after which the same request may succeed
+LINKED = ("X-Linked-ETag", "X-Repo-Commit")  # headers of Hugging Face on the file, which stand in redirects to it
 HEADERS = {"Accept-Encoding": "identity", "User-Agent": "gpt2-download"}
 
 
@@ -191,15 +192,14 @@ def _read_headers(url, response):
     if not re.fullmatch(NUMBER, total) or packing != "identity":
         raise UserError(f"{url}: the server announces {total[:40]!a} bytes in the encoding {packing[:40]!a}, and only a"
                         " number of bytes as they are can be checked; give another --base_url")
-    headers = requests.structures.CaseInsensitiveDict()
-    for answer in (*response.history, response):  # Hugging Face's checksums stand in the redirects
-        headers.update(answer.headers)
+    linked = [(name, answer.headers[name]) for answer in response.history for name in LINKED if name in answer.headers]
+    headers = requests.structures.CaseInsensitiveDict([*linked, *headers.items()])
     version = headers.get("X-Linked-ETag") or headers.get("ETag") or headers.get("Last-Modified") or ""
     return int(start), _RemoteFile(int(total), version, _published(headers))
 
 
 def _published(headers):
-    """The Checksum in the headers of the answer and of the redirects to it, or None."""
+    """The Checksum in the headers of the answer, with what the redirects to it say in LINKED, or None."""
     linked, git = (headers.get(name, "").replace("W/", "").strip('"') for name in ("X-Linked-ETag", "ETag"))
     if re.fullmatch(r"[0-9a-f]{64}", linked):
         return Checksum("sha256", linked, "the server")

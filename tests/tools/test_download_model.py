@@ -311,6 +311,17 @@ def test_published_checksums_are_held_against_the_bytes(mirror, tmp_path, kind, 
         assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("kind", ["azure", "google"])
+def test_a_redirect_s_own_checksum_is_not_the_file_s(mirror, tmp_path, kind):
+    mirror.redirect = lambda path, data: {**published(kind, b"moved"), "ETag": '"%d"' % len(mirror.requests)}
+    mirror.etag, mirror.cut = lambda data: "", 30_000  # nor is its version: the second part belongs to the first
+    assert get(mirror, tmp_path) == DOCUMENT
+    assert mirror.asked("cdn/file") == [None, "bytes=30000-"]
+    (tmp_path / "file").unlink()
+    mirror.headers = lambda path, data: published(kind, data + b".")
+    assert "but the server says" in mistake(get, mirror, tmp_path)
+
+
 def test_own_checksum_goes_before_the_server_s(mirror, tmp_path):
     wrong = fetch.Checksum("sha256", "0" * 64, "--sha256")
     assert "--sha256 says 000" in mistake(get, mirror, tmp_path, wrong)
