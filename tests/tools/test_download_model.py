@@ -484,6 +484,10 @@ def http(*headers, body=b"12345", status="200 OK"):
     (http("Content-Range: bytes x-4/5", "Content-Length: 5", status="206 P"), "no more comes after 5 attempts"),
     (http("Content-Length: 5", "Transfer-Encoding: chunked", body=b"9\r\n123456789\r\n0\r\n\r\n"),
      "more comes than the 5 bytes that were announced"),
+    (http("Content-Length: 5", "Transfer-Encoding: chunked", body=b"5\r\n12345\r\n-7\r\n67"),
+     "the server's answer cannot be used \\(.*negative"),
+    (http("Content-Length: 5", "Transfer-Encoding: chunked", body=b"wide\r\n12345"), "no more comes after 5 attempts"),
+    (http("Content-Length: 5", "Transfer-Encoding: chunked", body=b"5" * 70_000), "no more comes after 5 attempts"),
     (http(f"Content-Length: {10**15 - 1}"), "999,999,999,999,999 bytes are to come, and the disk has")])
 def test_odd_answer_is_one_line_and_leaves_no_file(tmp_path, monkeypatch, answer, words):
     monkeypatch.setattr(fetch, "PAUSE", 0)
