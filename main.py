@@ -18,7 +18,7 @@ import sys
 import time
 
 from configs import arguments, commands, resume, schema, start, storage
-from configs.errors import UserError
+from configs.errors import UserError, printable
 
 
 def main(argv=None):
@@ -236,7 +236,7 @@ def print_documents(config, encoder, step):
     from models.run import damage
     train_set = read_shards(config, encoder, shard_sets.TRAIN)
     with damage.named(config, train_set):
-        print("\n".join(inputs.documents_of(window_order.WindowOrder.of(config, train_set), step)))
+        print("\n".join(map(printable, inputs.documents_of(window_order.WindowOrder.of(config, train_set), step))))
     return 0
 
 

@@ -124,9 +124,9 @@ def command(args, *more):
 
 def note(line):
     """Shows what the user should know, on standard error."""
-    print(f"note: {line}", file=sys.stderr)
+    print(f"note: {errors.printable(line)}", file=sys.stderr)
 
 
 def warn(line):
     """Shows what may spoil the run, on standard error."""
-    print(f"warning: {line}", file=sys.stderr)
+    print(f"warning: {errors.printable(line)}", file=sys.stderr)

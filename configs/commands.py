@@ -5,7 +5,7 @@ import signal
 import sys
 
 from configs import start, storage
-from configs.errors import USER_ERROR, UserError
+from configs.errors import USER_ERROR, UserError, printable
 
 OUTPUT = "standard output"
 
@@ -78,5 +78,5 @@ def _say(message, before="error: ", status=USER_ERROR):
     with contextlib.suppress(OSError):
         if "configs.progress" in sys.modules:
             sys.modules["configs.progress"].close_all()
-        print(before + " ".join(str(message).split("\n")), file=sys.stderr, flush=True)
+        print(before + printable(str(message)), file=sys.stderr, flush=True)
     return status

@@ -13,8 +13,19 @@ SET_UP = "run `. .venv/bin/activate`, or `make setup` first"
 PREEMPTED = os.EX_TEMPFAIL  # 75, exit status of a run whose TPU is gone, which goes on when it is started again
 
 
+def printable(text):
+    """`text` on one line, with an escape such as \\x1b for each character that a terminal would obey instead of show.
+
+    For what a server, an archive or a file from elsewhere says.
+    """
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text.replace("\n", " "))
+
+
 class UserError(Exception):
     """A mistake the user can mend: the message says what, where, which value and the remedy, in one line."""
+
+    def __str__(self):
+        return printable(super().__str__())
 
 
 class Parser(argparse.ArgumentParser):

@@ -7,7 +7,7 @@ import json
 import math
 
 from configs import storage
-from configs.errors import UserError
+from configs.errors import UserError, printable
 
 LONGEST_SHOWN = 60
 MOST_SHOWN = 5  # names
@@ -106,7 +106,7 @@ def parse_override(text):
 
 def shown(value):
     """The value as JSON, cut to a length that fits a line."""
-    return shorten_text(json.dumps(value, ensure_ascii=False))
+    return printable(shorten_text(json.dumps(value, ensure_ascii=False)))
 
 
 def shorten_text(text):

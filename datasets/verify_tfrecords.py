@@ -36,7 +36,7 @@ def main(argv=None):
               f" {encoder.fingerprint:.12}" for found in manifests
               if encoder and found.plan.get("vocabulary") != encoder.fingerprint]
     for line in lines:
-        print(line)
+        print(errors.printable(line))
     begun = time.monotonic()
     surveys, count = _survey(files, encoder, args.processes)
     seconds, count = time.monotonic() - begun, count + len(lines)

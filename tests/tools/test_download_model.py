@@ -479,6 +479,8 @@ def http(*headers, body=b"12345", status="200 OK"):
     (http("Location: \xff\xfe", status="302 Found"), "answer cannot be used"),
     (http("Location: http://127.0.0.1:99999/", status="302 Found"), "answer cannot be used"),
     (http("Location: " + "x" * 70_000, status="302 Found"), "no more comes after 5 attempts"),
+    (http(status="410 \x1b[3mGone\x9b"), r"the server answers 410 \\x1b\[3mGone\\x9b; give"),
+    (b"HTTP/\x1b[7m 200 OK\r\n\r\n", r"no more comes after 5 attempts \(HTTP/\\x1b\[7m"),
     (http(status="302 Found"), "the server answers 302 Found"),
     (http("Content-Range: bytes 3-4/5", "Content-Length: 2", status="206 P"), "no more comes after 5 attempts"),
     (http("Content-Range: bytes x-4/5", "Content-Length: 5", status="206 P"), "no more comes after 5 attempts"),
