@@ -266,12 +266,18 @@ def only_run(path, remedy, seconds=0):
         try:
             yield
         finally:
-            os.unlink(path)
+            if not os.path.getsize(path):  # else it was there before, and holds what is the user's
+                os.unlink(path)
 
 
 def lock(path):
-    """The local file `path`, open and locked until it is closed; None where another process holds the lock."""
-    file = open(path, "w")  # noqa: SIM115 (the caller closes it)
+    """The local file `path`, open and locked until it is closed; None where another process holds the lock.
+
+    What the file holds stays as it is.  Raises UserError for a link.
+    """
+    if os.path.islink(path):
+        raise UserError(f"{path} is a link, and a lock has to be a file of its own there; move the link elsewhere")
+    file = open(path, "a")  # noqa: SIM115 (the caller closes it)
     with contextlib.suppress(BlockingIOError, FileNotFoundError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when we are killed
         if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):  # not one that its holder has just deleted

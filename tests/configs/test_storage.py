@@ -87,6 +87,24 @@ def test_lock_is_held_by_one_at_a_time_and_its_file_goes_with_it(tmp_path):
     assert storage.lock(path)
 
 
+def test_a_file_that_has_the_name_of_a_lock_keeps_what_it_holds(tmp_path):
+    (tmp_path / ".out.lock").write_text("precious")
+    for _ in range(2):
+        with storage.new_folder(str(tmp_path / "out")), pytest.raises(UserError, match="another run holds"), \
+                storage.only_run(str(tmp_path / ".out.lock"), "wait"):
+            pass
+        (tmp_path / "out").rmdir()
+        assert (tmp_path / ".out.lock").read_text() == "precious"
+    (tmp_path / "target").write_text("dear")
+    for target in ("target", "nowhere"):
+        (tmp_path / ".new.lock").symlink_to(target)
+        with pytest.raises(UserError, match=r"/\.new\.lock is a link, and a lock"), storage.new_folder(
+                str(tmp_path / "new")):
+            pass
+        (tmp_path / ".new.lock").unlink()
+    assert (tmp_path / "target").read_text() == "dear" and sorted(os.listdir(tmp_path)) == [".out.lock", "target"]
+
+
 def test_new_folder_is_there_when_it_is_complete_and_never_in_place_of_another(tmp_path):
     path = tmp_path / "new"
     with pytest.raises(KeyError), storage.new_folder(str(path)) as folder:
