@@ -22,7 +22,7 @@ WILDCARDS = "*?[\\"  # what TensorFlow takes for a pattern, in the path of a che
 FULL = ("No space left on device", "Disk quota exceeded", "File too large")  # the last one: `ulimit -f`
 # What goes wrong with a file through no fault of the program.
 OF_FILES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR,
-            errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.EIO)
+            errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.EIO, errno.EBUSY)
 
 
 def is_remote(path):
@@ -212,10 +212,14 @@ def new_folder(path):
             raise UserError(f"{path} is not empty; give a new folder")
         yield path
         return
-    check_for_tensorflow(os.path.abspath(path), "the new folder")
-    place, name = os.path.split(os.path.abspath(path))
+    path = os.path.abspath(path)
+    check_for_tensorflow(path, "the new folder")
+    if os.path.ismount(path) or os.path.isdir(path) and os.path.samefile(path, "."):
+        raise UserError(f"{path} is the current folder or a mount point, which no folder can replace; give a new folder"
+                        " in it")
+    place, name = os.path.split(path)
     with only_run(os.path.join(place, f".{name}.lock"), "give another folder"):
-        if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
+        if os.path.lexists(path) and (os.path.islink(path) or not os.path.isdir(path) or os.listdir(path)):
             raise UserError(f"{path} exists and is no empty folder; give a new one")
         ours = PARTIAL + name + "-"
         for left in os.listdir(place):  # by a run that was killed; the lock says that it is over

@@ -145,6 +145,27 @@ def test_new_folder_gets_the_rights_that_the_user_gives_to_new_folders(tmp_path,
     assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == mode
 
 
+@pytest.mark.parametrize("path", [".", "{}/here/", "../here/.", "/", "/dev"])
+def test_a_new_folder_that_could_not_take_its_place_is_refused_before_any_work(path, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(UserError, match="is the current folder or a mount point, which no"), storage.new_folder(
+            path.format(tmp_path)):
+        raise AssertionError
+    assert os.listdir(tmp_path) == ["here"]
+
+
+def test_an_empty_folder_is_replaced_by_a_new_one_but_not_where_it_is_a_link(tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("empty")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="/link exists and is no empty folder"), storage.new_folder("link/"):
+        raise AssertionError
+    with storage.new_folder("empty/.") as folder:
+        storage.write_whole(os.path.join(folder, "file"), "x")
+    assert (tmp_path / "empty" / "file").read_text() == "x"
+
+
 @pytest.mark.parametrize("path, sign", [("runs/a[1]", "["), ("what?/b", "?"), ("*", "*"), ("c:\\d", "\\"),
                                         ("gs://b/[x", "[")])
 def test_path_that_tensorflow_takes_for_a_pattern_is_refused_with_the_reason(path, sign):
