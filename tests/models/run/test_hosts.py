@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 
+import main
 from configs import cluster
 from configs.errors import UserError
 from tests.helpers.runs import ROOT, mistake, weights_of
@@ -125,6 +126,20 @@ def test_a_batch_that_the_hosts_cannot_share_and_a_bad_cluster_are_one_line(run_
     monkeypatch.delenv("TF_CONFIG")
     assert "needs the environment variable TF_CONFIG" in mistake("--model", run_config(), "--strategy", "multi_worker")
     assert "--strategy is for training" in mistake("--model", run_config(), "--strategy", "mirrored", "--eval")
+
+
+@pytest.mark.parametrize("text", ["]", json.dumps({"cluster": {"worker": ["h:3", "h:4"]},
+                                                   "task": {"type": "worker", "index": 1}})])
+def test_an_evaluation_does_not_read_the_cluster(run_config, trained_folder, monkeypatch, capsys, text):
+    monkeypatch.setenv("TF_CONFIG", text)
+    assert main.main(["--model", run_config(model_dir=str(trained_folder)), "--eval"]) == 0
+    assert "evaluation at step 4" in capsys.readouterr().out
+
+
+def test_a_cluster_of_one_host_trains_as_without_one(run_config, monkeypatch, capsys):
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {"worker": ["h:3"]}, "task": TASK}))
+    assert main.main(["--model", run_config(max_steps=1, warmup_steps=0, eval_steps=0)]) == 0
+    assert "is trained to step 1" in capsys.readouterr().out
 
 
 WORKERS = {"worker": ["127.0.0.1:1", "[::1]:65535"]}
