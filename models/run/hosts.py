@@ -82,6 +82,7 @@ class HostsInStep(tf.train.SessionRunHook):
         return tf.train.SessionRunArgs(self._agreed, feed_dict=dict.fromkeys(self._wishes, wish))
 
     def after_run(self, run_context, run_values):
+        self._stop.waits = False  # all hosts are there
         self.step += 1
         if run_values.results > 0:
             self.stopped = True

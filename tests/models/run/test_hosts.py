@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -81,6 +82,16 @@ def test_a_signal_to_one_host_ends_both_after_the_same_step(hosts, tmp_path):
     assert [status for status, _ in results] == [143, 143], results
     steps = [re.search(r"stopped by SIGTERM at step (\d+), saved", out).group(1) for _, out in results]
     assert steps[0] == steps[1] and weights_of(tmp_path / "run", int(steps[0]))["global_step"] == int(steps[0])
+
+
+@pytest.mark.slow
+def test_a_signal_while_the_other_host_is_awaited_ends_this_one_at_once(hosts):
+    process = hosts(0)
+    wait_for(process, "starting")
+    time.sleep(5)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=10)
+    assert (process.returncode, out) == (143, "signal 15: stopped before the first step, with nothing to save\n")
 
 
 @pytest.mark.slow
