@@ -14,10 +14,11 @@ if __name__ == "__main__":  # before the imports that may fail
 import contextlib
 import dataclasses
 import math
+import os
 import sys
 import time
 
-from configs import arguments, commands, resume, schema, start, storage
+from configs import arguments, cluster, commands, resume, schema, start, storage
 from configs.errors import UserError, printable
 
 
@@ -36,6 +37,8 @@ def main(argv=None):
             else [prompts.make(args.predict_text, args.generation)]
     if args.mode == arguments.INTERACTIVE and sys.stdin.isatty():
         arguments.note("loading TensorFlow and the weights")
+    if args.mode != arguments.TRAIN or args.tpu or len(cluster.hosts()[0]) < 2:
+        os.environ.pop(cluster.VARIABLE, None)  # an Estimator would read it, and only a training on hosts uses it
     storage.silence_tensorflow()
     tpu = arguments.find_tpu(args, config)  # before anything else on gs:// is looked at, which may take longer
     config, encoder = vocabularies.complete(config)

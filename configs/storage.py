@@ -22,7 +22,7 @@ WILDCARDS = "*?[\\"  # what TensorFlow takes for a pattern, in the path of a che
 FULL = ("No space left on device", "Disk quota exceeded", "File too large")  # the last one: `ulimit -f`
 # What goes wrong with a file through no fault of the program.
 OF_FILES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR,
-            errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.EIO)
+            errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.EIO, errno.EBUSY)
 
 
 def is_remote(path):
@@ -212,10 +212,14 @@ def new_folder(path):
             raise UserError(f"{path} is not empty; give a new folder")
         yield path
         return
-    check_for_tensorflow(os.path.abspath(path), "the new folder")
-    place, name = os.path.split(os.path.abspath(path))
+    path = os.path.abspath(path)
+    check_for_tensorflow(path, "the new folder")
+    if os.path.ismount(path) or os.path.isdir(path) and os.path.samefile(path, "."):
+        raise UserError(f"{path} is the current folder or a mount point, which no folder can replace; give a new folder"
+                        " in it")
+    place, name = os.path.split(path)
     with only_run(os.path.join(place, f".{name}.lock"), "give another folder"):
-        if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
+        if os.path.lexists(path) and (os.path.islink(path) or not os.path.isdir(path) or os.listdir(path)):
             raise UserError(f"{path} exists and is no empty folder; give a new one")
         ours = PARTIAL + name + "-"
         for left in os.listdir(place):  # by a run that was killed; the lock says that it is over
@@ -266,12 +270,18 @@ def only_run(path, remedy, seconds=0):
         try:
             yield
         finally:
-            os.unlink(path)
+            if not os.path.getsize(path):  # else it was there before, and holds what is the user's
+                os.unlink(path)
 
 
 def lock(path):
-    """The local file `path`, open and locked until it is closed; None where another process holds the lock."""
-    file = open(path, "w")  # noqa: SIM115 (the caller closes it)
+    """The local file `path`, open and locked until it is closed; None where another process holds the lock.
+
+    What the file holds stays as it is.  Raises UserError for a link.
+    """
+    if os.path.islink(path):
+        raise UserError(f"{path} is a link, and a lock has to be a file of its own there; move the link elsewhere")
+    file = open(path, "a")  # noqa: SIM115 (the caller closes it)
     with contextlib.suppress(BlockingIOError, FileNotFoundError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when we are killed
         if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):  # not one that its holder has just deleted

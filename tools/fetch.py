@@ -6,6 +6,7 @@ one), https://huggingface.co/docs/huggingface_hub; Azure's Content-MD5; Google S
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -30,6 +31,7 @@ LONGEST_NOTE = 1 << 16  # bytes of it that are read
 KINDS = ("sha256", "git", "md5")  # of the checksums that servers publish
 NUMBER = "[0-9]{1,15}"  # regex: of bytes
 TEMPORARY = (408, 425, 429, 500, 502, 503, 504)  # statuses after which the same request may succeed
+LINKED = ("X-Linked-ETag", "X-Repo-Commit")  # headers of Hugging Face on the file, which stand in redirects to it
 HEADERS = {"Accept-Encoding": "identity", "User-Agent": "gpt2-download"}
 
 
@@ -102,7 +104,7 @@ def _attempt(url, partial, name):
             storage.write_whole(partial + NOTE, json.dumps(remote._asdict()))
         with open(partial, "ab" if start else "wb") as f, \
                 progress.bar(remote.total, name, "B", start, unit_scale=True, unit_divisor=1000) as bar:
-            for data in response.iter_content(CHUNK):
+            for data in _body(url, response):
                 if f.tell() == 0 and re.match(rb"\s*<(!doctype|html|\?xml|error)", data[:100], re.I):
                     _forget(partial)
                     raise UserError(f"{url} answers with a page of text instead of the file; give another --base_url")
@@ -145,6 +147,24 @@ class _Session(requests.Session):
         return requests.utils.get_environ_proxies(prepared_request.url)
 
 
+@contextlib.contextmanager
+def _usable(url):
+    """Turns what the libraries raise at an answer that would be the same again into a UserError."""
+    try:
+        yield
+    except Exception as error:  # of headers, redirects, chunks, of what unpacks a page: requests passes all of it on
+        passing = isinstance(error, requests.RequestException)
+        if passing and not isinstance(error, (ValueError, requests.TooManyRedirects)):
+            raise
+        raise UserError(f"{url}: the server's answer cannot be used ({_cause(error)}); give another --base_url")
+
+
+def _body(url, response):
+    """Yields the bytes of the body.  Raises as `_attempt`."""
+    with _usable(url):
+        yield from response.iter_content(CHUNK)
+
+
 def _request(url, partial, have):
     """The response with the bytes from `have` on.  Raises as `_attempt`, UserError for a refusal."""
     wanted = {"Range": f"bytes={have}-"} if have else {}
@@ -154,14 +174,9 @@ def _request(url, partial, have):
         requests.Request("GET", url).prepare()
     except ValueError:
         raise UserError(f"{url} is no address; give --base_url as https://HOST/PATH")
-    try:
+    with _usable(url):
         response = _Session().get(url, headers={**HEADERS, **wanted}, stream=True, timeout=TIMEOUT,
                                   proxies=requests.utils.get_environ_proxies(url))
-    except Exception as error:  # of headers, of a redirect, of what unpacks its page, which requests passes on
-        passing = isinstance(error, requests.RequestException)
-        if passing and not isinstance(error, (ValueError, requests.TooManyRedirects)):
-            raise
-        raise UserError(f"{url}: the server's answer cannot be used ({_cause(error)}); give another --base_url")
     if response.status_code in (200, 206):
         response.raw.enforce_content_length = False  # else the last bytes before a cut would be lost
         return response
@@ -191,15 +206,14 @@ def _read_headers(url, response):
     if not re.fullmatch(NUMBER, total) or packing != "identity":
         raise UserError(f"{url}: the server announces {total[:40]!a} bytes in the encoding {packing[:40]!a}, and only a"
                         " number of bytes as they are can be checked; give another --base_url")
-    headers = requests.structures.CaseInsensitiveDict()
-    for answer in (*response.history, response):  # Hugging Face's checksums stand in the redirects
-        headers.update(answer.headers)
+    linked = [(name, answer.headers[name]) for answer in response.history for name in LINKED if name in answer.headers]
+    headers = requests.structures.CaseInsensitiveDict([*linked, *headers.items()])
     version = headers.get("X-Linked-ETag") or headers.get("ETag") or headers.get("Last-Modified") or ""
     return int(start), _RemoteFile(int(total), version, _published(headers))
 
 
 def _published(headers):
-    """The Checksum in the headers of the answer and of the redirects to it, or None."""
+    """The Checksum in the headers of the answer, with what the redirects to it say in LINKED, or None."""
     linked, git = (headers.get(name, "").replace("W/", "").strip('"') for name in ("X-Linked-ETag", "ETag"))
     if re.fullmatch(r"[0-9a-f]{64}", linked):
         return Checksum("sha256", linked, "the server")

@@ -122,9 +122,9 @@ def _inspect(args):
     print(f"{source.path}: {source.kind}, {len(source.shapes)} tensors, {count(source.shapes):,} parameters\n{sizes}")
     for name, shape in source.shapes.items():
         digest = "  " + proof.digest(source, name) if args.sha256 else ""
-        print(f"{name:24} {source.dtypes[name]:9} {'x'.join(map(str, shape)):14}{digest}".rstrip())
+        print(f"{errors.printable(name):24} {source.dtypes[name]:9} {'x'.join(map(str, shape)):14}{digest}".rstrip())
     for name, shape in source.not_weights.items():
-        print(f"{name:24} not a weight {'x'.join(map(str, shape))}".rstrip())
+        print(f"{errors.printable(name):24} not a weight {'x'.join(map(str, shape))}".rstrip())
     return 0
 
 

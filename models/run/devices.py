@@ -1,27 +1,21 @@
 """What a run runs on: several GPUs, several hosts, the cores of a TPU share a batch."""
-import os
-import re
-
 import tensorflow as tf2
 import tensorflow.compat.v1 as tf
 
-from configs import hardware, reading
+from configs import cluster, hardware
 from configs.arguments import STRATEGIES
 from configs.errors import UserError
 from datasets.jobs import workers
 from models.run import room
 
 MIRRORED, MULTI_WORKER = STRATEGIES
-EXAMPLE = '{"cluster": {"worker": ["HOST:PORT", "HOST:PORT"]}, "task": {"type": "worker", "index": 0}}'
-ADDRESS = re.compile(r"(?:\[[\w:.%]+\]|[^\s:/\[\]]+):(\d{1,5})")
-CLUSTER = "TF_CONFIG"  # TensorFlow's name for the environment variable that describes the hosts
 
 
 def choose(wanted, tpu):
     """One of STRATEGIES, or None for one device: what is `wanted`, else what this machine and TF_CONFIG suggest."""
     if tpu:
         return None
-    return wanted or (MULTI_WORKER if len(cluster()[0]) > 1 else MIRRORED if len(devices()) > 1 else None)
+    return wanted or (MULTI_WORKER if len(cluster.hosts()[0]) > 1 else MIRRORED if len(devices()) > 1 else None)
 
 
 def devices():
@@ -50,17 +44,17 @@ def described(estimator, strategy):
     names = [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
              for gpu in tf.config.list_physical_devices("GPU")]
     here = hardware.in_words(names, workers.cores())
-    return f"{len(cluster()[0])} hosts, this one with {here}" if strategy == MULTI_WORKER else here
+    return f"{len(cluster.hosts()[0])} hosts, this one with {here}" if strategy == MULTI_WORKER else here
 
 
 def make(choice, batch_size):
     """(tf.distribute strategy or None, rows of each replica).  Raises UserError where they cannot share the batch."""
     if choice is None:
         return None, batch_size
-    local, hosts = max(1, len(devices())), len(cluster()[0]) if choice == MULTI_WORKER else 1
+    local, hosts = max(1, len(devices())), len(cluster.hosts()[0]) if choice == MULTI_WORKER else 1
     if choice == MULTI_WORKER and hosts < 2:
-        raise UserError(f"--strategy {MULTI_WORKER} needs the environment variable {CLUSTER} with two workers or more:"
-                        f" {EXAMPLE}")
+        raise UserError(f"--strategy {MULTI_WORKER} needs the environment variable {cluster.VARIABLE} with two workers"
+                        f" or more: {cluster.EXAMPLE}")
     if batch_size % (local * hosts):
         raise UserError(f'"train_batch_size" {batch_size} cannot be shared by {local * hosts} replicas ({hosts} hosts '
                         f"of {local}); use a multiple of {local * hosts}")
@@ -92,33 +86,4 @@ def check_cores(estimator, config, *keys):
 
 def is_first(strategy):
     """Whether this is the host that saves, evaluates and tells; with one host it always is."""
-    return strategy != MULTI_WORKER or cluster()[1] == 0
-
-
-def cluster():
-    """(addresses of all hosts, place of this one); without TF_CONFIG ([], 0).  Raises UserError for a bad TF_CONFIG."""
-    text = os.environ.get(CLUSTER)
-    if not text:
-        return [], 0
-    try:
-        content = reading.parse(text)
-        reading.check_kinds(content, {"cluster": dict, "task": dict})
-        kinds, task = content["cluster"], content["task"]
-        reading.check_kinds(kinds, dict.fromkeys(kinds, list))
-        reading.check_kinds(task, {"type": str, "index": (int, str)})
-        hosts = {(kind, str(number)): address for kind in ("chief", "worker")
-                 for number, address in enumerate(kinds.pop(kind, []))}
-        for address in hosts.values():
-            match = isinstance(address, str) and ADDRESS.fullmatch(address)
-            if not match or not 0 < int(match[1]) < 2**16:
-                raise ValueError(f"{reading.shown(address)} is no HOST:PORT with a port from 1 to {2**16 - 1}")
-        if len(set(hosts.values())) < len(hosts):
-            raise ValueError("two hosts have one address")
-        if kinds:
-            raise ValueError(f'"{reading.shorten_text(next(iter(kinds)))}" is no kind of host that is known here')
-        place = task["type"], str(task["index"])
-        if place not in hosts:
-            raise ValueError(f'"task" is {reading.shown(task)}, which "cluster" does not hold')
-        return list(hosts.values()), list(hosts).index(place)
-    except ValueError as error:
-        raise UserError(f"the environment variable {CLUSTER} is {text[:200]} ({error}); it has to look like {EXAMPLE}")
+    return strategy != MULTI_WORKER or cluster.hosts()[1] == 0

@@ -151,12 +151,12 @@ class StopOnSignal(tf.train.SessionRunHook):
     """Ends training after the step in which Ctrl-C, SIGTERM or SIGHUP came, so that it is saved; a second one kills.
 
     `signal_number` tells afterwards which came.  Estimators put in handlers of their own, so these are renewed
-    before every step.
+    before every step.  While `waits` is set, for hosts that may never come, the first signal kills: no step would end.
     """
     SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-    def __init__(self):
-        self.signal_number, self._first = None, -math.inf
+    def __init__(self, *, waits=False):
+        self.waits, self.signal_number, self._first = waits, None, -math.inf
         # `nohup` has SIGHUP ignored, and so it stays.
         self._heard = [number for number in self.SIGNALS
                        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
@@ -191,6 +191,10 @@ class StopOnSignal(tf.train.SessionRunHook):
                 now = time.monotonic()
                 if number not in self._heard or now - self._first < ECHO_SECONDS:
                     continue
+                if self.waits:
+                    with contextlib.suppress(OSError):
+                        os.write(2, b"signal %d: stopped before the first step, with nothing to save\n" % number)
+                    os._exit(128 + number)
                 if self.signal_number is not None:
                     if number != signal.SIGHUP:  # nobody's impatience: shells and terminals send it several times
                         os._exit(128 + number)
@@ -220,8 +224,8 @@ class RunHooks(NamedTuple):
     @classmethod
     def of(cls, config, strategy, step):
         """Those of a run that goes on from `step`; the signals are heard from now on."""
-        stop, by_minutes = StopOnSignal(), saving.SaverByMinutes(config)
         several = strategy == devices.MULTI_WORKER
+        stop, by_minutes = StopOnSignal(waits=several), saving.SaverByMinutes(config)
         return cls(stop, loss_watch.LossWatch(config, step), by_minutes,
                    hosts.HostsInStep(stop, by_minutes, config.model_dir) if several else None)
 

@@ -13,6 +13,7 @@ import time
 
 import tensorflow.compat.v1 as tf
 
+from configs import cluster
 from models import replicas
 from models.checkpoints import run_checkpoints
 from models.run import devices, workarounds
@@ -33,7 +34,7 @@ class HostsInStep(tf.train.SessionRunHook):
         self._stop, self._by_minutes, self._model_dir = stop, by_minutes, model_dir
         self.stopped, self.step, self._last_step = False, 0, None
         self._others_may_leave = threading.Event()
-        threading.Thread(target=self._watch_others, args=devices.cluster(), daemon=True).start()
+        threading.Thread(target=self._watch_others, args=cluster.hosts(), daemon=True).start()
 
     def train(self, estimator, input_fn, target, progress, *, last):
         """`estimator.train`, which Estimators refuse to do on several hosts.  Returns when the first host has saved."""
@@ -81,6 +82,7 @@ class HostsInStep(tf.train.SessionRunHook):
         return tf.train.SessionRunArgs(self._agreed, feed_dict=dict.fromkeys(self._wishes, wish))
 
     def after_run(self, run_context, run_values):
+        self._stop.waits = False  # all hosts are there
         self.step += 1
         if run_values.results > 0:
             self.stopped = True
@@ -117,8 +119,8 @@ def _answers(address):
 @contextlib.contextmanager
 def alone():
     """What is built and run in here does not know of the other hosts."""
-    cluster = os.environ.pop(devices.CLUSTER)
+    value = os.environ.pop(cluster.VARIABLE)
     try:
         yield
     finally:
-        os.environ[devices.CLUSTER] = cluster
+        os.environ[cluster.VARIABLE] = value

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from configs import arguments, hardware, resume, schedule, start, storage
+from configs import arguments, cluster, hardware, resume, schedule, start, storage
 from configs.errors import USER_ERROR, UserError, printable
 from datasets import shard_sets
 from datasets.jobs import workers
@@ -66,13 +66,18 @@ def _run_problems(config, encoder, train, args):
     checks = [_check_bucket, resume.saved_config_warnings, lambda config: resume.check_data(config, encoder, train_set),
               lambda config: _check_start(config, encoder)]
     checks.append(lambda config: _check_zero_shot(config, encoder))
-    checks += [lambda config: arguments.check_tpu_paths(args, config)] if args.tpu else []
+    checks += [lambda config: arguments.check_tpu_paths(args, config)] if args.tpu else [_check_cluster]
     for check in checks:
         try:
             found.spoil.extend(check(config) or [])
         except UserError as error:
             found.stop.append(str(error))
     return found
+
+
+def _check_cluster(_):
+    """Raises UserError where TF_CONFIG describes no hosts."""
+    cluster.hosts()
 
 
 def _check_bucket(config):

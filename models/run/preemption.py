@@ -27,7 +27,7 @@ class NodeWatch(threading.Thread):
         while not (line := tpu_names.preemption(self._tpu)):
             time.sleep(SECONDS)
         with contextlib.suppress(OSError):
-            print("error:", line, file=sys.stderr)
+            print("error:", errors.printable(line), file=sys.stderr)
             sys.stdout.flush()
         os._exit(errors.PREEMPTED)
 

@@ -20,7 +20,7 @@ from tensorflow.python.tpu import preempted_hook
 from tensorflow.python.training import monitored_session
 from tensorflow_estimator.python.estimator.tpu import error_handling
 
-from configs import arguments, errors, tpu_names
+from configs import arguments, cluster, errors, tpu_names
 from models.checkpoints import run_checkpoints
 from models.run import devices, preemption
 
@@ -34,7 +34,7 @@ def prepare():
     # Normally a session that loses its files is made again, without a word and without end: a run whose storage is gone
     # would go on from its last checkpoint with the data behind its last step, and TPUEstimator would take the error for
     # the end of the training.  Now it is an error, and the next start goes on as it should.
-    if devices.CLUSTER not in os.environ:  # several hosts are dealt with in hosts.py
+    if cluster.VARIABLE not in os.environ:  # several hosts are dealt with in hosts.py
         monitored_session._PREEMPTION_ERRORS = ()
         error_handling._IGNORED_ERRORS = ()
     error_handling.ErrorRendezvous = FirstCause

@@ -3,7 +3,7 @@ import importlib
 
 import pytest
 
-from configs import arguments, errors
+from configs import arguments, commands, errors, reading
 from configs.errors import UserError
 from tests.test_structure import SCRIPTS
 
@@ -59,3 +59,19 @@ def test_what_is_a_value_or_belongs_to_another_command_is_no_option_with_a_slip(
     assert both.parse_args(["part", "--names", "x"]).names == "x"
     with pytest.raises(UserError, match="unknown option --nams; did you mean --names"):
         both.parse_args(["part", "--nams", "x"])
+
+
+@pytest.mark.parametrize("text, shown", [
+    ("\x1b[2Jfoo\r", r"\x1b[2Jfoo\r"), ("a\x9b31m\x7f\u202eb", r"a\x9b31m\x7f\u202eb"), ("über 'ü'\n中 \\ \x00",
+                                                                                         r"über 'ü' 中 \ \x00"),
+    ("\udcff", r"\udcff")])
+def test_a_terminal_obeys_nothing_in_a_message(text, shown, capsys):
+    assert str(errors.UserError(text)) == shown
+    arguments.warn(text)
+    arguments.note(text)
+    assert commands._say(OSError(text)) == 2
+    assert capsys.readouterr().err == f"warning: {shown}\nnote: {shown}\nerror: {shown}\n"
+
+
+def test_a_terminal_obeys_nothing_in_a_value_of_json():
+    assert reading.shown({"\x1bé": "\x9b7m\u2066"}) == r'{"\u001bé": "\x9b7m\u2066"}'

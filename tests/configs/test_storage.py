@@ -87,6 +87,24 @@ def test_lock_is_held_by_one_at_a_time_and_its_file_goes_with_it(tmp_path):
     assert storage.lock(path)
 
 
+def test_a_file_that_has_the_name_of_a_lock_keeps_what_it_holds(tmp_path):
+    (tmp_path / ".out.lock").write_text("precious")
+    for _ in range(2):
+        with storage.new_folder(str(tmp_path / "out")), pytest.raises(UserError, match="another run holds"), \
+                storage.only_run(str(tmp_path / ".out.lock"), "wait"):
+            pass
+        (tmp_path / "out").rmdir()
+        assert (tmp_path / ".out.lock").read_text() == "precious"
+    (tmp_path / "target").write_text("dear")
+    for target in ("target", "nowhere"):
+        (tmp_path / ".new.lock").symlink_to(target)
+        with pytest.raises(UserError, match=r"/\.new\.lock is a link, and a lock"), storage.new_folder(
+                str(tmp_path / "new")):
+            pass
+        (tmp_path / ".new.lock").unlink()
+    assert (tmp_path / "target").read_text() == "dear" and sorted(os.listdir(tmp_path)) == [".out.lock", "target"]
+
+
 def test_new_folder_is_there_when_it_is_complete_and_never_in_place_of_another(tmp_path):
     path = tmp_path / "new"
     with pytest.raises(KeyError), storage.new_folder(str(path)) as folder:
@@ -125,6 +143,27 @@ def test_new_folder_gets_the_rights_that_the_user_gives_to_new_folders(tmp_path,
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == mode
+
+
+@pytest.mark.parametrize("path", [".", "{}/here/", "../here/.", "/", "/dev"])
+def test_a_new_folder_that_could_not_take_its_place_is_refused_before_any_work(path, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(UserError, match="is the current folder or a mount point, which no"), storage.new_folder(
+            path.format(tmp_path)):
+        raise AssertionError
+    assert os.listdir(tmp_path) == ["here"]
+
+
+def test_an_empty_folder_is_replaced_by_a_new_one_but_not_where_it_is_a_link(tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("empty")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="/link exists and is no empty folder"), storage.new_folder("link/"):
+        raise AssertionError
+    with storage.new_folder("empty/.") as folder:
+        storage.write_whole(os.path.join(folder, "file"), "x")
+    assert (tmp_path / "empty" / "file").read_text() == "x"
 
 
 @pytest.mark.parametrize("path, sign", [("runs/a[1]", "["), ("what?/b", "?"), ("*", "*"), ("c:\\d", "\\"),

@@ -12,6 +12,7 @@ import threading
 import time
 from unittest import mock
 
+from configs import cluster
 from datasets.crawl import addresses, answers
 from tests.fuzz.driver import Kind, Wrong
 from tests.fuzz.mutations import NASTY, changed_bytes, changed_json, text_of
@@ -130,9 +131,8 @@ def tf_config(draw, _, folder):
         text = changed_json(draw, value, ("rpc_layer",)).decode("utf-8", "surrogateescape").replace("\0", "")
 
     def act():
-        from models.run import devices
         with mock.patch.dict(os.environ, {"TF_CONFIG": text.encode("utf-8", "replace").decode()}):
-            hosts, place = devices.cluster()
+            hosts, place = cluster.hosts()
         for host in hosts:
             name, _, port = host.rpartition(":")
             if not name or not port.isdigit() or not 0 < int(port) < 65536:

@@ -311,6 +311,17 @@ def test_published_checksums_are_held_against_the_bytes(mirror, tmp_path, kind, 
         assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("kind", ["azure", "google"])
+def test_a_redirect_s_own_checksum_is_not_the_file_s(mirror, tmp_path, kind):
+    mirror.redirect = lambda path, data: {**published(kind, b"moved"), "ETag": '"%d"' % len(mirror.requests)}
+    mirror.etag, mirror.cut = lambda data: "", 30_000  # nor is its version: the second part belongs to the first
+    assert get(mirror, tmp_path) == DOCUMENT
+    assert mirror.asked("cdn/file") == [None, "bytes=30000-"]
+    (tmp_path / "file").unlink()
+    mirror.headers = lambda path, data: published(kind, data + b".")
+    assert "but the server says" in mistake(get, mirror, tmp_path)
+
+
 def test_own_checksum_goes_before_the_server_s(mirror, tmp_path):
     wrong = fetch.Checksum("sha256", "0" * 64, "--sha256")
     assert "--sha256 says 000" in mistake(get, mirror, tmp_path, wrong)
@@ -468,11 +479,17 @@ def http(*headers, body=b"12345", status="200 OK"):
     (http("Location: \xff\xfe", status="302 Found"), "answer cannot be used"),
     (http("Location: http://127.0.0.1:99999/", status="302 Found"), "answer cannot be used"),
     (http("Location: " + "x" * 70_000, status="302 Found"), "no more comes after 5 attempts"),
+    (http(status="410 \x1b[3mGone\x9b"), r"the server answers 410 \\x1b\[3mGone\\x9b; give"),
+    (b"HTTP/\x1b[7m 200 OK\r\n\r\n", r"no more comes after 5 attempts \(HTTP/\\x1b\[7m"),
     (http(status="302 Found"), "the server answers 302 Found"),
     (http("Content-Range: bytes 3-4/5", "Content-Length: 2", status="206 P"), "no more comes after 5 attempts"),
     (http("Content-Range: bytes x-4/5", "Content-Length: 5", status="206 P"), "no more comes after 5 attempts"),
     (http("Content-Length: 5", "Transfer-Encoding: chunked", body=b"9\r\n123456789\r\n0\r\n\r\n"),
      "more comes than the 5 bytes that were announced"),
+    (http("Content-Length: 5", "Transfer-Encoding: chunked", body=b"5\r\n12345\r\n-7\r\n67"),
+     "the server's answer cannot be used \\(.*negative"),
+    (http("Content-Length: 5", "Transfer-Encoding: chunked", body=b"wide\r\n12345"), "no more comes after 5 attempts"),
+    (http("Content-Length: 5", "Transfer-Encoding: chunked", body=b"5" * 70_000), "no more comes after 5 attempts"),
     (http(f"Content-Length: {10**15 - 1}"), "999,999,999,999,999 bytes are to come, and the disk has")])
 def test_odd_answer_is_one_line_and_leaves_no_file(tmp_path, monkeypatch, answer, words):
     monkeypatch.setattr(fetch, "PAUSE", 0)

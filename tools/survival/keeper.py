@@ -265,7 +265,7 @@ class Keeper:
             time.sleep(min(TICK_SECONDS, self._args.poll_seconds))
 
     def _say(self, line):
-        text = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}"
+        text = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {errors.printable(line)}"
         with contextlib.suppress(OSError):  # a terminal that is gone, a disk that is full
             print(text, flush=True)
         with contextlib.suppress(OSError), open(os.path.join(self._args.state_dir, LOG_FILE), "a") as f:

@@ -578,6 +578,16 @@ def test_inspect_lists_weights_and_what_is_none(tmp_path, capsys):
     assert re.search(r"^model/wte/adam_m +not a weight 300x12$", out, re.M) and "global_step" in out
 
 
+def test_a_terminal_obeys_no_name_of_a_tensor(tmp_path, capsys):
+    names = [*(f"{SCOPE}/{name}" for name in WEIGHTS), "model/\x1b[5mfoo", "\x1b[7mfoo"]
+    with tf.Graph().as_default(), tf.Session() as session:
+        session.run(tf.raw_ops.SaveV2(prefix=str(tmp_path / "model.ckpt"), tensor_names=names, tensors=[
+            *WEIGHTS.values(), np.float32([3]), np.float32(4)], shape_and_slices=[""] * len(names)))
+    call("inspect", tmp_path)
+    lines = [line.split() for line in capsys.readouterr().out.split("\n")]
+    assert [r"\x1b[5mfoo", "float32", "1"] in lines and [r"\x1b[7mfoo", "not", "a", "weight"] in lines
+
+
 # Mistakes: one line each, and nothing is left of the result.
 
 def cut(path, size):

@@ -161,6 +161,16 @@ def test_header_that_is_refused_before_or_after_the_library_is_named(tmp_path, h
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize("shape, words", [([0, 2**62], "array is too big"), ([3, 0, 2**60, 5], "array is too big"),
+                                          ([1] * 50 + [6], "maximum supported dimension")])
+def test_a_shape_that_the_library_knows_and_numpy_does_not_is_named(tmp_path, shape, words):
+    size = 0 if 0 in shape else 24
+    data = joined({"x": {"dtype": "F32", "shape": shape, "data_offsets": [0, size]}}, bytes(size))
+    assert safetensors.deserialize(data)[0][1]["shape"] == shape
+    with pytest.raises(UserError, match=f"is damaged, cut off or no safetensors file \\({words}"):
+        read(tmp_path, data)
+
+
 def test_header_that_is_longer_than_the_library_allows_is_not_read(tmp_path):
     path = tmp_path / "x.safetensors"
     with open(path, "wb") as f:

@@ -92,6 +92,16 @@ def test_signals_in_a_long_step_are_heard_at_once_and_the_second_kills(numbers):
     assert process.stdout.read() == "" and process.stderr.read() == ""
 
 
+def test_a_signal_while_hosts_are_awaited_kills_at_once():
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", LONG_STEP.replace("StopOnSignal()", "StopOnSignal(waits=True)")],
+        cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout.readline() == "step\n"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=10) == 130
+    assert process.stderr.read() == "signal 2: stopped before the first step, with nothing to save\n"
+
+
 @pytest.fixture
 def handlers():
     """After the test, signals are handled as before it."""

@@ -6,12 +6,14 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 
+import main
+from configs import cluster
 from configs.errors import UserError
-from models.run import devices
 from tests.helpers.runs import ROOT, mistake, weights_of
 from tests.models.run.test_devices import DROPOUT, assert_close, trained
 
@@ -83,6 +85,16 @@ def test_a_signal_to_one_host_ends_both_after_the_same_step(hosts, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_signal_while_the_other_host_is_awaited_ends_this_one_at_once(hosts):
+    process = hosts(0)
+    wait_for(process, "starting")
+    time.sleep(5)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=10)
+    assert (process.returncode, out) == (143, "signal 15: stopped before the first step, with nothing to save\n")
+
+
+@pytest.mark.slow
 def test_evaluations_that_get_no_better_end_both_after_the_same_step(hosts, tmp_path):
     changes = {"max_steps": 400, "train_steps": 2, "lr": 3.0, "lr_schedule": "constant", "early_stopping": 2}
     results = ended(*(hosts(number, **changes) for number in range(2)))
@@ -112,12 +124,12 @@ def test_a_host_that_was_killed_comes_back_and_all_goes_on_to_the_bit(hosts, tmp
 
 
 def test_a_batch_that_the_hosts_cannot_share_and_a_bad_cluster_are_one_line(run_config, monkeypatch):
-    cluster = {"cluster": {"worker": ["127.0.0.1:1", "127.0.0.1:2"]}, "task": {"type": "worker", "index": 0}}
-    monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
+    monkeypatch.setenv("TF_CONFIG", json.dumps(
+        {"cluster": {"worker": ["127.0.0.1:1", "127.0.0.1:2"]}, "task": {"type": "worker", "index": 0}}))
     assert '"train_batch_size" 5 cannot be shared by 2 replicas' in mistake("--model", run_config(train_batch_size=5))
     monkeypatch.setenv("TF_CONFIG", '{"cluster": {"chief": ["a:1"], "worker": ["b:2"]}, '
                        '"task": {"type": "worker", "index": 0}}')
-    assert devices.cluster() == (["a:1", "b:2"], 1)
+    assert cluster.hosts() == (["a:1", "b:2"], 1)
     monkeypatch.setenv("TF_CONFIG", '{"cluster": {}}')
     assert "TF_CONFIG is {" in mistake("--model", run_config())
     there = mistake("--model", run_config(train_files="none"), "--strategy", "multi_worker")
@@ -127,13 +139,29 @@ def test_a_batch_that_the_hosts_cannot_share_and_a_bad_cluster_are_one_line(run_
     assert "--strategy is for training" in mistake("--model", run_config(), "--strategy", "mirrored", "--eval")
 
 
+@pytest.mark.parametrize("text", ["]", json.dumps({"cluster": {"worker": ["h:3", "h:4"]},
+                                                   "task": {"type": "worker", "index": 1}})])
+def test_an_evaluation_does_not_read_the_cluster(run_config, trained_folder, monkeypatch, capsys, text):
+    monkeypatch.setenv("TF_CONFIG", text)
+    assert main.main(["--model", run_config(model_dir=str(trained_folder)), "--eval"]) == 0
+    assert "evaluation at step 4" in capsys.readouterr().out
+
+
+def test_a_cluster_of_one_host_trains_as_without_one(run_config, monkeypatch, capsys):
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {"worker": ["h:3"]}, "task": TASK}))
+    assert main.main(["--model", run_config(max_steps=1, warmup_steps=0, eval_steps=0)]) == 0
+    assert "is trained to step 1" in capsys.readouterr().out
+
+
 WORKERS = {"worker": ["127.0.0.1:1", "[::1]:65535"]}
 TASK = {"type": "worker", "index": 0}
 
 
-def test_a_cluster_of_both_kinds_of_addresses_is_read(monkeypatch):
-    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": WORKERS, "task": {"type": "worker", "index": "1"}}))
-    assert devices.cluster() == (WORKERS["worker"], 1)
+@pytest.mark.parametrize("more", ["gpu-1.example.org:22", "trainer_2:80", "7ab:1", "[fe80::1%eth0]:5", "123:4"])
+def test_a_cluster_of_all_kinds_of_addresses_is_read(monkeypatch, more):
+    workers = [*WORKERS["worker"], more]
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {"worker": workers}, "task": {**TASK, "index": "1"}}))
+    assert cluster.hosts() == (workers, 1)
 
 
 @pytest.mark.parametrize("content, words", [
@@ -144,6 +172,11 @@ def test_a_cluster_of_both_kinds_of_addresses_is_read(monkeypatch):
     ({"cluster": {"worker": ["a:1", "b:99999"]}, "task": TASK}, '"b:99999" is no HOST:PORT with a port from 1 to 655'),
     ({"cluster": {"worker": ["a:0"]}, "task": TASK}, '"a:0" is no HOST:PORT'),
     ({"cluster": {"worker": ["a", "b"]}, "task": TASK}, '"a" is no HOST:PORT'),
+    *(({"cluster": {"worker": ["ok:1", address]}, "task": TASK}, words) for address, words in (
+        ("ü:7", '"ü:7" is no HOST:PORT'), ("a..b:5", "is no HOST:PORT"), ("a-.b:5", "is no HOST:PORT"),
+        ("a.:5", "is no HOST:PORT"), (f"{'a' * 64}:5", "is no HOST:PORT"), ("a%20b:5", "is no HOST:PORT"),
+        ("a\\udc80:5", "is no HOST:PORT"), ("a:٣", "is no HOST:PORT"), ("[fe80]:5", "'fe80' does not appear to be"),
+        ("1.2.3:5", "'1.2.3' does not appear to be"), ("10.0.0.256:5", "'10.0.0.256' does not appear to be"))),
     ({"cluster": {"worker": [["a:1"]]}, "task": TASK}, '["a:1"] is no HOST:PORT'),
     ({"cluster": {"worker": ["grpc://a:1"]}, "task": TASK}, "is no HOST:PORT"),
     ({"cluster": {**WORKERS, "ps": ["a:1"]}, "task": TASK}, '"ps" is no kind of host'),
@@ -156,5 +189,5 @@ def test_a_cluster_of_both_kinds_of_addresses_is_read(monkeypatch):
 def test_what_is_wrong_with_a_cluster_is_named(monkeypatch, content, words):
     monkeypatch.setenv("TF_CONFIG", content if isinstance(content, str) else json.dumps(content))
     with pytest.raises(UserError) as caught:
-        devices.cluster()
+        cluster.hosts()
     assert str(caught.value).startswith("the environment variable TF_CONFIG is ") and words in str(caught.value)

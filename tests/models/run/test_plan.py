@@ -169,6 +169,14 @@ def test_plan_of_a_run_that_could_not_start_has_status_2_and_tells_apart_what_on
         assert words in capsys.readouterr().out.split("problems that stop the run:\n")[1]
 
 
+@pytest.mark.parametrize("text, words", [("{{{", "TF_CONFIG is {{{ (Expecting property name"), (
+    '{"cluster": {"chief": ["h:9", "h:9"]}, "task": {"type": "chief", "index": 1}}', "(two hosts have one address)")])
+def test_plan_tells_what_is_wrong_with_the_hosts(run_config, monkeypatch, capsys, text, words):
+    monkeypatch.setenv("TF_CONFIG", text)
+    assert main.main(["--model", run_config(), "--plan"]) == 2
+    assert words in capsys.readouterr().out.split("problems that stop the run:\n")[1]
+
+
 def test_plan_of_a_run_that_goes_on_tells_apart_what_fits_it_and_what_does_not(finished, capsys):
     for change, status, title, words in (("lr=0.5", 0, "spoil", '"lr" was 0.01'),
                                          ("n_layer=3", 2, "stop", '"n_layer" was 2')):
