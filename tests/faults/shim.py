@@ -17,7 +17,7 @@ from configs.errors import HOME
 
 SOURCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "shim.c")
 FULL, BROKEN = errno.ENOSPC, errno.EIO
-SECONDS = 120  # that a command may take
+SECONDS = 600  # that a command may take
 
 
 class Call(NamedTuple):

@@ -3,6 +3,7 @@
     python3 -m tests.faults.sweep                                  # every call of every command: hours
     python3 -m tests.faults.sweep --commands dedup vocabulary
     python3 -m tests.faults.sweep --commands training --every 10
+    python3 -m tests.faults.sweep --commands training --every 2 --begin 1   # the half that --every 2 leaves out
     python3 -m tests.faults.sweep --sample 5 --seed 1
 
 A case is good if the command ends with status 2 and one line that names the file, or goes on and ends as if nothing
@@ -149,9 +150,9 @@ def table(cases):
     return "\n".join(rows)
 
 
-def chosen(sweep, every=1, sample=None, seed=0):
-    """The cases to try: each `every`-th, or a `sample` of so many by the seed."""
-    cases = sweep.possible()[::every]
+def chosen(sweep, every=1, begin=0, sample=None, seed=0):
+    """The cases to try: each `every`-th from number `begin` on, or a `sample` of so many by the seed."""
+    cases = sweep.possible()[begin::every]
     return sorted(random.Random(seed).sample(cases, min(sample, len(cases)))) if sample else cases
 
 
@@ -160,19 +161,22 @@ def main(argv=None):
     add = parser.add_argument
     add("--commands", nargs="+", choices=COMMANDS, default=list(COMMANDS))
     add("--every", type=int, default=1, help="only each so-manieth case")
+    add("--begin", type=int, default=0, help="leave out so many cases first")
     add("--sample", type=int, help="so many cases of each command, chosen by --seed")
     add("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     cases = []
     for name in args.commands:
         with tempfile.TemporaryDirectory(prefix="faults-") as scratch, Sweep(COMMANDS[name], scratch) as sweep:
-            wanted = chosen(sweep, args.every, args.sample, args.seed)
+            wanted = chosen(sweep, args.every, args.begin, args.sample, args.seed)
             print(f"{name}: {len(sweep.calls)} calls, {len(wanted)} of {len(sweep.possible())} cases", flush=True)
-            for call, error in wanted:
+            for number, (call, error) in enumerate(wanted, 1):
                 cases.append(sweep.case(call, error))
                 if cases[-1].verdict == FAULT:
                     print(cases[-1], flush=True)
-    print(table(cases))
+                if number % 50 == 0:
+                    print(f"{number} of {len(wanted)}", flush=True)
+        print(table([case for case in cases if case.command == name]), flush=True)
     return int(any(case.verdict == FAULT for case in cases))
 
 
