@@ -242,7 +242,7 @@ def remote_config(**changes):
 ])
 def test_a_tpu_node_needs_data_and_checkpoints_on_google_storage(changes, key, path):
     def check(config, name, mode=arguments.TRAIN):
-        arguments.check_tpu_paths(argparse.Namespace(tpu=name, mode=mode), config)
+        arguments.check_tpu_paths(argparse.Namespace(tpu=name, mode=mode, checkpoint=None), config)
     check(remote_config(), "mine")
     config = remote_config(**changes)
     with pytest.raises(UserError) as caught:
