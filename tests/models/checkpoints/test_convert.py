@@ -423,7 +423,7 @@ def test_files_dropped_into_model_dir_are_explained(tmp_path, run_config, kind, 
         (tmp_path / "run" / gone).unlink()
     before = sorted(os.listdir(tmp_path / "run"))
     for mode in ([], ["--predict_text", "a"]):
-        with pytest.raises(UserError, match='set "init_checkpoint" to it, with another "model_dir", or give it to `python3 -m models.check'):
+        with pytest.raises(UserError, match='set "init_checkpoint" to it, with another "model_dir", or give it to `py'):
             main.main(["--model", run_config(**TRAINING), *mode])
     assert sorted(os.listdir(tmp_path / "run")) == before
 
