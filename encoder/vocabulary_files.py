@@ -11,6 +11,7 @@ from typing import NamedTuple
 from configs import reading, storage
 from configs.errors import UserError
 
+END_OF_TEXT = "<|endoftext|>"
 TOKENS_FILE, MERGES_FILE = "encoder.json", "vocab.bpe"
 THEIR_TOKENS_FILE, THEIR_MERGES_FILE, WHOLE_FILE = "vocab.json", "merges.txt", "tokenizer.json"
 TOKENIZER_CONFIG, MODEL_CONFIG = "tokenizer_config.json", "config.json"
@@ -53,6 +54,11 @@ def find(folder):
             raise _refused(path, f' ("tokenizer_class" is {reading.shown(named)})')
         if settings.get("add_prefix_space"):
             raise _refused(path, f" ({PREFIX_SPACE})")
+        try:
+            reading.check_kinds(settings, {"added_tokens_decoder": (dict, type(None))})
+            _check_added((settings.get("added_tokens_decoder") or {}).values())
+        except ValueError as error:
+            raise _refused(path, f" ({error})")
     return found
 
 
@@ -100,9 +106,11 @@ def _take_apart(path):
         reading.check_kinds(model, {"vocab": dict, "merges": list})
         _check_steps(values, model)
         tokens = dict(model["vocab"])
-        for token in values.get("added_tokens") or []:
+        added = values.get("added_tokens") or []
+        for token in added:
             reading.check_kinds(token, {"content": str, "id": int})
             tokens[token["content"]] = token["id"]
+        _check_added(added)
         lines = [VERSION_LINE]
         for pair in model["merges"]:
             pair = pair.split(" ") if isinstance(pair, str) else pair
@@ -114,6 +122,18 @@ def _take_apart(path):
                         " weights alone")
     return {TOKENS_FILE: json.dumps(tokens, ensure_ascii=False).encode("utf-8", "surrogatepass"),
             MERGES_FILE: ("\n".join(lines) + "\n").encode("utf-8", "surrogatepass")}
+
+
+def _check_added(tokens):
+    """Raises ValueError for an added token, a dict, that texts are cut at before anything is merged.
+
+    Special ones are no part of a text here: what looks like <|endoftext|> in it is read as any other text.
+    """
+    for token in tokens:
+        reading.check_kinds(token, {"content": str})
+        if not token.get("special") and token["content"] != END_OF_TEXT:
+            raise ValueError(f'the added token {reading.shown(token["content"])} is not "special": it is cut out of a'
+                             " text before its bytes are merged")
 
 
 def _check_steps(values, model):
