@@ -1,7 +1,8 @@
 """Finds the files of a vocabulary in a folder, by the names that OpenAI and Hugging Face give them.
 
 OpenAI: encoder.json and vocab.bpe.  Hugging Face: vocab.json and merges.txt with the same content, or both inside
-tokenizer.json (https://huggingface.co/docs/tokenizers), which is all that transformers 5 writes.
+tokenizer.json (https://huggingface.co/docs/tokenizers), which is all that transformers 5 writes.  Tokens that were
+added to a trained vocabulary are not in vocab.json, but in tokenizer.json or, if that is not there, added_tokens.json.
 """
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from configs.errors import UserError
 END_OF_TEXT = "<|endoftext|>"
 TOKENS_FILE, MERGES_FILE = "encoder.json", "vocab.bpe"
 THEIR_TOKENS_FILE, THEIR_MERGES_FILE, WHOLE_FILE = "vocab.json", "merges.txt", "tokenizer.json"
+ADDED_FILE = "added_tokens.json"
 TOKENIZER_CONFIG, MODEL_CONFIG = "tokenizer_config.json", "config.json"
 NAMES = ((TOKENS_FILE, MERGES_FILE), (THEIR_TOKENS_FILE, THEIR_MERGES_FILE))
 # Files of tokenizers that are none of ours, as globs.
@@ -74,13 +76,43 @@ def _stored(folder):
     for names in NAMES:
         paths = tuple(storage.join(folder, name) for name in names)
         if all(map(storage.exists, paths)):
-            return Found({name: storage.read_bytes(path) for name, path in zip(NAMES[0], paths)}, paths)
+            found = Found({name: storage.read_bytes(path) for name, path in zip(NAMES[0], paths)}, paths)
+            return found if _has_end(found) else whole or _with_added(found, folder)
     for names in NAMES if whole is None else ():
         for name, other in (names, names[::-1]):
             if storage.exists(storage.join(folder, name)):
                 raise UserError(f"no vocabulary file {storage.join(folder, other)}, which belongs to the {name} there;"
                                 " bring it, too, or take that one out of the folder")
     return whole
+
+
+def _has_end(found):
+    """Whether the vocabulary holds <|endoftext|>; also True where its file holds no tokens, which bpe.parse refuses."""
+    if f'"{END_OF_TEXT}"'.encode() in found.data[TOKENS_FILE]:  # parsing GPT-2's takes a quarter of a second
+        return True
+    try:
+        tokens = reading.parse(found.data[TOKENS_FILE])
+    except ValueError:
+        return True
+    return not isinstance(tokens, dict) or END_OF_TEXT in tokens
+
+
+def _with_added(found, folder):
+    """The Found with the tokens of added_tokens.json, if there is one.  Raises UserError."""
+    path = storage.join(folder, ADDED_FILE)
+    if not storage.exists(path):
+        return found
+    added = reading.read_object(path)
+    try:
+        reading.check_kinds(added, dict.fromkeys(added, int))
+    except ValueError as error:
+        raise UserError(f"{path} must map each token to its id ({error}); fetch or build the vocabulary anew")
+    tokens = {**reading.parse(found.data[TOKENS_FILE]), **added}
+    return found._replace(data={**found.data, TOKENS_FILE: _dumped(tokens)})
+
+
+def _dumped(tokens):
+    return json.dumps(tokens, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
 def same(one, other):
@@ -120,7 +152,7 @@ def _take_apart(path):
     except ValueError as error:
         raise UserError(f"{path} holds no byte-level BPE like GPT-2's ({error}); take it out of the folder to use the"
                         " weights alone")
-    return {TOKENS_FILE: json.dumps(tokens, ensure_ascii=False).encode("utf-8", "surrogatepass"),
+    return {TOKENS_FILE: _dumped(tokens),
             MERGES_FILE: ("\n".join(lines) + "\n").encode("utf-8", "surrogatepass")}
 
 
