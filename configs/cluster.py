@@ -18,12 +18,15 @@ ADDRESS = re.compile(rf"(?:\[([\da-f:.]+)(?:%[\w.-]+)?\]|(\d+(?:\.\d+)+)|{LABEL}
 
 
 def hosts():
-    """(addresses of all hosts, place of this one); without TF_CONFIG ([], 0).  Raises UserError for a bad TF_CONFIG."""
+    """(addresses of all hosts, place of this one); without any ([], 0).  Raises UserError for a bad TF_CONFIG."""
     text = os.environ.get(VARIABLE)
     if not text:
         return [], 0
     try:
         content = reading.parse(text)
+        reading.check_kinds(content, {})
+        if content.get("cluster", {}) == {}:  # Google's AI Platform sets it so for one host
+            return [], 0
         reading.check_kinds(content, {"cluster": dict, "task": dict})
         kinds, task = content["cluster"], content["task"]
         reading.check_kinds(kinds, dict.fromkeys(kinds, list))

@@ -28,6 +28,15 @@ class UserError(Exception):
         return printable(super().__str__())
 
 
+@contextlib.contextmanager
+def about(where):
+    """Inside, the message of a UserError begins with `where`: for what cannot know it itself."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
 class Parser(argparse.ArgumentParser):
     """Reports wrong arguments in one line, by UserError, and expands the ~ that begins a path (--input=~/texts)."""
 

@@ -24,6 +24,8 @@ MOST_CONTROLS = 0.02  # of a text; in UTF-16, Latin or Cyrillic letters, which a
 # By which ISO 2022 changes to other letters (https://www.rfc-editor.org/rfc/rfc1468, 1554, 1557, 1922).  Colours of a
 # terminal begin with another character, and ESC ( B, which terminals use too, only changes back.
 ISO_2022 = re.compile(rb"\x1b(?:\$(?:[@-B]|[()*+\-./][@-~])|\([IJ]|\.[AF])")
+# First bytes of common Chinese characters in GB 2312, which HZ writes as 0 to W, and of rare ones, as X to w.
+COMMON_HANZI, RARE_HANZI = bytes(range(0xb0, 0xd8)), bytes(range(0xd8, 0xf8))
 
 
 def read_object(path):
@@ -183,6 +185,9 @@ def in_seven_bits(data):
     if b"~{" not in data or b"~}" not in data:
         return False
     try:
-        return not data.decode("hz").isascii()  # only where each ~ in it is one of HZ's signs
+        text = data.decode("hz")  # only where each ~ in it is one of HZ's signs
     except UnicodeDecodeError:
         return False
+    first_bytes = re.sub(r"[\0-\x7f]", "", text).encode("gb2312")[::2]
+    common, rare = (len(first_bytes) - len(first_bytes.translate(None, kind)) for kind in (COMMON_HANZI, RARE_HANZI))
+    return common > rare  # what Lisp's (format t "~{item~}" list) would be in HZ is rare

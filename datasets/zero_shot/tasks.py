@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from configs import reading
+from configs import errors, reading
 from configs.errors import UserError
 from datasets.zero_shot import numbers, sequences, texts, variants
 
@@ -53,30 +53,31 @@ def read_all(config, encoder):
 
 def _text(path, text, given):
     text = _first_lines(path, text, given.limit)
-    return [_whole(given, variants.ROLLING, [text], len(text.split()), len(text.encode()))]
+    return [_whole(path, given, variants.ROLLING, [text], len(text.split()), len(text.encode()))]
 
 
 def _wikitext(path, text, given):
     text = _first_lines(path, text, given.limit)
     pages = texts.wikitext_pages(text)
     words = sum(len(re.split(r"\s+", page)) for page in pages)
-    return [_whole(given, variants.WIKITEXT_LM_EVAL, list(map(texts.lm_eval_wikitext, pages)), words,
+    return [_whole(path, given, variants.WIKITEXT_LM_EVAL, list(map(texts.lm_eval_wikitext, pages)), words,
                    sum(len(page.encode()) for page in pages)),
-            _detokenised(given, variants.WIKITEXT_OPENAI, text, texts.plain_wikitext)]
+            _detokenised(path, given, variants.WIKITEXT_OPENAI, text, texts.plain_wikitext)]
 
 
 def _ptb(path, text, given):
-    return [_detokenised(given, variants.PTB_OPENAI, _first_lines(path, text, given.limit), texts.plain_ptb)]
+    return [_detokenised(path, given, variants.PTB_OPENAI, _first_lines(path, text, given.limit), texts.plain_ptb)]
 
 
-def _detokenised(given, variant, text, plain):
+def _detokenised(path, given, variant, text, plain):
     """The Part of a text whose words and line ends are counted before plain(text) is scored."""
-    return _whole(given, variant, [plain(text)], len(text.split()) + text.count("\n"), len(text.encode()))
+    return _whole(path, given, variant, [plain(text)], len(text.split()) + text.count("\n"), len(text.encode()))
 
 
-def _whole(given, variant, parts, words, size):
+def _whole(path, given, variant, parts, words, size):
     """The Part of texts that are scored whole, each by itself, and have so many words and bytes together."""
-    scored = [sequence for part in parts for sequence in given.rolling(part)]
+    with errors.about(path):
+        scored = [sequence for part in parts for sequence in given.rolling(part)]
     return Part(scored, [(variant, functools.partial(numbers.of_texts, examples=len(parts), words=words, size=size))])
 
 
@@ -163,7 +164,8 @@ def _of_lines(path, text, given, example):
     for number, line in enumerate(_first_lines(path, text, given.limit).split("\n"), 1):
         if line.strip():
             try:
-                found.append(example(reading.parse(line)))
+                with errors.about(f"{path}, line {number}"):
+                    found.append(example(reading.parse(line)))
             except ValueError as error:
                 raise UserError(f"{path}, line {number}: {error}; docs/evaluation.md says what a line must hold")
     return found

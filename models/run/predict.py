@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from configs import hardware, storage
+from configs import errors, hardware, storage
 from configs.errors import UserError
 from datasets import vocabularies
 from datasets.jobs import workers
@@ -98,7 +98,8 @@ def weights_path(config, encoder, checkpoint):
 
 def rows_of(prompt, encoder, n_ctx):
     """List of a Row for each sample of the prompt; what would fall out of the window is left out here."""
-    tokens = encoder.encode(prompt.text) or [encoder.eot]  # an empty prompt: a text begins behind <|endoftext|>
+    with errors.about(prompt.where):
+        tokens = encoder.encode(prompt.text) or [encoder.eot]  # an empty prompt: a text begins behind <|endoftext|>
     seed = secrets.randbelow(2**31) if prompt.seed is None else prompt.seed
     # Not seed, seed + 1 ...: the samples of neighbouring seeds would be the same texts.
     return [Row(prompt, tokens[-n_ctx:], int(np.random.SeedSequence([seed, number]).generate_state(1)[0] % 2**31))

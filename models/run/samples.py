@@ -4,7 +4,7 @@ import textwrap
 
 import tensorflow.compat.v1 as tf
 
-from configs import arguments, storage
+from configs import arguments, reading, storage
 from encoder import prompts
 from models.checkpoints import run_checkpoints
 from models.run import extras, predict, workarounds
@@ -17,7 +17,8 @@ def writer(config, encoder, tpu, build_estimator):
 
     The seed is the run's each time: from evaluation to evaluation, the texts differ by what was learnt.
     """
-    given = [prompts.make(text, {"length": config.sample_length, "seed": config.seed})
+    given = [prompts.make(text, {"length": config.sample_length, "seed": config.seed,
+                                 "where": f'"sample_prompts", {reading.shown(text)}'})
              for text in config.sample_prompts or ()]
     if given and len(getattr(tpu, "workers", ())) > 1:
         arguments.note(f"no samples: --tpu {tpu} has several hosts, and texts are generated on one")

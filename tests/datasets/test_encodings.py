@@ -32,6 +32,7 @@ RUSSIAN = "Съешь же ещё этих мягких французских �
     (b"man\bn p\bpages \x1b[1mbold\x1b[0m\f and one \x01 in many words, more than twenty", None,
      "man\bn p\bpages \x1b[1mbold\x1b[0m\f and one \x01 in many words, more than twenty"),
     (b"one \0 in many words" + b", more than enough" * 99, None, None), (b"a \0" + b" word" * 999, "latin-1", None),
+    (b"many words and ~{VPND~}", None, None), ("“啊！”、“呀！”魑、“哦！”".encode("hz"), None, None),
     ("\ufeff".encode(), None, ""), ("в«text»".encode("cp1251"), "cp1251", "в«text»")])
 def test_bytes_are_read_as_what_they_are_or_not_at_all(data, encoding, expected):
     assert encodings.decode(data, encoding) == expected
@@ -55,6 +56,7 @@ def test_letters_in_bytes_of_ascii_are_read_in_their_encoding_or_not_at_all(tmp_
 
 @pytest.mark.parametrize("text", [
     "\x1b[31mred\x1b[0m and \x1b(Bplain\x1b[m", "Fig.~{\\ref{a}} and ~{VPND", '(format t "~{~a~^, ~}" list)',
+    "(format t ~{item~})", "a ~{ab~} b", "(format nil \"~{A B~}\" x)", '(format t "~{item~%~}~{ab~}" list)',
     "~~{ ~} ~{~}", "+120 is UTC+2; c++; a + b", "$B8cGZ(B", "ustar " * 99])
 @pytest.mark.parametrize("encoding", [None, "cp1252", "detect"])
 def test_signs_of_other_encodings_in_a_text_do_no_harm(tmp_path, text, encoding):

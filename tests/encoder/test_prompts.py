@@ -24,15 +24,15 @@ def test_lines_are_prompts_in_order_with_their_own_options_before_the_given_ones
         "prompt": "two é", "temperature": 0, "top_k": 3, "top_p": 0.5, "length": 7, "seed": 4, "num_samples": 2,
         "stop": ["\n", "b", "\n"], "repetition_penalty": 1.5}, {"prompt": "", "stop": "x", "length": 1})
     one, two, three = prompts.read(path, {"length": 9, "stop": ("y",)})
-    assert one == ("one", 9, 1, 1.0, 40, 1.0, 1.0, None, ("y",))
-    assert two == ("two é", 7, 2, 0.0, 3, 0.5, 1.5, 4, ("\n", "b"))
+    assert one == ("one", 9, 1, 1.0, 40, 1.0, 1.0, None, ("y",), f"{path}, line 1")
+    assert two == ("two é", 7, 2, 0.0, 3, 0.5, 1.5, 4, ("\n", "b"), f"{path}, line 3")
     assert isinstance(two.temperature, float)
     assert (three.text, three.length, three.stop) == ("", 1, ("x",))
 
 
 def test_any_other_file_is_one_prompt(tmp_path):
     path = write(tmp_path, {"prompt": "a"}, "b", name="prompt.txt")
-    assert prompts.read(path, {"seed": 3}) == [prompts.make('{"prompt": "a"}\nb\n', {"seed": 3})]
+    assert prompts.read(path, {"seed": 3}) == [prompts.make('{"prompt": "a"}\nb\n', {"seed": 3, "where": path})]
 
 
 @pytest.mark.parametrize("line, words", [

@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow.compat.v1 as tf
 
 import main
 from configs import cluster
@@ -130,7 +131,7 @@ def test_a_batch_that_the_hosts_cannot_share_and_a_bad_cluster_are_one_line(run_
     monkeypatch.setenv("TF_CONFIG", '{"cluster": {"chief": ["a:1"], "worker": ["b:2"]}, '
                        '"task": {"type": "worker", "index": 0}}')
     assert cluster.hosts() == (["a:1", "b:2"], 1)
-    monkeypatch.setenv("TF_CONFIG", '{"cluster": {}}')
+    monkeypatch.setenv("TF_CONFIG", '{"cluster": []}')
     assert "TF_CONFIG is {" in mistake("--model", run_config())
     there = mistake("--model", run_config(train_files="none"), "--strategy", "multi_worker")
     assert "TF_CONFIG is {" in there  # before the data are looked at
@@ -151,6 +152,14 @@ def test_a_cluster_of_one_host_trains_as_without_one(run_config, monkeypatch, ca
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {"worker": ["h:3"]}, "task": TASK}))
     assert main.main(["--model", run_config(max_steps=1, warmup_steps=0, eval_steps=0)]) == 0
     assert "is trained to step 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["{}", '{"cluster": {}}', '{"cluster": {}, "task": {}, "environment": "cloud"}'])
+def test_a_cluster_without_hosts_is_none_as_tensorflow_reads_it(monkeypatch, text):
+    monkeypatch.setenv("TF_CONFIG", text)
+    assert cluster.hosts() == ([], 0)
+    resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    assert resolver.cluster_spec().as_dict() == {}
 
 
 WORKERS = {"worker": ["127.0.0.1:1", "[::1]:65535"]}

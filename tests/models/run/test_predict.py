@@ -1,4 +1,5 @@
 """Generating as its users do: files of prompts, options of each, JSON for machines, what is printed and stored."""
+import dataclasses
 import json
 import os
 import pathlib
@@ -12,7 +13,7 @@ import main
 from configs import schema
 from configs.errors import UserError
 from encoder import bpe, prompts
-from models.run import predict
+from models.run import predict, samples
 from tests.helpers import graphs
 
 
@@ -131,6 +132,28 @@ def test_samples_of_neighbouring_seeds_are_different_texts(random_run):
     rows = [row for seed in (1, 2) for row in predict.rows_of(
         prompts.make("a", {"seed": seed, "num_samples": 5}), encoder, 16)]
     assert len({row.seed for row in rows}) == 10
+
+
+@pytest.mark.parametrize("name, content, where", [
+    ("p.jsonl", '{"prompt": "a"}\n{"prompt": "é"}\n', "{path}, line 2"), ("p.txt", "a é", "{path}"),
+    (None, "é", "the prompt")])
+def test_a_character_that_the_vocabulary_lacks_is_named_with_its_prompt(tmp_path, name, content, where):
+    bpe.write(str(tmp_path), [], ["a", "b"])
+    path = str(tmp_path / (name or "none"))
+    (tmp_path / (name or "none")).write_text(content)
+    *before, last = prompts.read(path, {}) if name else [prompts.make(content, {})]
+    encoder = bpe.load(str(tmp_path))
+    assert all(predict.rows_of(prompt, encoder, 16) for prompt in before)
+    with pytest.raises(UserError) as caught:
+        predict.rows_of(last, encoder, 16)
+    assert str(caught.value).startswith(where.format(path=path) + ": the vocabulary has no token for the character ")
+
+
+def test_a_character_of_sample_prompts_that_the_vocabulary_lacks_is_named_with_them(random_run, tmp_path):
+    bpe.write(str(tmp_path), [], ["a", "b"])
+    config = dataclasses.replace(schema.load(random_run), sample_prompts=("a", "aé"))
+    with pytest.raises(UserError, match='^"sample_prompts", "aé": the vocabulary has no token for the character '):
+        samples.writer(config, bpe.load(str(tmp_path)), None, main.build_estimator)
 
 
 def test_a_mistake_in_a_file_prints_and_stores_nothing(random_run, tmp_path, capsys):
