@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from configs import arguments, storage
+from configs import arguments, start, storage
 from configs.errors import UserError
 from datasets.zero_shot import tasks
 from datasets.zero_shot.numbers import Score
@@ -39,7 +39,8 @@ class Scorer:
             self._weights = initial_values.create_variables(config)
             self._allowed = tf.placeholder(tf.bool, [config.n_vocab])
             self._session = tf.Session(config=workarounds.session_config())
-            warm_start.restore(path, config, self._weights, self._session)
+            with start.ended_at_once():
+                warm_start.restore(path, config, self._weights, self._session)
 
     def __enter__(self):
         return self
@@ -83,9 +84,10 @@ class Scorer:
             tokens[row, :len(ids) - 1] = ids[:-1]
             places.append(row * length + np.arange(len(ids) - 1 - scored, len(ids) - 1, dtype=np.int32))
             labels.append(ids[len(ids) - scored:])
-        fetched = self._session.run(network.scores, {
-            network.tokens: tokens, network.places: _in_rows(places), network.labels: _in_rows(labels),
-            self._allowed: allowed})
+        with start.ended_at_once():
+            fetched = self._session.run(network.scores, {
+                network.tokens: tokens, network.places: _in_rows(places), network.labels: _in_rows(labels),
+                self._allowed: allowed})
         losses, likeliest, likeliest_allowed = (values.reshape(-1) for values in fetched)
         end = 0
         for sequence in sequences:
