@@ -261,8 +261,8 @@ def test_a_training_scores_the_tasks_of_its_config_at_each_evaluation(run_config
     assert main.main(["--model", config]) == 0
     out = capsys.readouterr().out
     entries = metrics_file.read(str(tmp_path / "run"))
-    prefixes = ["zero_shot/text-a/rolling", "zero_shot/lambada/lm-eval", "zero_shot/lambada/openai",
-                "zero_shot/lambada/last-token", "zero_shot/text-b/rolling"]
+    prefixes = ["zero_shot/text-a.txt/rolling", "zero_shot/lambada/lm-eval", "zero_shot/lambada/openai",
+                "zero_shot/lambada/last-token", "zero_shot/text-b.v1.txt/rolling"]
     found = {(entry["step"], prefix): {name[len(prefix) + 1:]: value for name, value in entry.items()
                                        if name.startswith(prefix + "/")}
              for entry in entries for prefix in prefixes if f"{prefix}/loss" in entry}
@@ -274,10 +274,10 @@ def test_a_training_scores_the_tasks_of_its_config_at_each_evaluation(run_config
         for name in FIGURES:
             in_tensorboard = dict(shown.get(f"{prefix}/{name}", ()))
             assert in_tensorboard.get(step) == pytest.approx(figures[name], rel=1e-6)
-    assert re.search(r"evaluation at step 4.*at step 4, text-a, rolling: loss .*at step 4, lambada, openai: loss .*"
-                     r"evaluation at step 8.*at step 8, text-b, rolling: loss", out, re.S)
+    assert re.search(r"evaluation at step 4.*at step 4, text-a.txt, rolling: loss .*at step 4, lambada, openai: loss .*"
+                     r"evaluation at step 8.*at step 8, text-b.v1.txt, rolling: loss", out, re.S)
     assert (tmp_path / "run" / "loss.png").exists()
-    for pair, prefix in zip(files, ("zero_shot/text-a/", "zero_shot/lambada/")):  # the checkpoint of step 8, by hand
+    for pair, prefix in zip(files, ("zero_shot/text-a.txt/", "zero_shot/lambada/")):  # of step 8, by hand
         assert tool.main(["--model", config, "--task", pair[0], "--file", pair[1], "--json"]) == 0
         for one in map(json.loads, capsys.readouterr().out.splitlines()):
             for name in FIGURES:
