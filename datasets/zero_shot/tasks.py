@@ -44,7 +44,7 @@ def read(task, path, given):
 
 
 def read_all(config, encoder):
-    """[(label, list of Parts)] of the config's "zero_shot"; a task that comes twice has its file in the label."""
+    """[(label, list of Parts)] of the config's "zero_shot".  Raises UserError."""
     pairs = config.zero_shot or ()
     return [(label, read(task, path, Given(encoder, config.n_ctx)))
             for label, (task, path) in zip(labels(pairs), pairs)]
@@ -191,13 +191,11 @@ def _of_lines(path, text, given, example):
 
 
 def _first_lines(path, text, limit):
-    """The first lines of a text.  Raises UserError where it has not so many."""
+    """The first lines of a text, as many as it has.  Raises UserError where they are empty."""
     lines = text.split("\n")
     count = len(lines) - (not lines[-1])
-    if limit is None or limit == count:
+    if limit is None or limit >= count:
         return text
-    if limit > count:
-        raise UserError(f"--limit is {limit}, and {path} has {count} lines; lower it or leave it out")
     if not any(map(str.strip, lines[:limit])):
         raise UserError(f"--limit {limit}: the first {limit} lines of {path} are empty; raise it or leave it out")
     return "\n".join(lines[:limit]) + "\n"
