@@ -335,3 +335,5 @@ def test_on_a_tpu_one_note_says_that_no_task_is_scored(run_config, files, capsys
 def test_tasks_without_evaluations_are_said_to_be_none(run_config, files, capsys):
     main.main(["--model", run_config(max_steps=2, eval_steps=0, zero_shot=files)])
     assert 'no evaluations and no zero-shot tasks: "eval_steps" is 0' in capsys.readouterr().out
+    assert main.main(["--model", config, "--plan", "--set", "eval_steps=0"]) == 0  # that training would begin
+    assert "none.txt" not in capsys.readouterr().out
