@@ -203,8 +203,8 @@ def evaluate(estimator, config, encoder, evaluation, path, stop=None):
     workarounds.release_graphs()
     loss = float(result["token_loss"])
     if not math.isfinite(loss):
-        raise UserError(f"the evaluation loss at step {result['global_step']} is {loss} with the weights in"
-                        f' {path or config.init_checkpoint}; lower "lr" and go back to an older checkpoint')
+        raise UserError(f"the evaluation loss at step {result['global_step']} is not finite ({loss}) with the weights"
+                        f' in {path or config.init_checkpoint}; lower "lr" and go back to an older checkpoint')
     bits = evaluation.shards.bits_per_byte(loss)
     per_byte = "" if bits is None else f" {bits:.4f} bits per byte,"
     print(f"evaluation at step {result['global_step']}: loss {loss:.4f}, perplexity {result['perplexity']:.2f},"

@@ -135,7 +135,8 @@ def measure(config, path, labelled, between=lambda: None):
 def _finite(numbers, weights):
     """The Numbers.  Raises UserError where they are none."""
     if not math.isfinite(numbers.loss):
-        raise UserError(f"the loss is {numbers.loss} with the weights in {weights}; go back to an older checkpoint")
+        raise UserError(f"the loss is not finite ({numbers.loss}) with the weights in {weights}; go back to an older"
+                        " checkpoint")
     return numbers
 
 

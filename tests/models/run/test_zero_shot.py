@@ -241,7 +241,7 @@ def test_weights_that_are_not_finite_are_one_line(tmp_path):
     graphs.save_checkpoint(config, scale=math.nan)
     part = tasks.Part([sequences.Sequence(np.arange(5, dtype=np.int32), 4)],
                       [(variants.ROLLING, lambda scores: numbers.of_texts(scores, 1, 1, 1))])
-    with pytest.raises(UserError, match="the loss is nan with the weights in .*; go back to an older checkpoint"):
+    with pytest.raises(UserError, match=r"the loss is not finite \(nan\) with the weights in .*; go back to an older"):
         list(zero_shot.measure(config, tf.train.latest_checkpoint(config.model_dir), [("x", [part])]))
 
 
