@@ -193,7 +193,7 @@ def evaluate(estimator, config, encoder, evaluation, path, stop=None):
     """
     import inputs
     from models.checkpoints import tf_checkpoint
-    from models.run import damage, hooks, workarounds
+    from models.run import damage, hooks, metrics_file, workarounds
     begun = time.monotonic()
     input_fn = inputs.eval_input_fn(evaluation, encoder.eot)
     with damage.named_in_evaluation(config, evaluation.shards), \
@@ -207,7 +207,8 @@ def evaluate(estimator, config, encoder, evaluation, path, stop=None):
                         f' in {path or config.init_checkpoint}; lower "lr" and go back to an older checkpoint')
     bits = evaluation.shards.bits_per_byte(loss)
     per_byte = "" if bits is None else f" {bits:.4f} bits per byte,"
-    print(f"evaluation at step {result['global_step']}: loss {loss:.4f}, perplexity {result['perplexity']:.2f},"
+    perplexity = metrics_file.in_words(result["perplexity"], 2)
+    print(f"evaluation at step {result['global_step']}: loss {loss:.4f}, perplexity {perplexity},"
           f"{per_byte} {evaluation.batches} batches in {hooks.duration(time.monotonic() - begun)}")
     return loss
 

@@ -10,6 +10,7 @@ from configs import reading, storage
 from models.run import extras
 
 FILE = "metrics.jsonl"
+HUGE = 1e6  # from here on a figure is shown with an exponent
 
 
 def entry(step, **figures):
@@ -22,6 +23,11 @@ def _figure(value):
     if value is None or isinstance(value, int):
         return value
     return float(f"{value:.7g}") if math.isfinite(value) else None
+
+
+def in_words(value, digits):
+    """The value with so many digits behind the point, or with six in all where it is huge."""
+    return f"{value:.{digits}f}" if value < HUGE else f"{value:.6g}"
 
 
 def append(model_dir, entries):

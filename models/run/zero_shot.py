@@ -16,6 +16,7 @@ from models.run import damage, extras, hooks, metrics_file, workarounds
 
 SHORTEST = 16  # inputs: shorter sequences are filled up to so many, longer ones to the next power of two
 ROWS = 256  # of logits in memory at a time
+LARGEST = np.finfo(np.float32).max  # of TensorBoard's numbers
 
 
 class Network(NamedTuple):
@@ -148,7 +149,7 @@ def line(label, variant, numbers):
         value = getattr(numbers, name)
         if value is not None:
             shown.append(f"{'accuracy by length' if name == 'accuracy_norm' else name.replace('_', ' ')}"
-                         f" {value:.{digits}f}")
+                         f" {metrics_file.in_words(value, digits)}")
     return f"{label}, {variant.name}: {', '.join(shown)}; {numbers.examples:,} examples, {numbers.tokens:,} tokens"
 
 
@@ -167,11 +168,10 @@ def writer(config, encoder, tpu):
     def write(path, stop):
         if not labelled:
             return
-        step, found = run_checkpoints.step_of(path), []
+        step = run_checkpoints.step_of(path)
         for label, variant, numbers in measure(config, path, labelled, _ended_by(stop)):
             print(f"at step {step}, {line(label, variant, numbers)}", flush=True)
-            found.append((f"zero_shot/{label}/{variant.name}", numbers))
-        _store(config.model_dir, step, found)
+            _store(config.model_dir, step, f"zero_shot/{label}/{variant.name}", numbers)
     return write
 
 
@@ -187,13 +187,12 @@ def _ended_by(stop):
     return check
 
 
-def _store(model_dir, step, found):
-    """Writes [(prefix, Numbers)] into metrics.jsonl and TensorBoard's file."""
-    metrics_file.append(model_dir, [
-        metrics_file.entry(step, **{f"{prefix}/{name}": value for name, value in numbers._asdict().items()})
-        for prefix, numbers in found])
-    values = [tf.Summary.Value(tag=f"{prefix}/{name}", simple_value=value) for prefix, numbers in found
-              for name, value in numbers._asdict().items() if value is not None and name not in ("examples", "tokens")]
+def _store(model_dir, step, prefix, numbers):
+    """Writes the Numbers of a variant into metrics.jsonl and TensorBoard's file."""
+    figures = {f"{prefix}/{name}": value for name, value in numbers._asdict().items()}
+    metrics_file.append(model_dir, [metrics_file.entry(step, **figures)])
+    values = [tf.Summary.Value(tag=name, simple_value=value) for name, value in figures.items()
+              if value is not None and value <= LARGEST and not name.endswith(("/examples", "/tokens"))]
     with extras.written(storage.join(model_dir, "events.out.tfevents...")):
         events = tf.summary.FileWriterCache.get(model_dir)
         events.add_summary(tf.Summary(value=values), step)

@@ -248,6 +248,17 @@ def test_weights_that_are_not_finite_are_one_line(tmp_path):
 @pytest.fixture
 def files(tmp_path):
     """The pairs of a config's "zero_shot"."""
+def test_huge_perplexities_are_short_and_stay_out_of_tensorboard_whose_numbers_end_earlier(tmp_path):
+    found = numbers.Numbers(3, 5, 299.5, 1234567.0, word_perplexity=1.5e130, bits_per_byte=2.5)
+    assert zero_shot.line("text", variants.ROLLING, found) == (
+        "text, rolling: loss 299.5000 nats a token, perplexity 1.23457e+06, word perplexity 1.5e+130, bits per byte"
+        " 2.5000; 3 examples, 5 tokens")
+    zero_shot._store(str(tmp_path), 7, "x", found)
+    assert scalars_of(tmp_path) == {"x/loss": [(7, 299.5)], "x/perplexity": [(7, 1234567.0)],
+                                    "x/bits_per_byte": [(7, 2.5)]}
+    assert metrics_file.read(str(tmp_path))[0]["x/word_perplexity"] == 1.5e130
+
+
     (tmp_path / "a.txt").write_text(TEXT)
     (tmp_path / "b.v1.txt").write_text("def main():\n    pass\n")
     (tmp_path / "lambada.jsonl").write_text('{"text": "def main"}\n{"text": "import the json"}\n')
