@@ -139,7 +139,7 @@ def train_in_folder(config, encoder, tpu, strategy, order, evaluation):
     first = devices.is_first(strategy)
     if first:
         run_folder.save(config, encoder, order.shards, path)
-        metrics_file.cut(config.model_dir, step)
+        metrics_file.cut(config.model_dir, step, evaluates=missed)
     print("\n".join(plan.start_lines(config, order, path, step, devices.described(estimator, strategy))))
     after = after_evaluation.make(config, encoder, tpu, evaluation, build_estimator) if first and evaluation else None
     lasting = hooks.RunHooks.of(config, strategy, step)

@@ -42,11 +42,15 @@ def read(model_dir):
     return [values for _, values in _lines(storage.join(model_dir, FILE))]
 
 
-def cut(model_dir, step):
-    """Drops the lines beyond `step`, from which the run goes on, and those that a kill broke off."""
+def cut(model_dir, step, *, evaluates=False):
+    """Drops the lines beyond `step`, from which the run goes on, and those that a kill broke off.
+
+    Where the run begins with the evaluation of `step`, which was broken off (`evaluates`), its lines go as well.
+    """
     path = storage.join(model_dir, FILE)
     with extras.written(path):
-        kept = "".join(line + "\n" for line, values in _lines(path) if values["step"] <= step)
+        kept = "".join(line + "\n" for line, values in _lines(path) if values["step"] < step
+                       or values["step"] == step and ("loss" in values or not evaluates))
         if storage.exists(path) and storage.read_bytes(path) != kept.encode():
             storage.write_whole(path, kept)
 
