@@ -26,7 +26,7 @@ def main(argv=None):
     """Arguments -> the exit status."""
     args = arguments.parse(argv)
     config = schema.load(args.model, args.overrides, notice=arguments.note)
-    with start.importing():
+    with start.ended_at_once():
         from datasets import vocabularies
         from encoder import prompts
     if args.mode == arguments.PLAN:
@@ -42,7 +42,7 @@ def main(argv=None):
     storage.silence_tensorflow()
     tpu = arguments.find_tpu(args, config)  # before anything else on gs:// is looked at, which may take longer
     config, encoder = vocabularies.complete(config)
-    with start.importing():
+    with start.ended_at_once():
         from models.run import devices, workarounds
     workarounds.prepare()
     if args.checkpoint is not None:
@@ -139,7 +139,7 @@ def train_in_folder(config, encoder, tpu, strategy, order, evaluation):
     first = devices.is_first(strategy)
     if first:
         run_folder.save(config, encoder, order.shards, path)
-        metrics_file.cut(config.model_dir, step)
+        metrics_file.cut(config.model_dir, step, evaluates=missed)
     print("\n".join(plan.start_lines(config, order, path, step, devices.described(estimator, strategy))))
     after = after_evaluation.make(config, encoder, tpu, evaluation, build_estimator) if first and evaluation else None
     lasting = hooks.RunHooks.of(config, strategy, step)
@@ -193,7 +193,7 @@ def evaluate(estimator, config, encoder, evaluation, path, stop=None):
     """
     import inputs
     from models.checkpoints import tf_checkpoint
-    from models.run import damage, hooks, workarounds
+    from models.run import damage, hooks, metrics_file, workarounds
     begun = time.monotonic()
     input_fn = inputs.eval_input_fn(evaluation, encoder.eot)
     with damage.named_in_evaluation(config, evaluation.shards), \
@@ -203,11 +203,12 @@ def evaluate(estimator, config, encoder, evaluation, path, stop=None):
     workarounds.release_graphs()
     loss = float(result["token_loss"])
     if not math.isfinite(loss):
-        raise UserError(f"the evaluation loss at step {result['global_step']} is {loss} with the weights in"
-                        f' {path or config.init_checkpoint}; lower "lr" and go back to an older checkpoint')
+        raise UserError(f"the evaluation loss at step {result['global_step']} is not finite ({loss}) with the weights"
+                        f' in {path or config.init_checkpoint}; lower "lr" and go back to an older checkpoint')
     bits = evaluation.shards.bits_per_byte(loss)
     per_byte = "" if bits is None else f" {bits:.4f} bits per byte,"
-    print(f"evaluation at step {result['global_step']}: loss {loss:.4f}, perplexity {result['perplexity']:.2f},"
+    perplexity = metrics_file.in_words(result["perplexity"], 2)
+    print(f"evaluation at step {result['global_step']}: loss {loss:.4f}, perplexity {perplexity},"
           f"{per_byte} {evaluation.batches} batches in {hooks.duration(time.monotonic() - begun)}")
     return loss
 

@@ -50,11 +50,13 @@ def end():
 
 
 @contextlib.contextmanager
-def importing():
-    """Inside, Ctrl-C, SIGTERM and SIGHUP end the program at once.
+def ended_at_once():
+    """Inside, Ctrl-C, SIGTERM and SIGHUP end the program at once: nothing may be half-written there.
 
     Normally an exception would do.  But in the middle of an import libraries turn it into an ImportError of their
-    own, or print it and go on.
+    own, or print it and go on.  And in a long call of TensorFlow it would come at the end of the call, because Python
+    calls its handlers between two of its own instructions (SIGTERM and SIGHUP need none here; Ctrl-C still waits).
+    Other handlers, as those of a training, stay.
     """
     at_once = {signal.default_int_handler: stop, leave: signal.SIG_DFL}
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDING)

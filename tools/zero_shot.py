@@ -26,7 +26,7 @@ def main(argv=None):
     # Before TensorFlow is there: a mistake in the file is told at once.
     parts = tasks.read(args.task, args.file, tasks.Given(encoder, config.n_ctx, args.stride, args.limit))
     storage.silence_tensorflow()
-    with start.importing():
+    with start.ended_at_once():
         from models.checkpoints import run_folder
         from models.run import devices, workarounds, zero_shot
     workarounds.prepare()
@@ -56,7 +56,8 @@ def _arguments(argv):
     add("--file", required=True, help="local or gs://")
     add("--stride", type=errors.at_least(1), metavar="N", help="tokens that each window of n_ctx scores, of text,"
         " wikitext and ptb (without it: n_ctx)")
-    add("--limit", type=errors.at_least(1), metavar="N", help="read the first N lines of the file (without it: all)")
+    add("--limit", type=errors.at_least(1), metavar="N", help="read the first N lines of the file, or"
+        " all where it has fewer (without it: all)")
     add("--json", action="store_true", help="print a JSON object for each variant and nothing else")
     add("--checkpoint", metavar="best|PATH", help="score this checkpoint (without it: the newest)")
     add("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",

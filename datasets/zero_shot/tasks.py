@@ -44,11 +44,32 @@ def read(task, path, given):
 
 
 def read_all(config, encoder):
-    """[(label, list of Parts)] of the config's "zero_shot"; a task that comes twice has its file in the label."""
+    """[(label, list of Parts)] of the config's "zero_shot".  Raises UserError."""
     pairs = config.zero_shot or ()
-    names = [task for task, _ in pairs]
-    return [(task if names.count(task) == 1 else f"{task}-{path.rpartition('/')[2].partition('.')[0]}",
-             read(task, path, Given(encoder, config.n_ctx))) for task, path in pairs]
+    return [(label, read(task, path, Given(encoder, config.n_ctx)))
+            for label, (task, path) in zip(labels(pairs), pairs)]
+
+
+def labels(pairs):
+    """What each (task, path) is called: by its task, or where that comes twice with the file's name, or with the path.
+
+    Raises UserError where two would be called the same.
+    """
+    found = []
+    for task, path in pairs:
+        names = [_name(other) for name, other in pairs if name == task]
+        called = f"{task}-{_name(path) if names.count(_name(path)) == 1 else path}" if len(names) > 1 else task
+        # tf.summary replaces all other characters in a tag, but for the slash, which parts label, variant and figure.
+        found.append(re.sub(r"[^-\w.]", "_", called))
+    for (task, path), label in zip(pairs, found):
+        if found.count(label) > 1:
+            raise UserError(f'"zero_shot" {reading.shown([task, path])}: another task would be called {label}, too;'
+                            " give each file once, and names that differ in letters or digits")
+    return found
+
+
+def _name(path):
+    return path.rpartition("/")[2]
 
 
 def _text(path, text, given):
@@ -172,13 +193,11 @@ def _of_lines(path, text, given, example):
 
 
 def _first_lines(path, text, limit):
-    """The first lines of a text.  Raises UserError where it has not so many."""
+    """The first lines of a text, as many as it has.  Raises UserError where they are empty."""
     lines = text.split("\n")
     count = len(lines) - (not lines[-1])
-    if limit is None or limit == count:
+    if limit is None or limit >= count:
         return text
-    if limit > count:
-        raise UserError(f"--limit is {limit}, and {path} has {count} lines; lower it or leave it out")
     if not any(map(str.strip, lines[:limit])):
         raise UserError(f"--limit {limit}: the first {limit} lines of {path} are empty; raise it or leave it out")
     return "\n".join(lines[:limit]) + "\n"

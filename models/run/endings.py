@@ -25,7 +25,7 @@ def over(config, step, in_step=None):
 
 
 def is_missed(config, step):
-    """Whether an evaluation belongs to this step, and best/ knows of none so late: it was broken off."""
+    """Whether an evaluation belongs to this step, and best/ knows of none so late: it was not brought to its end."""
     best, worse = best_checkpoint.evaluations(config.model_dir, config.max_steps)
     due = step == config.max_steps or step > 0 and step % config.train_steps == 0
     return due and step > max(best or 0, *worse, 0)

@@ -7,7 +7,7 @@ import threading
 
 import tensorflow.compat.v1 as tf
 
-from configs import arguments
+from configs import arguments, start
 from configs.errors import UserError
 from encoder import prompts, stop_texts
 from models import decoding, initial_values, sampling
@@ -25,7 +25,7 @@ def run(config, encoder, given, tpu, *, checkpoint, as_json):
         raise UserError("--interactive runs on this machine's CPU or GPU; leave --tpu out, or give a --predict_file")
     path = predict.weights_path(config, encoder, checkpoint)
     predict.store(config, "")  # a path that cannot be written is said before anything is typed
-    with predict.threads_for(config, 1), damage.named_in_generation(config):
+    with predict.threads_for(config, 1), damage.named_in_generation(config), start.ended_at_once():
         workarounds.compile_silently()
         draw = _load(config, encoder, path)
 
@@ -81,7 +81,8 @@ def _load(config, encoder, path):
     def draw(row, came):
         values = row.options(stop_texts.NEVER)  # the caller sees the text, and stops
         feed = {place: [values[name]] for name, place in options._asdict().items()}
-        token, logprob, ended = session.run(first, {**feed, tokens: [row.tokens]})
+        with start.ended_at_once():  # the first token waits for the whole prompt
+            token, logprob, ended = session.run(first, {**feed, tokens: [row.tokens]})
         yield int(token), logprob
         while not (ended or came.is_set()):
             token, logprob, ended = session.run(following, feed)

@@ -10,6 +10,7 @@ from configs import reading, storage
 from models.run import extras
 
 FILE = "metrics.jsonl"
+HUGE = 1e6  # from here on a figure is shown with an exponent
 
 
 def entry(step, **figures):
@@ -24,6 +25,11 @@ def _figure(value):
     return float(f"{value:.7g}") if math.isfinite(value) else None
 
 
+def in_words(value, digits):
+    """The value with so many digits behind the point, or with six in all where it is huge."""
+    return f"{value:.{digits}f}" if value < HUGE else f"{value:.6g}"
+
+
 def append(model_dir, entries):
     """Adds the entries; on gs:// that writes the whole file anew."""
     path = storage.join(model_dir, FILE)
@@ -36,11 +42,15 @@ def read(model_dir):
     return [values for _, values in _lines(storage.join(model_dir, FILE))]
 
 
-def cut(model_dir, step):
-    """Drops the lines beyond `step`, from which the run goes on, and those that a kill broke off."""
+def cut(model_dir, step, *, evaluates=False):
+    """Drops the lines beyond `step`, from which the run goes on, and those that a kill broke off.
+
+    Where the run begins with the evaluation of `step`, which was broken off (`evaluates`), its lines go as well.
+    """
     path = storage.join(model_dir, FILE)
     with extras.written(path):
-        kept = "".join(line + "\n" for line, values in _lines(path) if values["step"] <= step)
+        kept = "".join(line + "\n" for line, values in _lines(path) if values["step"] < step
+                       or values["step"] == step and ("loss" in values or not evaluates))
         if storage.exists(path) and storage.read_bytes(path) != kept.encode():
             storage.write_whole(path, kept)
 

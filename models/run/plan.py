@@ -64,8 +64,7 @@ def _run_problems(config, encoder, train, args):
     """Problems that are seen in model_dir, in init_checkpoint, and in paths that a TPU would not see."""
     found, train_set = Problems([], []), None if isinstance(train, str) else train
     checks = [_check_bucket, resume.saved_config_warnings, lambda config: resume.check_data(config, encoder, train_set),
-              lambda config: _check_start(config, encoder)]
-    checks.append(lambda config: _check_zero_shot(config, encoder))
+              lambda config: _check_start(config, encoder), lambda config: _check_zero_shot(config, encoder)]
     checks += [lambda config: arguments.check_tpu_paths(args, config)] if args.tpu else [_check_cluster]
     for check in checks:
         try:
@@ -90,14 +89,15 @@ def _check_start(config, encoder):
     """Raises UserError where the run cannot start from its init_checkpoint: shapes and vocabulary are looked at."""
     if config.init_checkpoint and not state_file.named_newest(config.model_dir):
         storage.silence_tensorflow()
-        with start.importing():  # TensorFlow reads its own checkpoints: only who starts from weights waits for it
+        with start.ended_at_once():  # TensorFlow reads its own checkpoints: only who starts from weights waits for it
             from models.checkpoints import warm_start
         warm_start.check_all(config, encoder)
 
 
 def _check_zero_shot(config, encoder):
-    """Raises UserError where a file of "zero_shot" is not what its task needs."""
-    tasks.read_all(config, encoder)
+    """Raises UserError where a file of "zero_shot", which evaluations read, is not what its task needs."""
+    if config.eval_steps:
+        tasks.read_all(config, encoder)
 
 
 def start_lines(config, order, path, step, device):

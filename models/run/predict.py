@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from configs import errors, hardware, storage
+from configs import errors, hardware, start, storage
 from configs.errors import UserError
 from datasets import vocabularies
 from datasets.jobs import workers
@@ -65,7 +65,10 @@ def samples_of(config, encoder, rows, tpu, path, build_estimator):
     if not tpu:  # the cores of a TPU share every batch
         config = dataclasses.replace(config, predict_batch_size=min(config.predict_batch_size, len(rows)))
     input_fn = _input_fn(rows, first_states, encoder.eot)
-    for row, drawn in zip(rows, draw(config, tpu, path, input_fn, limits, build_estimator)):
+    batches = draw(config, tpu, path, input_fn, limits, build_estimator)
+    for row in rows:
+        with start.ended_at_once():  # a batch may take minutes; what is done with a sample is brought to its end
+            drawn = next(batches)
         yield finish(encoder, row.prompt, zip(drawn["tokens"][:drawn["count"]], drawn["logprobs"]))
 
 

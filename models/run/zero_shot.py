@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from configs import arguments, storage
+from configs import arguments, start, storage
 from configs.errors import UserError
 from datasets.zero_shot import tasks
 from datasets.zero_shot.numbers import Score
@@ -16,6 +16,7 @@ from models.run import damage, extras, hooks, metrics_file, workarounds
 
 SHORTEST = 16  # inputs: shorter sequences are filled up to so many, longer ones to the next power of two
 ROWS = 256  # of logits in memory at a time
+LARGEST = np.finfo(np.float32).max  # of TensorBoard's numbers
 
 
 class Network(NamedTuple):
@@ -39,7 +40,8 @@ class Scorer:
             self._weights = initial_values.create_variables(config)
             self._allowed = tf.placeholder(tf.bool, [config.n_vocab])
             self._session = tf.Session(config=workarounds.session_config())
-            warm_start.restore(path, config, self._weights, self._session)
+            with start.ended_at_once():
+                warm_start.restore(path, config, self._weights, self._session)
 
     def __enter__(self):
         return self
@@ -83,9 +85,10 @@ class Scorer:
             tokens[row, :len(ids) - 1] = ids[:-1]
             places.append(row * length + np.arange(len(ids) - 1 - scored, len(ids) - 1, dtype=np.int32))
             labels.append(ids[len(ids) - scored:])
-        fetched = self._session.run(network.scores, {
-            network.tokens: tokens, network.places: _in_rows(places), network.labels: _in_rows(labels),
-            self._allowed: allowed})
+        with start.ended_at_once():
+            fetched = self._session.run(network.scores, {
+                network.tokens: tokens, network.places: _in_rows(places), network.labels: _in_rows(labels),
+                self._allowed: allowed})
         losses, likeliest, likeliest_allowed = (values.reshape(-1) for values in fetched)
         end = 0
         for sequence in sequences:
@@ -133,7 +136,8 @@ def measure(config, path, labelled, between=lambda: None):
 def _finite(numbers, weights):
     """The Numbers.  Raises UserError where they are none."""
     if not math.isfinite(numbers.loss):
-        raise UserError(f"the loss is {numbers.loss} with the weights in {weights}; go back to an older checkpoint")
+        raise UserError(f"the loss is not finite ({numbers.loss}) with the weights in {weights}; go back to an older"
+                        " checkpoint")
     return numbers
 
 
@@ -145,7 +149,7 @@ def line(label, variant, numbers):
         value = getattr(numbers, name)
         if value is not None:
             shown.append(f"{'accuracy by length' if name == 'accuracy_norm' else name.replace('_', ' ')}"
-                         f" {value:.{digits}f}")
+                         f" {metrics_file.in_words(value, digits)}")
     return f"{label}, {variant.name}: {', '.join(shown)}; {numbers.examples:,} examples, {numbers.tokens:,} tokens"
 
 
@@ -164,11 +168,10 @@ def writer(config, encoder, tpu):
     def write(path, stop):
         if not labelled:
             return
-        step, found = run_checkpoints.step_of(path), []
+        step = run_checkpoints.step_of(path)
         for label, variant, numbers in measure(config, path, labelled, _ended_by(stop)):
             print(f"at step {step}, {line(label, variant, numbers)}", flush=True)
-            found.append((f"zero_shot/{label}/{variant.name}", numbers))
-        _store(config.model_dir, step, found)
+            _store(config.model_dir, step, f"zero_shot/{label}/{variant.name}", numbers)
     return write
 
 
@@ -184,13 +187,12 @@ def _ended_by(stop):
     return check
 
 
-def _store(model_dir, step, found):
-    """Writes [(prefix, Numbers)] into metrics.jsonl and TensorBoard's file."""
-    metrics_file.append(model_dir, [
-        metrics_file.entry(step, **{f"{prefix}/{name}": value for name, value in numbers._asdict().items()})
-        for prefix, numbers in found])
-    values = [tf.Summary.Value(tag=f"{prefix}/{name}", simple_value=value) for prefix, numbers in found
-              for name, value in numbers._asdict().items() if value is not None and name not in ("examples", "tokens")]
+def _store(model_dir, step, prefix, numbers):
+    """Writes the Numbers of a variant into metrics.jsonl and TensorBoard's file."""
+    figures = {f"{prefix}/{name}": value for name, value in numbers._asdict().items()}
+    metrics_file.append(model_dir, [metrics_file.entry(step, **figures)])
+    values = [tf.Summary.Value(tag=name, simple_value=value) for name, value in figures.items()
+              if value is not None and value <= LARGEST and not name.endswith(("/examples", "/tokens"))]
     with extras.written(storage.join(model_dir, "events.out.tfevents...")):
         events = tf.summary.FileWriterCache.get(model_dir)
         events.add_summary(tf.Summary(value=values), step)

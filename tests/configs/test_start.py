@@ -116,8 +116,8 @@ commands.run(main)
     ("get(signal.SIGHUP)", "os.kill(os.getpid(), signal.SIGHUP)", "SIG_DFL", 129, 0),
     ("get(signal.SIGTERM)", "get(signal.SIGTERM)", "SIG_DFL", -signal.SIGTERM, 1),
     ("os.kill(os.getpid(), signal.SIGHUP); get(signal.SIGTERM)", "pass", "SIG_IGN", 143, 0),
-    ("with start.importing(): get(signal.SIGTERM)", "pass", "SIG_DFL", -signal.SIGTERM, 1),
-], ids=["SIGTERM", "SIGHUP, as terminals send it, twice", "a second SIGTERM", "SIGHUP under nohup", "in an import"])
+    ("with start.ended_at_once(): get(signal.SIGTERM)", "pass", "SIG_DFL", -signal.SIGTERM, 1),
+], ids=["SIGTERM", "SIGHUP, as terminals send it, twice", "a second SIGTERM", "SIGHUP under nohup", "at once"])
 def test_a_signal_removes_incomplete_files_and_a_second_one_ends_at_once(tmp_path, first, more, hangup, status, left):
     code = SIGNALLED.format(first=first, more=more, hangup=hangup)
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, text=True, capture_output=True, timeout=60,

@@ -89,8 +89,6 @@ def test_options_that_do_not_fit_are_one_line(random_run, tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "a b"}\n')
     assert "--stride is of texts" in mistake(random_run, "lambada", tmp_path / "a.jsonl", "--stride", "4")
     assert '--stride 17 is more than "n_ctx" 16' in mistake(random_run, "text", tmp_path / "a.txt", "--stride", "17")
-    assert "--limit is 2, and " in mistake(
-        random_run, "lambada", tmp_path / "a.jsonl", "--limit", "2")
     assert "the first 2 lines of" in mistake(random_run, "text", tmp_path / "a.txt", "--limit", "2")
     assert "none.txt: cannot be read" in mistake(random_run, "text", tmp_path / "none.txt")
     assert "invalid choice: 'piqa'" in mistake(random_run, "piqa", tmp_path / "a.txt")

@@ -38,6 +38,17 @@ def test_lines_beyond_the_step_and_those_that_a_kill_broke_off_are_dropped(tmp_p
     assert metrics_file.read(folder) == []
 
 
+def test_the_lines_of_an_evaluation_that_is_made_again_are_dropped_and_no_others(tmp_path):
+    evaluations = [{"step": step, "time": 6.0, name: 2.5} for step in (20, 30)
+                   for name in ("eval_loss", "zero_shot/text/rolling/loss")]
+    lines = [*LINES[:2], *evaluations[:2], LINES[2], *evaluations[2:]]
+    folder = write(tmp_path, text_of(lines))
+    metrics_file.cut(folder, 30)
+    assert metrics_file.read(folder) == lines
+    metrics_file.cut(folder, 30, evaluates=True)
+    assert metrics_file.read(folder) == lines[:5]
+
+
 def test_a_file_that_holds_nothing_beyond_the_step_is_left_alone_and_none_is_made(tmp_path):
     metrics_file.cut(str(tmp_path), 20)
     assert not (tmp_path / metrics_file.FILE).exists()

@@ -4,6 +4,10 @@ import json
 import os
 import pathlib
 import resource
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -15,6 +19,7 @@ from configs.errors import UserError
 from encoder import bpe, prompts
 from models.run import predict, samples
 from tests.helpers import graphs
+from tests.helpers.runs import ROOT
 
 
 @pytest.fixture
@@ -47,6 +52,26 @@ def test_a_full_disk_names_predict_path_and_leaves_whole_samples_there(random_ru
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert caught.value.filename == str(path) and path.read_bytes() == whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_a_signal_ends_a_long_batch_at_once_and_whole_samples_are_stored(random_run, tmp_path, number):
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "def", "length": 3}\n{"prompt": "x", "length": 1000000}\n')
+    arguments = ["--model", random_run, "--predict_file", str(tmp_path / "prompts.jsonl"), "--set",
+                 "predict_batch_size=1", "--set", f"predict_path={tmp_path}/out.txt"]
+    with subprocess.Popen([sys.executable, "main.py", *arguments], cwd=ROOT, text=True, stdout=subprocess.PIPE,
+                          preexec_fn=lambda: signal.signal(number, signal.SIG_DFL)) as process:
+        for line in process.stdout:
+            if line == predict.RULE * 2 + "\n":  # behind it comes the batch of the second text, which takes minutes
+                break
+        time.sleep(2)
+        process.send_signal(number)
+        try:
+            assert process.wait(20) == -number
+        finally:
+            process.kill()
+    assert (tmp_path / "out.txt").read_text().count(predict.RULE * 2) == 1
 
 
 LINES = [{"prompt": "def é", "seed": 1, "num_samples": 3, "length": 9},

@@ -18,7 +18,7 @@ import main
 from configs import schema
 from models.checkpoints import run_checkpoints
 from models.run import hooks, loss_watch, metrics_file
-from tests.helpers import records, reference
+from tests.helpers import graphs, records, reference
 from tests.helpers.runs import ROOT, command, in_terminal, mistake, scalars_of, stop_after, weights_of
 
 
@@ -177,6 +177,13 @@ def test_the_picture_shows_a_run_that_a_loss_that_is_not_finite_has_ended(run_co
     os.unlink(tmp_path / "run" / "loss.png")
     assert "not finite" in mistake("--model", run_config(max_steps=40, train_steps=40, eval_steps=0, weight_decay=1e30))
     assert (tmp_path / "run" / "loss.png").exists()
+
+
+def test_an_evaluation_loss_that_is_not_finite_is_one_line(run_config):
+    config = run_config()
+    graphs.save_checkpoint(schema.load(config), scale=np.nan)
+    assert re.fullmatch(r'the evaluation loss at step \d is not finite \(nan\) with the weights in \S+/model.ckpt-1;'
+                        ' lower "lr" and go back to an older checkpoint', mistake("--model", config, "--eval"))
 
 
 def test_a_signal_in_an_evaluation_ends_the_run_saved(run_config, tmp_path, capsys, monkeypatch):

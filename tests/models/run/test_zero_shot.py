@@ -4,6 +4,7 @@ import json
 import math
 import re
 import signal
+import types
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ import tensorflow.compat.v1 as tf
 import main
 from configs import schema, tpu_names
 from configs.errors import UserError
+from datasets import shard_sets, window_order
 from datasets.zero_shot import numbers, sequences, tasks, texts, variants
 from encoder import bpe
-from models.run import hooks, loss_picture, metrics_file, zero_shot
+from models.checkpoints import best_checkpoint
+from models.run import after_evaluation, endings, hooks, loss_picture, metrics_file, samples, zero_shot
 from tests.helpers import graphs, hugging_face
 from tests.helpers.runs import scalars_of
 from tools import zero_shot as tool
@@ -241,8 +244,19 @@ def test_weights_that_are_not_finite_are_one_line(tmp_path):
     graphs.save_checkpoint(config, scale=math.nan)
     part = tasks.Part([sequences.Sequence(np.arange(5, dtype=np.int32), 4)],
                       [(variants.ROLLING, lambda scores: numbers.of_texts(scores, 1, 1, 1))])
-    with pytest.raises(UserError, match="the loss is nan with the weights in .*; go back to an older checkpoint"):
+    with pytest.raises(UserError, match=r"the loss is not finite \(nan\) with the weights in .*; go back to an older"):
         list(zero_shot.measure(config, tf.train.latest_checkpoint(config.model_dir), [("x", [part])]))
+
+
+def test_huge_perplexities_are_short_and_stay_out_of_tensorboard_whose_numbers_end_earlier(tmp_path):
+    found = numbers.Numbers(3, 5, 299.5, 1234567.0, word_perplexity=1.5e130, bits_per_byte=2.5)
+    assert zero_shot.line("text", variants.ROLLING, found) == (
+        "text, rolling: loss 299.5000 nats a token, perplexity 1.23457e+06, word perplexity 1.5e+130, bits per byte"
+        " 2.5000; 3 examples, 5 tokens")
+    zero_shot._store(str(tmp_path), 7, "x", found)
+    assert scalars_of(tmp_path) == {"x/loss": [(7, 299.5)], "x/perplexity": [(7, 1234567.0)],
+                                    "x/bits_per_byte": [(7, 2.5)]}
+    assert metrics_file.read(str(tmp_path))[0]["x/word_perplexity"] == 1.5e130
 
 
 @pytest.fixture
@@ -261,8 +275,8 @@ def test_a_training_scores_the_tasks_of_its_config_at_each_evaluation(run_config
     assert main.main(["--model", config]) == 0
     out = capsys.readouterr().out
     entries = metrics_file.read(str(tmp_path / "run"))
-    prefixes = ["zero_shot/text-a/rolling", "zero_shot/lambada/lm-eval", "zero_shot/lambada/openai",
-                "zero_shot/lambada/last-token", "zero_shot/text-b/rolling"]
+    prefixes = ["zero_shot/text-a.txt/rolling", "zero_shot/lambada/lm-eval", "zero_shot/lambada/openai",
+                "zero_shot/lambada/last-token", "zero_shot/text-b.v1.txt/rolling"]
     found = {(entry["step"], prefix): {name[len(prefix) + 1:]: value for name, value in entry.items()
                                        if name.startswith(prefix + "/")}
              for entry in entries for prefix in prefixes if f"{prefix}/loss" in entry}
@@ -274,14 +288,40 @@ def test_a_training_scores_the_tasks_of_its_config_at_each_evaluation(run_config
         for name in FIGURES:
             in_tensorboard = dict(shown.get(f"{prefix}/{name}", ()))
             assert in_tensorboard.get(step) == pytest.approx(figures[name], rel=1e-6)
-    assert re.search(r"evaluation at step 4.*at step 4, text-a, rolling: loss .*at step 4, lambada, openai: loss .*"
-                     r"evaluation at step 8.*at step 8, text-b, rolling: loss", out, re.S)
+    assert re.search(r"evaluation at step 4.*at step 4, text-a.txt, rolling: loss .*at step 4, lambada, openai: loss .*"
+                     r"evaluation at step 8.*at step 8, text-b.v1.txt, rolling: loss", out, re.S)
     assert (tmp_path / "run" / "loss.png").exists()
-    for pair, prefix in zip(files, ("zero_shot/text-a/", "zero_shot/lambada/")):  # the checkpoint of step 8, by hand
+    for pair, prefix in zip(files, ("zero_shot/text-a.txt/", "zero_shot/lambada/")):  # of step 8, by hand
         assert tool.main(["--model", config, "--task", pair[0], "--file", pair[1], "--json"]) == 0
         for one in map(json.loads, capsys.readouterr().out.splitlines()):
             for name in FIGURES:
                 assert one[name] == pytest.approx(found[8, prefix + one["variant"]][name], rel=1e-6)
+
+
+def test_an_evaluation_whose_tasks_a_signal_broke_off_is_missed_and_the_tasks_before_are_stored(
+        run_config, files, tmp_path):
+    config = schema.load(run_config(max_steps=1, warmup_steps=0, zero_shot=files, sample_prompts=["def"],
+                                    sample_length=3))
+    graphs.save_checkpoint(config, scale=0.1)
+    encoder = bpe.load(config.encoder_path)
+    evaluation = window_order.EvalWindows.of(config, shard_sets.read(config, encoder, shard_sets.EVAL))
+    after = after_evaluation.make(config, encoder, None, evaluation, main.build_estimator)
+    stop = types.SimpleNamespace(signal_number=None)
+
+    def before_run(_):  # called before each batch of the tasks
+        if any("zero_shot/text-a.txt/rolling/loss" in entry for entry in metrics_file.read(config.model_dir)):
+            stop.signal_number = signal.SIGTERM
+    stop.before_run = before_run
+    with pytest.raises(hooks.Interrupted):
+        after(tf.train.latest_checkpoint(config.model_dir), 1, 5.5, stop)
+    assert endings.is_missed(config, 1) and not (tmp_path / "run" / "best").exists()
+    stored = [name for entry in metrics_file.read(config.model_dir) for name in entry if name.endswith("/loss")]
+    assert stored == ["zero_shot/text-a.txt/rolling/loss"]
+    stop.before_run = lambda _: None
+    stop.signal_number = None
+    after(tf.train.latest_checkpoint(config.model_dir), 1, 5.5, stop)
+    assert not endings.is_missed(config, 1) and best_checkpoint.evaluations(config.model_dir, 1) == (1, [])
+    assert (tmp_path / "run" / samples.FILE).read_text().count("SAMPLE 0 AT STEP") == 1
 
 
 @pytest.mark.slow
@@ -297,8 +337,9 @@ def test_a_signal_ends_the_tasks_of_a_step_and_the_training_goes_on_later(run_co
         assert main.main(["--model", config]) == 143
     assert not [entry for entry in metrics_file.read(str(tmp_path / "run")) if "zero_shot" in json.dumps(entry)]
     assert main.main(["--model", config]) == 0
-    assert [entry["step"] for entry in metrics_file.read(str(tmp_path / "run"))
-            if "zero_shot/lambada/openai/loss" in entry] == [8]
+    entries = metrics_file.read(str(tmp_path / "run"))
+    for name in ("eval_loss", "zero_shot/text-a.txt/rolling/loss", "zero_shot/lambada/openai/loss"):
+        assert [entry["step"] for entry in entries if name in entry] == [4, 8], name
 
 
 @pytest.mark.slow
@@ -319,6 +360,8 @@ def test_a_file_that_is_not_there_stops_a_training_before_its_first_step_and_the
     assert not list((tmp_path / "run").glob("model.ckpt*"))
     assert main.main(["--model", config, "--plan"]) == 2
     assert "none.txt: cannot be read" in capsys.readouterr().out
+    assert main.main(["--model", config, "--plan", "--set", "eval_steps=0"]) == 0  # that training would begin
+    assert "none.txt" not in capsys.readouterr().out
 
 
 def test_on_a_tpu_one_note_says_that_no_task_is_scored(run_config, files, capsys):
