@@ -11,38 +11,22 @@ if __name__ == "__main__":  # before the imports that may fail
     start.begin()
 
 import argparse
-import concurrent.futures
 import json
 import os
-import shutil
 import statistics
-import subprocess
-import sys
 import sysconfig
 from typing import NamedTuple
 
-from benchmarks import ablation, machine, options, records, shakespeare, significance
-from configs import commands, reading, schema, storage
+from benchmarks import ablation, machine, options, records, shakespeare, significance, studies
+from configs import commands, schema, storage
 from configs.errors import UserError
 from datasets import create_tfrecords
 from encoder import train as encoder_train
-from models.run import metrics_file
 
 LRS = (1e-3, 2e-3, 4e-3, 8e-3)
 SEEDS, EVALUATIONS, SHARE, PROCESSES = 8, 20, 0.6, 2
 RECORDS = "optimizers"
 QUICKSTART_VOCABULARY = 4096  # as in the Makefile
-
-
-class Run(NamedTuple):
-    optimizer: str
-    lr: float
-    steps: int
-    seed: int
-
-    @property
-    def name(self):
-        return f"{self.optimizer}-lr{self.lr:g}-steps{self.steps}-seed{self.seed}"
 
 
 class Study(NamedTuple):
@@ -61,12 +45,10 @@ def main(argv=None):
     args = _arguments(argv)
     with storage.only_run(os.path.join(args.output_dir, ".lock"), "choose another --output_dir"):
         study = prepare(args)
-        sweep = results(study, [Run(name, lr, study.steps, 1) for name in args.optimizers for lr in args.lrs], args)
+        sweep = studies.results(study.folder, [run_of(study, name, lr, study.steps, 1) for name in args.optimizers
+                                               for lr in args.lrs], args.processes, _measured)
         rates = best_rates(sweep)
-        # Seed by seed, one optimizer after the other: all of them meet the same machine in the same minutes.
-        runs = [Run(name, rates[name], steps, seed) for seed in range(1, args.seeds + 1)
-                for name, steps in _plans(args, study)]
-        compared = results(study, runs, args)
+        compared = studies.results(study.folder, compared_runs(study, args, rates), args.processes, _measured)
     for result in [*sweep, *compared] if args.record else []:
         records.append(RECORDS, {"script": "benchmarks.optimizers", "setting": args.setting, **result})
     rows = summary(compared)
@@ -96,13 +78,6 @@ def _arguments(argv):
         raise UserError(f"--share {args.share:g} --seeds {args.seeds}: give a share above 0 up to 1, and 1 to 12 seeds")
     args.output_dir = os.path.abspath(args.output_dir)
     return args
-
-
-def _plans(args, study):
-    """[(optimizer, steps)] of what is compared."""
-    first, *others = args.optimizers
-    short = [(name, round(args.share * study.steps)) for name in others] if args.share < 1 else []
-    return [(first, study.steps), *((name, study.steps) for name in others), *short]
 
 
 def prepare(args):
@@ -147,48 +122,32 @@ def _quickstart(args, folder):
 SETTINGS = {"quickstart": _quickstart, "shakespeare": _shakespeare, "ablation": _ablation}
 
 
-def results(study, runs, args):
-    """The results of these runs, [dict], of which those that are missing are made."""
-    paths = [os.path.join(study.folder, run.name + ".json") for run in runs]
-    missing = [(run, path) for run, path in zip(runs, paths) if not os.path.exists(path)]
-    print(f"{len(runs)} runs, {len(missing)} to make, logs in {study.folder}", flush=True)
-    with concurrent.futures.ThreadPoolExecutor(args.processes) as pool:
-        running = [pool.submit(_make, study, run, path) for run, path in missing]
-        try:
-            for number, future in enumerate(concurrent.futures.as_completed(running), 1):
-                print(f"{number}/{len(missing)} {future.result()}", flush=True)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return [reading.read_object(path) for path in paths]
-
-
-def _make(study, run, path):
-    """Trains one run in a process of its own and writes its result; returns a line about it."""
-    folder, origin = os.path.join(study.folder, run.name), records.origin()
-    log = folder + ".log"
-    keys = {"opt_name": run.optimizer, "lr": run.lr, "seed": run.seed, "max_steps": run.steps,
-            "warmup_steps": round(study.warmup_steps * run.steps / study.steps), "train_steps": study.between,
-            "eval_steps": -1, "save_checkpoints_steps": run.steps, "keep_checkpoint_max": 1, "sample_prompts": None}
+def run_of(study, optimizer, lr, steps, seed):
+    """The studies.Run that trains so with `main.py`."""
+    name = f"{optimizer}-lr{lr:g}-steps{steps}-seed{seed}"
+    keys = {"opt_name": optimizer, "lr": lr, "seed": seed, "max_steps": steps,
+            "warmup_steps": round(study.warmup_steps * steps / study.steps), "train_steps": study.between,
+            "eval_steps": -1, "save_checkpoints_steps": steps, "keep_checkpoint_max": 1, "sample_prompts": None}
     overrides = [*study.overrides, *options.overrides(keys)]
-    words = options.set_words([*study.data, *overrides, *options.overrides({"model_dir": folder})])
-    shutil.rmtree(folder, ignore_errors=True)  # what a study that was cut short left behind
-    with open(log, "w") as f:
-        status = subprocess.run([sys.executable, options.MAIN, "--model", study.config, *words], stdout=f,
-                                stderr=subprocess.STDOUT, env=machine.one_core()).returncode
-    with open(log) as f:
-        diverged = status == 2 and "not finite" in f.read()
-    if status and not diverged:
-        raise UserError(f"the run {run.name} ended with status {status}; see {log}")
-    figures = metrics_file.read(folder)
-    evaluations = [(line["step"], line["eval_loss"]) for line in figures if line.get("eval_loss") is not None]
-    loss = None if diverged else evaluations[-1][1]
-    storage.write_whole(path, json.dumps(
-        {**run._asdict(), "loss": loss, "evaluations": evaluations, "seconds_a_step": _seconds_a_step(figures),
-         "training": [(line["step"], line["loss"]) for line in figures if "loss" in line], **origin,
-         "config": os.path.basename(study.config), "overrides": overrides}) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    return f"{run.name}: {'diverged' if diverged else f'loss {loss:.4f}'}"
+    places = [*study.data, *options.overrides({"model_dir": os.path.join(study.folder, name)})]
+    return studies.Run(name, [options.MAIN, "--model", study.config, *options.set_words([*overrides, *places])],
+                       {"optimizer": optimizer, "lr": lr, "steps": steps, "seed": seed,
+                        "config": os.path.basename(study.config), "overrides": overrides})
+
+
+def compared_runs(study, args, rates):
+    """The Runs of what is compared, each optimizer with its rate of `rates`."""
+    first, *others = args.optimizers
+    short = [(name, round(args.share * study.steps)) for name in others] if args.share < 1 else []
+    plans = [(first, study.steps), *((name, study.steps) for name in others), *short]
+    # Seed by seed, one optimizer after the other: all of them meet the same machine in the same minutes.
+    return [run_of(study, name, rates[name], steps, seed) for seed in range(1, args.seeds + 1)
+            for name, steps in plans]
+
+
+def _measured(seconds, figures):
+    return {"seconds_a_step": _seconds_a_step(figures),
+            "training": [(line["step"], line["loss"]) for line in figures if "loss" in line]}
 
 
 def _seconds_a_step(figures):
