@@ -65,7 +65,7 @@ def _arguments(argv):
     parser = options.parser("ablation", __doc__)
     add = parser.add_argument
     add("--text", metavar="PATH", help="file, folder or glob of text; Python's own sources without it")
-    add("--seeds", type=int, default=SEEDS, help="runs of each variant")
+    add("--seeds", type=int, default=SEEDS, help=f"runs of each variant; 1 to {significance.MOST_PAIRS}")
     add("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME",
         help="run these variants only, of " + ", ".join(VARIANTS))
     add("--steps", type=int, default=STEPS, help="of each run, with four evaluations")
@@ -77,6 +77,9 @@ def _arguments(argv):
     add("--seed", type=int, help=options.HIDDEN)
     args = parser.parse_args(argv)
     options.check_least(args, seeds=1, steps=EVALUATIONS, processes=1)
+    if args.seeds > significance.MOST_PAIRS:
+        raise UserError(f"--seeds {args.seeds} is out of range: the p-value of a difference goes through all 2^seeds"
+                        f" signs; give at most {significance.MOST_PAIRS}")
     return args
 
 
