@@ -86,7 +86,7 @@ def _arguments(argv):
 def prepare(args):
     """Makes text, vocabulary, shards and config in output_dir, once; returns the tokens that a run trains on."""
     folder = args.output_dir
-    index = documents.make_index([args.text or sysconfig.get_path("stdlib")], () if args.text else EXCLUDED)
+    index = index_of(args.text)
     options.keep_setting(folder, {"steps": args.steps, "lr": args.lr, "text": index.fingerprint})
     _write_pieces(index, folder)
     count = _make_shards(folder)
@@ -99,6 +99,11 @@ def prepare(args):
               "encoder_path": os.path.abspath(os.path.join(folder, "encoder")), "model_dir": "unset"}
     storage.write_whole(os.path.join(folder, "config.json"), json.dumps(values, indent=1) + "\n")
     return tokens
+
+
+def index_of(text):
+    """The documents.Index of what --text names; without it, of Python's own sources."""
+    return documents.make_index([text or sysconfig.get_path("stdlib")], () if text else EXCLUDED, option="--text")
 
 
 def _write_pieces(index, folder):

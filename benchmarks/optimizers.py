@@ -82,8 +82,11 @@ def _arguments(argv):
 
 def prepare(args):
     """Makes the data of the setting, once; returns the Study."""
-    options.keep_setting(args.output_dir, {"setting": args.setting, "steps": args.steps, "text": args.text,
-                                           "evaluations": args.evaluations, "overrides": args.overrides})
+    if args.setting == "shakespeare" and not args.text:
+        raise UserError("--setting shakespeare needs --text; docs/benchmarks.md says where the text is found")
+    options.keep_setting(args.output_dir, {
+        "setting": args.setting, "steps": args.steps, "text": ablation.index_of(args.text).fingerprint,
+        "evaluations": args.evaluations, "overrides": args.overrides})
     path, data = SETTINGS[args.setting](args, os.path.join(args.output_dir, "data"))
     data = options.overrides(data)
     config = schema.load(path, [*data, *args.overrides, "model_dir=unset"])
@@ -94,8 +97,6 @@ def prepare(args):
 
 
 def _shakespeare(args, folder):
-    if not args.text:
-        raise UserError("--setting shakespeare needs --text; docs/benchmarks.md says where the text is found")
     shakespeare.prepare(shakespeare.read(args.text), folder)
     return options.preset(shakespeare.SETTINGS["small"].config), {
         "data_path": folder, "encoder_path": os.path.join(folder, "encoder")}

@@ -5,7 +5,7 @@ import sysconfig
 
 import pytest
 
-from benchmarks import optimizers, records
+from benchmarks import optimizers, options, records
 from configs.errors import UserError
 from tests.benchmarks.test_shakespeare import TEXT
 
@@ -57,6 +57,25 @@ def test_summary_tells_where_each_seed_reaches_the_mean_of_the_first_and_how_lik
 def test_wrong_arguments_are_named(arguments, message, tmp_path):
     with pytest.raises(UserError, match=message):
         optimizers.main([*arguments, "--output_dir", str(tmp_path)])
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_results_of_another_text_are_refused_before_anything_is_made(given, tmp_path, monkeypatch):
+    """Whether --text names the file, or it is one of Python's own sources."""
+    text, study = tmp_path / "source" / "a.py", tmp_path / "study"
+    text.parent.mkdir()
+    monkeypatch.setattr(sysconfig, "get_path", {"stdlib": str(text.parent)}.get)
+    made = []
+    monkeypatch.setitem(optimizers.SETTINGS, "quickstart",
+                        lambda args, folder: made.append(text.read_text()) or (options.preset("quickstart"), {}))
+    command = ["--setting", "quickstart", "--output_dir", str(study), *["--text", str(text)] * given]
+    text.write_text("x = 1\n")
+    for _ in range(2):
+        optimizers.prepare(optimizers._arguments(command))
+    text.write_text("x = 1\ny = 2\n")
+    with pytest.raises(UserError, match="study holds results with text .*: choose another --output_dir"):
+        optimizers.prepare(optimizers._arguments(command))
+    assert made == ["x = 1\n"] * 2
 
 
 @pytest.mark.slow
