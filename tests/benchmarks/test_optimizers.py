@@ -49,6 +49,17 @@ def test_summary_tells_where_each_seed_reaches_the_mean_of_the_first_and_how_lik
         optimizers.summary([*adam, result("adam", 10, 3, []), *muon])
 
 
+def test_no_seed_that_chose_a_rate_is_among_those_that_are_compared():
+    args = optimizers._arguments(["--setting", "quickstart", "--seeds", "3", "--share", "0.5", "--optimizers", "adam",
+                                  "muon", "adafactor"])
+    study = optimizers.Study("folder", "config.json", [], [], steps=10, warmup_steps=4, between=5)
+    runs = optimizers.compared_runs(study, args, {"adam": 0.1, "muon": 0.2, "adafactor": 0.3})
+    plans = [("adam", 0.1, 10), ("muon", 0.2, 10), ("adafactor", 0.3, 10), ("muon", 0.2, 5), ("adafactor", 0.3, 5)]
+    assert [tuple(run.values[name] for name in ("seed", "optimizer", "lr", "steps")) for run in runs] == [
+        (seed, *plan) for seed in (2, 3, 4) for plan in plans]
+    assert len({run.name for run in runs}) == 15
+
+
 @pytest.mark.parametrize("arguments, message", [
     (["--setting", "shakespeare"], "--setting shakespeare needs --text"),
     (["--setting", "ablation", "--seeds", "13"], "--seeds 13: give a share above 0 up to 1, and 1 to 12 seeds"),
@@ -86,20 +97,20 @@ def test_study_sweeps_compares_keeps_and_records(tmp_path, measure, monkeypatch)
                "--steps", 10, "--share", 0.5, "--evaluations", 2, "--output_dir", tmp_path / "study",
                "--record", *SMALL]
     lines, found = measure(optimizers, *command)
-    assert "4 runs, 4 to make" in lines[0] + "".join(lines)
+    assert "4 runs, 4 to make" in "".join(lines) and "3 runs, 3 to make" in "".join(lines)
     assert [(row["optimizer"], row["steps"]) for row in found["rows"]] == [("adam", 10), ("muon", 10), ("muon", 5)]
     assert all(1 < row["mean"] < 5 for row in found["rows"])
     recorded = records.read("optimizers")
-    assert len(recorded) == 5  # the sweep's best run is the first seed's
+    assert [run["seed"] for run in recorded] == [1] * 4 + [2] * 3
     for run in recorded:
         keys = dict(override.partition("=")[::2] for override in run["overrides"])
         assert json.loads(keys["opt_name"]) == run["optimizer"] and json.loads(keys["max_steps"]) == run["steps"]
         assert [step for step, _ in run["evaluations"]] == ([5, 10] if run["steps"] == 10 else [5])
         assert run["loss"] == run["evaluations"][-1][1] and run["commit"]
-    assert len({run["loss"] for run in recorded}) == 5 and str(tmp_path) not in json.dumps(recorded)
+    assert len({run["loss"] for run in recorded}) == 7 and str(tmp_path) not in json.dumps(recorded)
     again, same = measure(optimizers, *command)
     assert "4 runs, 0 to make" in "".join(again) and same["rows"] == found["rows"]
-    assert len(records.read("optimizers")) == 5
+    assert len(records.read("optimizers")) == 7
     with pytest.raises(UserError, match="holds results with steps 10, not 8"):
         optimizers.main(list(map(str, [*command, "--steps", 8])))
 
