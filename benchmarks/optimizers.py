@@ -1,11 +1,10 @@
 """Steps and seconds in which an optimizer reaches the final loss of the first one that is named, AdamW.
 
 The learning rate of each is chosen by the same sweep, with seed 1.  Then each trains with the best of its rates from
-other seeds, 2 and up: seed 1 chose that rate by its own luck, which would flatter it.  All but the first also train in
+other seeds, 2 and up: the loss of seed 1 chose that rate, and would flatter it.  All but the first also train in
 `--share` of the steps, with a schedule that is planned for so many: a run that was planned longer has not yet come
-down.  Every run is a process of `main.py` with the real data pipeline and
-evaluations on the whole held-out text.  Results are kept, so an interrupted study goes on where it was.  Ends with one
-JSON line.
+down.  Every run is a process of `main.py` with the real data pipeline and evaluations on the whole held-out text.
+Results are kept, so an interrupted study goes on where it was.  Ends with one JSON line.
 """
 if __name__ == "__main__":  # before the imports that may fail
     from configs import start
