@@ -8,19 +8,13 @@ if __name__ == "__main__":  # before the imports that may fail
     from configs import start
     start.begin()
 
-import concurrent.futures
 import hashlib
 import json
 import os
-import re
-import shutil
 import statistics
-import subprocess
-import sys
 import sysconfig
-import time
 
-from benchmarks import machine, options, records, significance
+from benchmarks import options, records, significance, studies
 from configs import commands, reading, storage
 from configs.errors import UserError
 from datasets import create_tfrecords, documents, manifest
@@ -56,7 +50,7 @@ def main(argv=None):
         return run_one(args.output_dir, args.run, args.seed)
     with storage.only_run(os.path.join(args.output_dir, ".lock"), "choose another --output_dir"):
         tokens = prepare(args)
-        runs = run_missing(args)
+        runs = trained(args)
     results = {}
     for run in runs:
         results.setdefault(run["variant"], []).append(run["loss"])
@@ -71,7 +65,7 @@ def _arguments(argv):
     parser = options.parser("ablation", __doc__)
     add = parser.add_argument
     add("--text", metavar="PATH", help="file, folder or glob of text; Python's own sources without it")
-    add("--seeds", type=int, default=SEEDS, help="runs of each variant")
+    add("--seeds", type=int, default=SEEDS, help=f"runs of each variant; 1 to {significance.MOST_PAIRS}")
     add("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME",
         help="run these variants only, of " + ", ".join(VARIANTS))
     add("--steps", type=int, default=STEPS, help="of each run, with four evaluations")
@@ -83,13 +77,16 @@ def _arguments(argv):
     add("--seed", type=int, help=options.HIDDEN)
     args = parser.parse_args(argv)
     options.check_least(args, seeds=1, steps=EVALUATIONS, processes=1)
+    if args.seeds > significance.MOST_PAIRS:
+        raise UserError(f"--seeds {args.seeds} is out of range: the p-value of a difference goes through all 2^seeds"
+                        f" signs; give at most {significance.MOST_PAIRS}")
     return args
 
 
 def prepare(args):
     """Makes text, vocabulary, shards and config in output_dir, once; returns the tokens that a run trains on."""
     folder = args.output_dir
-    index = documents.make_index([args.text or sysconfig.get_path("stdlib")], () if args.text else EXCLUDED)
+    index = index_of(args.text)
     options.keep_setting(folder, {"steps": args.steps, "lr": args.lr, "text": index.fingerprint})
     _write_pieces(index, folder)
     count = _make_shards(folder)
@@ -102,6 +99,11 @@ def prepare(args):
               "encoder_path": os.path.abspath(os.path.join(folder, "encoder")), "model_dir": "unset"}
     storage.write_whole(os.path.join(folder, "config.json"), json.dumps(values, indent=1) + "\n")
     return tokens
+
+
+def index_of(text):
+    """The documents.Index of what --text names; without it, of Python's own sources."""
+    return documents.make_index([text or sysconfig.get_path("stdlib")], () if text else EXCLUDED, option="--text")
 
 
 def _write_pieces(index, folder):
@@ -171,51 +173,16 @@ def run_one(folder, variant, seed):
                              *options.set_words(options.overrides(keys))])
 
 
-def run_missing(args):
+def trained(args):
     """Makes the runs that have no result yet; returns the results of all that are wanted, as records.py keeps them."""
     # Seed by seed: an ablation that is cut short has results of every variant.
-    wanted = [(variant, seed) for seed in range(1, args.seeds + 1) for variant in VARIANTS if variant in args.only]
-    missing = [run for run in wanted if not os.path.exists(_result_path(args.output_dir, *run))]
-    print(f"{len(wanted)} runs, {len(missing)} to make, logs in {args.output_dir}", flush=True)
-    with concurrent.futures.ThreadPoolExecutor(args.processes) as pool:
-        running = [pool.submit(_run_process, args.output_dir, *run) for run in missing]
-        try:
-            for number, future in enumerate(concurrent.futures.as_completed(running), 1):
-                print(f"{number}/{len(missing)} {future.result()}", flush=True)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    runs = [studies.Run(f"{variant}-{seed}", ["-m", "benchmarks.ablation", "--run", variant, "--seed", str(seed),
+                                              "--output_dir", args.output_dir], {"variant": variant, "seed": seed})
+            for seed in range(1, args.seeds + 1) for variant in VARIANTS if variant in args.only]
+    found = studies.results(args.output_dir, runs, args.processes, lambda seconds, figures: {"seconds": seconds})
     setting = reading.read_object(os.path.join(args.output_dir, options.SETTING))
     unknown = dict.fromkeys(records.origin())  # of results that were made before they told it
-    return [{"script": "benchmarks.ablation", **setting, **unknown,
-             **reading.read_object(_result_path(args.output_dir, *run))} for run in wanted]
-
-
-def _result_path(folder, variant, seed):
-    return os.path.join(folder, f"{variant}-{seed}.json")
-
-
-def _run_process(folder, variant, seed):
-    """Runs run_one in a process of one thread and writes its result; returns a line about it."""
-    begun, log, origin = time.monotonic(), os.path.join(folder, f"{variant}-{seed}.log"), records.origin()
-    checkpoints = os.path.join(folder, f"{variant}-{seed}")
-    shutil.rmtree(checkpoints, ignore_errors=True)
-    command = [sys.executable, "-m", "benchmarks.ablation", "--run", variant, "--seed", str(seed), "--output_dir",
-               folder]
-    with open(log, "w") as f:
-        status = subprocess.run(command, stdout=f, stderr=subprocess.STDOUT, env=machine.one_core()).returncode
-    with open(log) as f:
-        text = f.read()
-    found = re.findall(r"^evaluation at step (\d+): loss (\S+),", text, re.M)
-    found = [(int(step), float(loss)) for step, loss in found]
-    diverged = "is not finite" in text
-    if not diverged and (status or not found):
-        raise UserError(f"the run {variant}-{seed} ended with status {status}; see {log}")
-    loss, seconds = None if diverged else found[-1][1], round(time.monotonic() - begun, 1)
-    storage.write_whole(_result_path(folder, variant, seed), json.dumps(
-        {"variant": variant, "seed": seed, "loss": loss, "evaluations": found, "seconds": seconds, **origin}) + "\n")
-    shutil.rmtree(checkpoints, ignore_errors=True)
-    return f"{variant} seed {seed}: {'diverged' if diverged else f'loss {loss:.4f}'} in {seconds:.0f} s"
+    return [{"script": "benchmarks.ablation", **setting, **unknown, **result} for result in found]
 
 
 def table(results):

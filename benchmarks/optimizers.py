@@ -1,48 +1,33 @@
 """Steps and seconds in which an optimizer reaches the final loss of the first one that is named, AdamW.
 
-The learning rate of each is chosen by the same sweep, with seed 1; then each trains with the best of its rates from
-several seeds, and all but the first also in `--share` of the steps, with a schedule that is planned for so many: a run
-that was planned longer has not yet come down.  Every run is a process of `main.py` with the real data pipeline and
-evaluations on the whole held-out text.  Results are kept, so an interrupted study goes on where it was.  Ends with one
-JSON line.
+The learning rate of each is chosen by the same sweep, with seed 1.  Then each trains with the best of its rates from
+other seeds, 2 and up: the loss of seed 1 chose that rate, and would flatter it.  All but the first also train in
+`--share` of the steps, with a schedule that is planned for so many: a run that was planned longer has not yet come
+down.  Every run is a process of `main.py` with the real data pipeline and evaluations on the whole held-out text.
+Results are kept, so an interrupted study goes on where it was.  Ends with one JSON line.
 """
 if __name__ == "__main__":  # before the imports that may fail
     from configs import start
     start.begin()
 
 import argparse
-import concurrent.futures
 import json
 import os
-import shutil
 import statistics
-import subprocess
-import sys
 import sysconfig
 from typing import NamedTuple
 
-from benchmarks import ablation, machine, options, records, shakespeare, significance
-from configs import commands, reading, schema, storage
+from benchmarks import ablation, machine, options, records, shakespeare, significance, studies
+from configs import commands, schema, storage
 from configs.errors import UserError
 from datasets import create_tfrecords
 from encoder import train as encoder_train
-from models.run import metrics_file
 
 LRS = (1e-3, 2e-3, 4e-3, 8e-3)
 SEEDS, EVALUATIONS, SHARE, PROCESSES = 8, 20, 0.6, 2
+SWEEP_SEED = 1
 RECORDS = "optimizers"
 QUICKSTART_VOCABULARY = 4096  # as in the Makefile
-
-
-class Run(NamedTuple):
-    optimizer: str
-    lr: float
-    steps: int
-    seed: int
-
-    @property
-    def name(self):
-        return f"{self.optimizer}-lr{self.lr:g}-steps{self.steps}-seed{self.seed}"
 
 
 class Study(NamedTuple):
@@ -61,12 +46,11 @@ def main(argv=None):
     args = _arguments(argv)
     with storage.only_run(os.path.join(args.output_dir, ".lock"), "choose another --output_dir"):
         study = prepare(args)
-        sweep = results(study, [Run(name, lr, study.steps, 1) for name in args.optimizers for lr in args.lrs], args)
+        sweep = studies.results(study.folder, [run_of(study, name, lr, study.steps, SWEEP_SEED)
+                                               for name in args.optimizers for lr in args.lrs],
+                                args.processes, _measured)
         rates = best_rates(sweep)
-        # Seed by seed, one optimizer after the other: all of them meet the same machine in the same minutes.
-        runs = [Run(name, rates[name], steps, seed) for seed in range(1, args.seeds + 1)
-                for name, steps in _plans(args, study)]
-        compared = results(study, runs, args)
+        compared = studies.results(study.folder, compared_runs(study, args, rates), args.processes, _measured)
     for result in [*sweep, *compared] if args.record else []:
         records.append(RECORDS, {"script": "benchmarks.optimizers", "setting": args.setting, **result})
     rows = summary(compared)
@@ -82,7 +66,7 @@ def _arguments(argv):
     add("--text", metavar="PATH", help="the text; without it Python's own sources, but for shakespeare")
     add("--optimizers", nargs="+", default=["adam", "muon"], metavar="NAME", help="others are held to the first")
     add("--lrs", nargs="+", type=float, default=list(LRS), metavar="LR", help="the sweep, the same for each optimizer")
-    add("--seeds", type=int, default=SEEDS, help="runs of each optimizer with its best rate; 1 to 12")
+    add("--seeds", type=int, default=SEEDS, help="runs of each optimizer with its best rate, from seed 2 on; 1 to 12")
     add("--steps", type=int, help="of a whole run (default: the setting's)")
     add("--share", type=float, default=SHARE, help="of the steps, in which all but the first train once more; 1: not")
     add("--evaluations", type=int, default=EVALUATIONS, help="of a whole run")
@@ -98,17 +82,13 @@ def _arguments(argv):
     return args
 
 
-def _plans(args, study):
-    """[(optimizer, steps)] of what is compared."""
-    first, *others = args.optimizers
-    short = [(name, round(args.share * study.steps)) for name in others] if args.share < 1 else []
-    return [(first, study.steps), *((name, study.steps) for name in others), *short]
-
-
 def prepare(args):
     """Makes the data of the setting, once; returns the Study."""
-    options.keep_setting(args.output_dir, {"setting": args.setting, "steps": args.steps, "text": args.text,
-                                           "evaluations": args.evaluations, "overrides": args.overrides})
+    if args.setting == "shakespeare" and not args.text:
+        raise UserError("--setting shakespeare needs --text; docs/benchmarks.md says where the text is found")
+    options.keep_setting(args.output_dir, {
+        "setting": args.setting, "steps": args.steps, "text": ablation.index_of(args.text).fingerprint,
+        "evaluations": args.evaluations, "overrides": args.overrides})
     path, data = SETTINGS[args.setting](args, os.path.join(args.output_dir, "data"))
     data = options.overrides(data)
     config = schema.load(path, [*data, *args.overrides, "model_dir=unset"])
@@ -119,8 +99,6 @@ def prepare(args):
 
 
 def _shakespeare(args, folder):
-    if not args.text:
-        raise UserError("--setting shakespeare needs --text; docs/benchmarks.md says where the text is found")
     shakespeare.prepare(shakespeare.read(args.text), folder)
     return options.preset(shakespeare.SETTINGS["small"].config), {
         "data_path": folder, "encoder_path": os.path.join(folder, "encoder")}
@@ -147,48 +125,32 @@ def _quickstart(args, folder):
 SETTINGS = {"quickstart": _quickstart, "shakespeare": _shakespeare, "ablation": _ablation}
 
 
-def results(study, runs, args):
-    """The results of these runs, [dict], of which those that are missing are made."""
-    paths = [os.path.join(study.folder, run.name + ".json") for run in runs]
-    missing = [(run, path) for run, path in zip(runs, paths) if not os.path.exists(path)]
-    print(f"{len(runs)} runs, {len(missing)} to make, logs in {study.folder}", flush=True)
-    with concurrent.futures.ThreadPoolExecutor(args.processes) as pool:
-        running = [pool.submit(_make, study, run, path) for run, path in missing]
-        try:
-            for number, future in enumerate(concurrent.futures.as_completed(running), 1):
-                print(f"{number}/{len(missing)} {future.result()}", flush=True)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return [reading.read_object(path) for path in paths]
-
-
-def _make(study, run, path):
-    """Trains one run in a process of its own and writes its result; returns a line about it."""
-    folder, origin = os.path.join(study.folder, run.name), records.origin()
-    log = folder + ".log"
-    keys = {"opt_name": run.optimizer, "lr": run.lr, "seed": run.seed, "max_steps": run.steps,
-            "warmup_steps": round(study.warmup_steps * run.steps / study.steps), "train_steps": study.between,
-            "eval_steps": -1, "save_checkpoints_steps": run.steps, "keep_checkpoint_max": 1, "sample_prompts": None}
+def run_of(study, optimizer, lr, steps, seed):
+    """The studies.Run that trains so with `main.py`."""
+    name = f"{optimizer}-lr{lr:g}-steps{steps}-seed{seed}"
+    keys = {"opt_name": optimizer, "lr": lr, "seed": seed, "max_steps": steps,
+            "warmup_steps": round(study.warmup_steps * steps / study.steps), "train_steps": study.between,
+            "eval_steps": -1, "save_checkpoints_steps": steps, "keep_checkpoint_max": 1, "sample_prompts": None}
     overrides = [*study.overrides, *options.overrides(keys)]
-    words = options.set_words([*study.data, *overrides, *options.overrides({"model_dir": folder})])
-    shutil.rmtree(folder, ignore_errors=True)  # what a study that was cut short left behind
-    with open(log, "w") as f:
-        status = subprocess.run([sys.executable, options.MAIN, "--model", study.config, *words], stdout=f,
-                                stderr=subprocess.STDOUT, env=machine.one_core()).returncode
-    with open(log) as f:
-        diverged = status == 2 and "not finite" in f.read()
-    if status and not diverged:
-        raise UserError(f"the run {run.name} ended with status {status}; see {log}")
-    figures = metrics_file.read(folder)
-    evaluations = [(line["step"], line["eval_loss"]) for line in figures if line.get("eval_loss") is not None]
-    loss = None if diverged else evaluations[-1][1]
-    storage.write_whole(path, json.dumps(
-        {**run._asdict(), "loss": loss, "evaluations": evaluations, "seconds_a_step": _seconds_a_step(figures),
-         "training": [(line["step"], line["loss"]) for line in figures if "loss" in line], **origin,
-         "config": os.path.basename(study.config), "overrides": overrides}) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    return f"{run.name}: {'diverged' if diverged else f'loss {loss:.4f}'}"
+    places = [*study.data, *options.overrides({"model_dir": os.path.join(study.folder, name)})]
+    return studies.Run(name, [options.MAIN, "--model", study.config, *options.set_words([*overrides, *places])],
+                       {"optimizer": optimizer, "lr": lr, "steps": steps, "seed": seed,
+                        "config": os.path.basename(study.config), "overrides": overrides})
+
+
+def compared_runs(study, args, rates):
+    """The Runs of what is compared, each optimizer with its rate of `rates`."""
+    first, *others = args.optimizers
+    short = [(name, round(args.share * study.steps)) for name in others] if args.share < 1 else []
+    plans = [(first, study.steps), *((name, study.steps) for name in others), *short]
+    # Seed by seed, one optimizer after the other: all of them meet the same machine in the same minutes.
+    seeds = range(SWEEP_SEED + 1, SWEEP_SEED + 1 + args.seeds)
+    return [run_of(study, name, rates[name], steps, seed) for seed in seeds for name, steps in plans]
+
+
+def _measured(seconds, figures):
+    return {"seconds_a_step": _seconds_a_step(figures),
+            "training": [(line["step"], line["loss"]) for line in figures if "loss" in line]}
 
 
 def _seconds_a_step(figures):
@@ -240,7 +202,7 @@ def _row(runs, yardstick, compared):
 
 def sweep_table(sweep, rates):
     """The final loss at each rate, as a Markdown table."""
-    rows = ["| optimizer | lr | loss of seed 1 | |", "|---|---|---|---|"]
+    rows = [f"| optimizer | lr | loss of seed {SWEEP_SEED} | |", "|---|---|---|---|"]
     for result in sweep:
         loss = "diverged" if result["loss"] is None else f"{result['loss']:.4f}"
         rows.append(f"| {result['optimizer']} | {result['lr']:g} | {loss} |"

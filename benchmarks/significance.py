@@ -3,6 +3,7 @@ import itertools
 import math
 
 MOST_SPLITS = 3_000_000  # some seconds: 12 runs against 12
+MOST_PAIRS = MOST_SPLITS.bit_length() - 1  # 2 to this power are the most signs
 ROUNDING = 1e-9  # of the sums: means that differ by less are equal
 
 
@@ -25,6 +26,8 @@ def paired(differences):
 
     https://en.wikipedia.org/wiki/Permutation_test
     """
+    if not 1 <= len(differences) <= MOST_PAIRS:
+        raise ValueError(f"{len(differences)} pairs have {2 ** len(differences):,} signs: give 1 to {MOST_PAIRS} pairs")
     sums = [0.0]
     for difference in differences:
         sums = [before + signed for before in sums for signed in (difference, -difference)]

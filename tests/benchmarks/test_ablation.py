@@ -249,8 +249,9 @@ def test_table_compares_equal_seeds_and_names_what_diverged():
 
 @pytest.mark.parametrize("arguments, message", [
     (["--steps", "3"], "--steps 3 is out of range: give at least 4"),
+    (["--seeds", "22"], "--seeds 22 is out of range: .* give at most 21"),
     (["--only", "dropout"], "invalid choice: 'dropout'"),
-    (["--text", "nowhere.txt"], "--input nowhere.txt: no such file")])
+    (["--text", "nowhere.txt"], "--text nowhere.txt: no such file")])
 def test_wrong_arguments_are_named(arguments, message, tmp_path):
     with pytest.raises(UserError, match=message):
         ablation.main([*arguments, "--output_dir", str(tmp_path)])

@@ -5,7 +5,7 @@ import sysconfig
 
 import pytest
 
-from benchmarks import optimizers, records
+from benchmarks import optimizers, options, records
 from configs.errors import UserError
 from tests.benchmarks.test_shakespeare import TEXT
 
@@ -49,6 +49,17 @@ def test_summary_tells_where_each_seed_reaches_the_mean_of_the_first_and_how_lik
         optimizers.summary([*adam, result("adam", 10, 3, []), *muon])
 
 
+def test_no_seed_that_chose_a_rate_is_among_those_that_are_compared():
+    args = optimizers._arguments(["--setting", "quickstart", "--seeds", "3", "--share", "0.5", "--optimizers", "adam",
+                                  "muon", "adafactor"])
+    study = optimizers.Study("folder", "config.json", [], [], steps=10, warmup_steps=4, between=5)
+    runs = optimizers.compared_runs(study, args, {"adam": 0.1, "muon": 0.2, "adafactor": 0.3})
+    plans = [("adam", 0.1, 10), ("muon", 0.2, 10), ("adafactor", 0.3, 10), ("muon", 0.2, 5), ("adafactor", 0.3, 5)]
+    assert [tuple(run.values[name] for name in ("seed", "optimizer", "lr", "steps")) for run in runs] == [
+        (seed, *plan) for seed in (2, 3, 4) for plan in plans]
+    assert len({run.name for run in runs}) == 15
+
+
 @pytest.mark.parametrize("arguments, message", [
     (["--setting", "shakespeare"], "--setting shakespeare needs --text"),
     (["--setting", "ablation", "--seeds", "13"], "--seeds 13: give a share above 0 up to 1, and 1 to 12 seeds"),
@@ -59,6 +70,25 @@ def test_wrong_arguments_are_named(arguments, message, tmp_path):
         optimizers.main([*arguments, "--output_dir", str(tmp_path)])
 
 
+@pytest.mark.parametrize("given", [True, False])
+def test_results_of_another_text_are_refused_before_anything_is_made(given, tmp_path, monkeypatch):
+    """Whether --text names the file, or it is one of Python's own sources."""
+    text, study = tmp_path / "source" / "a.py", tmp_path / "study"
+    text.parent.mkdir()
+    monkeypatch.setattr(sysconfig, "get_path", {"stdlib": str(text.parent)}.get)
+    made = []
+    monkeypatch.setitem(optimizers.SETTINGS, "quickstart",
+                        lambda args, folder: made.append(text.read_text()) or (options.preset("quickstart"), {}))
+    command = ["--setting", "quickstart", "--output_dir", str(study), *["--text", str(text)] * given]
+    text.write_text("x = 1\n")
+    for _ in range(2):
+        optimizers.prepare(optimizers._arguments(command))
+    text.write_text("x = 1\ny = 2\n")
+    with pytest.raises(UserError, match="study holds results with text .*: choose another --output_dir"):
+        optimizers.prepare(optimizers._arguments(command))
+    assert made == ["x = 1\n"] * 2
+
+
 @pytest.mark.slow
 def test_study_sweeps_compares_keeps_and_records(tmp_path, measure, monkeypatch):
     (tmp_path / "input.txt").write_text(TEXT)
@@ -67,20 +97,20 @@ def test_study_sweeps_compares_keeps_and_records(tmp_path, measure, monkeypatch)
                "--steps", 10, "--share", 0.5, "--evaluations", 2, "--output_dir", tmp_path / "study",
                "--record", *SMALL]
     lines, found = measure(optimizers, *command)
-    assert "4 runs, 4 to make" in lines[0] + "".join(lines)
+    assert "4 runs, 4 to make" in "".join(lines) and "3 runs, 3 to make" in "".join(lines)
     assert [(row["optimizer"], row["steps"]) for row in found["rows"]] == [("adam", 10), ("muon", 10), ("muon", 5)]
     assert all(1 < row["mean"] < 5 for row in found["rows"])
     recorded = records.read("optimizers")
-    assert len(recorded) == 5  # the sweep's best run is the first seed's
+    assert [run["seed"] for run in recorded] == [1] * 4 + [2] * 3
     for run in recorded:
         keys = dict(override.partition("=")[::2] for override in run["overrides"])
         assert json.loads(keys["opt_name"]) == run["optimizer"] and json.loads(keys["max_steps"]) == run["steps"]
         assert [step for step, _ in run["evaluations"]] == ([5, 10] if run["steps"] == 10 else [5])
         assert run["loss"] == run["evaluations"][-1][1] and run["commit"]
-    assert len({run["loss"] for run in recorded}) == 5 and str(tmp_path) not in json.dumps(recorded)
+    assert len({run["loss"] for run in recorded}) == 7 and str(tmp_path) not in json.dumps(recorded)
     again, same = measure(optimizers, *command)
     assert "4 runs, 0 to make" in "".join(again) and same["rows"] == found["rows"]
-    assert len(records.read("optimizers")) == 5
+    assert len(records.read("optimizers")) == 7
     with pytest.raises(UserError, match="holds results with steps 10, not 8"):
         optimizers.main(list(map(str, [*command, "--steps", 8])))
 

@@ -38,3 +38,13 @@ def test_p_value_of_paired_differences_is_that_of_fisher_s_example():
     assert paired(darwin) == paired([-each / 1000 for each in darwin]) == 2 * 863 / 2 ** 15
     assert paired([0.125] * 8) == 2 / 256
     assert paired([0.1, 0.2, -0.3]) == 1  # the sum is 0 but for rounding
+
+
+@pytest.mark.parametrize("count, signs", [(0, "1"), (22, "4,194,304"), (30, "1,073,741,824")])
+def test_too_many_pairs_and_none_are_refused_before_anything_is_counted(count, signs):
+    with pytest.raises(ValueError, match=f"{count} pairs have {signs} signs: give 1 to 21 pairs"):
+        paired([0.5] * count)
+
+
+def test_p_value_of_the_most_pairs_is_one_of_all_their_signs():
+    assert paired([0.125] * 21) == 2 / 2 ** 21
