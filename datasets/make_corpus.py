@@ -142,11 +142,14 @@ def _report(args):
         return sum(split[name] for split in built["totals"].values())
     downloaded, extracted, compared = read(DOWNLOADED), read(TEXTS, extraction.SUMMARY), read("drop.json")
     built = read(SHARDS, args.name + manifest.SUFFIX)
+    entries = _counted_once(manifest.load(manifest.path_of(os.path.join(args.output_dir, SHARDS), args.name)).entries,
+                            built["documents"])
     stages = {"download": downloaded["all_runs"], "extract": {**extracted["outcomes"],
               "documents": extracted["documents"]}, "dedup": compared["outcomes"],
-              "create_tfrecords": built["outcomes"], "verify": read(VERIFIED)}
+              "create_tfrecords": manifest.sum_outcomes(entries), "verify": read(VERIFIED)}
     content = {"urls": downloaded["lines"], "pages": extracted["outcomes"]["pages"],
-               "texts": extracted["outcomes"]["kept"], "documents": total("records"), "tokens": total("tokens"),
+               "texts": extracted["outcomes"]["kept"], "documents": sum(entry.shard.records for entry in entries),
+               "tokens": total("tokens"),
                "bytes": {"of_text": total("text_bytes"), "of_shards": total("size")},
                "lost": _losses(stages), "splits": built["totals"], "stages": stages}
     lost = sum(count for losses in content["lost"].values() for count in losses.values())
@@ -154,6 +157,13 @@ def _report(args):
     storage.write_whole(os.path.join(args.output_dir, REPORT + ".json"), json.dumps(content, indent=1) + "\n")
     storage.write_whole(os.path.join(args.output_dir, REPORT + ".txt"), _text(content))
     print(f"{_text(content)}{os.path.join(args.output_dir, REPORT)}.json", flush=True)
+
+
+def _counted_once(entries, documents):
+    """The Entries that count each document once: those for training, where all gave their ends for evaluation."""
+    found = manifest.sum_outcomes(entries)
+    twice = found["read"] + found["dropped"] > documents
+    return [entry for entry in entries if entry.split == manifest.TRAIN or not twice]
 
 
 def _losses(stages):

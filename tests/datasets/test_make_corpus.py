@@ -57,9 +57,12 @@ def report(folder):
     return json.loads((folder / "report.json").read_text())
 
 
-def test_one_command_makes_verified_shards_and_a_report_in_which_every_line_is_accounted_for(lists, tmp_path, capsys):
-    out = tmp_path / "out"
-    assert make(lists, out) == 0
+@pytest.mark.parametrize("fraction", ["0.2", "0.00001"])
+def test_one_command_makes_verified_shards_and_a_report_in_which_every_line_is_accounted_for(
+        lists, tmp_path, capsys, fraction):
+    """Also where the fraction takes no document, and all of them give their ends for evaluation."""
+    out, options = tmp_path / "out", [f"--create_tfrecords=--files_per 4 --eval_fraction {fraction} --no_ftfy"]
+    assert make(lists, out, *options) == 0
     found = report(out)
     assert [found[name] for name in ("urls", "pages", "texts", "documents", "unaccounted")] == [19, 10, 9, 8, 0]
     assert found["lost"] == {
@@ -76,7 +79,7 @@ def test_one_command_makes_verified_shards_and_a_report_in_which_every_line_is_a
     assert "lost, dedup: exact                                         1\n" in text and "unaccounted" not in text
 
     before = contents(out)
-    assert make(lists, out) == 0  # nothing to do, and nothing changes
+    assert make(lists, out, *options) == 0  # nothing to do, and nothing changes
     assert contents(out) == before
 
 
