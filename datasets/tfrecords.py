@@ -77,7 +77,7 @@ class Shard(NamedTuple):
                 raise ValueError(f'"{name}" is not known')
             if type(value) is int and value < (-1 if name == "largest_id" else 0):
                 raise ValueError(f'"{name}" is {value}')
-        if not re.fullmatch("[0-9a-f]{64}", facts.get("sha256") or "0" * 64):
+        if facts.get("sha256") is not None and not re.fullmatch("[0-9a-f]{64}", facts["sha256"]):
             raise ValueError(f'"sha256" is {reading.shown(facts["sha256"])}')
         shard = cls(path, **{**dict.fromkeys(FACTS), **facts})
         if not shard._is_possible():

@@ -267,7 +267,7 @@ def test_wrong_path_is_named(call, changes, words):
     ("config.json", 503, "gs://bucket/config.json: cannot be read"),
     ("", 401, "gs://bucket/config.json: cannot be read"),
     ("GET .*manifest", 403, "gs://bucket/data/text.manifest.json: Google Storage answers 403, no permission"),
-    ("GET .*/o\\?", 403, "gs://bucket/data: Google Storage answers 403, no permission"),
+    ("GET .*/o\\?", 403, "gs://bucket/data/encoder/tokenizer.json/: Google Storage answers 403, no permission"),
     ("POST", 403, '"model_dir" gs://bucket/run cannot be written')])
 def test_refusal_of_google_storage_is_one_line(gcs, call, requests, status, words):
     gcs.fail(requests, status)

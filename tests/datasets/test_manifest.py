@@ -158,7 +158,7 @@ def test_a_manifest_that_cannot_be_understood_is_an_error(tmp_path, data, conten
     ("file", ["a\nb", "\x1b[2J", "a\x7f"]),
     ("split", [None, "test", ["train"]]), ("outcomes", [None, [], {"kept": "2"}, {"kept": None}]),
     ("records", [None, "2", 2.0, True, -1]), ("tokens", ["8", -8]), ("text_bytes", ["32", 1.5, -1]),
-    ("size", [None, -1, [99]]), ("sha256", [0, ["a"]]), ("shortest", [None, -1]), ("largest_id", [None, "4", -2]),
+    ("size", [None, -1, [99]]), ("sha256", [0, ["a"], ""]), ("shortest", [None, -1]), ("largest_id", [None, "4", -2]),
     ("more", [1])])
 def test_an_entry_with_a_wrong_value_is_an_error_that_names_it(tmp_path, data, name, values):
     for value in values:

@@ -196,7 +196,7 @@ def test_job_that_kills_every_worker_is_one_line(each, monkeypatch):
 def test_mistake_that_a_worker_finds_comes_back_as_it_is(each):
     with pytest.raises(UserError) as error:
         each(ray_jobs.stumble, [0])
-    assert str(error.value) == "this text is ill\nin two lines"
+    assert error.value.args == ("this text is ill\nin two lines",)
     with pytest.raises(OSError) as error:
         each(ray_jobs.err, [OSError(errno.ENOSPC, "No space left on device", "/a/file")])
     assert (error.value.errno, error.value.filename) == (errno.ENOSPC, "/a/file")
