@@ -59,10 +59,10 @@ OTHERS = [
 
 
 def in_turn(cases):
-    """[(case, signal)]: every second case with one of the signals, or, with EVERY_SIGNAL in the environment, all."""
+    """[(case, signal)]: every third case with one of the signals, or, with EVERY_SIGNAL in the environment, all."""
     if os.environ.get("EVERY_SIGNAL"):
         return [(case, number) for case in cases for number in SIGNALS]
-    return [(case, SIGNALS[place % len(SIGNALS)]) for place, case in enumerate(cases[::2])]
+    return [(case, SIGNALS[place % len(SIGNALS)]) for place, case in enumerate(cases[::3])]
 
 
 @pytest.fixture(scope="module")
