@@ -126,7 +126,7 @@ SETTINGS = {"quickstart": _quickstart, "shakespeare": _shakespeare, "ablation": 
 
 
 def run_of(study, optimizer, lr, steps, seed):
-    """The studies.Run that trains so with `main.py`."""
+    """Makes the studies.Run in which `main.py` trains with these settings."""
     name = f"{optimizer}-lr{lr:g}-steps{steps}-seed{seed}"
     keys = {"opt_name": optimizer, "lr": lr, "seed": seed, "max_steps": steps,
             "warmup_steps": round(study.warmup_steps * steps / study.steps), "train_steps": study.between,
@@ -139,7 +139,7 @@ def run_of(study, optimizer, lr, steps, seed):
 
 
 def compared_runs(study, args, rates):
-    """The Runs of what is compared, each optimizer with its rate of `rates`."""
+    """Makes the Runs that are compared.  Each optimizer trains with its rate in `rates`."""
     first, *others = args.optimizers
     short = [(name, round(args.share * study.steps)) for name in others] if args.share < 1 else []
     plans = [(first, study.steps), *((name, study.steps) for name in others), *short]
@@ -161,7 +161,7 @@ def _seconds_a_step(figures):
 
 
 def best_rates(sweep):
-    """{optimizer: the rate with the lowest loss}; one that diverged is none."""
+    """Returns {optimizer: its rate with the lowest loss}.  Raises UserError if all runs of an optimizer diverged."""
     best = {}
     for result in sweep:
         known = best.get(result["optimizer"])

@@ -136,7 +136,7 @@ def _origin(folder):
 
 
 def _best(evaluations):
-    """The [step, loss] with the lowest loss; None where there is none."""
+    """Returns the [step, loss] that has the lowest loss.  Returns None without evaluations."""
     return min(evaluations, key=lambda point: point[1], default=None)
 
 

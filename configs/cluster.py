@@ -48,7 +48,7 @@ def hosts():
 
 
 def _check(address):
-    """Raises ValueError where `address` is none of a host: gRPC would wait for it without end."""
+    """Raises ValueError if `address` is not HOST:PORT.  gRPC would wait for such an address for ever."""
     match = isinstance(address, str) and ADDRESS.fullmatch(address)
     if not match or not 0 < int(match[3]) < 2**16:
         raise ValueError(f"{reading.shown(address)} is no HOST:PORT with a port from 1 to {2**16 - 1}")

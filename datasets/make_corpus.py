@@ -142,8 +142,7 @@ def _report(args):
         return sum(split[name] for split in built["totals"].values())
     downloaded, extracted, compared = read(DOWNLOADED), read(TEXTS, extraction.SUMMARY), read("drop.json")
     built = read(SHARDS, args.name + manifest.SUFFIX)
-    entries = _counted_once(manifest.load(manifest.path_of(os.path.join(args.output_dir, SHARDS), args.name)).entries,
-                            built["documents"])
+    entries = _counted_once([manifest.entry_from_json(entry, SHARDS) for entry in built["shards"]], built["documents"])
     stages = {"download": downloaded["all_runs"], "extract": {**extracted["outcomes"],
               "documents": extracted["documents"]}, "dedup": compared["outcomes"],
               "create_tfrecords": manifest.sum_outcomes(entries), "verify": read(VERIFIED)}
@@ -159,10 +158,13 @@ def _report(args):
     print(f"{_text(content)}{os.path.join(args.output_dir, REPORT)}.json", flush=True)
 
 
-def _counted_once(entries, documents):
-    """The Entries that count each document once: those for training, where all gave their ends for evaluation."""
+def _counted_once(entries, count):
+    """Returns the Entries that count each of `count` documents once.
+
+    Where each document gave its end for evaluation, these are the Entries for training.
+    """
     found = manifest.sum_outcomes(entries)
-    twice = found["read"] + found["dropped"] > documents
+    twice = found["read"] + found["dropped"] > count
     return [entry for entry in entries if entry.split == manifest.TRAIN or not twice]
 
 

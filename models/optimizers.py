@@ -230,9 +230,9 @@ class Muon(AdamW):
 
 
 def orthogonal(matrix, dtype):
-    """float32 [R, C], whose singular values may be any, with all of them brought near 1, by products in `dtype`.
+    """Returns the matrix, float32 [R, C], with all its singular values brought near 1.  Its products run in `dtype`.
 
-    Newton-Schulz: a polynomial of the matrix is one of its singular values, and leaves its singular vectors.
+    Newton-Schulz: an odd polynomial of a matrix changes its singular values by this polynomial, and keeps its vectors.
     """
     a, b, c = MUON_POLYNOMIAL
     tall = matrix.shape[0] > matrix.shape[1]

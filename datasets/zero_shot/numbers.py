@@ -32,13 +32,13 @@ def of_texts(scores, examples, words, size):
     """The Numbers of texts that have so many words and bytes, scored whole."""
     numbers = _of_losses(scores, examples)
     total = numbers.loss * numbers.tokens
-    return numbers._replace(word_perplexity=_perplexity(total / words), bits_per_byte=total / math.log(2) / size)
+    return numbers._replace(word_perplexity=perplexity(total / words), bits_per_byte=total / math.log(2) / size)
 
 
 def of_words(scores, is_right):
     """The Numbers of a word behind each context; is_right(Score) says whether it counts as predicted."""
     numbers = _of_losses(scores, len(scores))
-    return numbers._replace(word_perplexity=_perplexity(numbers.loss * numbers.tokens / len(scores)),
+    return numbers._replace(word_perplexity=perplexity(numbers.loss * numbers.tokens / len(scores)),
                             accuracy=float(np.mean([is_right(score) for score in scores])))
 
 
@@ -64,8 +64,9 @@ def of_choices(scores, labels, lengths):
 def _of_losses(scores, examples):
     tokens = sum(len(score.losses) for score in scores)
     loss = math.fsum(score.losses.sum() for score in scores) / tokens
-    return Numbers(examples, tokens, loss, _perplexity(loss))
+    return Numbers(examples, tokens, loss, perplexity(loss))
 
 
-def _perplexity(loss):
+def perplexity(loss):
+    """Returns exp(loss), or None beyond 1e300: JSON has no infinity."""
     return math.exp(loss) if loss < LARGEST else None

@@ -5,7 +5,11 @@ import numpy as np
 
 
 class Sequence(NamedTuple):
-    """int32 [T + 1], T <= n_ctx: T inputs, whose targets stand one place behind them.  The last `scored` count."""
+    """A piece of text to score.
+
+    `tokens` is int32 [T + 1] with T <= n_ctx.  The network reads the first T tokens.  Each one predicts the next token.
+    Only the last `scored` predictions count.
+    """
     tokens: np.ndarray
     scored: int
 
@@ -30,8 +34,8 @@ def rolling(encoder, text, n_ctx, stride):
 def continuation(encoder, context, target, n_ctx):
     """The Sequence that scores `target` behind `context`, encoded together, as lm-eval does.
 
-    Spaces at the end of the context belong to the target.  A context that is too long loses its beginning; for an empty
-    one stands <|endoftext|>.
+    Spaces at the end of the context belong to the target.  A context that is too long loses its beginning.
+    <|endoftext|> takes the place of an empty context.
     Raises ValueError where the target does not fit the window.
     """
     whole = context + target

@@ -91,12 +91,12 @@ def _ptb(path, text, given):
 
 
 def _detokenised(path, given, variant, text, plain):
-    """The Part of a text whose words and line ends are counted before plain(text) is scored."""
+    """Makes the Part that scores plain(text).  It counts the words and line ends of the text as it was before."""
     return _whole(path, given, variant, [plain(text)], len(text.split()) + text.count("\n"), len(text.encode()))
 
 
 def _whole(path, given, variant, parts, words, size):
-    """The Part of texts that are scored whole, each by itself, and have so many words and bytes together."""
+    """Makes the Part that scores each text in `parts` by itself.  All together have `words` words and `size` bytes."""
     with errors.about(path):
         scored = [sequence for part in parts for sequence in given.rolling(part)]
     return Part(scored, [(variant, functools.partial(numbers.of_texts, examples=len(parts), words=words, size=size))])
@@ -142,7 +142,7 @@ def _hellaswag(path, text, given):
 
 
 def _choices(path, text, given, variant, made, sequence, *, by_tokens):
-    """The Part of a variant of HellaSwag: `made` makes the Choices of a line, `sequence` those of its endings."""
+    """Makes the Part of a variant of HellaSwag.  `made` makes the Choices of a line, `sequence` scores an ending."""
     def example(values):
         _check_choices(values)
         choices = made(values)
@@ -180,7 +180,7 @@ def _lm_eval_choices(values):
 
 
 def _of_lines(path, text, given, example):
-    """List of example(the object) of each line of JSON.  Raises UserError for a line of which `example` says why."""
+    """Returns [example(object)] for all lines of JSON.  Raises UserError where `example` raises ValueError."""
     found = []
     for number, line in enumerate(_first_lines(path, text, given.limit).split("\n"), 1):
         if line.strip():
@@ -193,7 +193,7 @@ def _of_lines(path, text, given, example):
 
 
 def _first_lines(path, text, limit):
-    """The first lines of a text, as many as it has.  Raises UserError where they are empty."""
+    """Returns the first `limit` lines of a text, or all if it has fewer.  Raises UserError if they are empty."""
     lines = text.split("\n")
     count = len(lines) - (not lines[-1])
     if limit is None or limit >= count:

@@ -1,6 +1,5 @@
 """What is done with the result of each evaluation in a training."""
-import math
-
+from datasets.zero_shot.numbers import perplexity
 from models.checkpoints import best_checkpoint
 from models.run import loss_picture, metrics_file, samples, zero_shot
 
@@ -20,8 +19,7 @@ def make(config, encoder, tpu, evaluation, build_estimator):
 
     def after(path, step, loss, stop):
         metrics_file.append(model_dir, [metrics_file.entry(
-            step, eval_loss=loss, perplexity=math.exp(loss) if loss < math.log(1e300) else None,
-            bits_per_byte=shards.bits_per_byte(loss))])
+            step, eval_loss=loss, perplexity=perplexity(loss), bits_per_byte=shards.bits_per_byte(loss))])
         loss_picture.renew(model_dir)
         score_tasks(path, stop)
         write_samples(path)

@@ -134,7 +134,7 @@ def measure(config, path, labelled, between=lambda: None):
 
 
 def _finite(numbers, weights):
-    """The Numbers.  Raises UserError where they are none."""
+    """Returns the Numbers.  Raises UserError if their loss is not finite."""
     if not math.isfinite(numbers.loss):
         raise UserError(f"the loss is not finite ({numbers.loss}) with the weights in {weights}; go back to an older"
                         " checkpoint")
