@@ -12,19 +12,21 @@ import traceback
 
 from configs import commands, start, storage
 
-# What main.py loads inside of its functions; no session of TensorFlow begins before the fork.
-WITH_MAIN = ("inputs", "datasets.shard_sets", "datasets.vocabularies", "datasets.window_order", "matplotlib.pyplot",
+# What a module loads inside of its functions; no session of TensorFlow begins before the fork.
+WITH = {
+    "main": ("inputs", "datasets.shard_sets", "datasets.vocabularies", "datasets.window_order", "matplotlib.pyplot",
              "models.gpt2", "models.checkpoints.run_folder", "models.checkpoints.warm_start",
              "models.run.after_evaluation", "models.run.damage", "models.run.devices", "models.run.endings",
              "models.run.export", "models.run.hooks", "models.run.hosts", "models.run.plan", "models.run.samples",
-             "models.run.workarounds")
+             "models.run.workarounds"),
+    "models.checkpoints.convert": ("torch", "transformers.models.gpt2.modeling_gpt2")}
 
 
 def load(names):
     storage.silence_tensorflow()
     for name in names:
         importlib.import_module(name)
-        for other in WITH_MAIN if name == "main" else ():
+        for other in WITH.get(name, ()):
             importlib.import_module(other)
 
 
