@@ -3,7 +3,7 @@ import os
 
 from configs import arguments, reading, storage
 from configs.errors import UserError
-from models.checkpoints import best_checkpoint, run_checkpoints, tf_checkpoint
+from models.checkpoints import best_checkpoint, run_checkpoints, state_file, tf_checkpoint
 
 ANOTHER = "name another checkpoint"  # what else helps where it does not fit
 
@@ -54,6 +54,6 @@ def _what_is_there(path, folder):
     """What to say of a path that is no checkpoint, where those in `folder` may be meant."""
     if storage.exists(path):
         return f" is a file, but no checkpoint of a run; if it holds weights, {run_checkpoints.REMEDY}"
-    there = run_checkpoints.all_in(folder)[::-1]
+    there = state_file.all_in(folder)[::-1]
     instead = f"there are {reading.shorten(there)}" if there else f"{folder} holds none, either"
     return f"{storage.looked_for_in(path)}: no such checkpoint or folder; {instead}"

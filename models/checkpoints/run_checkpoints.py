@@ -29,24 +29,16 @@ def is_at(model_dir, step):
     return step_in_name(latest(model_dir) or "") == step
 
 
-def all_in(model_dir):
-    """Paths of the checkpoints that lie in model_dir, the newest first, whether they are whole or not."""
-    return sorted((path[:-len(".index")] for path in storage.glob(storage.below(model_dir, "model.ckpt-*.index"))),
-                  key=step_in_name, reverse=True)
-
-
 def newest_whole(model_dir, otherwise=ANOTHER):
     """Path of the newest checkpoint whose every byte can be read, or None where there never was one.
 
+    A first save that was cut short, by a full disk or a kill, leaves one of step 0 and no file that names the newest.
     Names on stderr what it passes over.  Raises UserError where none is left, or where it is unclear; `otherwise` is
     the other remedy that it names.
     """
     state, named = storage.join(model_dir, STATE_FILE), state_file.named_newest(model_dir)
-    paths = all_in(model_dir)
-    if not storage.exists(state):
-        if paths:
-            raise UserError(f'{model_dir} holds checkpoints, but not the file "{STATE_FILE}" that names the'
-                            f' newest; write it (one line, model_checkpoint_path: "model.ckpt-STEP"), or {otherwise}')
+    paths, noted = state_file.all_in(model_dir), storage.exists(state)
+    if not noted and not paths:
         # Somebody's weights that were put here would be overlooked.
         for name in (tf_checkpoint.NAME + ".index", hugging_face.SINGLE, hugging_face.INDEX, "pytorch_model.bin"):
             if storage.exists(storage.join(model_dir, name)):
@@ -64,9 +56,12 @@ def newest_whole(model_dir, otherwise=ANOTHER):
         except tf_checkpoint.Damaged as error:  # one that cannot be read just now is not passed over
             problems.append(str(error))
             continue
-        for line in problems:
+        for line in problems if noted else [*problems, f"there is no {state}"]:
             print(f"warning: {line}; going on from {path}", file=sys.stderr)
         return path
+    if not noted and not any(map(step_in_name, paths)):
+        print(f"warning: {problems[0]}; it is of step 0 and was never noted: nothing was trained yet", file=sys.stderr)
+        return None
     reason = "; ".join(problems) or f"{state} cannot be read"
     raise UserError(f"{reason}; no checkpoint there can be read whole: bring one back, or {otherwise}")
 

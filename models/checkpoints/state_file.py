@@ -20,6 +20,18 @@ def named_newest(folder):
     return storage.join(folder, os.fsdecode(match.group(1))) if match and match.group(1).strip(b".") else None
 
 
+def all_in(folder):
+    """Paths of the checkpoints that lie in `folder`, the newest first, whether they are whole or not."""
+    return sorted((path[:-len(".index")] for path in storage.glob(storage.below(folder, "model.ckpt-*.index"))),
+                  key=step_in_name, reverse=True)
+
+
+def newest(folder):
+    """Path of the checkpoint that its file "checkpoint" names, or without that file, of the one of the last step."""
+    path = named_newest(folder)
+    return path if path or storage.exists(storage.join(folder, STATE_FILE)) else next(iter(all_in(folder)), None)
+
+
 def note_newest(path):
     """Makes the file "checkpoint" beside the checkpoint `path` name it: TensorFlow restores that one."""
     folder, _, name = path.rpartition("/")

@@ -87,7 +87,7 @@ def _check_bucket(config):
 
 def _check_start(config, encoder):
     """Raises UserError where the run cannot start from its init_checkpoint: shapes and vocabulary are looked at."""
-    if config.init_checkpoint and not state_file.named_newest(config.model_dir):
+    if config.init_checkpoint and not state_file.newest(config.model_dir):
         storage.silence_tensorflow()
         with start.ended_at_once():  # TensorFlow reads its own checkpoints: only who starts from weights waits for it
             from models.checkpoints import warm_start
@@ -147,7 +147,7 @@ def _sizes(config):
 
 
 def _weights(config):
-    path = state_file.named_newest(config.model_dir)
+    path = state_file.newest(config.model_dir)
     source = state_file.weights_source(config, path)
     return [("weights from", f"{source} in {config.model_dir}" if path else source)]
 
@@ -172,7 +172,7 @@ def _order(config, train):
         order = train if isinstance(train, str) else WindowOrder.of(config, train)
     except UserError as error:
         return str(error)
-    step = max(0, state_file.step_in_name(state_file.named_newest(config.model_dir) or ""))
+    step = max(0, state_file.step_in_name(state_file.newest(config.model_dir) or ""))
     with contextlib.suppress(UserError):  # of a damaged note, which another check tells
         return order if isinstance(order, str) else order.of_a_run(resume.batch_sizes(config, step))
     return order

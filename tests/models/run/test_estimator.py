@@ -40,11 +40,15 @@ def test_checkpoint_that_does_not_fit_lists_its_tensors(finished, tmp_path):
 
 
 def test_checkpoints_without_the_file_that_names_the_newest_are_no_new_run(finished, tmp_path, capsys):
-    (tmp_path / "run" / "checkpoint").unlink()
-    assert 'not the file "checkpoint" that names the newest' in mistake("--model", finished)
-    (tmp_path / "run" / "checkpoint").write_bytes(b"\xff\x00")  # what it named is still there
-    assert main.main(["--model", finished]) == 0
-    assert "is done: step 4 of 4" in capsys.readouterr().out
+    for left in (None, b"\xff\x00"):
+        (tmp_path / "run" / "checkpoint").unlink(missing_ok=True)
+        if left:
+            (tmp_path / "run" / "checkpoint").write_bytes(left)
+        assert main.main(["--model", finished, "--plan"]) == 0
+        assert main.main(["--model", finished]) == 0
+        out, err = capsys.readouterr()
+        assert "is done: step 4 of 4" in out and ("there is no" in err) == (left is None)
+        assert ("model.ckpt-4" in out) == (left is None)  # of --plan
     for path in (tmp_path / "run").glob("model.ckpt-*"):
         path.unlink()
     assert "cannot be read" in mistake("--model", finished)

@@ -139,7 +139,7 @@ def test_model_dir_that_cannot_be_made_is_a_problem(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("x", encoding="utf-8")
     found = problems_of(tmp_path, max_steps=10, model_dir=str(tmp_path / "file" / "run"))
     assert found == ([f'"model_dir" {tmp_path}/file/run cannot be made: {tmp_path}/file is not a folder'], [])
-    monkeypatch.setattr(plan.state_file, "named_newest", lambda folder: None)  # of Google Storage
+    monkeypatch.setattr(plan.state_file, "newest", lambda folder: None)  # of Google Storage
     assert not any(problems_of(tmp_path, max_steps=10, model_dir="gs://bucket/run", machine=ROOMY._replace(disk=None)))
 
 

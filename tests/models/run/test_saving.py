@@ -168,6 +168,23 @@ def test_a_file_checkpoint_that_names_none_of_the_run_s_does_not_hide_them(tmp_p
     assert run_checkpoints.latest(str(tmp_path)) == path == tf.train.latest_checkpoint(str(tmp_path))
 
 
+def test_a_first_save_that_was_cut_short_is_no_checkpoint_and_a_later_one_is(tmp_path, capsys):
+    for step in (0, 5):
+        path = save_steps(tmp_path, step)
+        (tmp_path / "checkpoint").unlink()
+        assert run_checkpoints.newest_whole(str(tmp_path)) == state_file.newest(str(tmp_path)) == path
+        assert f"there is no {tmp_path}/checkpoint; going on from {path}" in capsys.readouterr().err
+        index = tmp_path / f"model.ckpt-{step}.index"
+        index.write_bytes(index.read_bytes()[:20])
+        if step:
+            index.with_name("model.ckpt-0.index").unlink()
+            with pytest.raises(UserError, match="no checkpoint there can be read whole"):
+                run_checkpoints.newest_whole(str(tmp_path))
+        else:
+            assert run_checkpoints.newest_whole(str(tmp_path)) is None
+            assert f"warning: the checkpoint {path} is damaged" in capsys.readouterr().err
+
+
 def test_a_file_checkpoint_that_points_elsewhere_means_the_file_here(tmp_path):
     path = save_steps(tmp_path, 3, 5)
     for folder in ("gs://no-such-bucket/run", "/nowhere", ".."):
