@@ -53,7 +53,7 @@ test: $(READY)
 test-slow: $(READY)
 	@$(PYTEST) --dist loadscope -m slow  # the last one counts; the blocks of test_docs.py need their order
 
-# All benchmarks at smaller sizes; OPTIONS are those of `python3 -m benchmarks.every`.
+# What has a peer or a bound, in one table; OPTIONS are those of `python3 -m benchmarks.every`.
 bench: $(READY)
 	@$(PYTHON) -m benchmarks.every $(OPTIONS)
 

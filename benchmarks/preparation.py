@@ -105,6 +105,8 @@ def texts(args, folder):
             runs[name] = lambda name=name, target=target, rule=rule: timed(
                 straightforward.write, paths, target, encoders[name](), rule, MINIMUM_SIZE)
         times = side_by_side(key, runs, args.rounds, size / 1e6, "MB")
+        result[key + "_megabytes_per_cpu_second"] = {
+            name: round(statistics.median(size / 1e6 / cpu for _, cpu in found), 2) for name, found in times.items()}
         result[key + "_records"] = _same_records([job.path, *targets.values()])
         for name, wanted in peers.items():
             result[f"{key}_times_{name}"] = found = ratio(times, "ours", name)

@@ -4,7 +4,7 @@
     python3 -m tests.fuzz --kinds safetensors archive --inputs 500
     python3 -m tests.fuzz --kinds safetensors --number 17 --seed 1 --keep /tmp/x     # one again, its files left there
 
-Its last lines are the table for benchmarks/RESULTS.md.
+Its last lines are a table, of whose sums benchmarks/RESULTS.md tells.
 """
 import argparse
 import collections
