@@ -7,7 +7,7 @@ import tensorflow.compat.v1 as tf
 from configs import arguments
 from configs.errors import UserError
 from encoder import bpe
-from models.checkpoints import any_format, tf_checkpoint
+from models.checkpoints import any_format, run_checkpoints, tf_checkpoint
 from models.weights import SCOPE, groups, misfits
 
 AT_ONCE = 2**26  # bytes of weights that are read before they go into the variables
@@ -74,6 +74,24 @@ def starting_with(path, model_fn):
     def started(features, labels, mode, params):
         return model_fn(features, labels, mode, params)._replace(scaffold_fn=scaffold)
     return started
+
+
+def resuming(model_dir, model_fn):
+    """`model_fn`, whose variables have no starting values where model_dir has a checkpoint: each is restored.
+
+    These values are up to half of what takes time in building a graph, and each train() and evaluate() builds one.
+    """
+    def unvalued(create, **arguments):
+        if tf.GraphKeys.LOCAL_VARIABLES not in (arguments["collections"] or []):  # those are an evaluation's sums
+            arguments["initial_value"] = lambda: tf.placeholder(arguments["dtype"], arguments["shape"])
+        return create(**arguments)
+
+    def resumed(features, labels, mode, params):
+        if not run_checkpoints.latest(model_dir):
+            return model_fn(features, labels, mode, params)
+        with tf.variable_creator_scope(unvalued):
+            return model_fn(features, labels, mode, params)
+    return resumed
 
 
 def restore(path, config, variables, session):

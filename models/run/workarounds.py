@@ -41,6 +41,9 @@ def prepare():
     # Normally an error that ends a thread is printed.  But that of TensorBoard's file is also raised where the next
     # event is written.
     threading.excepthook = _tell_of_a_thread
+    # Normally Python's collector goes through all objects, of which most are those of TensorFlow's modules and stay.
+    if not gc.get_freeze_count():
+        gc.freeze()
 
 
 def _tell_of_a_thread(error, tell=threading.excepthook):

@@ -13,6 +13,7 @@ from tensorflow_estimator.python.estimator.tpu import error_handling
 
 import main
 from encoder import bpe
+from models import gpt2
 from models.run import workarounds
 from tests.helpers.runs import ROOT, command, damage, mistake, weights_of
 
@@ -204,3 +205,19 @@ def test_what_a_training_on_a_tpu_failed_by_is_not_hidden_by_a_thread_that_found
                 session.run(failing)
             with pytest.raises(RuntimeError, match="closed Session"):
                 found.raise_errors()
+
+
+def test_no_graph_computes_starting_values_where_a_checkpoint_is_restored(run_config, monkeypatch):
+    computed, make = [], gpt2.make_model_fn
+
+    def watched(config, sampler):
+        def model_fn(features, labels, mode, params):
+            spec = make(config, sampler)(features, labels, mode, params)
+            computed.append((mode, [op.name for op in tf.get_default_graph().get_operations() if re.match(
+                "model/.*/Initializer/", op.name) and op.type != "Placeholder"]))
+            return spec
+        return model_fn
+    monkeypatch.setattr(gpt2, "make_model_fn", watched)
+    assert main.main(["--model", run_config(train_steps=1, max_steps=2)]) == 0
+    (mode, names), *later = computed
+    assert mode == "train" and len(names) > 100 and later == [("eval", []), ("train", []), ("eval", [])]
