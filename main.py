@@ -93,7 +93,9 @@ def build_estimator(config, tpu=None, *, strategy=None, sampler=None):
     model_fn = gpt2.make_model_fn(config, sampler)
     if config.init_checkpoint and not run_checkpoints.latest(config.model_dir):
         model_fn = warm_start.starting_with(config.init_checkpoint, model_fn)
-    model_fn = workarounds.ended_by_ctrl_c(model_fn) if tpu else warm_start.resuming(config.model_dir, model_fn)
+    model_fn = warm_start.resuming(config.model_dir, model_fn, computes_values=bool(tpu))
+    if tpu:
+        model_fn = workarounds.ended_by_ctrl_c(model_fn)
     return tf.estimator.tpu.TPUEstimator(
         model_fn=model_fn, use_tpu=bool(tpu), eval_on_tpu=bool(tpu), config=run_config, train_batch_size=rows,
         eval_batch_size=config.eval_batch_size, predict_batch_size=config.predict_batch_size)

@@ -1,4 +1,5 @@
 """From stored weights into the network of a config: "init_checkpoint", and what generates from a checkpoint."""
+import contextlib
 import dataclasses
 
 import numpy as np
@@ -76,21 +77,30 @@ def starting_with(path, model_fn):
     return started
 
 
-def resuming(model_dir, model_fn):
-    """`model_fn`, whose variables have no starting values where model_dir has a checkpoint: each is restored.
+def resuming(model_dir, model_fn, *, computes_values=False):
+    """`model_fn`, whose variables come from the newest checkpoint where model_dir has one, and from nothing else.
 
-    These values are up to half of what takes time in building a graph, and each train() and evaluate() builds one.
+    Normally TensorFlow initialises the variables where it cannot read the file "checkpoint", and trains from there.
+    Here that is a UserError.  Nor is a starting value computed, which takes up to half of the time of building a graph,
+    and each train() and evaluate() builds one; but with `computes_values`, for TPUs.
     """
     def unvalued(create, **arguments):
         if tf.GraphKeys.LOCAL_VARIABLES not in (arguments["collections"] or []):  # those are an evaluation's sums
             arguments["initial_value"] = lambda: tf.placeholder(arguments["dtype"], arguments["shape"])
         return create(**arguments)
 
+    def not_restored(*_):
+        raise UserError(f'"model_dir" {model_dir}: its file "checkpoint" could be read when the run began, and not when'
+                        " the weights were to be restored; nothing was trained since; run again")
+
+    def scaffold():
+        return tf.train.Scaffold(init_op=None if computes_values else tf.no_op(), init_fn=not_restored)
+
     def resumed(features, labels, mode, params):
         if not run_checkpoints.latest(model_dir):
             return model_fn(features, labels, mode, params)
-        with tf.variable_creator_scope(unvalued):
-            return model_fn(features, labels, mode, params)
+        with contextlib.nullcontext() if computes_values else tf.variable_creator_scope(unvalued):
+            return model_fn(features, labels, mode, params)._replace(scaffold_fn=scaffold)
     return resumed
 
 

@@ -221,3 +221,22 @@ def test_no_graph_computes_starting_values_where_a_checkpoint_is_restored(run_co
     assert main.main(["--model", run_config(train_steps=1, max_steps=2)]) == 0
     (mode, names), *later = computed
     assert mode == "train" and len(names) > 100 and later == [("eval", []), ("train", []), ("eval", [])]
+
+
+def test_a_run_whose_checkpoint_cannot_be_found_again_does_not_begin_anew(run_config, tmp_path, monkeypatch):
+    config, state = run_config(max_steps=4, train_steps=2, eval_steps=0), tmp_path / "run" / "checkpoint"
+    assert main.main(["--model", config, "--set", "max_steps=2"]) == 0
+    make = gpt2.make_model_fn
+
+    def disturbed(config, sampler):
+        def model_fn(*arguments):
+            spec = make(config, sampler)(*arguments)
+            state.rename(tmp_path / "away")  # as a disk that fails to read it: to TensorFlow both mean none
+            return spec
+        return model_fn
+    monkeypatch.setattr(gpt2, "make_model_fn", disturbed)
+    assert 'its file "checkpoint" could be read when the run began' in mistake("--model", config)
+    monkeypatch.undo()
+    (tmp_path / "away").rename(state)
+    assert main.main(["--model", config]) == 0
+    assert "model.ckpt-4" in state.read_text()
