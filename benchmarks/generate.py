@@ -28,7 +28,9 @@ from configs.errors import UserError
 from datasets.jobs import workers
 
 PRECISIONS = {"float32": 4, "bfloat16": 2, "int8": 1}  # and the bytes of a weight
-OF_SIDE = {"ours": ("float32", "bfloat16"), "transformers": ("float32", "bfloat16"), "ctranslate2": ("float32", "int8")}
+# Ours in int8 is `--int8` with all that lies between the products in bfloat16.
+OF_SIDE = {"ours": ("float32", "bfloat16", "int8"), "transformers": ("float32", "bfloat16"),
+           "ctranslate2": ("float32", "int8")}
 PACKAGES = {"transformers": ("torch", "transformers"), "ctranslate2": ("ctranslate2",)}
 CONVERTED = "ctranslate2"  # folder of the weights as CTranslate2 reads them, in that of the weights
 WANTED = 1.2
@@ -173,10 +175,11 @@ def _our_turns(args, precision):
     """Yields ({"first", "all", "cpu"}: seconds, tokens [B, S]) of each turn."""
     ours.start_quietly()
     batch, = args.batch
-    config = _config(args, args.output_dir, precision=precision, predict_batch_size=batch)
+    int8 = precision == "int8"
+    config = _config(args, args.output_dir, precision="bfloat16" if int8 else precision, predict_batch_size=batch)
     drawing = {"temperature": 1.0 if args.top_k else 0.0, "top_k": args.top_k, "seed": args.seed}
     samples = ours.samples(config, prompts_of(args, config.n_vocab, batch), [1, args.length] * (args.rounds + 1),
-                           **drawing)
+                           int8=int8, **drawing)
 
     def run(length):
         found = [next(samples).tolist() for _ in range(batch)]
