@@ -53,11 +53,12 @@ def main(argv=None):
         arguments.warn(line)
     if args.mode == arguments.PREDICT:
         from models.run import predict
-        return predict.run(config, encoder, texts, tpu, build_estimator, checkpoint=args.checkpoint, as_json=args.json)
+        return predict.run(config, encoder, texts, tpu, build_estimator, checkpoint=args.checkpoint, as_json=args.json,
+                           int8=args.int8)
     if args.mode == arguments.INTERACTIVE:
         from models.run import interactive
         return interactive.run(config, encoder, args.generation, args.tpu, checkpoint=args.checkpoint,
-                               as_json=args.json)
+                               as_json=args.json, int8=args.int8)
     if args.mode == arguments.EXPORT:
         from models.run import export
         return export.run(config, encoder, args.export_dir, args.tpu, checkpoint=args.checkpoint)

@@ -128,7 +128,7 @@ def _cluster_by_xla(tf, workarounds):
 
 # Generation
 
-def samples(config, rows, lengths, **options):
+def samples(config, rows, lengths, *, int8=False, **options):
     """Yields the tokens of each sample, int32 [length]: for each of `lengths` one for each of `rows`, [B, S] ids.
 
     They come through the estimator's predict(), as those of `main.py --predict_file` do; `options` are its.
@@ -142,6 +142,6 @@ def samples(config, rows, lengths, **options):
               for length in lengths for number, tokens in enumerate(rows)]
     limits, _ = predict.limits_of(config, encoder, list(of_length.values()))
     input_fn = predict._input_fn(wanted, {(): stop_texts.NEVER}, encoder.eot)
-    with predict.threads_for(config, *rows.shape, max(lengths)):
-        for sample in predict.draw(config, None, None, input_fn, limits, main.build_estimator):
+    with predict.threads_for(config, *rows.shape, max(lengths), int8=int8):
+        for sample in predict.draw(config, None, None, input_fn, limits, main.build_estimator, int8=int8):
             yield sample["tokens"][:sample["count"]]

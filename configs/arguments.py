@@ -62,6 +62,8 @@ def _add_options(group):
         default = "" if option.default is None else f" (default: {option.default:g})"
         group.add_argument(f"--{name}", type=option.kind, help=option.meaning + default)
     group.add_argument("--stop", action="append", metavar="TEXT", help="end a text before this one; may be repeated")
+    group.add_argument("--int8", action="store_true", help="behind the prompt, multiply with weights of eight bits:"
+                       " faster on a CPU with VNNI; the texts differ a little")
     group.add_argument("--json", action="store_true", help="print one JSON object per text and nothing else: prompt,"
                        " text, tokens (ids, the one that ended it included), logprobs (of each token under the model's"
                        " own distribution, before temperature, penalty, top_k and top_p), stop (length, eot, stop, or"
@@ -85,10 +87,12 @@ def _check(args):
     if args.checkpoint is not None and (not modes or IN_PLACE[modes[0]] in (PLAN, WHICH_DATA)):
         raise UserError("--checkpoint is for --eval, --predict_text, --predict_file, --interactive and --export_dir;"
                         f" leave it out {f'with --{modes[0]}' if modes else 'to train'}")
-    options = _given(args, [*generation.OPTIONS, "stop", "json"])
+    options = _given(args, [*generation.OPTIONS, "stop", "json", "int8"])
     if options and not (modes and modes[0].startswith(("predict", "interactive"))):
         raise UserError(f"--{options[0]} needs a text to continue; give --predict_text TEXT, --predict_file FILE or"
                         " --interactive")
+    if args.int8 and args.tpu is not None:
+        raise UserError("--int8 is for the processor of this machine; leave it out with --tpu")
 
 
 def check_tpu_paths(args, config):

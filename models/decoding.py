@@ -4,7 +4,9 @@ B batch, T new positions, S room of the cache, C width, H heads, D head size, V 
 """
 import tensorflow.compat.v1 as tf
 
+from configs.errors import UserError
 from models import dropout, gpt2, sampling
+from models.cpu import int8 as int8_products
 from models.cpu import packed
 from models.shapes import shape_of
 from models.weights import layer_weights
@@ -91,11 +93,11 @@ def cast_weights(variables, config):
             for name, value in variables.items()}
 
 
-def decoder(variables, config, *, use_tpu=False):
+def decoder(variables, config, *, use_tpu=False, int8=False):
     """(step, empty_cache) for models/sampling.py, by what is fastest where no TPU has to compile it.
 
     On CPUs and GPUs weights are cast once per session, into local variables; the weights themselves must stay constant,
-    and local variables must be initialised after them.
+    and local variables must be initialised after them.  With `int8`, the products of a single token have eight bits.
     """
     if use_tpu:
         return decoding_step(cast_weights(variables, config), config), empty_cache(config)
@@ -103,7 +105,12 @@ def decoder(variables, config, *, use_tpu=False):
     layer_packed = output = None
     if dtype != tf.float32:
         weights = {name: _for_the_session(value) if value.dtype == dtype else value for name, value in weights.items()}
-    if packed.supported(dtype):
+    if int8:
+        if not int8_products.supported():
+            raise UserError("--int8 needs a processor with VNNI and no GPU beside it; leave it out")
+        layers, output = _int8_weights(variables, config)
+        layer_packed = layers.__getitem__
+    elif packed.supported(dtype):
         wte = weights["wte"]
         centred = wte if dtype == tf.float32 else _for_the_session(tf.cast(wte - tf.reduce_mean(wte, 0), dtype))
         output = packed.PackedMatrix(centred, transposed=True)
@@ -116,19 +123,29 @@ def decoder(variables, config, *, use_tpu=False):
             empty_cache(config, in_place=in_place))
 
 
+def _int8_weights(variables, config):
+    """(the weights of each layer, the output layer) of a single token, with Int8Matrix in the place of matrices."""
+    def quantised(matrix):
+        return int8_products.quantise(matrix, _for_the_session)
+    layers = [{name: quantised(tf.squeeze(value, 0)) if value.shape.rank == 3 else tf.identity(value)
+               for name, value in layer_weights(variables, i).items()} for i in range(config.n_layer)]
+    wte = variables["wte"]
+    return layers, quantised(tf.transpose(wte - tf.reduce_mean(wte, 0)))
+
+
 def _for_the_session(value):
     """`value` computed once, when local variables are initialised."""
     return tf.Variable(value, trainable=False, use_resource=True,
                        collections=[tf.GraphKeys.LOCAL_VARIABLES]).read_value()
 
 
-def sampler(config, limits):
+def sampler(config, limits, *, int8=False):
     """sampler(variables, features, use_tpu) -> predictions, for gpt2.make_model_fn.
 
     `features` are tokens int32 [B, S], given int32 [B], and one [B] for each field of sampling.Options.
     """
     def sample(variables, features, use_tpu):
-        step, cache = decoder(variables, config, use_tpu=use_tpu)
+        step, cache = decoder(variables, config, use_tpu=use_tpu, int8=int8)
         options = sampling.Options(**{name: features[name] for name in sampling.Options._fields})
         return sampling.sample(step, cache, features["tokens"], features["given"], options, limits)._asdict()
     return sample

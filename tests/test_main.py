@@ -103,6 +103,8 @@ def test_a_mistake_is_one_line_on_stderr_and_status_2(run_config):
     (["--predict_text", "a", "--predict_file", "b"], "not allowed with argument"),
     (["--top_k", "3"], "--top_k needs a text to continue; give --predict_text TEXT, --predict_file FILE or --inter"),
     (["--temperature", "0"], "--temperature needs a text"), (["--json"], "--json needs a text to continue"),
+    (["--int8"], "--int8 needs a text to continue"),
+    (["--int8", "--predict_text", "x", "--tpu", "local"], "--int8 is for the processor of this machine; leave it out"),
     (["--interactive", "--eval"], "not allowed with argument"),
     (["--interactive", "--tpu", "local"], "--interactive runs on this machine's CPU or GPU; leave --tpu out"),
     (["--predict_text", "a", "--stop", ""], '--stop is [""], but must be a text that is not empty'),

@@ -14,6 +14,7 @@ from tensorflow.core.framework import attr_value_pb2
 from tensorflow.python.framework import op_def_library
 
 from configs import hardware
+from models.cpu import int8
 from models.cpu.mlp import standardise
 
 # Grappler turns products into this operation, too.  But it marks only constants as constant, and weights read in a loop
@@ -31,7 +32,7 @@ class PackedMatrix(NamedTuple):
 
 
 def attn(h, w, n_head, drop, cache=None):
-    """Computes gpt2.attn for h [B, 1, C] with a cache and without dropout; the matrices of w are PackedMatrix."""
+    """Computes gpt2.attn for h [B, 1, C] with a cache and without dropout; `linear` takes the matrices of w."""
     batch, _, width = h.shape
     qkv = linear(_norm(h, w["ln_1/g"], w["ln_1/b"]), w["attn/c_attn/w"], w["attn/c_attn/b"])  # [B, 3C]
     q, k, v = tf.unstack(tf.reshape(qkv, [-1, 3, n_head, 1, width // n_head]), axis=1)  # [B, H, 1, D] each
@@ -43,7 +44,7 @@ def attn(h, w, n_head, drop, cache=None):
 
 
 def mlp(h, w, drop):
-    """Computes gpt2.mlp for h [B, 1, C] without dropout; the matrices of w are PackedMatrix."""
+    """Computes gpt2.mlp for h [B, 1, C] without dropout; `linear` takes the matrices of w."""
     x = linear(_norm(h, w["ln_2/g"], w["ln_2/b"]), w["mlp/c_fc/w"], w["mlp/c_fc/b"], gelu=True)  # [B, 4C]
     return linear(x, w["mlp/c_proj/w"], w["mlp/c_proj/b"], plus=h)
 
@@ -53,11 +54,13 @@ def _norm(x, g, b):
 
 
 def linear(x, packed, b=None, *, gelu=False, plus=None):
-    """x [..., I] times the PackedMatrix, plus b [O], in the dtype of x -> [N, O].
+    """x [..., I] times the PackedMatrix (or Int8Matrix), plus b [O], in the dtype of x -> [N, O].
 
     With `gelu`, its GELU (the tanh approximation); with `plus` [..., O], the sum with it, in its shape.  Each call
     keeps a copy of its own.
     """
+    if isinstance(packed, int8.Int8Matrix):
+        return int8.linear(x, packed, b, gelu=gelu, plus=plus)
     rows, width = tf.reshape(x, [-1, x.shape[-1]]), packed.matrix.shape[0 if packed.transposed else 1]
     added = [tf.zeros([width], x.dtype) if b is None else tf.cast(b, x.dtype)]
     steps = ["BiasAdd"] + ["GeluApproximate"] * gelu
@@ -73,20 +76,23 @@ def linear(x, packed, b=None, *, gelu=False, plus=None):
 
 
 def logits(hidden, wte, output):
-    """Computes gpt2.logits of hidden [B, C] by `output`: the PackedMatrix wte, or wte less its mean row in bfloat16.
+    """Computes gpt2.logits of hidden [B, C] by `output`: the PackedMatrix wte, or wte less its mean row in fewer bits.
 
-    The latter is half as much to read.  Of it, each row's LIKELIEST logits are computed again in float32: in bfloat16,
-    a logit of -80 is also one of -80.5.  The others are off by 1/512 of their distance from the row's mean and by the
-    rounding of the table, which is about what the rounding of `hidden` has done before (benchmarks/RESULTS.md).
+    The latter is half as much to read, or a quarter.  Of it, each row's LIKELIEST logits are computed again in float32:
+    in bfloat16, a logit of -80 is also one of -80.5.  The others are off by 1/512 of their distance from the row's mean
+    and by the rounding of the table, which is about what the rounding of `hidden` has done before
+    (benchmarks/RESULTS.md); in eight bits by more.
     """
-    if output.matrix.dtype == tf.float32:
+    if isinstance(output, PackedMatrix) and output.matrix.dtype == tf.float32:
         return linear(tf.cast(hidden, tf.float32), output)
     rough = tf.cast(linear(hidden, output), tf.float32)  # [B, V], each row less a number of its own
     largest, ids = tf.math.top_k(rough, min(LIKELIEST, wte.shape[0]), sorted=False)  # [B, K]
     exact = tf.matmul(tf.gather(wte, ids), tf.cast(hidden, tf.float32)[:, :, None])[:, :, 0]  # [B, K]
     rough += tf.reduce_mean(exact - largest, 1, keepdims=True)
-    rows = tf.range(tf.shape(ids)[0])[:, None] + tf.zeros_like(ids)
-    return tf.tensor_scatter_nd_update(rough, tf.stack([rows, ids], 2), exact)
+    places = tf.range(tf.shape(ids)[0])[:, None] * wte.shape[0] + ids  # in all rows behind each other
+    # In place, unlike tf.tensor_scatter_nd_update: nothing else reads this sum.
+    rough = tf.raw_ops.InplaceUpdate(x=tf.reshape(rough, [-1]), i=tf.reshape(places, [-1]), v=tf.reshape(exact, [-1]))
+    return tf.reshape(rough, [-1, wte.shape[0]])
 
 
 @functools.lru_cache(maxsize=None)

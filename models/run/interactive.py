@@ -19,15 +19,15 @@ MARK = "> "
 KEYS = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|O.|.)?|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-def run(config, encoder, given, tpu, *, checkpoint, as_json):
+def run(config, encoder, given, tpu, *, checkpoint, as_json, int8):
     """Continues every line of standard input with the options `given`, until it ends; returns the exit status."""
     if tpu:
         raise UserError("--interactive runs on this machine's CPU or GPU; leave --tpu out, or give a --predict_file")
     path = predict.weights_path(config, encoder, checkpoint)
     predict.store(config, "")  # a path that cannot be written is said before anything is typed
-    with predict.threads_for(config, 1), damage.named_in_generation(config), start.ended_at_once():
+    with predict.threads_for(config, 1, int8=int8), damage.named_in_generation(config), start.ended_at_once():
         workarounds.compile_silently()
-        draw = _load(config, encoder, path)
+        draw = _load(config, encoder, path, int8)
 
     def say(piece):
         print("" if as_json else piece, end="", flush=True)
@@ -56,7 +56,7 @@ def _ctrl_c():
         signal.signal(signal.SIGINT, before)
 
 
-def _load(config, encoder, path):
+def _load(config, encoder, path, int8):
     """draw(a predict.Row, Event), which yields (token, logprob) one after the other until the Event is set.
 
     The weights are those at `path`.  The session is kept, and what is between two tokens stays in its variables.
@@ -65,7 +65,7 @@ def _load(config, encoder, path):
         variables = initial_values.create_variables(config)
         options = sampling.Options(*[tf.placeholder(sampling.dtype_of(name), [1]) for name in sampling.Options._fields])
         tokens = tf.placeholder(tf.int32, [1, None])
-        step, empty_cache = decoding.decoder(variables, config)
+        step, empty_cache = decoding.decoder(variables, config, int8=int8)
         limits = sampling.Limits(n_ctx=config.n_ctx, eot=encoder.eot, length=options.length[0],
                                  vocabulary=encoder.size, penalties=True,
                                  largest=sampling.largest_needed(options, config.n_vocab))

@@ -44,28 +44,28 @@ class Sample(NamedTuple):
     stop: str  # why it ended: "length", "eot", "stop", or "interrupted" by Ctrl-C
 
 
-def run(config, encoder, prompts, tpu, build_estimator, *, checkpoint, as_json):
+def run(config, encoder, prompts, tpu, build_estimator, *, checkpoint, as_json, int8):
     """Prints and stores continuations of `prompts`, drawn by main.py's build_estimator; returns the exit status."""
     path = weights_path(config, encoder, checkpoint)
     rows = [row for prompt in prompts for row in rows_of(prompt, encoder, config.n_ctx)]
     store(config, "")  # a path that cannot be written is said before minutes are spent
     at_once = min(config.predict_batch_size, len(rows))
     threads = threads_for(config, at_once, max(len(row.tokens) for row in rows),
-                          max(prompt.length for prompt in prompts))
+                          max(prompt.length for prompt in prompts), int8=int8)
     with tf_checkpoint.naming_damage(path or config.init_checkpoint), damage.named_in_generation(config, at_once), \
             threads:
-        for number, sample in enumerate(samples_of(config, encoder, rows, tpu, path, build_estimator)):
+        for number, sample in enumerate(samples_of(config, encoder, rows, tpu, path, build_estimator, int8=int8)):
             show(config, number, sample, as_json=as_json)
     return 0
 
 
-def samples_of(config, encoder, rows, tpu, path, build_estimator):
+def samples_of(config, encoder, rows, tpu, path, build_estimator, *, int8=False):
     """Yields the Sample of each Row, drawn with the weights at `path` (None: init_checkpoint)."""
     limits, first_states = limits_of(config, encoder, [row.prompt for row in rows])
     if not tpu:  # the cores of a TPU share every batch
         config = dataclasses.replace(config, predict_batch_size=min(config.predict_batch_size, len(rows)))
     input_fn = _input_fn(rows, first_states, encoder.eot)
-    batches = draw(config, tpu, path, input_fn, limits, build_estimator)
+    batches = draw(config, tpu, path, input_fn, limits, build_estimator, int8=int8)
     for row in rows:
         with start.ended_at_once():  # a batch may take minutes; what is done with a sample is brought to its end
             drawn = next(batches)
@@ -73,15 +73,16 @@ def samples_of(config, encoder, rows, tpu, path, build_estimator):
 
 
 @contextlib.contextmanager
-def threads_for(config, rows, prompt=1, length=1):
+def threads_for(config, rows, prompt=1, length=1, *, int8=False):
     """Inside, TensorFlow starts as many threads for an operation as generate `rows` samples at once the fastest.
 
     One core that multiplies bfloat16 reads weights nearly as fast as two, and to hand work over costs more than the
-    second one gives: 9.6 ms a token of one sample instead of 11.6 (124M).  A `prompt` that is long beside the `length`
-    of what follows, float32 and several samples have work for both; more cores were not at hand.
+    second one gives: 9.6 ms a token of one sample instead of 11.6 (124M).  `int8` has half as much to read.  A `prompt`
+    that is long beside the `length` of what follows, float32 and several samples have work for both; more cores were
+    not at hand.
     """
-    if rows > 1 or prompt > 4 * length or config.precision == "float32" or workers.cores() != 2 \
-            or not hardware.multiplies_bfloat16() or THREADS in os.environ:
+    quick = int8 or config.precision != "float32" and hardware.multiplies_bfloat16()
+    if rows > 1 or prompt > 4 * length or not quick or workers.cores() != 2 or THREADS in os.environ:
         yield
         return
     # All sessions share the threads of the first one, whatever their own configs say: none may be opened before.
@@ -120,9 +121,9 @@ def limits_of(config, encoder, prompts):
         penalties=any(prompt.repetition_penalty != 1 for prompt in prompts), stops=stops), dict(zip(stop_sets, first))
 
 
-def draw(config, tpu, path, input_fn, limits, build_estimator):
+def draw(config, tpu, path, input_fn, limits, build_estimator, *, int8=False):
     """The dict of each row of `input_fn`, from the weights at `path`; a TPU's batch gets rows for all of its cores."""
-    sampler = decoding.sampler(config, limits)
+    sampler = decoding.sampler(config, limits, int8=int8)
     try:
         yield from build_estimator(config, tpu, sampler=sampler).predict(input_fn, checkpoint_path=path)
     except ValueError as error:  # before the first row: only now the estimator has asked the TPU for its size

@@ -17,6 +17,7 @@ import main
 from configs import schema
 from configs.errors import UserError
 from encoder import bpe, prompts
+from models.cpu import int8
 from models.run import predict, samples
 from tests.helpers import graphs
 from tests.helpers.runs import ROOT
@@ -132,6 +133,16 @@ def test_logprobs_are_those_of_the_network_before_any_option(random_run, batched
     given = len(tokens) - len(sample["tokens"])
     expected = [logprobs[place - 1, tokens[place]] for place in range(given, len(tokens))]
     np.testing.assert_allclose(sample["logprobs"], expected, atol=1e-4)
+
+
+def test_int8_draws_with_weights_of_eight_bits(call):
+    if not int8.supported():
+        pytest.skip("this machine's TensorFlow or processor has no such products")
+    options = ["--predict_text", "def é", "--temperature", "0", "--length", "9", "--json"]
+    (exact,), (quick,) = objects(call(*options)), objects(call(*options, "--int8"))
+    assert quick["tokens"][:2] == exact["tokens"][:2] and len(quick["tokens"]) == 9
+    assert quick["logprobs"][0] == exact["logprobs"][0]  # behind the prompt, which is read without
+    assert 0 < abs(quick["logprobs"][1] - exact["logprobs"][1]) < 0.1
 
 
 def test_text_is_printed_and_stored_in_the_original_s_layout_and_json_is_stored_so_too(random_run, call):
