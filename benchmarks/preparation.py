@@ -2,7 +2,8 @@
 
 Texts and pages are those that are installed with Python and the system, or --texts and --pages.  Contenders run in
 turn on the same files, in one process each and after a round that is not counted, and must come to the same records.
-Ends with one JSON line.
+--only vocabulary: time and peak memory of encoder/train.py, as a command, on --gigabytes of the texts with ever new
+rare words.  Ends with one JSON line.
 """
 if __name__ == "__main__":  # before the imports that may fail
     from configs import start
@@ -15,6 +16,7 @@ import logging
 import multiprocessing
 import os
 import statistics
+import sys
 import sysconfig
 import tempfile
 import time
@@ -31,6 +33,8 @@ from encoder import bpe
 
 INSTALLED = [sysconfig.get_paths()["stdlib"], sysconfig.get_paths()["purelib"], "/usr/share/doc"]
 PARTS = ("texts", "pages")
+VOCABULARY, VOCABULARY_SIZE = "vocabulary", 32768
+BYTES_PER_RARE_WORD = 600  # one word in a hundred
 DOCUMENT_CHARACTERS = 5000  # the mean in OpenWebText
 PAGE_BYTES, PAGE_SECONDS = 300_000, 30
 MINIMUM_SIZE = 25
@@ -44,7 +48,7 @@ def main(argv=None):
     result = {}
     with tempfile.TemporaryDirectory() as folder:
         for part in PARTS if args.only is None else (args.only,):
-            result.update({"texts": texts, "pages": pages}[part](args, folder))
+            result.update({"texts": texts, "pages": pages, VOCABULARY: vocabulary}[part](args, folder))
     result["load"] = round(os.getloadavg()[0], 1)
     print(json.dumps(result))
     return 0
@@ -225,6 +229,52 @@ def collect_pages(args):
     return found
 
 
+# Texts -> vocabulary
+
+def vocabulary(args, folder):
+    """Time and peak of encoder/train.py on so many gigabytes of text each."""
+    paths, _ = collect_texts(args.texts, args.megabytes, os.path.join(folder, "texts"))
+    source, found = os.path.join(folder, "text.jsonl"), {}
+    for gigabytes in args.gigabytes:
+        _write_with_rare_words(paths, source, gigabytes * 1e9)
+        output = os.path.join(folder, f"{gigabytes:g}")
+        used = machine.run([sys.executable, os.path.join(options.ROOT, "encoder", "train.py"), "--input", source,
+                            "--no_ftfy", "--size", str(args.size), "--output_dir", output])
+        with open(os.path.join(output, "vocabulary.json")) as f:
+            learned_from = json.load(f).get("learned_from", {"bytes": 1, "of": 1})
+        share = learned_from["bytes"] / learned_from["of"]
+        print(f"vocabulary of {args.size} tokens from {gigabytes:g} GB: {used.seconds:.0f} s, {used.cpu:.0f} CPU s, "
+              f"peak {used.peak / 1e9:.2f} GB (wanted: at most 4), learned from {share:.1%}", flush=True)
+        found[f"{gigabytes:g}"] = {"seconds": round(used.seconds, 1), "cpu": round(used.cpu, 1), "peak": used.peak,
+                                   "share": round(share, 4)}
+        os.unlink(source)
+    return {VOCABULARY: found}
+
+
+def _write_with_rare_words(paths, target, size):
+    """Writes the texts as lines of JSON, again and again up to `size` bytes, each time with other rare words.
+
+    Three letters within a word become random ones, so that words go on to be new, as they do in natural text.
+    """
+    texts = []
+    for path in paths:
+        with open(path, "rb") as f:
+            texts.append(f.read().replace(b"\0", b" "))
+    data = np.frombuffer(b"\0".join(texts), np.uint8)
+    letters = (data >= ord("a")) & (data <= ord("z"))
+    places = np.flatnonzero(letters[:-3] & letters[1:-2] & letters[2:-1] & letters[3:]) + 1
+    with open(target, "wb") as f:
+        for number in itertools.count():
+            random, changed = np.random.RandomState(number), data.copy()
+            chosen = places[random.randint(len(places), size=len(data) // BYTES_PER_RARE_WORD)]
+            for i in range(3):
+                changed[chosen + i] = random.randint(ord("a"), ord("z") + 1, len(chosen))
+            for text in changed.tobytes().decode().split("\0"):
+                f.write(json.dumps({"text": text}, ensure_ascii=False).encode() + b"\n")
+                if f.tell() >= size:
+                    return
+
+
 def _shuffled(folders, suffixes):
     """Paths of all such files below the folders, in an order that depends only on the paths."""
     paths = sorted({os.path.join(folder, name) for root in folders for folder, _, names in os.walk(root)
@@ -236,7 +286,10 @@ def _shuffled(folders, suffixes):
 def arguments(argv=None):
     """Parsed and checked.  Raises UserError."""
     parser = options.parser("preparation", __doc__)
-    parser.add_argument("--only", choices=PARTS, help="measure this alone")
+    add = parser.add_argument
+    add("--only", choices=(*PARTS, VOCABULARY), help="measure this alone; without it the first two")
+    add("--gigabytes", type=float, nargs="+", default=[10.0], help="of text for the vocabulary, one run each")
+    add("--size", type=int, default=VOCABULARY_SIZE, help="of the vocabulary")
     return checked(parser, argv)
 
 

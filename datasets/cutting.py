@@ -22,6 +22,8 @@ ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
 LINE_END = rb"(?:\r\n|\r(?!\n)|\n)"
 VISIBLE = re.compile(rb"\S")
 READ_BYTES = 1 << 24
+# Where a long text may be cut: neither within a word nor within white space, of which none ends in the bytes b0 to bf.
+LINE_END_BEHIND_WORD = re.compile(rb"[!-~\xb0-\xbf](?=[\r\n])")
 
 
 class Reading(NamedTuple):
@@ -74,6 +76,23 @@ def place_of_bytes(path, where, scratch, reading):
         return path
     # A copy in UTF-8 is told from other copies of the file, which earlier runs may have left.
     return packed.place(path, scratch, f"UTF-8 from {reading.encoding}" if where == IN_UTF8 else "")
+
+
+def stretches(path, longest, reading):
+    """(offsets, lengths) in bytes of stretches of a text file, each of which ends at a line end after `longest` bytes.
+
+    A file in which the bytes of a line end may be part of a character, as in UTF-16, is one stretch.
+    """
+    size, starts = os.path.getsize(path), [0]
+    try:
+        in_lines = encodings.to_bring_to_utf8(path, reading.encoding) is None
+    except UnicodeError:
+        in_lines = False
+    if in_lines and size > longest:
+        with open(path, "rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            while match := LINE_END_BEHIND_WORD.search(data, starts[-1] + longest):
+                starts.append(match.end())
+    return starts, np.diff([*starts, size])
 
 
 def _parts(path, split_on):

@@ -126,6 +126,25 @@ def show_left_out(index):
             print(printable(f"{option}: not read are {listing.described(left_out)}"), flush=True)
 
 
+def in_stretches(index, longest):
+    """(the Index with each text file of more than `longest` bytes as several documents, int64 [N]: in `index`, the
+    number of the document of which each is a part).
+
+    Together they hold the same words.  What is already cut into documents stays as it is.
+    """
+    several, counts = {}, np.ones(len(index.file), np.int64)
+    for number in np.flatnonzero(index.length > longest).tolist():
+        place = path(index, int(index.file[number]))
+        if not index.reading.split_on and not listing.is_lines(place):
+            several[number] = cutting.stretches(place, longest, index.reading)
+            counts[number] = len(several[number][0])
+    owner = np.repeat(np.arange(len(counts)), counts)
+    file, offset, length = index.file[owner], index.offset[owner], index.length[owner]
+    for number, (starts, lengths) in several.items():
+        offset[owner == number], length[owner == number] = starts, lengths
+    return index._replace(file=file, offset=offset, length=length), owner
+
+
 def add_arguments(parser):
     """Adds the options --input and --exclude, for `make_index`, and those of `reading`."""
     add = parser.add_argument

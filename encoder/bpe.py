@@ -45,13 +45,14 @@ class Encoder:
         self.size = len(tokens)
         self.eot = tokens[END_OF_TEXT]
         self.fingerprint = fingerprint
-        self._id_to_bytes = [_token_bytes(token) for token in sorted(tokens, key=tokens.get)]
+        token_to_bytes = {token: _token_bytes(token) for token in (*tokens, *byte_symbols().values())}
+        self._id_to_bytes = [token_to_bytes[token] for token in sorted(tokens, key=tokens.get)]
         symbols = byte_symbols()
         by_rank = list(symbols.values()) + [left + right for left, right in merges]
         rank_to_id = np.array([tokens.get(token, -1) for token in by_rank], np.int32)
         self._rank_to_id = None if np.array_equal(rank_to_id, np.arange(len(by_rank))) else rank_to_id
         self._missing_bytes = {byte for byte, symbol in symbols.items() if symbol not in tokens}
-        ranks = {_token_bytes(token): rank for rank, token in enumerate(by_rank)}
+        ranks = {token_to_bytes[token]: rank for rank, token in enumerate(by_rank)}
         self._cut, self._end = len(by_rank), len(by_rank) + 1
         self._tiktoken = tiktoken.Encoding("bpe", pat_str=PATTERN, mergeable_ranks=ranks,
                                            special_tokens={CUT: self._cut, END: self._end})
@@ -276,21 +277,29 @@ def _parse_merges(data, tokens, path, tokens_name):
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 ({error}): fetch or build the vocabulary anew")
     first = 1 if lines[0].startswith("#version") else 0
-    merges = {}  # by what they make
+    merges, joinable = [], tokens.keys() & _SYMBOL_TO_BYTE.keys()
     for number, line in enumerate(lines[first:], first + 1):
         if not line and number == len(lines):
             continue
         left, _, right = line.partition(" ")
-        if not (left and right) or not set(left + right) <= _SYMBOL_TO_BYTE.keys():
-            raise UserError(f"{path}, line {number}: expected two tokens with a space between, got {line!r}")
-        absent = [token for token in (left, right, left + right) if token not in tokens]
-        if absent or left + right in merges:
-            raise UserError(f"{path}, line {number}: the token {absent[0] if absent else left + right!r} "
-                            f"{'is not in ' + tokens_name if absent else 'is merged a second time'}: the two files "
-                            "must come from one vocabulary")
-        unmade = [part for part in (left, right) if len(part) > 1 and part not in merges]
-        if unmade:  # such as "e</w>", of tokenizers that mark the ends of words
-            raise UserError(f"{path}, line {number}: no byte and no line above makes the token {unmade[0]!r}: this is"
-                            " no byte-level BPE like GPT-2's; use a vocabulary that is one")
-        merges[left + right] = left, right
-    return list(merges.values())
+        made = left + right
+        if left not in joinable or right not in joinable or made not in tokens or made in joinable:
+            raise UserError(f"{path}, line {number}: {_why_no_merge(line, tokens, joinable, tokens_name)}")
+        joinable.add(made)
+        merges.append((left, right))
+    return merges
+
+
+def _why_no_merge(line, tokens, joinable, tokens_name):
+    """What is wrong with a line of vocab.bpe; bytes and the lines above it make the tokens `joinable`."""
+    left, _, right = line.partition(" ")
+    if not (left and right) or not set(left + right) <= _SYMBOL_TO_BYTE.keys():
+        return f"expected two tokens with a space between, got {line!r}"
+    absent = [token for token in (left, right, left + right) if token not in tokens]
+    if absent or left + right in joinable:
+        return (f"the token {absent[0] if absent else left + right!r} "
+                f"{'is not in ' + tokens_name if absent else 'is merged a second time'}: the two files must come from "
+                "one vocabulary")
+    unmade = next(part for part in (left, right) if part not in joinable)  # such as "e</w>", which ends a word
+    return (f"no byte and no line above makes the token {unmade!r}: this is no byte-level BPE like GPT-2's; use a "
+            "vocabulary that is one")

@@ -1,4 +1,6 @@
 """The benchmarks of preparing data: equal work on both sides, and the JSON line at the end."""
+import json
+
 import pytest
 
 from benchmarks import preparation, straightforward, two_processes
@@ -28,15 +30,30 @@ def installed(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", preparation.PARTS)
+@pytest.mark.parametrize("part", [*preparation.PARTS, preparation.VOCABULARY])
 def test_preparation_benchmark_compares_equal_work_and_ends_with_one_json_line(installed, part, measure):
-    _, found = measure(preparation, *installed, "--only", part)
-    if part == "texts":
+    _, found = measure(preparation, *installed, "--only", part, "--gigabytes", "0.00001", "--size", "290")
+    if part == preparation.VOCABULARY:
+        assert found["vocabulary"]["1e-05"]["peak"] > 1e7 and found["vocabulary"]["1e-05"]["share"] == 1
+    elif part == "texts":
         assert found["without_ftfy_records"] == found["repaired_records"] == found["with_ftfy_records"] > 5
         assert all(0 < low <= middle <= high for middle, low, high in
                    (found[f"{key}_times_plain"] for key in ("without_ftfy", "repaired", "with_ftfy")))
     else:
         assert found["pages"] == 5 and found["texts_of_pages"] == {"ours": 5, "trafilatura": 5}
+
+
+def test_texts_with_rare_words_are_valid_lines_of_the_size_and_never_the_same(tmp_path):
+    texts = ["the “naïve”\\reader\nof\tcopies " * 40, "unforgettable harbours\r\n" * 50]
+    for number, text in enumerate(texts):
+        (tmp_path / str(number)).write_bytes(text.encode())
+    preparation._write_with_rare_words([tmp_path / "0", tmp_path / "1"], tmp_path / "out", 20000)
+    with open(tmp_path / "out", encoding="utf-8") as f:
+        found = [json.loads(line)["text"] for line in f]
+    assert 20000 <= (tmp_path / "out").stat().st_size < 23000 and len(found) > 8
+    assert len(set(found)) == len(found) and all(len(one) == len(texts[i % 2]) for i, one in enumerate(found))
+    words = [set(one.split()) - set(texts[i % 2].split()) for i, one in enumerate(found)]
+    assert words[0] and not words[0] & words[2]
 
 
 @pytest.mark.slow

@@ -79,3 +79,18 @@ def test_escapes_of_a_mark_are_understood(given, expected):
 def test_a_mark_that_is_none_is_told(given, message):
     with pytest.raises(argparse.ArgumentTypeError, match=message):
         cutting.unescaped(given)
+
+
+def test_stretches_of_a_file_end_behind_a_word_at_a_line_end(tmp_path):
+    (tmp_path / "text.txt").write_bytes("abc\n\ndef \nghi 。\njk\u2003\nlm東\r\nno\n".encode())
+    starts, lengths = cutting.stretches(str(tmp_path / "text.txt"), 2, cutting.USUAL)
+    data = (tmp_path / "text.txt").read_bytes()
+    assert [data[start:start + length].decode() for start, length in zip(starts, lengths)] == [
+        "abc", "\n\ndef \nghi 。\njk\u2003\nlm東", "\r\nno", "\n"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+def test_a_file_whose_line_ends_are_not_sure_is_one_stretch(tmp_path, encoding):
+    (tmp_path / "text.txt").write_bytes("上\n海\n".encode(encoding) * 9)
+    starts, lengths = cutting.stretches(str(tmp_path / "text.txt"), 2, cutting.Reading("utf-16-be"))
+    assert (list(starts), list(lengths)) == ([0], [(tmp_path / "text.txt").stat().st_size])

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import pytest
-from tokenizers import ByteLevelBPETokenizer
+from tokenizers import ByteLevelBPETokenizer, pre_tokenizers
 
+from benchmarks import machine
 from configs.errors import UserError
 from encoder import bpe, train
 from tests.helpers.runs import ROOT
@@ -110,6 +112,83 @@ def test_text_that_could_not_be_read_is_told_before_more_is_asked_for(tmp_path):
                                         "as UTF-8 or UTF-16: one.txt, two.txt; give --encoding NAME.*; give more text"):
         learn(str(tmp_path), str(tmp_path / "vocabulary"))
     assert not (tmp_path / "vocabulary").exists()
+
+
+def words_of(texts):
+    """How often each of GPT-2's words occurs."""
+    split = pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str
+    return Counter(word for text in texts for word, _ in split(text))
+
+
+def test_pieces_of_a_text_hold_its_words(monkeypatch):
+    monkeypatch.setattr(train, "PIECE_CHARACTERS", 5)
+    parts = ["a", "É", "中", "1", "'s", "!", " ", "  ", "\n", "\r\n", "\t", *"\u3000\xa0\x1c\x85", "e\u0301", "🎉"]
+    for seed in range(20):
+        text = "".join(random.Random(seed).choices(parts, k=500))
+        pieces = [*train._pieces(text)]
+        assert "".join(pieces) == text and len(pieces) > 20
+        assert words_of(pieces) == words_of([text])
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_a_file_that_is_read_in_stretches_teaches_the_same(tmp_path, line_end, monkeypatch, capsys):
+    lines = ["Schöne Häuser,", "  \tschöne Gärten ", "", "中文。", "it's 1813"]
+    text = line_end.join(random.Random(1).choices(lines, k=300))
+    (tmp_path / "long.txt").write_bytes(text.encode())
+    (tmp_path / "chinese.txt").write_bytes(text.encode("gb18030"))
+    read, merges, learn_them = [], [], train.learn
+
+    def watched(texts, count):
+        read.append([*texts])
+        merges.append(learn_them(read[-1], count))
+        return merges[-1]
+    monkeypatch.setattr(train, "learn", watched)
+    for number, longest in enumerate((10 ** 9, 300)):
+        monkeypatch.setattr(train, "STRETCH_BYTES", longest)
+        assert train.main(["--input", str(tmp_path), "--size", "290", "--output_dir", str(tmp_path / str(number))]) == 0
+        assert "1 document left out that could not be read as UTF-8 or UTF-16: chinese.txt;" in capsys.readouterr().out
+    assert len(read[0]) == 1 and len(read[1]) > 5 and words_of(read[0]) == words_of(read[1])
+    assert merges[0] == merges[1]
+    notes = [(tmp_path / name / "vocabulary.json").read_bytes() for name in "01"]
+    assert notes[0] == notes[1] and b'"documents": 2' in notes[0]
+
+
+def test_more_words_than_memory_holds_leave_out_documents_drawn_at_random(tmp_path, monkeypatch, capsys):
+    """Of 40 documents with 20 words of their own, 350 words fit."""
+    texts = [" ".join(f"w{chr(97 + n // 26)}{chr(97 + n % 26)}{chr(97 + i)} and" for i in range(20)) for n in range(40)]
+    (tmp_path / "text.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    monkeypatch.setattr(train, "WORD_BYTES", (train.GIGABYTES * 1e9 - train.FIXED_BYTES) / 350)
+    monkeypatch.setattr(train, "WORD_BYTES_PER_BYTE", 0)
+    drawn, learn_them = [], train.learn
+    monkeypatch.setattr(train, "learn", lambda texts, count: drawn.append([*texts]) or learn_them(drawn[-1], count))
+    command = ["--input", str(tmp_path / "text.jsonl"), "--size", "280", "--output_dir"]
+    for name in ("one", "two"):
+        assert train.main([*command, str(tmp_path / name)]) == 0
+    assert drawn[0] == drawn[1] != texts[:len(drawn[0])] and set(drawn[0]) < set(texts)
+    assert len(set(" ".join(drawn[0]).split())) <= 350 < len(set(" ".join(drawn[0]).split())) + 20
+    assert (tmp_path / "one" / "vocab.bpe").read_bytes() == (tmp_path / "two" / "vocab.bpe").read_bytes()
+    share = json.loads((tmp_path / "one" / "vocabulary.json").read_text())["learned_from"]
+    line = len(json.dumps({"text": texts[0]}))
+    assert share == {"bytes": len(drawn[0]) * line, "of": 40 * line}
+    assert f"learned from {share['bytes']:,} of {share['of']:,} bytes of text, in doc" in capsys.readouterr().out
+    assert train.main([*command, str(tmp_path / "one")]) == 0 and "nothing to do" in capsys.readouterr().out
+    with pytest.raises(UserError, match="memory was None, now 16.0"):
+        train.main([*command, str(tmp_path / "one"), "--memory", "16"])
+    assert train.main([*command, str(tmp_path / "all"), "--memory", "16"]) == 0 and len(drawn[-1]) == 40
+    assert "learned_from" not in json.loads((tmp_path / "all" / "vocabulary.json").read_text())
+
+
+@pytest.mark.slow
+def test_learning_stays_within_its_memory(tmp_path):
+    """Words that all differ: the most memory that a text of this size can take."""
+    noise = random.Random(2)
+    with open(tmp_path / "text.jsonl", "w") as f:
+        for _ in range(450):
+            words = ["".join(noise.choices("abcdefghij", k=9)) for _ in range(1000)]
+            f.write(json.dumps({"text": " ".join(words)}) + "\n")
+    used = machine.run([sys.executable, os.path.join(ROOT, "encoder", "train.py"), "--input", str(tmp_path), "--memory",
+                        "1", "--size", "1000", "--output_dir", str(tmp_path / "out")])
+    assert "learned from" in used.output and 0.35e9 < used.peak < 1e9
 
 
 def test_size_below_the_bytes_is_an_error(corpus, tmp_path):
