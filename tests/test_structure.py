@@ -165,7 +165,7 @@ def private_touches(module):
 @pytest.mark.parametrize("module", sorted(SOURCES))
 def test_private_parts_of_tensorflow_are_touched_in_few_places(module):
     """Around a run, all in workarounds.py; of the network, where it is used, with the reason beside it."""
-    if module not in ("models.run.workarounds", "models.replicas", "models.cpu.compiled", "models.cpu.packed"):
+    if module not in ("models.run.workarounds", "models.replicas", "models.cpu.compiled", "models.cpu.onednn"):
         assert not private_touches(module)
 
 

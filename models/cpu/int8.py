@@ -7,19 +7,15 @@ sign on the left: 128 is added to them, and 128 times the sums of the columns is
 N rows, I inputs, O outputs.
 """
 import functools
-import os
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
-from tensorflow.core.framework import attr_value_pb2
-from tensorflow.python.framework import op_def_library
 
+from models.cpu import onednn
 from models.cpu.mlp import GELU_CUBE, GELU_SCALE
 
-# TensorFlow's own operation without Mkl arranges the matrix in oneDNN's layout anew each time (TensorFlow 2.15.1).
-OP, KERNEL = "_MklQuantizedMatMulWithBias", attr_value_pb2.AttrValue(s=b"QuantizedMklOp")
-SWITCH = "TF_ENABLE_ONEDNN_OPTS"  # TensorFlow's own
+OP, KERNEL = "_MklQuantizedMatMulWithBias", b"QuantizedMklOp"
 LARGEST, SHIFT = 127, 128
 
 
@@ -62,11 +58,9 @@ def _product(shifted, matrix):
     kinds = {"a": (shifted, tf.quint8), "b": (matrix.numbers, tf.qint8), "bias": (matrix.bias, tf.qint32)}
     inputs = {name: tf.bitcast(value, kind) for name, (value, kind) in kinds.items()}
     zero, one = tf.constant(0.0), tf.constant(1.0)  # ranges, which only the ranges of the result are computed from
-    # tf.raw_ops lacks operations whose names begin with _.  Only Grappler sets _kernel (TensorFlow 2.15.1).
-    result, _, _ = op_def_library.apply_op(
-        OP, **inputs, min_a=zero, max_a=one, min_b=zero, max_b=one, Toutput=tf.qint32, transpose_a=False,
-        transpose_b=False, input_quant_mode="SCALED", is_weight_const=True, is_bias_const=True, name="product")
-    result.op._set_attr("_kernel", KERNEL)
+    result, _, _ = onednn.run(OP, KERNEL, **inputs, min_a=zero, max_a=one, min_b=zero, max_b=one, Toutput=tf.qint32,
+                              transpose_a=False, transpose_b=False, input_quant_mode="SCALED", is_weight_const=True,
+                              is_bias_const=True)
     return tf.bitcast(result, tf.int32)
 
 
@@ -81,7 +75,7 @@ def supported():
 
     oneDNN adds pairs in 16 bits, which the largest numbers do not fit in, where a processor lacks VNNI.
     """
-    if tf.config.list_physical_devices("GPU") or os.environ.get(SWITCH, "").lower() in ("0", "false"):
+    if not onednn.in_use():
         return False
     with tf.Graph().as_default(), tf.Session() as session:
         matrix = Int8Matrix(tf.placeholder(tf.int8, [64, 64]), tf.zeros([64], tf.int32), None)

@@ -6,21 +6,17 @@ arranges a matrix that is marked as constant in its first run and keeps the resu
 B batch, S positions attended to, C width, H heads, D head size, V vocabulary.
 """
 import functools
-import os
 from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
-from tensorflow.core.framework import attr_value_pb2
-from tensorflow.python.framework import op_def_library
 
 from configs import hardware
-from models.cpu import int8
+from models.cpu import int8, onednn
 from models.cpu.mlp import standardise
 
 # Grappler turns products into this operation, too.  But it marks only constants as constant, and weights read in a loop
 # are not constants to it.
-OP, KERNEL = "_MklNativeFusedMatMul", attr_value_pb2.AttrValue(s=b"MklNameChangeOp")
-SWITCH = "TF_ENABLE_ONEDNN_OPTS"  # TensorFlow's own
+OP, KERNEL = "_MklNativeFusedMatMul", b"MklNameChangeOp"
 FOR_BFLOAT16 = "avx512bw"  # the instruction set that oneDNN wants for it
 LIKELIEST = 128  # logits of a row that generation in bfloat16 computes in float32
 
@@ -67,11 +63,8 @@ def linear(x, packed, b=None, *, gelu=False, plus=None):
     if plus is not None:
         steps.append("Add")
         added.append(tf.reshape(plus, [-1, width]))
-    # tf.raw_ops lacks operations whose names begin with _.  Only Grappler sets _kernel (TensorFlow 2.15.1).
-    result = op_def_library.apply_op(OP, a=rows, b=packed.matrix, args=added, fused_ops=steps, is_filter_const=True,
-                                     transpose_a=False, transpose_b=packed.transposed, epsilon=0.0, leakyrelu_alpha=0.0,
-                                     name="product")
-    result.op._set_attr("_kernel", KERNEL)
+    result = onednn.run(OP, KERNEL, a=rows, b=packed.matrix, args=added, fused_ops=steps, is_filter_const=True,
+                        transpose_a=False, transpose_b=packed.transposed, epsilon=0.0, leakyrelu_alpha=0.0)
     return result if plus is None else tf.reshape(result, tf.shape(plus))
 
 
@@ -98,7 +91,7 @@ def logits(hidden, wte, output):
 @functools.lru_cache(maxsize=None)
 def supported(dtype):
     """Whether TensorFlow has `linear` for `dtype` on this machine's processor, and no GPU does the work."""
-    if tf.config.list_physical_devices("GPU") or os.environ.get(SWITCH, "").lower() in ("0", "false"):
+    if not onednn.in_use():
         return False
     if dtype == tf.bfloat16 and FOR_BFLOAT16 not in hardware.features():
         return False  # oneDNN has no such product there, and ends the process where it is asked for one

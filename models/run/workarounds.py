@@ -1,7 +1,7 @@
 """Every private touch of TensorFlow 2.15.1 around a run: the normal way, why it fails here, when to look again.
 
 What the network itself needs of that kind stands where it is used: models/replicas.py, models/cpu/compiled.py and
-models/cpu/packed.py.  Look again at all of it with another release of TensorFlow.
+models/cpu/onednn.py.  Look again at all of it with another release of TensorFlow.
 """
 import contextlib
 import ctypes

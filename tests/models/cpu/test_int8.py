@@ -47,7 +47,7 @@ def test_rows_and_columns_of_zeros_give_zeros():
     np.testing.assert_allclose(found, x @ w, rtol=0.01)
 
 
-def trained(config, text, steps=200):
+def trained(config, text, steps=120):
     """NumPy weights {name: array} of a network that has learnt from `text`, ids int32 [N]."""
     random = np.random.RandomState(0)
     with tf.Graph().as_default(), tf.Session() as s:
