@@ -207,7 +207,7 @@ def threads(random_run, capsys, monkeypatch):
     monkeypatch.setattr(predict.workers, "cores", lambda: 2)
     monkeypatch.setattr(predict.hardware, "multiplies_bfloat16", lambda: True)
     seen, two = [], [{"tokens": [], "count": 0, "logprobs": []}] * 2
-    monkeypatch.setattr(predict, "draw", lambda *given: seen.append(os.environ.get(predict.THREADS)) or iter(two))
+    monkeypatch.setattr(predict, "draw", lambda *_, **__: seen.append(os.environ.get(predict.THREADS)) or iter(two))
 
     def threads(*arguments):
         assert main.main(["--model", random_run, "--predict_text", "def " * 9, *arguments]) == 0
