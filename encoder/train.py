@@ -5,7 +5,6 @@ a fixed order: the same text gives the same bytes.  It keeps every different wor
 a random order, which depends on their number alone, until --memory is used up; of most texts that is all of them.
 """
 import json
-import math
 import os
 import re
 import sys
@@ -159,7 +158,7 @@ def _arguments(argv):
     size = errors.checked(int, lambda value: value >= SMALLEST, f"at least {SMALLEST}, 256 bytes and {bpe.END_OF_TEXT}")
     add("--size", type=size, default=4096, help=f"number of token ids, {bpe.END_OF_TEXT} included")
     add("--output_dir", required=True, help="folder for the vocabulary")
-    memory = errors.checked(float, lambda value: 1 <= value < math.inf, "at least 1")
+    memory = errors.checked(float, lambda value: 1 <= value < float("inf"), "at least 1")
     add("--memory", type=memory, default=GIGABYTES, metavar="GB",
         help="learn from so many documents, drawn at random, as this much memory takes")
     cleaning.add_argument(parser)

@@ -96,7 +96,7 @@ def test_generation_that_runs_out_of_memory_names_its_own_key_or_what_else_helps
 
 @pytest.mark.parametrize("words", [["--predict_text", "a"], ["--interactive"]])
 def test_both_ways_to_generate_say_so(finished, monkeypatch, words):
-    def no_memory(*_):
+    def no_memory(*_, **__):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor with shape[9,9]")
     monkeypatch.setattr(predict, "rows_of" if words[0] == "--interactive" else "draw", no_memory)
     monkeypatch.setattr("sys.stdin", io.StringIO("a\n"))
