@@ -21,7 +21,7 @@ def test_generation_benchmark_draws_the_same_tokens_on_all_sides_and_ends_with_o
     for side in ("ours", *peers):
         figures = found[side]
         assert figures["precision"] == "float32" and figures["lowest"] <= figures["highest"]
-        assert figures["first_token_seconds"] > 0 and 100 < figures["peak_mb"] < 4000
+        assert figures["first_token_seconds"] > 0 and 10 < figures["peak_mb"] < 4000
         assert figures["of_bandwidth_limit"] > 0
     best = max(found[peer]["tokens_per_second"] for peer in peers)
     assert found["ratio"] == pytest.approx(found["ours"]["tokens_per_second"] / best, rel=0.1)
