@@ -8,7 +8,7 @@ import tensorflow as tf2
 import tensorflow.compat.v1 as tf
 
 from configs import schedule
-from configs.constants import MUON_STEPS
+from configs.constants import MUON_POLYNOMIAL, MUON_STEPS
 from models import cpu
 from models.initial_values import unfolded_zero
 from models.weights import MATRIX_RANK, OPTIMIZERS
@@ -17,7 +17,6 @@ ADAFACTOR_EPSILON = 1e-30  # added to squared gradients
 ADAFACTOR_SCALE_FLOOR = 1e-3  # smallest parameter scale, so that weights that start at zero can move
 ADAFACTOR_CLIP = 1.0  # largest root mean square of an update before it is scaled
 MUON_MOMENTUM = 0.95
-MUON_POLYNOMIAL = 3.4445, -4.7750, 2.0315  # a x + b x^3 + c x^5: five of them bring (0, 1] to about 0.7 to 1.2
 MUON_EPSILON = 1e-7  # least norm that a gradient is divided by
 MUON_RMS = 0.2  # of the elements of an update before the rate; about what AdamW's have
 
@@ -223,27 +222,28 @@ class Muon(AdamW):
     def _update(self, grad, variable):
         slot, decay = self.get_slot(variable, "muon_m"), self._decay_of(variable)
         momentum = grad + MUON_MOMENTUM * (slot - grad)
-        step = orthogonal(tf.squeeze(grad + MUON_MOMENTUM * (momentum - grad), 0), self._config.precision)  # [R, C]
+        step = tf.squeeze(grad + MUON_MOMENTUM * (momentum - grad), 0)  # [R, C]
+        step = orthogonal(step / tf.maximum(tf.norm(step), MUON_EPSILON), self._config.precision)
         step = self._rate * (MUON_RMS * math.sqrt(max(step.shape.as_list()))) * step[None]  # [1, R, C]
         with tf.control_dependencies(_shrunk(variable, self._rate * decay) if decay else []):
             return tf.group(variable.assign_sub(step, read_value=False), slot.assign(momentum, read_value=False))
 
 
-def orthogonal(matrix, dtype):
-    """Returns the matrix, float32 [R, C], with all its singular values brought near 1.  Its products run in `dtype`.
+@cpu.faster(cpu.orthogonal, cpu.pays)
+def orthogonal(x, dtype):
+    """x, a float32 matrix [R, C] of norm 1, with all its singular values brought near 1; products run in `dtype`.
 
     Newton-Schulz: an odd polynomial of a matrix changes its singular values by this polynomial, and keeps its vectors.
     """
     a, b, c = MUON_POLYNOMIAL
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix / tf.maximum(tf.norm(matrix), MUON_EPSILON)
+    tall = x.shape[0] > x.shape[1]
     for _ in range(MUON_STEPS):
         factor = tf.cast(x, dtype)
         gram = tf.matmul(factor, factor, transpose_a=tall, transpose_b=not tall)  # the smaller one of the two
         square = tf.matmul(gram, gram)
         # The sums are float32: bfloat16 would round a, b and c.
-        polynomial = tf.cast(b * tf.cast(gram, tf.float32) + c * tf.cast(square, tf.float32), dtype)
-        product = tf.matmul(factor, polynomial) if tall else tf.matmul(polynomial, factor)
+        sums = tf.cast(b * tf.cast(gram, tf.float32) + c * tf.cast(square, tf.float32), dtype)
+        product = tf.matmul(factor, sums) if tall else tf.matmul(sums, factor)
         x = a * x + tf.cast(product, tf.float32)
     return x
 

@@ -60,11 +60,15 @@ def muon(weight, grads, *, rate, decay):
         g = g[0].astype(np.float64)
         total = 0.95 * total + g
         x = g + 0.95 * total
-        x = x.T if x.shape[0] > x.shape[1] else x
-        x = x / np.linalg.norm(x)
-        for _ in range(5):
-            gram = x @ x.T
-            x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
-        x = x if x.shape == w.shape else x.T
-        w = w - rate * decay * w - rate * 0.2 * np.sqrt(max(w.shape)) * x
+        w = w - rate * decay * w - rate * 0.2 * np.sqrt(max(w.shape)) * orthogonal(x / np.linalg.norm(x))
     return w[None]
+
+
+def orthogonal(x):
+    """The matrix [R, C] of norm 1 behind Muon's five Newton-Schulz steps."""
+    if x.shape[0] > x.shape[1]:
+        return orthogonal(x.T).T
+    for _ in range(5):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return x

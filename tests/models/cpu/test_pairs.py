@@ -16,7 +16,7 @@ from configs.constants import IGNORED
 from models import cpu, decoding, dropout, gpt2, initial_values, optimizers, weights
 from models.cpu import attention, compiled, loss, packed
 from models.run import cost
-from tests.helpers import graphs
+from tests.helpers import graphs, reference
 from tests.helpers.runs import ROOT
 
 CONFIG = graphs.small_config(n_vocab=71, train_batch_size=4)
@@ -120,7 +120,7 @@ def test_fast_twin_in_bfloat16_is_within_its_rounding_of_the_formula_in_float32(
 
 
 def test_every_pair_is_tested():
-    assert set(TWINS) == {name for name, _ in CASES} | {"adamw"}
+    assert set(TWINS) == {name for name, _ in CASES} | {"adamw", "orthogonal"}
 
 
 @pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
@@ -146,6 +146,32 @@ def test_adamw_and_its_fast_twin_are_equal(dtype, decay):
     for one, other in zip(run(fast), run(formula)):
         np.testing.assert_allclose(one, other, rtol=2e-5, atol=2e-6,
                                    err_msg="models.optimizers.adamw and models.cpu.adamw.adamw differ")
+
+
+@pytest.mark.parametrize("kind", ["any", "few directions", "zeros"])
+@pytest.mark.parametrize("shape", [(12, 36), (48, 12), (12, 12)])
+def test_orthogonal_matrix_and_its_fast_twin_are_as_near_to_float64(shape, kind):
+    """Singular values of 1 down to 1e-9 among them, and as many zeros: what a Gram matrix in float32 cannot hold."""
+    x = RANDOM.randn(*shape)
+    if kind != "any":
+        least = 1e-9 if kind == "few directions" else 0.0
+        left, values, right = np.linalg.svd(x, full_matrices=False)
+        x = left * np.where(np.arange(len(values)) < 4, values, least * values) @ right
+    x /= np.linalg.norm(x)
+    expected = reference.orthogonal(x)
+    for function in TWINS["orthogonal"]:
+        with graphs.session() as s:
+            found = s.run(function(tf.constant(x, tf.float32), "float32"))
+        # float32 rounds x itself, and what that adds to the least of its values becomes 500 times as large.
+        assert np.abs(found - expected).max() < 1e-4, function.__module__
+
+
+def test_fast_orthogonal_matrix_is_for_long_ones_in_float32_on_cpus(monkeypatch):
+    with graphs.session():
+        long, square = tf.zeros([12, 18]), tf.zeros([12, 12])
+        assert cpu.pays(long, "float32") and not cpu.pays(long, "bfloat16") and not cpu.pays(square, "float32")
+        monkeypatch.setattr(compiled, "FORMULAS_ONLY", True)
+        assert not cpu.pays(long, "float32")
 
 
 # Decoding: one new token of each sample.
