@@ -70,6 +70,18 @@ def ended_at_once():
             signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def without(packages):
+    """Inside, an import of one of these packages that is not there yet fails as if it were not installed."""
+    hidden = [name for name in packages if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
+
+
 def stop(number=signal.SIGINT, frame=None):
     """Ends the process at once, as a handler of Ctrl-C: what is to be cleaned up must be clean already."""
     os.write(2, b"interrupted\n")

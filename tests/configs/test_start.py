@@ -51,6 +51,16 @@ def test_every_program_begins_before_its_imports(path):
     assert ast.unparse(guard.test) == "__name__ == '__main__'"
 
 
+def test_packages_are_left_out_of_an_import_and_there_again_behind_it(monkeypatch):
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    with start.without(["colorsys", "os"]):
+        with pytest.raises(ImportError):
+            import colorsys
+        import os as again
+    import colorsys
+    assert again is os and colorsys.ONE_THIRD
+
+
 @pytest.mark.parametrize("words", [
     ["main.py", "--model", f"{ROOT}/configs/quickstart.json"], ["datasets/create_tfrecords.py"], ["encoder/train.py"],
     ["-m", "datasets.dedup"], ["-m", "models.checkpoints"], ["-m", "benchmarks.train"],
