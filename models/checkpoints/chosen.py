@@ -9,33 +9,34 @@ ANOTHER = "name another checkpoint"  # what else helps where it does not fit
 
 
 def path_of(config, checkpoint):
-    """Path of the checkpoint that `checkpoint`, the value of the option, names; every byte of it can be read.
+    """Path of the checkpoint that `checkpoint`, the value of the option, names; its weights can be read.
 
     Raises UserError where there is none, or only weights from elsewhere, or where it is damaged.
     """
     option = f"--checkpoint {checkpoint}"
     if checkpoint == arguments.BEST:
-        return _newest_in(best_checkpoint.folder_of(config.model_dir), option, _why_no_best(config))
+        return _newest_in(best_checkpoint.folder_of(config.model_dir), option, _why_no_best(config), train=False)
     storage.check_for_tensorflow(checkpoint, "--checkpoint")
-    return of_path(checkpoint, option, f"{ANOTHER}, or leave --checkpoint out", config.model_dir)
+    return of_path(checkpoint, option, f"{ANOTHER}, or leave --checkpoint out", config.model_dir, train=False)
 
 
-def of_path(path, name, otherwise=ANOTHER, run="."):
+def of_path(path, name, otherwise=ANOTHER, run=".", *, train=True):
     """As `path_of`, for the `path` of a checkpoint, of a file of it, or of a folder, whose newest one is meant.
 
     An error calls it `name` and says `otherwise`; if the path is a bare name, it tells what lies in the folder `run`.
+    With `train`, what its optimizer kept can be read as well.
     """
     if storage.is_folder(path):
-        return _newest_in(path, name, otherwise)
+        return _newest_in(path, name, otherwise, train=train)
     prefix = tf_checkpoint.without_ending(path)
     if prefix not in map(tf_checkpoint.without_ending, run_checkpoints.files_of(prefix)):
         raise UserError(f"{name}{_what_is_there(path, os.path.dirname(path) or run)}")
-    run_checkpoints.read_whole(prefix)
+    run_checkpoints.read_whole(prefix, train=train)
     return prefix
 
 
-def _newest_in(folder, name, otherwise):
-    path = run_checkpoints.newest_whole(folder, ANOTHER)
+def _newest_in(folder, name, otherwise, *, train):
+    path = run_checkpoints.newest_whole(folder, ANOTHER, train=train)
     if path is None:
         raise UserError(f"{name}: {folder}{storage.looked_for_in(folder)} holds no checkpoint; {otherwise}")
     return path

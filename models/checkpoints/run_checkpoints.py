@@ -11,7 +11,7 @@ from configs.errors import UserError
 from configs.resume import ANOTHER, CONFIG_FILE, DATA_FILE
 from models.checkpoints import hugging_face, state_file, tf_checkpoint
 from models.checkpoints.state_file import STATE_FILE, step_in_name
-from models.weights import SCOPE, misfits, slot_shapes
+from models.weights import SCOPE, is_slot, misfits, slot_shapes
 
 REMEDY = ('set "init_checkpoint" to it, with another "model_dir", or give it to `python3 -m models.checkpoints`, which'
           ' imports it')
@@ -29,8 +29,8 @@ def is_at(model_dir, step):
     return step_in_name(latest(model_dir) or "") == step
 
 
-def newest_whole(model_dir, otherwise=ANOTHER):
-    """Path of the newest checkpoint whose every byte can be read, or None where there never was one.
+def newest_whole(model_dir, otherwise=ANOTHER, *, train=True):
+    """Path of the newest checkpoint of which all can be read that `read_whole` reads; None where there never was one.
 
     A first save that was cut short, by a full disk or a kill, leaves one of step 0 and no file that names the newest.
     Names on stderr what it passes over.  Raises UserError where none is left, or where it is unclear; `otherwise` is
@@ -52,7 +52,7 @@ def newest_whole(model_dir, otherwise=ANOTHER):
     problems = []
     for path in paths:
         try:
-            read_whole(path)
+            read_whole(path, train=train)
         except tf_checkpoint.Damaged as error:  # one that cannot be read just now is not passed over
             problems.append(str(error))
             continue
@@ -66,11 +66,15 @@ def newest_whole(model_dir, otherwise=ANOTHER):
     raise UserError(f"{reason}; no checkpoint there can be read whole: bring one back, or {otherwise}")
 
 
-def read_whole(path):
-    """Reads every tensor of the checkpoint at `path`.  Raises UserError where one cannot be read."""
+def read_whole(path, *, train=True):
+    """Reads the tensors of the checkpoint at `path`: all, or without `train` those that are not the optimizer's.
+
+    Raises UserError where one cannot be read.
+    """
     read, shapes, _ = tf_checkpoint.read_index(path)
     for name in shapes:
-        read(name)
+        if train or not is_slot(name, shapes):
+            read(name)
 
 
 def step_of(path):

@@ -24,7 +24,7 @@ def check(config, encoder, train_set=None):
     it is to start from, are others.
     """
     lines = []
-    path = run_checkpoints.newest_whole(config.model_dir)
+    path = run_checkpoints.newest_whole(config.model_dir, train=train_set is not None)
     if path:
         lines = _check_run(path, config, encoder, train_set)
     elif config.init_checkpoint:

@@ -12,8 +12,10 @@ import tensorflow.compat.v1 as tf
 from tensorflow_estimator.python.estimator.tpu import error_handling
 
 import main
+from configs import schema
 from encoder import bpe
 from models import gpt2
+from models.checkpoints import run_checkpoints, run_folder
 from models.run import workarounds
 from tests.helpers.runs import ROOT, command, damage, mistake, weights_of
 
@@ -63,6 +65,21 @@ def test_damaged_newest_checkpoint_is_named(finished, tmp_path, how):
         message = mistake("--model", finished, *arguments)
         assert "model.ckpt-4 is damaged or incomplete" in message and "remove" not in message
         assert "no checkpoint there can be read whole" in message
+
+
+def test_damage_to_what_the_optimizer_keeps_bars_a_training_alone(finished, tmp_path, capsys):
+    run = tmp_path / "run"
+    slot = tf.train.load_checkpoint(str(run / "model.ckpt-4")).get_tensor("model/wte/adam_v").tobytes()
+    data = run / "model.ckpt-4.data-00000-of-00001"
+    content = data.read_bytes()
+    assert content.count(slot) == 1
+    data.write_bytes(content.replace(slot, os.urandom(len(slot))))
+    config = schema.load(finished)
+    capsys.readouterr()
+    assert run_folder.trained(config, bpe.load(config.encoder_path), "evaluate") == str(run / "model.ckpt-4")
+    assert capsys.readouterr().err == ""
+    assert run_checkpoints.newest_whole(str(run)) == str(run / "model.ckpt-0")
+    assert "model.ckpt-4 is damaged" in capsys.readouterr().err
 
 
 def test_newest_checkpoint_that_cannot_be_read_is_neither_called_damaged_nor_passed_over(run_config, tmp_path):
