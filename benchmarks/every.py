@@ -97,6 +97,12 @@ def _number(value):
 def _startup(found):
     rows = [Row(f"`main.py`, {part.replace('_', ' ')}, s", found[part]["seconds"], wanted=f"under {most:g}")
             for part, most in startup.WANTED.items() if part in found]
+    for precision, sides in found.get("text", {}).items():
+        ours, peer = sides["init_checkpoint"], sides[startup.PEER]
+        rows += [Row(f"a text of {startup.LENGTH} tokens from the shell, {precision}, s", ours["seconds"],
+                     peer["seconds"], startup.PEER, ours["ratio"], f"at most {startup.WANTED_RATIO:g}"),
+                 Row(f"its peak, {precision}, MB", ours["peak"], peer["peak"], startup.PEER, ours["peak_ratio"],
+                     f"at most {startup.WANTED_MEMORY:g}")]
     if "cycles" in found:
         rows.append(Row("growth over evaluations, MB", found["cycles"]["growth_mb"], wanted="flat"))
     return rows

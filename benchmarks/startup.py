@@ -1,8 +1,9 @@
-"""How long main.py takes to its first word and to its first step, and its memory over many evaluations.
+"""How long main.py takes to its first word, to a text and to its first step, and its memory over many evaluations.
 
 Every measurement is a process of its own: `--help`, `--plan`, a training of 124M until it says that its first step is
-done (then it is killed), and a small training that evaluates again and again, whose memory is read after each
-evaluation.  Ends with one JSON line.
+done (then it is killed), `--predict_text` from start to end beside a script with transformers, and a small training
+that evaluates again and again, whose memory is read after each evaluation.  The texts come from weights in Hugging
+Face's format and from a run's own checkpoint, in turn with the script.  Ends with one JSON line.
 """
 from __future__ import annotations
 
@@ -20,16 +21,20 @@ import sys
 import tempfile
 import time
 
-from benchmarks import data, machine, options
-from configs import commands
+from benchmarks import data, machine, options, ours
+from configs import commands, storage
 from configs.errors import UserError
 
 N_VOCAB = 50257  # of GPT-2's vocabulary
 FULL_SIZE = {"train_batch_size": 4, "n_ctx": 256, "micro_batch_size": None}
 SMALL = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_ctx": 32, "train_batch_size": 4, "eval_batch_size": 4,
          "micro_batch_size": None, "warmup_steps": 0, "train_steps": 5, "eval_steps": 2, "save_checkpoints_steps": 5}
-WANTED = {"help": 1.0, "plan": 1.0, "first_step": 20.0}  # seconds
-PARTS = (*WANTED, "cycles")
+WANTED = {"help": 1.0, "plan": 1.0, "first_step": 12.0}  # seconds
+PARTS = (*WANTED, "text", "cycles")
+TEXT, LENGTH = "Once upon a time", 100  # what is continued, and by how many tokens
+PRECISIONS = ("bfloat16", "float32")
+PEER = "transformers"
+WANTED_RATIO, WANTED_MEMORY = 1.0, 1.2  # seconds and peak memory beside the script's
 SETTLED = 5  # cycles, after which memory should not grow
 
 
@@ -41,7 +46,8 @@ def main(argv=None):
     with tempfile.TemporaryDirectory(dir=args.output_dir) as folder:
         data.make_corpus(folder, 0.002, 500, N_VOCAB)
         for part in args.only:
-            result[part] = cycles(args, folder) if part == "cycles" else timed(args, folder, part)
+            measure = {"cycles": cycles, "text": texts}.get(part)
+            result[part] = measure(args, folder) if measure else timed(args, folder, part)
     print(json.dumps(result))
     return 0
 
@@ -65,6 +71,63 @@ def timed(args, folder, part):
     print(f"{part}: {found['seconds']:.2f} s (from {found['least']:.2f} to {found['most']:.2f}); wanted: under "
           f"{WANTED[part]:g} s", flush=True)
     return found
+
+
+def texts(args, folder):
+    """For each precision the seconds, CPU seconds and peak MB of a text from the shell, ours beside transformers'."""
+    weights, sources = _weights(args, folder)
+    result = {}
+    for precision in PRECISIONS:
+        lines = {PEER: ["-m", "benchmarks.sample_transformers", weights, precision, str(LENGTH), TEXT],
+                 **{name: [options.MAIN, *arguments, "--set", f"precision={precision}", "--predict_text", TEXT,
+                           "--length", str(LENGTH), "--temperature", "0"] for name, arguments in sources.items()}}
+        used = {name: [] for name in lines}
+        for number in range(args.rounds + 1):
+            for name, words in lines.items():
+                usage = machine.run([sys.executable, *words], cwd=options.ROOT)
+                if number:
+                    used[name].append(usage)
+        result[precision] = _beside_peer(precision, used)
+    return result
+
+
+def _weights(args, folder):
+    """(a folder with random weights in Hugging Face's format, {kind of weights: main.py's arguments for it})."""
+    from encoder import bpe, formats
+    storage.silence_tensorflow()
+    weights, run = os.path.join(folder, "weights"), os.path.join(folder, "run-text")
+    config = options.load("117M", args.overrides)
+    ours.write_weights(config, weights)
+    formats.write_hugging_face(weights, bpe.read_files(), config.n_ctx)
+    values = {"init_checkpoint": weights, "eval_steps": 0}
+    # A step that changes no weight makes a checkpoint with all that a run's own holds.
+    still = {**FULL_SIZE, "max_steps": 1, "warmup_steps": 0, "lr": 1e-30, "n_ctx": config.n_ctx}
+    _to_end(_command(args, folder, {**still, **values, "train_batch_size": 1}, "run-text"))
+    return weights, {"init_checkpoint": _command(args, folder, values, "run-none"),
+                     "run": ["--model", os.path.join(run, "config.json")]}
+
+
+def _beside_peer(precision, used):
+    """Prints and returns what the machine.Usage of each command, {name: [one a round]}, comes to."""
+    found = {name: {key: round(statistics.median(getattr(usage, key) for usage in usages) / unit, digits)
+                    for key, unit, digits in (("seconds", 1, 2), ("cpu", 1, 2), ("peak", 1e6, 0))}
+             for name, usages in used.items()}
+    for name, values in found.items():
+        if name != PEER:
+            ratios = [own.seconds / peer.seconds for own, peer in zip(used[name], used[PEER])]
+            values["ratio"] = round(statistics.median(ratios), 3)
+            for key in ("cpu", "peak"):
+                values[f"{key}_ratio"] = round(values[key] / found[PEER][key], 3)
+            values["same_text"] = _continuation(used[name][0].output) == _continuation(used[PEER][0].output)
+        print(f"text in {precision}, {name}: " + ", ".join(f"{key} {value}" for key, value in values.items()),
+              flush=True)
+    print(f"wanted: ratio at most {WANTED_RATIO}, peak_ratio at most {WANTED_MEMORY}", flush=True)
+    return found
+
+
+def _continuation(output):
+    """What stands behind TEXT, without main.py's last line."""
+    return output.partition(TEXT)[2].rstrip("=").strip()
 
 
 def cycles(args, folder):
