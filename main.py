@@ -86,15 +86,18 @@ def build_estimator(config, tpu=None, *, strategy=None, sampler=None):
     workarounds.compile_silently()
     run_config = tf.estimator.tpu.RunConfig(
         model_dir=config.model_dir, cluster=workarounds.resolver(tpu) if tpu else None, tf_random_seed=config.seed,
-        session_config=workarounds.session_config(), train_distribute=distributed,
+        session_config=workarounds.session_config(generates=bool(sampler and not tpu)), train_distribute=distributed,
         save_summary_steps=None, log_step_count_steps=None, save_checkpoints_steps=config.save_checkpoints_steps,
         keep_checkpoint_max=config.keep_checkpoint_max,
         checkpoint_save_graph_def=False,  # a quarter of the time of a save, and nothing here reads it
         tpu_config=devices.tpu_config(config.iterations, tpu, evaluates=sampler is None))
     model_fn = gpt2.make_model_fn(config, sampler)
-    if config.init_checkpoint and not run_checkpoints.latest(config.model_dir):
-        model_fn = warm_start.starting_with(config.init_checkpoint, model_fn)
-    model_fn = warm_start.resuming(config.model_dir, model_fn, computes_values=bool(tpu))
+    if sampler and not tpu:
+        model_fn = warm_start.only_reading(config, model_fn)
+    else:
+        if config.init_checkpoint and not run_checkpoints.latest(config.model_dir):
+            model_fn = warm_start.starting_with(config, model_fn)
+        model_fn = warm_start.resuming(config.model_dir, model_fn, computes_values=bool(tpu))
     if tpu:
         model_fn = workarounds.ended_by_ctrl_c(model_fn)
     return tf.estimator.tpu.TPUEstimator(

@@ -141,10 +141,9 @@ def mean_loss(hidden, wte, labels):
 def make_model_fn(config, sampler=None):
     """The model_fn of TPUEstimator for all three modes; `sampler` is the one of models/decoding.py, for predictions."""
     def model_fn(features, labels, mode, params):
-        weights = initial_values.create_variables(config)
         if mode == PREDICT:
-            sampled = sampler(weights, features, use_tpu=params["use_tpu"])
-            return tf.estimator.tpu.TPUEstimatorSpec(mode, predictions=sampled)
+            return tf.estimator.tpu.TPUEstimatorSpec(mode, predictions=sampler(features, use_tpu=params["use_tpu"]))
+        weights = initial_values.create_variables(config)
         if mode == EVAL:
             return eval_spec(weights, features, labels, config)
         return train_spec(weights, features, labels, config, use_tpu=params["use_tpu"])

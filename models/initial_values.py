@@ -20,6 +20,19 @@ def create_variables(config):
                 for number, weight in enumerate(weight_list(config))}
 
 
+def empty_variables(kinds):
+    """{name: variable} of {name: (shape, dtype)}, without starting values: their initialisers must be fed."""
+    with tf.variable_scope(SCOPE, reuse=tf.AUTO_REUSE, use_resource=True):
+        return {name: tf.get_variable(name, dtype=dtype, initializer=tf.placeholder(dtype, shape))
+                for name, (shape, dtype) in kinds.items()}
+
+
+def starting_value(config, name):
+    """The values that the variable `name` of create_variables starts with, float32."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        return session.run(create_variables(config)[name].initial_value)
+
+
 def unfolded_zero():
     """An int32 0 that TensorFlow does not know before it runs the graph.
 

@@ -1,6 +1,7 @@
 """From stored weights into the network of a config: "init_checkpoint", and what generates from a checkpoint."""
 import contextlib
 import dataclasses
+import functools
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -8,10 +9,14 @@ import tensorflow.compat.v1 as tf
 from configs import arguments
 from configs.errors import UserError
 from encoder import bpe
+from models import decoding, initial_values
 from models.checkpoints import any_format, run_checkpoints, tf_checkpoint
 from models.weights import SCOPE, groups, misfits
 
-AT_ONCE = 2**26  # bytes of weights that are read before they go into the variables
+# Bytes of float32 weights that are read before they go into the variables.  Each set of operations that a session runs
+# costs it a pass over the graph; a remote one takes messages of up to 2 GB.
+AT_ONCE = 2**30
+ALIGNMENT = 64  # bytes; an array that begins at a multiple of them becomes a tensor as it is, others are copied
 
 
 def check_all(config, encoder):
@@ -60,18 +65,55 @@ def check_vocabulary(stored, config, encoder):
                         ' vocabulary together, or set "resize_vocab" to true to use these weights all the same')
 
 
-def starting_with(path, model_fn):
-    """`model_fn`, whose variables start with the weights at `path` where no checkpoint is restored."""
-    stored = any_format.open_weights(path)
+class Reader:
+    """The part of a tf.train.Saver that predictions need: reads the weights alone, in the dtypes of their variables."""
+
+    def __init__(self, config):
+        self._config, self._variables = config, _weights_in_graph()
+
+    def build(self):
+        """Does nothing: no operations are needed."""
+
+    def restore(self, session, path):
+        """Gives the variables the weights at `path`, or of init_checkpoint where it is None."""
+        restore(path, self._config, self._variables, session)
+
+
+def only_reading(config, model_fn):
+    """`model_fn` for predictions: the weights come from a checkpoint or from init_checkpoint, and nothing else does.
+
+    Normally a Scaffold adds operations that save, restore and check each variable, and runs some of them.  Here that
+    took longer than the reading.
+    """
+    def scaffold():
+        reader, nothing = Reader(config), tf.constant([], tf.string)
+        return tf.train.Scaffold(
+            saver=reader, init_op=nothing, ready_op=nothing, ready_for_local_init_op=nothing,
+            local_init_op=tf.local_variables_initializer() if tf.local_variables() else nothing,
+            init_fn=lambda _, session: reader.restore(session, None))
+    return _with_scaffold(scaffold, model_fn)
+
+
+def starting_with(config, model_fn):
+    """`model_fn`, whose variables start with the weights of init_checkpoint where no checkpoint is restored."""
+    stored = any_format.open_weights(config.init_checkpoint)
 
     def scaffold():
-        variables = {variable.op.name[len(SCOPE) + 1:]: variable for variable in tf.trainable_variables()}
+        variables = _weights_in_graph()
         others = [variable for variable in tf.global_variables() if not variable.trainable]
         # Not by WarmStartSettings: that knows only TensorFlow's checkpoints, and only when it trains.  The weights' own
         # starting values are not computed: they would leave holes in memory.
         return tf.train.Scaffold(init_op=tf.variables_initializer(others),
-                                 init_fn=lambda _, session: load(stored, variables, session))
+                                 init_fn=lambda _, session: load(stored, variables, session, config))
+    return _with_scaffold(scaffold, model_fn)
 
+
+def _weights_in_graph():
+    """{name: variable} of the default graph."""
+    return {variable.op.name[len(SCOPE) + 1:]: variable for variable in tf.trainable_variables()}
+
+
+def _with_scaffold(scaffold, model_fn):
     def started(features, labels, mode, params):
         return model_fn(features, labels, mode, params)._replace(scaffold_fn=scaffold)
     return started
@@ -110,25 +152,39 @@ def resuming(model_dir, model_fn, *, computes_values=False):
 def restore(path, config, variables, session):
     """Gives {name: variable} the weights of the checkpoint `path`, or of init_checkpoint where it is None."""
     with tf_checkpoint.naming_damage(path or config.init_checkpoint):
-        if path:
-            tf.train.Saver(list(variables.values())).restore(session, path)
-        else:
-            load(any_format.open_weights(config.init_checkpoint), variables, session)
+        load(any_format.open_weights(path or config.init_checkpoint), variables, session, config)
 
 
-def load(stored, variables, session):
-    """Gives {name: variable} the StoredWeights, which passed `check`, some at a time (AT_ONCE).
+def load(stored, variables, session, config):
+    """Gives {name: variable} the StoredWeights, which passed `check`, some at a time (AT_ONCE), in the dtypes of these.
 
-    A variable with fewer rows takes the first (positions, ids); one with more starts there as it would by itself.
+    A variable with fewer rows takes the first (positions, ids); one with more starts there as a new network does.
     """
+    @functools.lru_cache(maxsize=1)  # of wte two variables are made, one after the other
+    def value_of(name):
+        if name == decoding.CENTRED:
+            return value_of("wte") - value_of("wte").mean(0)
+        value, rows = stored.read(name), variables[name].shape[0]
+        if value.shape[0] < rows:
+            value = np.concatenate([value, initial_values.starting_value(config, name)[value.shape[0]:]])
+        return value[:rows]
     for names in groups({name: variable.shape.as_list() for name, variable in variables.items()}, AT_ONCE):
         feeds = {}
         for name in names:
-            value, rows = stored.read(name), variables[name].shape[0]
             copies = getattr(variables[name], "values", [variables[name]])  # one on each device of a strategy
-            if value.shape[0] < rows:
-                session.run(copies[0].initializer)
-                value = np.concatenate([value, session.run(copies[0])[value.shape[0]:]])
-            feeds.update({copy.initializer: value[:rows] for copy in copies})
-        # Not Variable.load for each: every other set of operations that a session runs costs it a pass over the graph.
+            own = len(copies) == 1
+            feeds.update({copy.initializer: _for_tensor(value_of(name), copy.dtype, own=own) for copy in copies})
+        # Not Variable.load for each, which would be another set of operations for each.
         session.run(list(feeds), {initializer.inputs[1]: value for initializer, value in feeds.items()})
+
+
+def _for_tensor(value, dtype, *, own):
+    """The array in `dtype`, in memory that a variable on a CPU takes for its own; a copy if it is not its `own`."""
+    dtype = np.dtype(dtype.as_numpy_dtype)
+    if own and value.dtype == dtype and value.flags.writeable and value.ctypes.data % ALIGNMENT == 0:
+        return value
+    place = np.empty(value.size * dtype.itemsize + ALIGNMENT, np.uint8)
+    first = -place.ctypes.data % ALIGNMENT
+    copy = place[first:first + value.size * dtype.itemsize].view(dtype).reshape(value.shape)
+    copy[...] = value
+    return copy

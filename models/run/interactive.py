@@ -10,7 +10,7 @@ import tensorflow.compat.v1 as tf
 from configs import arguments, start
 from configs.errors import UserError
 from encoder import prompts, stop_texts
-from models import decoding, initial_values, sampling
+from models import decoding, sampling
 from models.checkpoints import warm_start
 from models.run import damage, predict, workarounds
 
@@ -62,7 +62,7 @@ def _load(config, encoder, path, int8):
     The weights are those at `path`.  The session is kept, and what is between two tokens stays in its variables.
     """
     with tf.Graph().as_default():
-        variables = initial_values.create_variables(config)
+        variables = decoding.create_variables(config, int8=int8)
         options = sampling.Options(*[tf.placeholder(sampling.dtype_of(name), [1]) for name in sampling.Options._fields])
         tokens = tf.placeholder(tf.int32, [1, None])
         step, empty_cache = decoding.decoder(variables, config, int8=int8)
@@ -74,7 +74,7 @@ def _load(config, encoder, path, int8):
         before = tf.nest.pack_sequence_as(state, [place.read_value() for place in places])
         first = _keep_state(places, state)
         following = _keep_state(places, sampling.advance(step, before, options, limits))
-        session = tf.Session(config=workarounds.session_config())
+        session = tf.Session(config=workarounds.session_config(generates=True))
         warm_start.restore(path, config, variables, session)
         session.run(tf.local_variables_initializer())
 

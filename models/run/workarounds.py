@@ -91,11 +91,11 @@ def resolver(tpu):
     return tpu_names.resolver(tpu)
 
 
-def session_config():
-    """What every session runs with.
+def session_config(*, generates=False):
+    """What every session runs with; on CPUs one that only `generates` runs its graph as it was built.
 
-    Normally that is TensorFlow's own default.  It makes products slower on CPUs, as said below; measure again with
-    another release.
+    Normally that is TensorFlow's own default.  It makes products slower on CPUs, as said below, and the start of a
+    generation by a second, for nothing; measure again with another release.
     """
     config = tf.ConfigProto(allow_soft_placement=True)
     options = config.graph_options.rewrite_options
@@ -103,6 +103,8 @@ def session_config():
     options.remapping = RewriterConfig.OFF
     # The plan of what to keep in memory finds nothing on CPUs, and complains of each operation that it cannot price.
     options.memory_optimization = RewriterConfig.NO_MEM_OPT
+    # To pass over the graph took longer than all that it spared the tokens, and up to 180 MB.
+    options.disable_meta_optimizer = generates and not devices.devices()
     return config
 
 

@@ -21,7 +21,7 @@ from configs.errors import UserError
 from datasets import shard_sets
 from datasets.window_order import WindowOrder
 from encoder import bpe, formats
-from models import initial_values
+from models import decoding, initial_values
 from models.checkpoints import (
     any_format,
     convert,
@@ -34,6 +34,7 @@ from models.checkpoints import (
     tf_checkpoint,
     warm_start,
 )
+from models.cpu import packed
 from models.weights import SCOPE, slot_shapes, weight_list
 from tests.helpers import graphs, measured, reference, weight_files
 from tests.helpers.runs import ROOT
@@ -346,8 +347,42 @@ def loaded(source, config):
         variables = initial_values.create_variables(config)
         s.run(tf.global_variables_initializer())
         before = s.run(variables)
-        warm_start.load(source, variables, s)
+        warm_start.load(source, variables, s, config)
         return before, s.run(variables)
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_generation_gets_each_weight_once_in_the_dtype_in_which_it_is_used(tmp_path, monkeypatch, write):
+    """Exactly: rounded to the nearest number of bfloat16, from whatever format.  And no value is computed before."""
+    monkeypatch.setattr(packed, "supported", lambda dtype: True)
+    config, rounded = dataclasses.replace(CONFIG, precision="bfloat16"), tf.bfloat16.as_numpy_dtype
+    source = source_of(write(tmp_path / "src"))
+    expected = {name: source.read(name).astype(rounded if "/c_" in name else np.float32) for name in WEIGHTS}
+    expected[decoding.CENTRED] = (source.read("wte") - source.read("wte").mean(0)).astype(rounded)
+    with graphs.session() as s:
+        variables = decoding.create_variables(config)
+        assert not any("Random" in node.op for node in graphs.all_nodes(tf.get_default_graph().as_graph_def()))
+        decoding.decoder(variables, config)
+        assert tf.local_variables() == []  # there would be the second copies
+        warm_start.load(source, variables, s, config)
+        found = s.run(variables)
+    assert set(found) == set(expected)
+    for name, value in expected.items():
+        assert found[name].dtype == value.dtype, name
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def test_what_is_given_to_a_variable_is_its_own(tmp_path):
+    """An update must not write into an array that somebody else holds, and two variables must not share one."""
+    place = np.zeros(8 * 4 + 64, np.uint8)
+    first = -place.ctypes.data % 64
+    aligned = place[first:first + 32].view(np.float32)
+    assert np.shares_memory(warm_start._for_tensor(aligned, tf.float32, own=True), aligned)
+    assert not np.shares_memory(warm_start._for_tensor(aligned, tf.float32, own=False), aligned)
+    for value in (np.frombuffer(aligned.tobytes(), np.float32), aligned[1:], aligned.astype(np.float64)):
+        given = warm_start._for_tensor(value, tf.float32, own=True)
+        assert not np.shares_memory(given, value) and given.ctypes.data % 64 == 0 and given.flags.writeable
+        np.testing.assert_array_equal(given, value)
 
 
 def test_smaller_n_ctx_takes_the_first_positions_and_a_larger_one_is_an_error(tmp_path):

@@ -52,7 +52,7 @@ def cached(function, tensors):
     past = [tf.cast(tf.constant(RANDOM_CACHE[i]), h.dtype) for i in range(2)]  # [B, H, S, D]
     places = tf.constant([[2, 3, 4, 5, 6], [1, 2, 3, 4, 5]])
     mask = gpt2.mask_of(tf.range(9) <= places[:, None, :, None])
-    cache = decoding.Cache(*past, places[:, 0], mask, in_place=False)
+    cache = decoding.Cache(*past, decoding.places_in(past[0], places[:, 0], 5), mask, in_place=False)
     return function(h, w, 3, drop(False), cache), cache.keys, cache.values
 
 
@@ -198,7 +198,7 @@ def test_formula_and_its_twin_for_one_token_are_equal(name, dtype):
             past = [tf.cast(tf.constant(RANDOM_CACHE[i]), dtype) for i in range(2)]
             position = tf.constant([6, 3])
             mask = gpt2.mask_of(tf.range(9) <= position[:, None, None, None])
-            cache = decoding.Cache(*past, position, mask, in_place=False)
+            cache = decoding.Cache(*past, decoding.places_in(past[0], position, 1), mask, in_place=False)
             arguments = (3, drop(False), cache) if name == "attn" else (drop(False),)
             result = function(h, w, *arguments)
             return s.run([tf.cast(x, tf.float32) for x in (result, cache.keys, cache.values)], {h: H[:, :1]})
