@@ -4,6 +4,7 @@ What the ablation puts in the place of the product's functions stands in benchma
 imported inside the functions, for it reads its environment when it is imported.
 """
 import math
+import time
 
 from datasets import shard_sets
 from models.run import cost
@@ -116,11 +117,48 @@ def train(config, after_step, *, xla=False):
                                                      hooks.StopOnSignal(), AfterStep()])
 
 
+def between_steps(config, batches, rounds):
+    """(seconds of each save, {number of batches: seconds of each evaluation}), `rounds` of each.
+
+    They come from a training with a checkpoint behind each step, and from evaluations of its last one on so many
+    batches for each of `batches`, in turn; the first of each is not counted.
+    """
+    import tensorflow.compat.v1 as tf
+
+    import inputs
+    import main
+    from datasets.window_order import EvalWindows
+    from models.checkpoints import run_checkpoints
+    from models.run import workarounds
+    saves, evaluations = [], {count: [] for count in batches}
+
+    class Timed(tf.train.CheckpointSaverListener):
+        def before_save(self, session, global_step_value):
+            self._begun = time.monotonic()
+
+        def after_save(self, session, global_step_value):
+            saves.append(time.monotonic() - self._begun)
+    eot, order = config.n_vocab - 1, order_of(config, train_set(config))
+    estimator = main.build_estimator(config)
+    estimator.train(inputs.train_input_fn(order, eot, start_step=0, stop_step=rounds + 1), max_steps=rounds + 1,
+                    hooks=[workarounds.Saver(estimator, Timed())])
+    workarounds.release_graphs()
+    windows, path = EvalWindows.of(config, shard_sets.find(config, shard_sets.EVAL)), \
+        run_checkpoints.latest(config.model_dir)
+    for _ in range(rounds + 1):
+        for count, seconds in evaluations.items():
+            begun = time.monotonic()
+            estimator.evaluate(inputs.eval_input_fn(windows, eot), steps=count, checkpoint_path=path)
+            workarounds.release_graphs()
+            seconds.append(time.monotonic() - begun)
+    return saves[1:], {count: seconds[1:] for count, seconds in evaluations.items()}
+
+
 def _cluster_by_xla(tf, workarounds):
     plain = workarounds.session_config
 
-    def session_config():
-        config = plain()
+    def session_config(**named):
+        config = plain(**named)
         config.graph_options.optimizer_options.global_jit_level = tf.OptimizerOptions.ON_1
         return config
     workarounds.session_config = session_config
