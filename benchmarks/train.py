@@ -53,7 +53,7 @@ class Setting(NamedTuple):
 SETTINGS = {
     "124M-4x256": Setting("117M", {"train_batch_size": 4, "n_ctx": 256, "micro_batch_size": None}, 3, WANTED),
     "124M-2x1024": Setting("117M", {"train_batch_size": 2, "n_ctx": 1024, "micro_batch_size": None}, 2, WANTED),
-    "small": Setting("shakespeare-char", {}, 100, {"best": (0.9, 1.1)}, of_limit=None),
+    "small": Setting("shakespeare-char", {"opt_name": "adam"}, 100, {"best": (0.9, 1.1)}, of_limit=None),
     "124M-16x1024": Setting("117M", {"train_batch_size": 16, "n_ctx": 1024, "micro_batch_size": None}, 20, {},
                             gpu=True, precisions=("bfloat16",)),
 }

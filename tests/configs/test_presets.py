@@ -80,7 +80,8 @@ def test_nanogpt_preset_is_the_published_run():
 def test_shakespeare_preset_is_the_small_cpu_run():
     config = load("shakespeare-char")
     assert (config.n_layer, config.n_head, config.n_embd, config.n_ctx, config.n_vocab) == (4, 4, 128, 64, 66)
-    assert schedule.learning_rate(config.max_steps, config, np) == pytest.approx(1e-4)
+    assert (config.opt_name, config.max_steps) == ("muon", 2000)
+    assert schedule.learning_rate(config.max_steps, config, np) == pytest.approx(8e-4)
 
 
 def test_shakespeare_gpu_preset_is_the_published_run():
