@@ -93,7 +93,7 @@ def test_core_generates_the_same_texts(precision, random_run, tmp_path, capsys, 
     one, other = on_both(random_run, capsys, "--predict_file", str(prompts), "--json", "--set",
                          f"precision={precision}")
     one, other = ([json.loads(line) for line in said.splitlines()] for said in (one, other))
-    assert [sample.pop("logprobs") for sample in one] == [pytest.approx(sample.pop("logprobs"), abs=2e-6)
+    assert [sample.pop("logprobs") for sample in one] == [pytest.approx(sample.pop("logprobs"), abs=1e-5)
                                                           for sample in other]
     assert one == other and len(one) == 5 and len(set(one[0]["tokens"])) > 9
 
