@@ -107,7 +107,7 @@ def test_evaluations_that_get_no_better_end_both_after_the_same_step(hosts, tmp_
 
 @pytest.mark.slow
 def test_a_host_that_was_killed_comes_back_and_all_goes_on_to_the_bit(hosts, tmp_path):
-    changes = {"max_steps": 4000, "train_steps": 4000, "eval_steps": 0, "save_checkpoints_steps": 4000,
+    changes = {"max_steps": 2000, "train_steps": 2000, "eval_steps": 0, "save_checkpoints_steps": 2000,
                "save_checkpoints_minutes": 0.01}
     whole = ended(*(hosts(number, model_dir=str(tmp_path / "whole"), **changes) for number in range(2)))
     assert [status for status, _ in whole] == [0, 0], whole
@@ -118,9 +118,9 @@ def test_a_host_that_was_killed_comes_back_and_all_goes_on_to_the_bit(hosts, tmp
     wait_for(both[0], ": starting again from the last checkpoint")  # whoever sees it first, the watch or the step
     (status, out), (other, _) = ended(both[0], hosts(1, **changes))
     assert status == other == 0, out
-    assert int(re.search(r"continuing .* at step (\d+) of 4000", out).group(1)) > 0
-    resumed = weights_of(tmp_path / "run", 4000)
-    for name, value in weights_of(tmp_path / "whole", 4000).items():
+    assert int(re.search(r"continuing .* at step (\d+) of 2000", out).group(1)) > 0
+    resumed = weights_of(tmp_path / "run", 2000)
+    for name, value in weights_of(tmp_path / "whole", 2000).items():
         np.testing.assert_array_equal(value, resumed[name], err_msg=name)
 
 
