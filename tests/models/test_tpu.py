@@ -186,7 +186,7 @@ def test_weights_to_start_from_are_loaded_into_the_variables_of_the_program(run_
     assert not graphs.weights_initialised_by(init_op)
     with mock.patch.object(warm_start, "load") as load:
         start(None, "session")
-    found, variables, session = load.call_args[0]
+    found, variables, session, _ = load.call_args[0]
     assert found.path == source + "/model.ckpt" and session == "session"
     assert {name: tuple(variable.shape) for name, variable in variables.items()} == found.shapes
 
