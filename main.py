@@ -83,16 +83,17 @@ def build_estimator(config, tpu=None, *, strategy=None, sampler=None):
     from models.checkpoints import run_checkpoints, warm_start
     from models.run import devices, workarounds
     distributed, rows = devices.make(strategy, config.train_batch_size)
+    generates = bool(sampler and not tpu)  # with variables of its own dtypes
     workarounds.compile_silently()
     run_config = tf.estimator.tpu.RunConfig(
         model_dir=config.model_dir, cluster=workarounds.resolver(tpu) if tpu else None, tf_random_seed=config.seed,
-        session_config=workarounds.session_config(generates=bool(sampler and not tpu)), train_distribute=distributed,
+        session_config=workarounds.session_config(generates=generates), train_distribute=distributed,
         save_summary_steps=None, log_step_count_steps=None, save_checkpoints_steps=config.save_checkpoints_steps,
         keep_checkpoint_max=config.keep_checkpoint_max,
         checkpoint_save_graph_def=False,  # a quarter of the time of a save, and nothing here reads it
         tpu_config=devices.tpu_config(config.iterations, tpu, evaluates=sampler is None))
     model_fn = gpt2.make_model_fn(config, sampler)
-    if sampler and not tpu:
+    if generates:
         model_fn = warm_start.only_reading(config, model_fn)
     else:
         if config.init_checkpoint and not run_checkpoints.latest(config.model_dir):

@@ -14,12 +14,12 @@ import statistics
 import tempfile
 
 from benchmarks import data, machine, options, ours
-from configs import commands, schema, storage
+from configs import commands, storage
 
 # name: (preset, its changes, batches that its evaluations read, batches that are timed)
 SETTINGS = {"quickstart": ("quickstart", {"n_vocab": 4096}, 63, (5, 20)),
-            "124M": ("117M", {"n_vocab": options.N_VOCAB, "train_batch_size": 1, "n_ctx": 256, "eval_batch_size": 4,
-                              "micro_batch_size": None}, 100, (4, 12))}
+            "124M": ("117M", {"train_batch_size": 1, "n_ctx": 256, "eval_batch_size": 4, "micro_batch_size": None}, 100,
+                     (4, 12))}
 DATA = {"encoder_path": None, "train_files": f"{data.NAME}_*.tfrecords", "eval_files": f"{data.NAME}_*.tfrecords",
         "input": "tfrecords", "save_checkpoints_steps": 1, "keep_checkpoint_max": 1}
 WANTED = 1.5  # seconds of an evaluation beside those of its batches
@@ -43,7 +43,7 @@ def measured(args, name, folder):
     """Median seconds of one of SETTINGS: `batch`, `beyond` the batches of an evaluation, `save`; and the `ratio`."""
     preset, changes, usual, batches = SETTINGS[name]
     places = {"data_path": folder, "model_dir": os.path.join(folder, "run")}
-    config = schema.load(options.preset(preset), [*options.overrides({**changes, **DATA, **places}), *args.overrides])
+    config = options.load(preset, [*options.overrides({**changes, **DATA, **places}), *args.overrides])
     data.make_corpus(folder, 0.002, 500, config.n_vocab)
     saves, evaluations = ours.between_steps(config, batches, args.rounds)
     few, many = (statistics.median(evaluations[count]) for count in batches)

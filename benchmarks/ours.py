@@ -143,8 +143,8 @@ def between_steps(config, batches, rounds):
     estimator.train(inputs.train_input_fn(order, eot, start_step=0, stop_step=rounds + 1), max_steps=rounds + 1,
                     hooks=[workarounds.Saver(estimator, Timed())])
     workarounds.release_graphs()
-    windows, path = EvalWindows.of(config, shard_sets.find(config, shard_sets.EVAL)), \
-        run_checkpoints.latest(config.model_dir)
+    windows = EvalWindows.of(config, shard_sets.find(config, shard_sets.EVAL))
+    path = run_checkpoints.latest(config.model_dir)
     for _ in range(rounds + 1):
         for count, seconds in evaluations.items():
             begun = time.monotonic()

@@ -80,7 +80,7 @@ class Reader:
 
 
 def only_reading(config, model_fn):
-    """`model_fn` for predictions: the weights come from a checkpoint or from init_checkpoint, and nothing else does.
+    """Wraps `model_fn` for predictions: its variables get their weights from a checkpoint, or from init_checkpoint.
 
     Normally a Scaffold adds operations that save, restore and check each variable, and runs some of them.  Here that
     took longer than the reading.
@@ -95,7 +95,7 @@ def only_reading(config, model_fn):
 
 
 def starting_with(config, model_fn):
-    """`model_fn`, whose variables start with the weights of init_checkpoint where no checkpoint is restored."""
+    """Wraps `model_fn`: its variables start with the weights of init_checkpoint, unless a checkpoint is restored."""
     stored = any_format.open_weights(config.init_checkpoint)
 
     def scaffold():

@@ -8,7 +8,11 @@ LONGER = 1.5  # a side than the other, from where on it pays
 
 
 def pays(x, dtype):
-    """Whether `orthogonal` is faster and as exact: not for a square matrix, and not in bfloat16, whose errors grow."""
+    """Whether `orthogonal` may replace its formula.
+
+    A square matrix gains nothing by it.  In bfloat16 its errors would grow from step to step.  GPUs and TPUs may round
+    float32 products, so it is for CPUs alone.
+    """
     short, long = sorted(x.shape.as_list())
     return on_cpu() and dtype == "float32" and long >= LONGER * short
 

@@ -174,7 +174,8 @@ def test_matrices_wait_for_each_other_in_muon_so_that_they_need_their_memory_in_
                             graphs.small_config(opt_name="muon"))
         operations = tf.get_default_graph().get_operations()
         squares = [op for op in operations if op.type == "MatMul" and op.inputs[0] is op.inputs[1]]
-        # Of the factor and of its Gram matrix; the one that is square is none for models/cpu/muon.py.
+        # The square matrix takes the formula, which squares two matrices in each step: the factor and its Gram matrix.
+        # The two long ones take models/cpu/muon.py, which squares the factor only once, before the steps.
         assert len(squares) == 2 * optimizers.MUON_STEPS + 2 * (1 + optimizers.MUON_STEPS)
         behind = []
         for op in squares:
