@@ -47,7 +47,7 @@ def train_input_fn(order, eot, *, start_step, stop_step):
         if replicas > 1:
             batches = batches.rebatch(params["batch_size"], drop_remainder=True)
         # After batching: a function of its own for each window would take most of the pipeline's time.
-        return _ready(batches.map(lambda windows: _split(windows, order.n_ctx)))
+        return ready(batches.map(lambda windows: _split(windows, order.n_ctx)))
     return lambda params, input_context=None: prepared(params, input_context)  # Estimators look at the arguments' names
 
 
@@ -177,11 +177,11 @@ def _split(windows, n_ctx):
     return windows[:, :-1], windows[:, 1:]
 
 
-def _ready(batches):
+def ready(batches):
     """The dataset read ahead of the network.
 
     Without tf.data's autotuning: the thread that does it misses the signal to end now and then, and the end of
-    every train() call waits for its next look, up to a minute (TensorFlow 2.15.1; look again with another release).
+    every session waits for its next look, up to a minute (TensorFlow 2.15.1; look again with another release).
     """
     options = tf.data.Options()
     options.autotune.enabled = False
@@ -226,7 +226,7 @@ def eval_input_fn(evaluation, eot):
         windows = _cut_windows(tokens.concatenate(end), n_ctx, tf.constant(0, tf.int64), count)
         filler = tf.data.Dataset.from_tensors(tf.fill([n_ctx + 1], IGNORED)).repeat(params["batch_size"] - 1)
         batches = windows.concatenate(filler).batch(params["batch_size"], drop_remainder=True)
-        return _ready(batches.map(examples))
+        return ready(batches.map(examples))
     return lambda params: prepared(params)
 
 

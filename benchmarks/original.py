@@ -112,7 +112,7 @@ def _one_window(order, eot, *, start_step, stop_step):
         windows = stitched_windows(_documents(paths), eot, order.n_ctx, order.seed, start, stop)
         batches = tf.data.Dataset.from_tensor_slices((windows[:, :-1], windows[:, 1:])).batch(
             params["batch_size"], drop_remainder=True)
-        return inputs._ready(batches)
+        return inputs.ready(batches)
     return input_fn
 
 

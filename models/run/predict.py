@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+import inputs
 from configs import errors, hardware, start, storage
 from configs.errors import UserError
 from datasets import vocabularies
@@ -190,5 +191,5 @@ def _input_fn(rows, first_states, eot):
         features["length"][len(rows):] = 0
         features["given"] = np.array([len(row.tokens) for row in filled], np.int32)
         features["tokens"] = np.array([row.tokens + [eot] * (width - len(row.tokens)) for row in filled], np.int32)
-        return tf.data.Dataset.from_tensor_slices(features).batch(batch, drop_remainder=True)
+        return inputs.ready(tf.data.Dataset.from_tensor_slices(features).batch(batch, drop_remainder=True))
     return input_fn

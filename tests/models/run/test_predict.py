@@ -1,4 +1,5 @@
 """Generating as its users do: files of prompts, options of each, JSON for machines, what is printed and stored."""
+import collections
 import dataclasses
 import json
 import os
@@ -13,12 +14,14 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+import inputs
 import main
 from configs import schema
 from configs.errors import UserError
 from encoder import bpe, prompts
 from models.cpu import int8
 from models.run import predict, samples
+from tests import test_inputs
 from tests.helpers import graphs
 from tests.helpers.runs import ROOT
 
@@ -168,6 +171,17 @@ def test_samples_of_neighbouring_seeds_are_different_texts(random_run):
     rows = [row for seed in (1, 2) for row in predict.rows_of(
         prompts.make("a", {"seed": seed, "num_samples": 5}), encoder, 16)]
     assert len({row.seed for row in rows}) == 10
+
+
+def test_no_input_of_a_session_has_the_thread_that_makes_its_end_wait(random_run, tmp_path):
+    test_inputs.write_shards(tmp_path, "a", [13])
+    config = test_inputs.config_for(tmp_path)
+    rows = predict.rows_of(prompts.make("a", {}), bpe.load(schema.load(random_run).encoder_path), 16)
+    input_fns = [inputs.train_input_fn(test_inputs.order_of(config), test_inputs.EOT, start_step=0, stop_step=2),
+                 inputs.eval_input_fn(test_inputs.evaluation_of(config), test_inputs.EOT),
+                 predict._input_fn(rows, collections.defaultdict(int), 0)]
+    with graphs.session():
+        assert [input_fn({"batch_size": 1}).options().autotune.enabled for input_fn in input_fns] == [False] * 3
 
 
 @pytest.mark.parametrize("name, content, where", [
