@@ -105,8 +105,10 @@ def train(config, after_step, *, xla=False):
 
         def after_run(self, run_context, run_values):
             after_step(float(run_values.results))
+    def clustered(session_config):
+        session_config.graph_options.optimizer_options.global_jit_level = tf.OptimizerOptions.ON_1
     if xla:
-        _cluster_by_xla(tf, workarounds)
+        _change_sessions(clustered)
     shards = train_set(config)
     order = order_of(config, shards)
     progress = hooks.Progress(config, order, loss_watch.LossWatch(config), say=lambda line: None)
@@ -154,12 +156,57 @@ def between_steps(config, batches, rounds):
     return saves[1:], {count: seconds[1:] for count, seconds in evaluations.items()}
 
 
-def _cluster_by_xla(tf, workarounds):
+def operations(config, steps):
+    """([seconds of a step], [(operation, its name, compiled function or "", seconds)] of each step), of so many steps.
+
+    Operations begin one after the other and use all cores each.  The seconds are those of the steps before the traced
+    ones, without the first, which compiles.
+    """
+    import tensorflow.compat.v1 as tf
+
+    import inputs
+    import main
+    seconds, traces = [], []
+
+    class Traced(tf.train.SessionRunHook):
+        def before_run(self, run_context):
+            self._traces = len(seconds) > steps
+            options = tf.RunOptions(trace_level=tf.RunOptions.FULL_TRACE) if self._traces else None
+            self._begun = time.monotonic()
+            return tf.train.SessionRunArgs([], options=options)
+
+        def after_run(self, run_context, run_values):
+            if self._traces:
+                traces.append(list(_operations_in(run_values.run_metadata, run_context.session.graph)))
+            else:
+                seconds.append(time.monotonic() - self._begun)
+
+    def in_turn(session_config):
+        session_config.inter_op_parallelism_threads = 1
+    _change_sessions(in_turn)
+    input_fn = inputs.train_input_fn(order_of(config, train_set(config)), config.n_vocab - 1, start_step=0,
+                                     stop_step=2 * steps + 1)
+    main.build_estimator(config).train(input_fn, max_steps=2 * steps + 1, hooks=[Traced()])
+    return seconds[1:], traces
+
+
+def _operations_in(metadata, graph):
+    calls = {operation.name: operation.get_attr("f").name for operation in graph.get_operations()
+             if operation.type.endswith("PartitionedCall")}  # not those in the loop over micro-batches
+    for device in metadata.step_stats.dev_stats:
+        for node in device.node_stats:
+            yield (node.timeline_label.partition(" = ")[2].partition("(")[0], node.node_name,
+                   calls.get(node.node_name, ""), (node.op_end_rel_micros - node.op_start_rel_micros) / 1e6)
+
+
+def _change_sessions(change):
+    """Lets change(tf.ConfigProto) change what every session of this process runs with."""
+    from models.run import workarounds
     plain = workarounds.session_config
 
     def session_config(**named):
         config = plain(**named)
-        config.graph_options.optimizer_options.global_jit_level = tf.OptimizerOptions.ON_1
+        change(config)
         return config
     workarounds.session_config = session_config
 

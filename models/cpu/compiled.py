@@ -97,5 +97,7 @@ def _compiled_once(function, **keywords):
     known = getattr(graph, OF_GRAPH)
     key = function, tuple(sorted(keywords.items()))
     if key not in known:
-        known[key] = tf.function(functools.partial(function, **keywords), jit_compile=True, autograph=False)
+        bound = functools.partial(function, **keywords)
+        bound.__name__ = keywords.get("values", function).__name__  # what traces show: of an update, what computes it
+        known[key] = tf.function(bound, jit_compile=True, autograph=False)
     return known[key]
