@@ -26,7 +26,7 @@ def written(tmp_path, monkeypatch, capsys):
 
 def test_a_small_text_gets_a_tiny_network_for_a_few_epochs(text_corpus, written, capsys):
     keys, said = written(text_corpus)
-    sizes = {"n_ctx": 128, "n_embd": 128, "n_layer": 4, "n_head": 4}
+    sizes = {"n_ctx": 128, "n_embd": 128, "n_layer": 4, "n_head": 4, "opt_name": "muon"}
     expected = {**sizes, "data_path": str(text_corpus), "model_dir": "runs/mine"}
     assert {key: keys[key] for key in expected} == expected
     assert list(keys) == [key for key in schema.FIELDS if key in keys]  # and nothing about vocabulary or files
