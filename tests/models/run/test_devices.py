@@ -50,7 +50,8 @@ def two_devices(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("least, changes", [(compiled.LEAST, LEVERS), (1, {"opt_name": "muon", **DROPOUT})])
+@pytest.mark.parametrize("least, changes", [(compiled.LEAST, LEVERS), (1, {}),
+                                            (1, {"opt_name": "muon", **DROPOUT})])
 def test_two_devices_reach_the_weights_of_one(two_devices, run_config, tmp_path, monkeypatch, least, changes):
     monkeypatch.setattr(compiled, "LEAST", least)  # compiled, and not
     one = trained(run_config(model_dir=str(tmp_path / "one"), **changes))
