@@ -52,9 +52,10 @@ def main(argv=None):
 def by_kind(traces):
     """{kind: (operations, seconds) of a step}, the longest first, of `traces` as ours.operations gives them."""
     found = {}
-    for operation, name, function, seconds in [each for trace in traces for each in trace]:
-        number, spent = found.get(kind_of(operation, name, function), (0, 0.0))
-        found[kind_of(operation, name, function)] = number + 1, spent + seconds
+    for *operation, seconds in [each for trace in traces for each in trace]:
+        kind = kind_of(*operation)
+        number, spent = found.get(kind, (0, 0.0))
+        found[kind] = number + 1, spent + seconds
     least = LEAST * sum(spent for _, spent in found.values())
     rare = [kind for kind, (_, spent) in found.items() if spent < least]
     shown = {kind: found[kind] for kind in sorted(found, key=lambda kind: -found[kind][1]) if kind not in rare}
