@@ -81,9 +81,11 @@ def dropped_tables(tables):
     """{"wte", "wpe"} of `tables` with the dropout of the graph's seed and step."""
     base = tf.stack([tf.compat.v1.get_default_graph().seed or 0,
                      tf.cast(tf.compat.v1.train.get_global_step(), tf.int32)])
-    noises = {name: dropout.noise(tf.random.experimental.stateless_fold_in(base, site, alg=RANDOM), 0,
-                                  tables[name].shape.as_list()) for name, site in (("wte", 0), ("wpe", BEYOND))}
-    return {name: dropout.dropped(tables[name], TABLE_DROPOUT, noise) for name, noise in noises.items()}
+
+    def drop(name, number):
+        seed = tf.random.experimental.stateless_fold_in(base, number, alg=RANDOM)
+        return dropout.Site(TABLE_DROPOUT, lambda shape: dropout.noise(seed, 0, shape))(tables[name])
+    return {"wte": drop("wte", 0), "wpe": drop("wpe", BEYOND)}
 
 
 def _residual_scale(weight_list):

@@ -5,7 +5,7 @@ a place in the network, numbered from the embeddings up.  So it does not depend 
 number of devices.  Op-level seeds would start over in a resumed run.
 """
 import math
-from typing import Callable, NamedTuple
+from typing import Callable, NamedTuple, Optional
 
 import tensorflow.compat.v1 as tf
 
@@ -15,39 +15,44 @@ PHILOX = 1  # the number of RANDOM for raw operations
 NUMBERS_PER_COUNT = 4  # that Philox makes from one value of its counter
 
 
-def no_dropout(x):
-    """Returns x itself."""
-    return x
+class Site(NamedTuple):
+    """Dropout at one site, in one step: a function of a tensor [B, ...]."""
+    rate: float = 0.0
+    noise: Optional[Callable] = None  # shape [B, ...] -> uniform float32 in [0, 1)
+
+    def kept(self, shape):
+        """What is not dropped of `shape` [B, ...], bool."""
+        return self.noise(shape) >= self.rate
+
+    def __call__(self, x):
+        return dropped(x, self.kept(x.shape.as_list()), rate=self.rate) if self.rate else x
 
 
 class LayerDropout(NamedTuple):
-    """The dropout of one layer: functions of tensors [B, ...]."""
-    attention: Callable = no_dropout  # of the attention weights
-    attn: Callable = no_dropout  # of what attention adds to the residual stream
-    mlp: Callable = no_dropout  # of what the MLP adds to it
+    """The dropout of one layer."""
+    attention: Site = Site()  # of the attention weights
+    attn: Site = Site()  # of what attention adds to the residual stream
+    mlp: Site = Site()  # of what the MLP adds to it
 
 
 class Dropout(NamedTuple):
     """The dropout of one training step."""
-    embedding: Callable  # of the sum of the embeddings
+    embedding: Site  # of the sum of the embeddings
     layer: Callable  # number of the layer -> LayerDropout
 
 
-NONE = Dropout(no_dropout, lambda layer: LayerDropout())  # of evaluation and generation
+NONE = Dropout(Site(), lambda layer: LayerDropout())  # of evaluation and generation
 
 
 def of_step(config, step, first_row):
     """The Dropout of a global step, int [], for sequences that stand in the global batch from `first_row`, int [], on.
     """
-    def at(site, rate):
-        if not rate:
-            return no_dropout
-
-        def drop(x):
+    def at(number, rate):
+        def draw(shape):
             base = tf.stack([tf.constant(config.seed, tf.int32), tf.cast(step, tf.int32)])
-            seed = tf.random.experimental.stateless_fold_in(base, site, alg=RANDOM)
-            return dropped(x, rate, noise(seed, first_row, x.shape.as_list()))
-        return drop
+            seed = tf.random.experimental.stateless_fold_in(base, number, alg=RANDOM)
+            return noise(seed, first_row, shape)
+        return Site(rate, draw)
 
     def layer(i):
         return LayerDropout(at(3 * i + 1, config.attn_dropout), at(3 * i + 2, config.res_dropout),
@@ -55,10 +60,10 @@ def of_step(config, step, first_row):
     return Dropout(at(0, config.embed_dropout), layer)
 
 
-def dropped(x, rate, noise):
-    """Inverted dropout: x / (1 - rate) where `noise` in [0, 1), of the shape of x, is at least `rate`, else 0."""
+def dropped(x, kept, *, rate):
+    """Inverted dropout: x / (1 - rate) where `kept`, bool of the shape of x, else 0."""
     scaled = tf.cast(tf.cast(x, tf.float32) / (1.0 - rate), x.dtype)  # bfloat16 would round the divisor, too
-    return tf.where_v2(noise >= rate, scaled, tf.zeros_like(x))
+    return tf.where_v2(kept, scaled, tf.zeros_like(x))
 
 
 def noise(seed, first_row, shape):

@@ -1,4 +1,4 @@
-"""Attention of a layer: without dropout and cache in blocks of queries that keep no weights for the gradient.
+"""Attention of a layer: without a cache in blocks of queries that keep no weights for the gradient.
 
 B batch, T new positions, S positions attended to, C width, H heads, D head size, N = B T rows.  The softmax is computed
 in float32 whatever the dtype of the activations.
@@ -8,9 +8,9 @@ import functools
 import tensorflow.compat.v1 as tf
 
 from configs.constants import HIDDEN
-from models import dropout
 from models.cpu.compiled import Recomputed, compiled, run_compiled
 from models.cpu.mlp import add_to_residual, biased, column_sums, norm, product
+from models.dropout import dropped
 
 BLOCK = 256  # queries that attention takes at a time
 
@@ -20,11 +20,9 @@ def attn(h, w, n_head, drop, cache=None):
     x = norm.recomputed(h, w["ln_1/g"], w["ln_1/b"])
     q, k, v = heads(product(x, w["attn/c_attn/w"]), w["attn/c_attn/b"], n_head=n_head, time=h.shape[1])
     if cache:
-        x = masked_attention(q, *cache.append(k, v), dropout.no_dropout)
-    elif drop.attention is dropout.no_dropout:
-        x = causal_attention(q, k, v)
+        x = masked_attention(q, *cache.append(k, v))
     else:
-        x = masked_attention(q, k, v, _causal(tf.zeros([h.shape[1]] * 2), 0), drop.attention)
+        x = causal_attention(q, k, v, drop.attention)
     x = Recomputed(_merge_heads, _merge_heads_gradient, (x,))  # [N, C]
     return add_to_residual(h, product(x, w["attn/c_proj/w"]), w["attn/c_proj/b"], drop.attn)
 
@@ -58,14 +56,14 @@ def _merge_heads_gradient(x, dy):
     return [tf.transpose(tf.reshape(dy, [batch, time, n_head, size]), [0, 2, 1, 3])]
 
 
-def masked_attention(q, k, v, mask, drop):
-    """Like gpt2.attention, but q is already divided by sqrt(D)."""
+def masked_attention(q, k, v, mask):
+    """Like gpt2.attention without dropout, but q is already divided by sqrt(D)."""
     weights = masked_softmax(tf.matmul(q, k, transpose_b=True), mask)  # [B, H, T, S]
-    return tf.matmul(drop(weights), v)  # [B, H, T, D]
+    return tf.matmul(weights, v)  # [B, H, T, D]
 
 
-def _softmax_gradient_piece(weights, upstream):
-    wide, upstream = tf.cast(weights, tf.float32), tf.cast(upstream, tf.float32)
+def _softmax_gradient_piece(weights, upstream, *kept, rate=0.0):
+    wide, upstream = tf.cast(weights, tf.float32), tf.cast(_dropped(upstream, *kept, rate=rate), tf.float32)
     inner = tf.reduce_sum(wide * upstream, -1, keepdims=True)
     return tf.cast(wide * (upstream - inner), weights.dtype)
 
@@ -83,42 +81,51 @@ def masked_softmax(scores, mask):
     return run(scores)
 
 
-@tf.custom_gradient
-def causal_attention(q, k, v):
+def causal_attention(q, k, v, drop):
     """Attention in which each of the T = S positions sees itself and those before it.
 
     A block of queries at a time, each with the keys up to its own end: a third less to multiply at four blocks.  The
     gradient computes the weights again from the logarithms of the softmax' sums, as FlashAttention does
-    (https://arxiv.org/abs/2205.14135).
+    (https://arxiv.org/abs/2205.14135); of dropout, a byte for each weight is kept.
     """
-    time = q.shape[2]
+    batch, n_head, time, _ = q.shape
     blocks = [(first, min(first + BLOCK, time)) for first in range(0, time, BLOCK)]
-    outputs, log_sums = [], []
-    for first, end in blocks:
-        scores = tf.matmul(q[:, :, first:end], k[:, :, :end], transpose_b=True)
-        weights, log_sum = run_compiled(_causal_softmax, scores, first=first)
-        outputs.append(tf.matmul(weights, v[:, :, :end]))
-        log_sums.append(log_sum)
+    masks = [drop.kept([batch, n_head, time, time])] if drop.rate else []
 
-    def gradient(upstream):
-        to_q, to_k, to_v = [], [], []
-        with tf.control_dependencies([upstream]):  # or slices are merged with those of the forward pass, and kept
-            again_q, again_k, again_v = (tf.identity(x) for x in (q, k, v))
-        for (first, end), log_sum in zip(blocks, log_sums):
-            queries, keys, above = again_q[:, :, first:end], again_k[:, :, :end], upstream[:, :, first:end]
-            scores = tf.matmul(queries, keys, transpose_b=True)
-            weights = run_compiled(_causal_softmax_again, scores, log_sum, first=first)
-            to_scores = run_compiled(_softmax_gradient_piece, weights,
-                                     tf.matmul(above, again_v[:, :, :end], transpose_b=True))
-            to_q.append(tf.matmul(to_scores, keys))
-            to_k.append(tf.matmul(to_scores, queries, transpose_a=True))
-            to_v.append(tf.matmul(weights, above, transpose_a=True))
+    def kept(first, end):
+        return [mask[:, :, first:end, :end] for mask in masks]
 
-        def summed(pieces):
-            return tf.concat([tf.add_n([piece[:, :, first:end] for piece in pieces[number:]])
-                              for number, (first, end) in enumerate(blocks)], 2)
-        return tf.concat(to_q, 2), summed(to_k), summed(to_v)
-    return tf.concat(outputs, 2), gradient
+    @tf.custom_gradient
+    def run(q, k, v):
+        outputs, log_sums = [], []
+        for first, end in blocks:
+            scores = tf.matmul(q[:, :, first:end], k[:, :, :end], transpose_b=True)
+            weights, log_sum = run_compiled(_causal_softmax, scores, *kept(first, end), first=first, rate=drop.rate)
+            outputs.append(tf.matmul(weights, v[:, :, :end]))
+            log_sums.append(log_sum)
+
+        def gradient(upstream):
+            to_q, to_k, to_v = [], [], []
+            with tf.control_dependencies([upstream]):  # or slices are merged with those of the forward pass, and kept
+                again_q, again_k, again_v = (tf.identity(x) for x in (q, k, v))
+            for (first, end), log_sum in zip(blocks, log_sums):
+                queries, keys, above = again_q[:, :, first:end], again_k[:, :, :end], upstream[:, :, first:end]
+                scores = tf.matmul(queries, keys, transpose_b=True)
+                found = run_compiled(_causal_softmax_again, scores, log_sum, *kept(first, end), first=first,
+                                     rate=drop.rate)
+                weights, used = found[0], found[-1]  # the same without dropout
+                to_used = tf.matmul(above, again_v[:, :, :end], transpose_b=True)
+                to_scores = run_compiled(_softmax_gradient_piece, weights, to_used, *kept(first, end), rate=drop.rate)
+                to_q.append(tf.matmul(to_scores, keys))
+                to_k.append(tf.matmul(to_scores, queries, transpose_a=True))
+                to_v.append(tf.matmul(used, above, transpose_a=True))
+
+            def summed(pieces):
+                return tf.concat([tf.add_n([piece[:, :, first:end] for piece in pieces[number:]])
+                                  for number, (first, end) in enumerate(blocks)], 2)
+            return tf.concat(to_q, 2), summed(to_k), summed(to_v)
+        return tf.concat(outputs, 2), gradient
+    return run(q, k, v)
 
 
 def softmax_pieces(x):
@@ -141,11 +148,18 @@ def _causal(scores, first):
     return tf.where_v2(keys <= first + queries[:, None], tf.cast(scores, tf.float32), HIDDEN)
 
 
-def _causal_softmax(scores, *, first):
-    """(softmax as scores, logarithm of its sum of powers [..., T, 1] float32)."""
+def _dropped(x, *kept, rate):
+    """x without what is not in `kept`, a mask or nothing."""
+    return dropped(x, *kept, rate=rate) if kept else x
+
+
+def _causal_softmax(scores, *kept, first, rate):
+    """(softmax as scores, with dropout; logarithm of its sum of powers [..., T, 1] float32)."""
     powers, total, log_sum = softmax_pieces(_causal(scores, first))
-    return tf.cast(powers / total, scores.dtype), log_sum
+    return _dropped(tf.cast(powers / total, scores.dtype), *kept, rate=rate), log_sum
 
 
-def _causal_softmax_again(scores, log_sum, *, first):
-    return tf.cast(tf.exp(_causal(scores, first) - log_sum), scores.dtype)
+def _causal_softmax_again(scores, log_sum, *kept, first, rate):
+    """[the softmax, what dropout leaves of it], the second only with a mask."""
+    weights = tf.cast(tf.exp(_causal(scores, first) - log_sum), scores.dtype)
+    return [weights, *(dropped(weights, mask, rate=rate) for mask in kept)]

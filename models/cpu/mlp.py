@@ -7,8 +7,8 @@ import math
 import tensorflow.compat.v1 as tf
 
 from configs.constants import NORM_EPSILON
-from models import dropout
 from models.cpu.compiled import compiled, run_compiled
+from models.dropout import dropped
 
 GELU_SCALE, GELU_CUBE = math.sqrt(2 / math.pi), 0.044715
 
@@ -22,7 +22,9 @@ def mlp(h, w, drop):
 
 def add_to_residual(h, x, b, drop):
     """h [B, T, C] + drop(x + b): x [N, C], b [C] float32 -> [B, T, C]."""
-    return add(h, x, b) if drop is dropout.no_dropout else h + drop(tf.reshape(biased(x, b), h.shape))
+    if not drop.rate:
+        return add(h, x, b)
+    return add_dropped(h, x, b, drop.kept(h.shape.as_list()), rate=drop.rate)
 
 
 def rows_of(x):
@@ -120,3 +122,14 @@ def _add_gradient(h, x, b, dy):
 def add(h, x, b):
     """h [..., C] + x [N, C] + b [C] float32, as h."""
     return h + tf.reshape(biased(x, b), h.shape)
+
+
+def _add_dropped_gradient(h, x, b, kept, dy, *, rate):
+    dx = run_compiled(dropped, dy, kept, rate=rate)
+    return dy, tf.reshape(dx, x.shape), column_sums(dx), None
+
+
+@compiled(_add_dropped_gradient)
+def add_dropped(h, x, b, kept, *, rate):
+    """h [..., C] + what is `kept`, bool [..., C], of x [N, C] + b [C] float32, as h."""
+    return h + dropped(tf.reshape(biased(x, b), h.shape), kept, rate=rate)

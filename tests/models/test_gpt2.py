@@ -234,7 +234,7 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch_dropout_included(cha
 def test_dropout_keeps_the_mean_and_drops_the_rate():
     with graphs.session() as s:
         x = tf.ones([200, 301])
-        dropped = s.run(dropout.dropped(x, 0.2, dropout.noise([7, 4], 0, [200, 301])))
+        dropped = s.run(dropout.dropped(x, dropout.noise([7, 4], 0, [200, 301]) >= 0.2, rate=0.2))
     assert np.mean(dropped == 0) == pytest.approx(0.2, abs=0.01)
     assert set(np.unique(dropped)) == {np.float32(0), np.float32(1) / np.float32(0.8)}
 
@@ -242,7 +242,7 @@ def test_dropout_keeps_the_mean_and_drops_the_rate():
 def test_dropout_in_bfloat16_scales_by_the_rate_itself():
     with graphs.session() as s:
         x = tf.cast(tf.constant(np.random.RandomState(0).rand(200, 301), tf.float32), tf.bfloat16)
-        dropped = dropout.dropped(x, 0.1, dropout.noise([7, 4], 0, [200, 301]))
+        dropped = dropout.dropped(x, dropout.noise([7, 4], 0, [200, 301]) >= 0.1, rate=0.1)
         kept, dropped = s.run([tf.cast(x, tf.float32), tf.cast(dropped, tf.float32)])
     assert dropped.sum() * 0.9 / kept[dropped > 0].sum() == pytest.approx(1, abs=2e-4)
 
