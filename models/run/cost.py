@@ -60,7 +60,8 @@ def memory(config, on_cpu=False, devices=1):
     Logits: float32 and their gradient.  Accumulation keeps a second set of gradients.
 
     `on_cpu`, a backward pass computes the rest again (models/cpu/, Recomputed): 10 C numbers (qkv, attention's result,
-    the 4 C before GELU, residuals), attention weights only to drop some, and of the logits the gradient alone.
+    the 4 C before GELU, residuals), of the attention weights a byte each where some are dropped, and of the logits the
+    gradient alone.
     """
     at_once = config.micro_batch_size or config.train_batch_size
     B, T, C, H, V, L = (max(1, at_once // devices), config.n_ctx, config.n_embd, config.n_head, config.n_vocab,
@@ -68,8 +69,7 @@ def memory(config, on_cpu=False, devices=1):
     P = parameter_count(config)
     width = ACTIVATION_BYTES[config.precision]
     layer = B * T * ((10 if on_cpu else 16) * C * width + 2 * C)
-    if config.attn_dropout or not on_cpu:
-        layer += B * H * T * T * (FLOAT32 + width)
+    layer += B * H * T * T * (bool(config.attn_dropout) if on_cpu else FLOAT32 + width)
     kept = L * B * T * C * width + layer if config.recompute else L * layer
     accumulated = config.train_batch_size > at_once
     return Memory(weights=FLOAT32 * P, gradients=FLOAT32 * P * (2 if accumulated else 1),

@@ -61,7 +61,7 @@ def test_memory_of_a_tiny_network_is_the_hand_count():
     assert cost.memory(config, on_cpu=True) == (4 * P, 4 * P, 8 * P, 2 * smaller, 4 * 7 * 5 * 11,
                                                  cost.FRAMEWORK)
     dropping = config_with(**TINY, train_batch_size=7, attn_dropout=0.1)
-    assert cost.memory(dropping, on_cpu=True).activations == 2 * (smaller + 7 * 3 * 5 * 5 * (4 + 4))
+    assert cost.memory(dropping, on_cpu=True).activations == 2 * (smaller + 7 * 3 * 5 * 5)
 
 
 def test_memory_follows_micro_batches_recompute_and_precision():
