@@ -20,12 +20,17 @@ class Site(NamedTuple):
     rate: float = 0.0
     noise: Optional[Callable] = None  # shape [B, ...] -> uniform float32 in [0, 1)
 
-    def kept(self, shape):
-        """What is not dropped of `shape` [B, ...], bool."""
-        return self.noise(shape) >= self.rate
+    def kept(self, shape, after):
+        """What is not dropped of `shape` [B, ...], bool.
+
+        Drawn behind the tensor `after`: what waits for nothing runs at once, and the noise of all layers would lie in
+        memory at the start of a step.
+        """
+        with tf.control_dependencies([after]):
+            return self.noise(shape) >= self.rate
 
     def __call__(self, x):
-        return dropped(x, self.kept(x.shape.as_list()), rate=self.rate) if self.rate else x
+        return dropped(x, self.kept(x.shape.as_list(), x), rate=self.rate) if self.rate else x
 
 
 class LayerDropout(NamedTuple):

@@ -90,7 +90,7 @@ def causal_attention(q, k, v, drop):
     """
     batch, n_head, time, _ = q.shape
     blocks = [(first, min(first + BLOCK, time)) for first in range(0, time, BLOCK)]
-    masks = [drop.kept([batch, n_head, time, time])] if drop.rate else []
+    masks = [drop.kept([batch, n_head, time, time], q)] if drop.rate else []
 
     def kept(first, end):
         return [mask[:, :, first:end, :end] for mask in masks]

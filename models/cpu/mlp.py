@@ -24,7 +24,7 @@ def add_to_residual(h, x, b, drop):
     """h [B, T, C] + drop(x + b): x [N, C], b [C] float32 -> [B, T, C]."""
     if not drop.rate:
         return add(h, x, b)
-    return add_dropped(h, x, b, drop.kept(h.shape.as_list()), rate=drop.rate)
+    return add_dropped(h, x, b, drop.kept(h.shape.as_list(), x), rate=drop.rate)
 
 
 def rows_of(x):

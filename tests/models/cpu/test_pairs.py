@@ -320,13 +320,15 @@ with tf.Session() as session:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("rate", [0.0, 0.1])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_sequence_more_in_a_step_takes_the_memory_that_the_plan_says(precision, tmp_path):
+def test_a_sequence_more_in_a_step_takes_the_memory_that_the_plan_says(precision, rate, tmp_path):
     """What a backward pass can compute again is not kept for it: else it would be 3 to 6 times as much."""
     if precision == "bfloat16" and packed.FOR_BFLOAT16 not in hardware.features():
         pytest.skip("without AVX-512, products in bfloat16 keep copies of their factors in float32")
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"n_ctx": 256, "n_vocab": 512, "n_embd": 256, "n_layer": 6, "n_head": 4,
+                                "embed_dropout": rate, "attn_dropout": rate, "res_dropout": rate,
                                 "precision": precision, "model_dir": "unused"}))
     peaks, planned = [], []
     for batch in (4, 32):
@@ -337,4 +339,4 @@ def test_a_sequence_more_in_a_step_takes_the_memory_that_the_plan_says(precision
         peaks.append(int(result.stdout))
         memory = cost.memory(schema.load(str(path), changes), on_cpu=True)
         planned.append(memory.activations + memory.logits)
-    assert 0.8 < (peaks[1] - peaks[0]) / (planned[1] - planned[0]) < 1.7
+    assert 0.8 < (peaks[1] - peaks[0]) / (planned[1] - planned[0]) < (1.9 if rate else 1.7)
