@@ -18,7 +18,8 @@ NUMBERS_PER_COUNT = 4  # that Philox makes from one value of its counter
 class Site(NamedTuple):
     """Dropout at one site, in one step: a function of a tensor [B, ...]."""
     rate: float = 0.0
-    noise: Optional[Callable] = None  # shape [B, ...] -> uniform float32 in [0, 1)
+    seed: Optional[tf.Tensor] = None  # int32 [2]
+    first_row: Optional[tf.Tensor] = None  # place of the first sequence in the global batch, int []
 
     def kept(self, shape, after):
         """What is not dropped of `shape` [B, ...], bool.
@@ -27,7 +28,7 @@ class Site(NamedTuple):
         memory at the start of a step.
         """
         with tf.control_dependencies([after]):
-            return self.noise(shape) >= self.rate
+            return noise(self.seed, self.first_row, shape) >= self.rate
 
     def __call__(self, x):
         return dropped(x, self.kept(x.shape.as_list(), x), rate=self.rate) if self.rate else x
@@ -53,11 +54,10 @@ def of_step(config, step, first_row):
     """The Dropout of a global step, int [], for sequences that stand in the global batch from `first_row`, int [], on.
     """
     def at(number, rate):
-        def draw(shape):
-            base = tf.stack([tf.constant(config.seed, tf.int32), tf.cast(step, tf.int32)])
-            seed = tf.random.experimental.stateless_fold_in(base, number, alg=RANDOM)
-            return noise(seed, first_row, shape)
-        return Site(rate, draw)
+        if not rate:
+            return Site()
+        base = tf.stack([tf.constant(config.seed, tf.int32), tf.cast(step, tf.int32)])
+        return Site(rate, tf.random.experimental.stateless_fold_in(base, number, alg=RANDOM), first_row)
 
     def layer(i):
         return LayerDropout(at(3 * i + 1, config.attn_dropout), at(3 * i + 2, config.res_dropout),
@@ -74,16 +74,24 @@ def dropped(x, kept, *, rate):
 def noise(seed, first_row, shape):
     """Uniform float32 in [0, 1) of `shape` [B, ...]: rows `first_row`... of an endless sequence that `seed` names.
 
-    seed int32 [2]; first_row int32 [].  Each row has its own stretch of the generator's counter, so that the noise of a
-    sequence does not depend on the micro-batch it is in.
+    seed int32 [2]; first_row int32 [].
     """
-    key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
-    counts = -(-math.prod(shape[1:]) // NUMBERS_PER_COUNT)  # for one row
-    skipped = tf.cast(first_row, tf.uint64) * tf.constant(counts, tf.uint64)
-    counter += tf.stack([skipped, tf.zeros_like(skipped)])  # its low and high half
+    key, counter, counts = generator(seed, first_row, shape)
     numbers = tf.raw_ops.StatelessRandomUniformV2(
         shape=[shape[0], counts * NUMBERS_PER_COUNT], key=key, counter=counter, alg=PHILOX, dtype=tf.float32)
     return tf.reshape(numbers[:, :math.prod(shape[1:])], shape)
+
+
+def generator(seed, first_row, shape):
+    """Philox where the noise of `shape` begins: its key uint64 [1], its counter uint64 [2], low half first, and how
+    many values of the counter a row takes.
+
+    Each row has its own stretch, so that the noise of a sequence does not depend on the micro-batch it is in.
+    """
+    key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
+    counts = -(-math.prod(shape[1:]) // NUMBERS_PER_COUNT)
+    skipped = tf.cast(first_row, tf.uint64) * tf.constant(counts, tf.uint64)
+    return key, counter + tf.stack([skipped, tf.zeros_like(skipped)]), counts
 
 
 def recompute(block):

@@ -10,6 +10,7 @@ import tensorflow.compat.v1 as tf
 from configs.constants import HIDDEN
 from models.cpu.compiled import Recomputed, compiled, run_compiled
 from models.cpu.mlp import add_to_residual, biased, column_sums, norm, product
+from models.cpu.noise import kept
 from models.dropout import dropped
 
 BLOCK = 256  # queries that attention takes at a time
@@ -90,9 +91,9 @@ def causal_attention(q, k, v, drop):
     """
     batch, n_head, time, _ = q.shape
     blocks = [(first, min(first + BLOCK, time)) for first in range(0, time, BLOCK)]
-    masks = [drop.kept([batch, n_head, time, time], q)] if drop.rate else []
+    masks = [kept(drop, [batch, n_head, time, time], q)] if drop.rate else []
 
-    def kept(first, end):
+    def seen(first, end):
         return [mask[:, :, first:end, :end] for mask in masks]
 
     @tf.custom_gradient
@@ -100,7 +101,7 @@ def causal_attention(q, k, v, drop):
         outputs, log_sums = [], []
         for first, end in blocks:
             scores = tf.matmul(q[:, :, first:end], k[:, :, :end], transpose_b=True)
-            weights, log_sum = run_compiled(_causal_softmax, scores, *kept(first, end), first=first, rate=drop.rate)
+            weights, log_sum = run_compiled(_causal_softmax, scores, *seen(first, end), first=first, rate=drop.rate)
             outputs.append(tf.matmul(weights, v[:, :, :end]))
             log_sums.append(log_sum)
 
@@ -111,11 +112,11 @@ def causal_attention(q, k, v, drop):
             for (first, end), log_sum in zip(blocks, log_sums):
                 queries, keys, above = again_q[:, :, first:end], again_k[:, :, :end], upstream[:, :, first:end]
                 scores = tf.matmul(queries, keys, transpose_b=True)
-                found = run_compiled(_causal_softmax_again, scores, log_sum, *kept(first, end), first=first,
+                found = run_compiled(_causal_softmax_again, scores, log_sum, *seen(first, end), first=first,
                                      rate=drop.rate)
                 weights, used = found[0], found[-1]  # the same without dropout
                 to_used = tf.matmul(above, again_v[:, :, :end], transpose_b=True)
-                to_scores = run_compiled(_softmax_gradient_piece, weights, to_used, *kept(first, end), rate=drop.rate)
+                to_scores = run_compiled(_softmax_gradient_piece, weights, to_used, *seen(first, end), rate=drop.rate)
                 to_q.append(tf.matmul(to_scores, keys))
                 to_k.append(tf.matmul(to_scores, queries, transpose_a=True))
                 to_v.append(tf.matmul(used, above, transpose_a=True))

@@ -8,6 +8,7 @@ import tensorflow.compat.v1 as tf
 
 from configs.constants import NORM_EPSILON
 from models.cpu.compiled import compiled, run_compiled
+from models.cpu.noise import kept
 from models.dropout import dropped
 
 GELU_SCALE, GELU_CUBE = math.sqrt(2 / math.pi), 0.044715
@@ -24,7 +25,7 @@ def add_to_residual(h, x, b, drop):
     """h [B, T, C] + drop(x + b): x [N, C], b [C] float32 -> [B, T, C]."""
     if not drop.rate:
         return add(h, x, b)
-    return add_dropped(h, x, b, drop.kept(h.shape.as_list(), x), rate=drop.rate)
+    return add_dropped(h, x, b, kept(drop, h.shape.as_list(), x), rate=drop.rate)
 
 
 def rows_of(x):
