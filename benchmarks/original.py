@@ -84,7 +84,7 @@ def dropped_tables(tables):
 
     def drop(name, number):
         seed = tf.random.experimental.stateless_fold_in(base, number, alg=RANDOM)
-        return dropout.Site(TABLE_DROPOUT, lambda shape: dropout.noise(seed, 0, shape))(tables[name])
+        return dropout.Site(TABLE_DROPOUT, seed, 0)(tables[name])
     return {"wte": drop("wte", 0), "wpe": drop("wpe", BEYOND)}
 
 
