@@ -78,8 +78,7 @@ def _train_by_torch(training, config, folder, device, *, compiled, weights_dtype
     place = products.torch_device(torch, device)
     batches = torch.from_numpy(np.load(os.path.join(folder, BATCHES)).astype(np.int64)).to(place)  # [N, B, T + 1]
     model = transformers.GPT2LMHeadModel.from_pretrained(
-        os.path.join(folder, WEIGHTS), dtype=getattr(torch, weights_dtype or "float32"), attn_implementation="sdpa",
-        embd_pdrop=config.embed_dropout, attn_pdrop=config.attn_dropout, resid_pdrop=config.res_dropout)
+        os.path.join(folder, WEIGHTS), dtype=getattr(torch, weights_dtype or "float32"), attn_implementation="sdpa")
     model.to(place).train()
     optimizer = _torch_optimizer(torch, model, config)
     autocast = torch.autocast(place.type, torch.bfloat16,

@@ -5,7 +5,7 @@ a place in the network, numbered from the embeddings up.  So it does not depend 
 number of devices.  Op-level seeds would start over in a resumed run.
 """
 import math
-from typing import Callable, NamedTuple, Optional
+from typing import Callable, NamedTuple, Optional, Union
 
 import tensorflow.compat.v1 as tf
 
@@ -19,19 +19,18 @@ class Site(NamedTuple):
     """Dropout at one site, in one step: a function of a tensor [B, ...]."""
     rate: float = 0.0
     seed: Optional[tf.Tensor] = None  # int32 [2]
-    first_row: Optional[tf.Tensor] = None  # place of the first sequence in the global batch, int []
+    first_row: Union[tf.Tensor, int] = 0  # place of the first sequence in the global batch, int []
 
-    def kept(self, shape, after):
-        """What is not dropped of `shape` [B, ...], bool.
+    def keep_mask(self, shape, after):
+        """Which elements of `shape` [B, ...] are kept, bool.
 
-        Drawn behind the tensor `after`: what waits for nothing runs at once, and the noise of all layers would lie in
-        memory at the start of a step.
+        Waits for the tensor `after`: else TensorFlow would draw the noise of all layers at the start of a step.
         """
         with tf.control_dependencies([after]):
             return noise(self.seed, self.first_row, shape) >= self.rate
 
     def __call__(self, x):
-        return dropped(x, self.kept(x.shape.as_list(), x), rate=self.rate) if self.rate else x
+        return dropped(x, self.keep_mask(x.shape.as_list(), x), rate=self.rate) if self.rate else x
 
 
 class LayerDropout(NamedTuple):
@@ -65,10 +64,10 @@ def of_step(config, step, first_row):
     return Dropout(at(0, config.embed_dropout), layer)
 
 
-def dropped(x, kept, *, rate):
-    """Inverted dropout: x / (1 - rate) where `kept`, bool of the shape of x, else 0."""
+def dropped(x, mask, *, rate):
+    """Inverted dropout: x / (1 - rate) where `mask`, bool of the shape of x, is true, else 0."""
     scaled = tf.cast(tf.cast(x, tf.float32) / (1.0 - rate), x.dtype)  # bfloat16 would round the divisor, too
-    return tf.where_v2(kept, scaled, tf.zeros_like(x))
+    return tf.where_v2(mask, scaled, tf.zeros_like(x))
 
 
 def noise(seed, first_row, shape):
@@ -76,13 +75,13 @@ def noise(seed, first_row, shape):
 
     seed int32 [2]; first_row int32 [].
     """
-    key, counter, counts = generator(seed, first_row, shape)
+    key, counter, counts = philox_start(seed, first_row, shape)
     numbers = tf.raw_ops.StatelessRandomUniformV2(
         shape=[shape[0], counts * NUMBERS_PER_COUNT], key=key, counter=counter, alg=PHILOX, dtype=tf.float32)
     return tf.reshape(numbers[:, :math.prod(shape[1:])], shape)
 
 
-def generator(seed, first_row, shape):
+def philox_start(seed, first_row, shape):
     """Philox where the noise of `shape` begins: its key uint64 [1], its counter uint64 [2], low half first, and how
     many values of the counter a row takes.
 

@@ -10,7 +10,7 @@ import tensorflow.compat.v1 as tf
 from configs.constants import HIDDEN
 from models.cpu.compiled import Recomputed, compiled, run_compiled
 from models.cpu.mlp import add_to_residual, biased, column_sums, norm, product
-from models.cpu.noise import kept
+from models.cpu.philox import keep_mask
 from models.dropout import dropped
 
 BLOCK = 256  # queries that attention takes at a time
@@ -58,28 +58,13 @@ def _merge_heads_gradient(x, dy):
 
 
 def masked_attention(q, k, v, mask):
-    """Like gpt2.attention without dropout, but q is already divided by sqrt(D)."""
-    weights = masked_softmax(tf.matmul(q, k, transpose_b=True), mask)  # [B, H, T, S]
-    return tf.matmul(weights, v)  # [B, H, T, D]
-
-
-def _softmax_gradient_piece(weights, upstream, *kept, rate=0.0):
-    wide, upstream = tf.cast(weights, tf.float32), tf.cast(_dropped(upstream, *kept, rate=rate), tf.float32)
-    inner = tf.reduce_sum(wide * upstream, -1, keepdims=True)
-    return tf.cast(wide * (upstream - inner), weights.dtype)
+    """Like gpt2.attention without dropout, but q is already divided by sqrt(D); without a gradient."""
+    weights = tf.nn.softmax(run_compiled(_masked, tf.matmul(q, k, transpose_b=True), mask))  # [B, H, T, S]
+    return tf.matmul(tf.cast(weights, v.dtype), v)  # [B, H, T, D]
 
 
 def _masked(scores, mask):
     return tf.cast(scores, tf.float32) + mask
-
-
-def masked_softmax(scores, mask):
-    """Softmax over the last axis of scores [B, H, T, S] + mask, float32 [T, S] or [B, 1, T, S] -> as scores."""
-    @tf.custom_gradient
-    def run(scores):
-        weights = tf.cast(tf.nn.softmax(run_compiled(_masked, scores, mask)), scores.dtype)
-        return weights, lambda upstream: run_compiled(_softmax_gradient_piece, weights, upstream)
-    return run(scores)
 
 
 def causal_attention(q, k, v, drop):
@@ -87,21 +72,19 @@ def causal_attention(q, k, v, drop):
 
     A block of queries at a time, each with the keys up to its own end: a third less to multiply at four blocks.  The
     gradient computes the weights again from the logarithms of the softmax' sums, as FlashAttention does
-    (https://arxiv.org/abs/2205.14135); of dropout, a byte for each weight is kept.
+    (https://arxiv.org/abs/2205.14135).  Of dropout, the mask is kept: a byte for each weight.
     """
     batch, n_head, time, _ = q.shape
     blocks = [(first, min(first + BLOCK, time)) for first in range(0, time, BLOCK)]
-    masks = [kept(drop, [batch, n_head, time, time], q)] if drop.rate else []
-
-    def seen(first, end):
-        return [mask[:, :, first:end, :end] for mask in masks]
+    whole = [keep_mask(drop, [batch, n_head, time, time], q)] if drop.rate else []
+    masks = [[mask[:, :, first:end, :end] for mask in whole] for first, end in blocks]
 
     @tf.custom_gradient
     def run(q, k, v):
         outputs, log_sums = [], []
-        for first, end in blocks:
+        for (first, end), mask in zip(blocks, masks):
             scores = tf.matmul(q[:, :, first:end], k[:, :, :end], transpose_b=True)
-            weights, log_sum = run_compiled(_causal_softmax, scores, *seen(first, end), first=first, rate=drop.rate)
+            weights, log_sum = run_compiled(_causal_softmax, scores, *mask, first=first, rate=drop.rate)
             outputs.append(tf.matmul(weights, v[:, :, :end]))
             log_sums.append(log_sum)
 
@@ -109,17 +92,16 @@ def causal_attention(q, k, v, drop):
             to_q, to_k, to_v = [], [], []
             with tf.control_dependencies([upstream]):  # or slices are merged with those of the forward pass, and kept
                 again_q, again_k, again_v = (tf.identity(x) for x in (q, k, v))
-            for (first, end), log_sum in zip(blocks, log_sums):
+            for (first, end), mask, log_sum in zip(blocks, masks, log_sums):
                 queries, keys, above = again_q[:, :, first:end], again_k[:, :, :end], upstream[:, :, first:end]
                 scores = tf.matmul(queries, keys, transpose_b=True)
-                found = run_compiled(_causal_softmax_again, scores, log_sum, *seen(first, end), first=first,
-                                     rate=drop.rate)
-                weights, used = found[0], found[-1]  # the same without dropout
-                to_used = tf.matmul(above, again_v[:, :, :end], transpose_b=True)
-                to_scores = run_compiled(_softmax_gradient_piece, weights, to_used, *seen(first, end), rate=drop.rate)
+                weights = run_compiled(_causal_softmax_again, scores, log_sum, first=first)
+                to_scores = run_compiled(_softmax_gradient, weights,
+                                         tf.matmul(above, again_v[:, :, :end], transpose_b=True), *mask, rate=drop.rate)
+                dropped_weights = run_compiled(dropped, weights, *mask, rate=drop.rate) if mask else weights
                 to_q.append(tf.matmul(to_scores, keys))
                 to_k.append(tf.matmul(to_scores, queries, transpose_a=True))
-                to_v.append(tf.matmul(used, above, transpose_a=True))
+                to_v.append(tf.matmul(dropped_weights, above, transpose_a=True))
 
             def summed(pieces):
                 return tf.concat([tf.add_n([piece[:, :, first:end] for piece in pieces[number:]])
@@ -149,18 +131,23 @@ def _causal(scores, first):
     return tf.where_v2(keys <= first + queries[:, None], tf.cast(scores, tf.float32), HIDDEN)
 
 
-def _dropped(x, *kept, rate):
-    """x without what is not in `kept`, a mask or nothing."""
-    return dropped(x, *kept, rate=rate) if kept else x
+def _dropped(x, *mask, rate):
+    """Dropout of x by the mask, if there is one."""
+    return dropped(x, *mask, rate=rate) if mask else x
 
 
-def _causal_softmax(scores, *kept, first, rate):
+def _causal_softmax(scores, *mask, first, rate):
     """(softmax as scores, with dropout; logarithm of its sum of powers [..., T, 1] float32)."""
     powers, total, log_sum = softmax_pieces(_causal(scores, first))
-    return _dropped(tf.cast(powers / total, scores.dtype), *kept, rate=rate), log_sum
+    return _dropped(tf.cast(powers / total, scores.dtype), *mask, rate=rate), log_sum
 
 
-def _causal_softmax_again(scores, log_sum, *kept, first, rate):
-    """[the softmax, what dropout leaves of it], the second only with a mask."""
-    weights = tf.cast(tf.exp(_causal(scores, first) - log_sum), scores.dtype)
-    return [weights, *(dropped(weights, mask, rate=rate) for mask in kept)]
+def _causal_softmax_again(scores, log_sum, *, first):
+    return tf.cast(tf.exp(_causal(scores, first) - log_sum), scores.dtype)
+
+
+def _softmax_gradient(weights, upstream, *mask, rate):
+    """Gradient of the scores, for `upstream`, that of the weights behind dropout."""
+    wide, upstream = tf.cast(weights, tf.float32), tf.cast(_dropped(upstream, *mask, rate=rate), tf.float32)
+    inner = tf.reduce_sum(wide * upstream, -1, keepdims=True)
+    return tf.cast(wide * (upstream - inner), weights.dtype)

@@ -8,7 +8,7 @@ import tensorflow.compat.v1 as tf
 
 from configs.constants import NORM_EPSILON
 from models.cpu.compiled import compiled, run_compiled
-from models.cpu.noise import kept
+from models.cpu.philox import keep_mask
 from models.dropout import dropped
 
 GELU_SCALE, GELU_CUBE = math.sqrt(2 / math.pi), 0.044715
@@ -25,7 +25,7 @@ def add_to_residual(h, x, b, drop):
     """h [B, T, C] + drop(x + b): x [N, C], b [C] float32 -> [B, T, C]."""
     if not drop.rate:
         return add(h, x, b)
-    return add_dropped(h, x, b, kept(drop, h.shape.as_list(), x), rate=drop.rate)
+    return add_dropped(h, x, b, keep_mask(drop, h.shape.as_list(), x), rate=drop.rate)
 
 
 def rows_of(x):
@@ -125,12 +125,12 @@ def add(h, x, b):
     return h + tf.reshape(biased(x, b), h.shape)
 
 
-def _add_dropped_gradient(h, x, b, kept, dy, *, rate):
-    dx = run_compiled(dropped, dy, kept, rate=rate)
+def _add_dropped_gradient(h, x, b, mask, dy, *, rate):
+    dx = run_compiled(dropped, dy, mask, rate=rate)
     return dy, tf.reshape(dx, x.shape), column_sums(dx), None
 
 
 @compiled(_add_dropped_gradient)
-def add_dropped(h, x, b, kept, *, rate):
-    """h [..., C] + what is `kept`, bool [..., C], of x [N, C] + b [C] float32, as h."""
-    return h + dropped(tf.reshape(biased(x, b), h.shape), kept, rate=rate)
+def add_dropped(h, x, b, mask, *, rate):
+    """h [..., C] + dropped(x [N, C] + b [C] float32) by `mask`, bool [..., C], as h."""
+    return h + dropped(tf.reshape(biased(x, b), h.shape), mask, rate=rate)

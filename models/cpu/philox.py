@@ -1,7 +1,7 @@
-"""Which elements dropout keeps, in one compiled pass: TensorFlow's own numbers in a third of its time.
+"""Which elements the dropout of a layer keeps, in one compiled pass: by TensorFlow's numbers, but faster.
 
-Philox 4x32 with 10 rounds, from J. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (2011).  Its words of
-32 bits stand in 64, where XLA multiplies several at a time.
+Philox 4x32 with 10 rounds, from J. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (2011).  Each word of
+32 bits is held in a uint64, so that XLA multiplies by vector instructions.
 """
 import math
 
@@ -17,15 +17,16 @@ ROUNDS = 10
 FRACTION_BITS = 23  # of a word, of which TensorFlow makes a float32 in [0, 1)
 
 
-def kept(drop, shape, after):
-    """Computes drop.kept(shape, after) of a dropout.Site, faster on CPUs."""
+def keep_mask(drop, shape, after):
+    """Computes drop.keep_mask(shape, after) of a dropout.Site, faster on CPUs."""
+    # A number is m / 2^23, and TensorFlow compares in float32: m / 2^23 >= rate where m >= ceil(rate 2^23), exactly.
     least = math.ceil(np.float32(drop.rate) * 2.0 ** FRACTION_BITS)
     with tf.control_dependencies([after]):
-        key, counter, counts = dropout.generator(drop.seed, drop.first_row, shape)
-        return run_compiled(_kept, key, counter, shape=tuple(shape), counts=counts, least=least)
+        key, counter, counts = dropout.philox_start(drop.seed, drop.first_row, shape)
+        return run_compiled(_keep_mask, key, counter, shape=tuple(shape), counts=counts, least=least)
 
 
-def _kept(key, counter, *, shape, counts, least):
+def _keep_mask(key, counter, *, shape, counts, least):
     position = counter[0] + tf.cast(tf.range(shape[0] * counts, dtype=tf.int64), tf.uint64)
     bytes_of_four = tf.constant(0, tf.uint32)
     for number, word in enumerate(_philox(_halves(position), _halves(counter[1]), _halves(key[0]))):

@@ -32,10 +32,11 @@ class Case:
     """What one pair is called with: `tensors` {name: float32 array} that have gradients, and how.
 
     call(function, tensors) -> a result or several; `activations` are the names of the tensors that the dtype is for.
+    Generation, `trained` false, needs no gradients.
     """
 
-    def __init__(self, tensors, call, activations=("h",)):
-        self.tensors, self.call, self.activations = tensors, call, activations
+    def __init__(self, tensors, call, activations=("h",), trained=True):
+        self.tensors, self.call, self.activations, self.trained = tensors, call, activations, trained
 
 
 def drop(noisy):
@@ -63,7 +64,7 @@ CASES = {
                        lambda f, t: f(t["h"], t["g"], t["b"])),
     ("attn", ""): Case(BLOCK, lambda f, t: f(*split(t), 3, drop(False))),
     ("attn", "dropout"): Case(BLOCK, lambda f, t: f(*split(t), 3, drop(True))),
-    ("attn", "cache"): Case(BLOCK, cached),
+    ("attn", "cache"): Case(BLOCK, cached, trained=False),
     ("mlp", ""): Case(BLOCK, lambda f, t: f(*split(t), drop(False))),
     ("mlp", "dropout"): Case(BLOCK, lambda f, t: f(*split(t), drop(True))),
     ("token_losses", ""): Case({"h": H, "wte": WEIGHTS["wte"]}, lambda f, t: f(t["h"], t["wte"], tf.constant(LABELS))),
@@ -89,7 +90,7 @@ def values_and_gradients(function, case, dtype, formulas_only):
         results = list(results) if isinstance(results, tuple) else [results]
         total = tf.add_n([tf.reduce_sum(tf.cast(result, tf.float32) * np.cos(np.arange(result.shape.num_elements()))
                                         .reshape(result.shape)) for result in results])
-        gradients = tf.gradients(total, list(tensors.values()))
+        gradients = tf.gradients(total, list(tensors.values())) if case.trained else []
         found = {f"result {number}": result for number, result in enumerate(results)}
         found.update({f"gradient of {name}": gradient for name, gradient in zip(tensors, gradients)
                       if gradient is not None})
@@ -320,18 +321,18 @@ with tf.Session() as session:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rate", [0.0, 0.1])
+@pytest.mark.parametrize("rate, n_ctx", [(0.0, 256), (0.1, 256), (0.1, 512)])  # a block of queries, and two
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_sequence_more_in_a_step_takes_the_memory_that_the_plan_says(precision, rate, tmp_path):
+def test_a_sequence_more_in_a_step_takes_the_memory_that_the_plan_says(precision, rate, n_ctx, tmp_path):
     """What a backward pass can compute again is not kept for it: else it would be 3 to 6 times as much."""
     if precision == "bfloat16" and packed.FOR_BFLOAT16 not in hardware.features():
         pytest.skip("without AVX-512, products in bfloat16 keep copies of their factors in float32")
     path = tmp_path / "config.json"
-    path.write_text(json.dumps({"n_ctx": 256, "n_vocab": 512, "n_embd": 256, "n_layer": 6, "n_head": 4,
+    path.write_text(json.dumps({"n_ctx": n_ctx, "n_vocab": 512, "n_embd": 256, "n_layer": 6, "n_head": 4,
                                 "embed_dropout": rate, "attn_dropout": rate, "res_dropout": rate,
                                 "precision": precision, "model_dir": "unused"}))
     peaks, planned = [], []
-    for batch in (4, 32):
+    for batch in (1024 // n_ctx, 8192 // n_ctx):
         changes = [f"train_batch_size={batch}"]
         result = subprocess.run([sys.executable, "-W", "ignore", "-c", STEPS, str(path), *changes], cwd=ROOT, text=True,
                                 capture_output=True, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
@@ -339,4 +340,5 @@ def test_a_sequence_more_in_a_step_takes_the_memory_that_the_plan_says(precision
         peaks.append(int(result.stdout))
         memory = cost.memory(schema.load(str(path), changes), on_cpu=True)
         planned.append(memory.activations + memory.logits)
+    # With dropout, a layer's attention weights are in memory twice more in float32 for a moment, which no plan counts.
     assert 0.8 < (peaks[1] - peaks[0]) / (planned[1] - planned[0]) < (1.9 if rate else 1.7)
