@@ -83,7 +83,8 @@ def _curve(entries, key, size):
 
 
 def _draw_alone(panel, training, evaluation):
-    panel.plot(*training, color="#9ecae1", linewidth=1, label="training")
+    if training[0]:
+        panel.plot(*training, color="#9ecae1", linewidth=1, label="training")
     if not evaluation[0]:
         return
     panel.plot(*evaluation, "o-", color="#d62728", markersize=4, label="evaluation, on text held out")

@@ -48,6 +48,11 @@ def test_of_a_step_that_is_noted_twice_the_later_loss_is_drawn_and_null_is_not()
     assert curves([("", run)]) == [([10, 20], [7.0, 4.0])]
 
 
+def test_evaluations_alone_have_no_name_for_a_line_of_training():
+    panel, = loss_picture.figure_of([("", [{"step": 1, "eval_loss": 2.0}])]).axes
+    assert [text.get_text() for text in panel.get_legend().get_texts()] == ["evaluation, on text held out"]
+
+
 def test_runs_lie_side_by_side_with_their_last_evaluations():
     shown = words([("one", entries(1000, (10, 20, 30))), ("other", entries(1000, (10, 20), (20,))),
                    ("third", entries(1000, (10,), ()))])
