@@ -82,8 +82,9 @@ def noise(seed, first_row, shape):
 
 
 def philox_start(seed, first_row, shape):
-    """Philox where the noise of `shape` begins: its key uint64 [1], its counter uint64 [2], low half first, and how
-    many values of the counter a row takes.
+    """(key uint64 [1], counter uint64 [2], int): the state of Philox where the noise of `shape` begins.
+
+    The counter has its low half first.  The last is how many values of the counter a row takes.
 
     Each row has its own stretch, so that the noise of a sequence does not depend on the micro-batch it is in.
     """

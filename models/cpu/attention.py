@@ -58,7 +58,7 @@ def _merge_heads_gradient(x, dy):
 
 
 def masked_attention(q, k, v, mask):
-    """Like gpt2.attention without dropout, but q is already divided by sqrt(D); without a gradient."""
+    """Like gpt2.attention without dropout, but q is already divided by sqrt(D)."""
     weights = tf.nn.softmax(run_compiled(_masked, tf.matmul(q, k, transpose_b=True), mask))  # [B, H, T, S]
     return tf.matmul(tf.cast(weights, v.dtype), v)  # [B, H, T, D]
 

@@ -14,7 +14,7 @@ from models.cpu.compiled import run_compiled
 MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
 KEY_STEPS = 0x9E3779B9, 0xBB67AE85
 ROUNDS = 10
-FRACTION_BITS = 23  # of a word, of which TensorFlow makes a float32 in [0, 1)
+FRACTION_BITS = 23  # TensorFlow makes a float32 in [0, 1) from the lowest 23 bits of a word
 
 
 def keep_mask(drop, shape, after):
@@ -27,12 +27,13 @@ def keep_mask(drop, shape, after):
 
 
 def _keep_mask(key, counter, *, shape, counts, least):
+    """The mask, bool of `shape`.  A value of the counter gives four numbers; four bytes tell which of them are kept."""
     position = counter[0] + tf.cast(tf.range(shape[0] * counts, dtype=tf.int64), tf.uint64)
-    bytes_of_four = tf.constant(0, tf.uint32)
+    four_bytes = tf.constant(0, tf.uint32)
     for number, word in enumerate(_philox(_halves(position), _halves(counter[1]), _halves(key[0]))):
         one = tf.cast(_and(word, 2 ** FRACTION_BITS - 1) >= tf.constant(least, tf.uint64), tf.uint32)
-        bytes_of_four += one * tf.constant(256 ** number, tf.uint32)  # the first word in the lowest byte
-    flags = tf.reshape(tf.bitcast(bytes_of_four, tf.uint8), [shape[0], -1])
+        four_bytes += one * tf.constant(256 ** number, tf.uint32)  # the first word in the lowest byte
+    flags = tf.reshape(tf.bitcast(four_bytes, tf.uint8), [shape[0], -1])
     return tf.reshape(flags[:, :math.prod(shape[1:])] > 0, shape)
 
 

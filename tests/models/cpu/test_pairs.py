@@ -32,11 +32,10 @@ class Case:
     """What one pair is called with: `tensors` {name: float32 array} that have gradients, and how.
 
     call(function, tensors) -> a result or several; `activations` are the names of the tensors that the dtype is for.
-    Generation, `trained` false, needs no gradients.
     """
 
-    def __init__(self, tensors, call, activations=("h",), trained=True):
-        self.tensors, self.call, self.activations, self.trained = tensors, call, activations, trained
+    def __init__(self, tensors, call, activations=("h",)):
+        self.tensors, self.call, self.activations = tensors, call, activations
 
 
 def drop(noisy):
@@ -64,7 +63,7 @@ CASES = {
                        lambda f, t: f(t["h"], t["g"], t["b"])),
     ("attn", ""): Case(BLOCK, lambda f, t: f(*split(t), 3, drop(False))),
     ("attn", "dropout"): Case(BLOCK, lambda f, t: f(*split(t), 3, drop(True))),
-    ("attn", "cache"): Case(BLOCK, cached, trained=False),
+    ("attn", "cache"): Case(BLOCK, cached),
     ("mlp", ""): Case(BLOCK, lambda f, t: f(*split(t), drop(False))),
     ("mlp", "dropout"): Case(BLOCK, lambda f, t: f(*split(t), drop(True))),
     ("token_losses", ""): Case({"h": H, "wte": WEIGHTS["wte"]}, lambda f, t: f(t["h"], t["wte"], tf.constant(LABELS))),
@@ -90,7 +89,7 @@ def values_and_gradients(function, case, dtype, formulas_only):
         results = list(results) if isinstance(results, tuple) else [results]
         total = tf.add_n([tf.reduce_sum(tf.cast(result, tf.float32) * np.cos(np.arange(result.shape.num_elements()))
                                         .reshape(result.shape)) for result in results])
-        gradients = tf.gradients(total, list(tensors.values())) if case.trained else []
+        gradients = tf.gradients(total, list(tensors.values()))
         found = {f"result {number}": result for number, result in enumerate(results)}
         found.update({f"gradient of {name}": gradient for name, gradient in zip(tensors, gradients)
                       if gradient is not None})
