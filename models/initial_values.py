@@ -7,11 +7,14 @@ from models.weights import SCOPE, weight_list
 
 def create_variables(config):
     """{name: float32 variable} for every weight.  The starting values depend on the config's seed alone."""
+    with tf.init_scope():  # outside of a TPU's program, as starting values are
+        zero = unfolded_zero()
+
     def initialiser(weight, number):
         def values(shape, dtype=None, partition_info=None):
             if not weight.deviation:
                 return tf.fill(shape, weight.mean)
-            seed = tf.stack([config.seed, number]) + unfolded_zero()
+            seed = tf.stack([config.seed, number]) + zero
             return tf.random.stateless_normal(shape, seed, alg=RANDOM) * weight.deviation
         return values
 

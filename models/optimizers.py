@@ -87,8 +87,10 @@ class _Decoupled(tf.train.Optimizer):
         self._config, self._rate, self._time, self._scale = config, rate, time, scale
 
     def _create_slots(self, variables):
+        zero = tf.cast(unfolded_zero(), tf.float32)
+
         def zeros(shape, dtype=None, partition_info=None):
-            return tf.fill(shape, tf.cast(unfolded_zero(), tf.float32))
+            return tf.fill(shape, zero)
         for variable in variables:
             shapes = OPTIMIZERS[self._config.opt_name](tuple(variable.shape.as_list()), self._config.beta1)
             for slot, shape in shapes.items():
