@@ -87,7 +87,7 @@ def build_estimator(config, tpu=None, *, strategy=None, sampler=None):
     workarounds.compile_silently()
     run_config = tf.estimator.tpu.RunConfig(
         model_dir=config.model_dir, cluster=workarounds.resolver(tpu) if tpu else None, tf_random_seed=config.seed,
-        session_config=workarounds.session_config(generates=generates), train_distribute=distributed,
+        session_config=workarounds.session_config(on_tpu=bool(tpu)), train_distribute=distributed,
         save_summary_steps=None, log_step_count_steps=None, save_checkpoints_steps=config.save_checkpoints_steps,
         keep_checkpoint_max=config.keep_checkpoint_max,
         checkpoint_save_graph_def=False,  # a quarter of the time of a save, and nothing here reads it

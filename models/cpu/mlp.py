@@ -62,7 +62,6 @@ def product(x, w):
 
 
 def _matrix(w, dtype):
-    # Cast, then reshaped: grappler would move a cast behind the reshape to before it, where it waits for nothing.
     return tf.reshape(tf.cast(w, dtype), w.shape[1:])
 
 

@@ -74,7 +74,7 @@ def _load(config, encoder, path, int8):
         before = tf.nest.pack_sequence_as(state, [place.read_value() for place in places])
         first = _keep_state(places, state)
         following = _keep_state(places, sampling.advance(step, before, options, limits))
-        session = tf.Session(config=workarounds.session_config(generates=True))
+        session = tf.Session(config=workarounds.session_config())
         warm_start.restore(path, config, variables, session)
         session.run(tf.local_variables_initializer())
 

@@ -19,6 +19,7 @@ from tensorflow.python.tpu.ops import tpu_ops
 import main
 from configs import commands, tpu_names
 from models import replicas
+from models.run import workarounds
 from tests.helpers import tpu_graphs
 
 INFEED, OUTFEED = "infeed", "outfeed"
@@ -55,6 +56,7 @@ def replicate(computation, inputs, num_shards, **_):
 @contextlib.contextmanager
 def emulated():
     """In here TPUs have one core, which is this machine's processor."""
+    session_config = workarounds.session_config
     played = [(tpu_ops, "infeed_enqueue_tuple", lambda inputs, **_: enqueue(INFEED, inputs)),
               (tpu_ops, "infeed_dequeue_tuple", lambda dtypes, shapes, **_: dequeue(INFEED, dtypes, shapes)),
               (tpu_ops, "outfeed_enqueue_tuple", lambda inputs, **_: enqueue(OUTFEED, inputs)),
@@ -65,6 +67,8 @@ def emulated():
               (tf.tpu, "initialize_system", lambda **_: tf.constant(b"")),
               (tf.tpu, "shutdown_system", lambda **_: tf.no_op()), (replicas.xla, "replica_id", lambda: 0),
               (tf.debugging, "check_numerics", lambda tensor, _: tensor),  # nor does XLA look
+              # What Grappler makes of a graph for a TPU is rounded otherwise than the same graph on a processor.
+              (workarounds, "session_config", lambda **_: session_config()),
               (tpu_names, "_count_cores", lambda *_: 1)]
     with contextlib.ExitStack() as stack, tpu_graphs.a_tpu_of(cores=1, hosts=1):
         for module, name, replacement in played:

@@ -16,7 +16,7 @@ from configs import schema
 from encoder import bpe
 from models import gpt2
 from models.checkpoints import run_checkpoints, run_folder
-from models.run import workarounds
+from models.run import devices, workarounds
 from tests.helpers.runs import ROOT, command, damage, mistake, weights_of
 
 
@@ -257,3 +257,11 @@ def test_a_run_whose_checkpoint_cannot_be_found_again_does_not_begin_anew(run_co
     (tmp_path / "away").rename(state)
     assert main.main(["--model", config]) == 0
     assert "model.ckpt-4" in state.read_text()
+
+
+def test_grappler_rewrites_graphs_for_gpus_and_tpus_alone(monkeypatch):
+    def rewrites(**named):
+        return not workarounds.session_config(**named).graph_options.rewrite_options.disable_meta_optimizer
+    assert not rewrites() and rewrites(on_tpu=True)
+    monkeypatch.setattr(devices, "devices", lambda: ["/gpu:0"])
+    assert rewrites()
