@@ -26,7 +26,7 @@ def main(argv=None):
     """Arguments -> the exit status."""
     args = arguments.parse(argv)
     config = schema.load(args.model, args.overrides, notice=arguments.note)
-    with start.ended_at_once():
+    with start.importing():
         from datasets import vocabularies
         from encoder import prompts
     if args.mode == arguments.PLAN:
@@ -42,7 +42,7 @@ def main(argv=None):
     storage.silence_tensorflow()
     tpu = arguments.find_tpu(args, config)  # before anything else on gs:// is looked at, which may take longer
     config, encoder = vocabularies.complete(config)
-    with start.ended_at_once(), start.without(() if tpu else storage.TENSORFLOW_SPARES):
+    with start.importing(() if tpu else storage.TENSORFLOW_SPARES):
         from models.run import devices, workarounds
     workarounds.prepare()
     if args.checkpoint is not None:

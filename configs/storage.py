@@ -41,7 +41,7 @@ def silence_tensorflow():
 
 def _gfile():
     silence_tensorflow()
-    with start.ended_at_once():
+    with start.importing():
         import tensorflow  # 2 to 10 seconds: only a gs:// path pays for it
     return tensorflow.io.gfile
 

@@ -25,7 +25,7 @@ def main(argv=None):
     for folder in (args.model_dir, args.backup_dir):
         storage.check_for_tensorflow(folder, "the folder")
     storage.silence_tensorflow()
-    with start.ended_at_once():
+    with start.importing():
         import tensorflow as tf  # here and not above: it takes seconds, which --help need not cost
     folder, size = _persist(back_up, args.model_dir, args.backup_dir)
     print(f"{folder}: {f'{size:,} bytes copied' if size else 'is there already'}")

@@ -83,7 +83,7 @@ def _check(folder, fetched, kept):
     Where something is damaged, the files `fetched` are deleted.  Those `kept` stay: they may be the user's own.
     """
     storage.silence_tensorflow()
-    with start.ended_at_once():
+    with start.importing():
         from models.checkpoints import any_format  # here and not above: it brings TensorFlow, and takes seconds
     try:
         if formats.find(folder) != bpe.read_files():

@@ -26,7 +26,7 @@ def main(argv=None):
     # Before TensorFlow is there: a mistake in the file is told at once.
     parts = tasks.read(args.task, args.file, tasks.Given(encoder, config.n_ctx, args.stride, args.limit))
     storage.silence_tensorflow()
-    with start.ended_at_once():
+    with start.importing():
         from models.checkpoints import run_folder
         from models.run import devices, workarounds, zero_shot
     workarounds.prepare()

@@ -31,7 +31,7 @@ LEAN = {"micro_batch_size": 1, "recompute": True}
 
 def main(argv=None):
     args = _arguments(argv)
-    with start.ended_at_once():
+    with start.importing():
         import tensorflow.compat.v1 as tf  # here and not above: it takes seconds, which --help need not cost
     tf.disable_eager_execution()
     tf.get_logger().setLevel(logging.CRITICAL)  # what goes wrong reaches the user as an exception

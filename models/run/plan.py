@@ -89,7 +89,7 @@ def _check_start(config, encoder):
     """Raises UserError where the run cannot start from its init_checkpoint: shapes and vocabulary are looked at."""
     if config.init_checkpoint and not state_file.newest(config.model_dir):
         storage.silence_tensorflow()
-        with start.ended_at_once():  # TensorFlow reads its own checkpoints: only who starts from weights waits for it
+        with start.importing():  # TensorFlow reads its own checkpoints: only who starts from weights waits for it
             from models.checkpoints import warm_start
         warm_start.check_all(config, encoder)
 

@@ -1,5 +1,6 @@
 """A Python that lacks packages, and signals, in imports and after them: one line at most, from every program."""
 import ast
+import gc
 import os
 import signal
 import subprocess
@@ -53,12 +54,23 @@ def test_every_program_begins_before_its_imports(path):
 
 def test_packages_are_left_out_of_an_import_and_there_again_behind_it(monkeypatch):
     monkeypatch.delitem(sys.modules, "colorsys", raising=False)
-    with start.without(["colorsys", "os"]):
+    with start.hidden(["colorsys", "os"]):
         with pytest.raises(ImportError):
             import colorsys
         import os as again
     import colorsys
     assert again is os and colorsys.ONE_THIRD
+
+
+def test_python_looks_for_garbage_only_behind_the_imports():
+    for before in (True, False):
+        (gc.enable if before else gc.disable)()
+        try:
+            with start.importing():
+                assert not gc.isenabled()
+            assert gc.isenabled() is before
+        finally:
+            gc.enable()
 
 
 @pytest.mark.parametrize("words", [
