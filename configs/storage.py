@@ -55,6 +55,15 @@ def open_file(path, mode="r"):
     return buffered if "b" in mode else io.TextIOWrapper(buffered, "utf-8", newline="")
 
 
+def read_into(file, place):
+    """Fills `place`, a buffer of bytes, from what open_file(path, "rb") gave; returns how many were still there."""
+    if hasattr(file, "readinto"):
+        return file.readinto(place)
+    data = file.read(len(place))  # on gs://
+    memoryview(place)[:len(data)] = data
+    return len(data)
+
+
 @contextlib.contextmanager
 def naming(path):
     """Inside, an error of the system that names no file, as one of reading or writing does, is one about `path`."""

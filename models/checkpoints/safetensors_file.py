@@ -14,6 +14,7 @@ import safetensors
 
 from configs import reading, storage
 from configs.errors import UserError
+from models.checkpoints import aligned
 
 LONGEST_HEADER = 10**8  # bytes, the library's limit
 READABLE = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
@@ -35,10 +36,10 @@ class Tensor(NamedTuple):
         size = dtype.itemsize * math.prod(self.shape)
         with storage.open_file(self.path, "rb") as f:
             f.seek(self.start)
-            data = f.read(size)
-        if len(data) < size:
-            raise UserError(f"{self.path} has become shorter since its header was read; fetch it anew")
-        value = np.frombuffer(data, dtype)
+            data = aligned.empty(size)
+            if storage.read_into(f, data) < size:
+                raise UserError(f"{self.path} has become shorter since its header was read; fetch it anew")
+        value = data.view(dtype)
         if self.dtype == "BF16":  # the upper half of a float32
             value = (value.astype("<u4") << 16).view("<f4")
         return value.astype(np.float32, copy=False).reshape(self.shape)

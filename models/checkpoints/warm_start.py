@@ -10,13 +10,12 @@ from configs import arguments
 from configs.errors import UserError
 from encoder import bpe
 from models import decoding, initial_values
-from models.checkpoints import any_format, run_checkpoints, tf_checkpoint
+from models.checkpoints import aligned, any_format, run_checkpoints, tf_checkpoint
 from models.weights import SCOPE, groups, misfits
 
 # Bytes of float32 weights that are read before they go into the variables.  Each set of operations that a session runs
 # costs it a pass over the graph; a remote one takes messages of up to 2 GB.
 AT_ONCE = 2**30
-ALIGNMENT = 64  # bytes; an array that begins at a multiple of them becomes a tensor as it is, others are copied
 
 
 def check_all(config, encoder):
@@ -181,10 +180,8 @@ def load(stored, variables, session, config):
 def _for_tensor(value, dtype, *, own):
     """The array in `dtype`, in memory that a variable on a CPU takes for its own; a copy if it is not its `own`."""
     dtype = np.dtype(dtype.as_numpy_dtype)
-    if own and value.dtype == dtype and value.flags.writeable and value.ctypes.data % ALIGNMENT == 0:
+    if own and value.dtype == dtype and aligned.is_kept(value):
         return value
-    place = np.empty(value.size * dtype.itemsize + ALIGNMENT, np.uint8)
-    first = -place.ctypes.data % ALIGNMENT
-    copy = place[first:first + value.size * dtype.itemsize].view(dtype).reshape(value.shape)
+    copy = aligned.empty(value.size * dtype.itemsize).view(dtype).reshape(value.shape)
     copy[...] = value
     return copy
