@@ -79,7 +79,7 @@ def part_windows(order, number, read, first, last):
     rows = part_order.schedule(first, last)
     most = max(1, SHUFFLED_TOKENS // len(order.parts) // n_ctx)
 
-    @tf.function(autograph=False)  # traced once for both
+    @tf.function(autograph=False)  # so that it is traced once for both datasets below
     def one_block(row):
         block = _block(part_order, row)
         windows = _cut_windows(read(block_records(order, number, row), part_order.part, row), n_ctx, row[1] % n_ctx,
@@ -160,7 +160,8 @@ def _cut_windows(values, n_ctx, offset, count):
         with tf.control_dependencies([right]):
             windows = _whole_windows(text, n_ctx)
         return (text[tf.shape(windows)[0] * n_ctx:], head, missing - taken, seen), windows
-    nothing = tf.compat.v1.placeholder_with_default(tf.zeros([0], dtype), [None])  # of one length, it is traced twice
+    # Of a length that is not known: with a known one, which changes, TensorFlow would trace `cut` twice.
+    nothing = tf.compat.v1.placeholder_with_default(tf.zeros([0], dtype), [None])
     start = nothing, nothing, offset, tf.constant(0, tf.int64)
     pieces = tf.data.Dataset.zip((values, tf.data.Dataset.from_tensors(False).repeat())).concatenate(end)
     return pieces.scan(start, cut).unbatch()

@@ -94,8 +94,9 @@ def resolver(tpu):
 def session_config(*, on_tpu=False):
     """What every session runs with: on CPUs a graph runs as it was built.
 
-    Normally TensorFlow's Grappler rewrites each graph before its first run.  On CPUs that took a second of every
-    training, evaluation and generation, made no step faster, and kept up to 180 MB; measure again with another release.
+    Normally TensorFlow's Grappler rewrites each graph before its first run.  On CPUs that took up to a second of
+    every training, evaluation and generation, made no step faster, and kept up to 180 MB; measure again with another
+    release.
     """
     config = tf.ConfigProto(allow_soft_placement=True)
     options = config.graph_options.rewrite_options
