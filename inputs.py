@@ -160,7 +160,7 @@ def _cut_windows(values, n_ctx, offset, count):
         with tf.control_dependencies([right]):
             windows = _whole_windows(text, n_ctx)
         return (text[tf.shape(windows)[0] * n_ctx:], head, missing - taken, seen), windows
-    # Of a length that is not known: with a known one, which changes, TensorFlow would trace `cut` twice.
+    # Its length is hidden.  TensorFlow traces `cut` a second time when a known length changes.
     nothing = tf.compat.v1.placeholder_with_default(tf.zeros([0], dtype), [None])
     start = nothing, nothing, offset, tf.constant(0, tf.int64)
     pieces = tf.data.Dataset.zip((values, tf.data.Dataset.from_tensors(False).repeat())).concatenate(end)
@@ -186,7 +186,7 @@ def ready(batches):
 
     Without tf.data's autotuning: the thread that does it misses the signal to end now and then, and the end of
     every session waits for its next look, up to a minute (TensorFlow 2.15.1; look again with another release).
-    Without its rewriting, too, which makes nothing here faster and takes half of the time of a start.
+    tf.data's rewriting is off, too: it makes nothing here faster, and takes half of the time of a start.
     """
     options = tf.data.Options()
     options.autotune.enabled = False

@@ -73,9 +73,9 @@ def ended_at_once():
 
 @contextlib.contextmanager
 def importing(without=()):
-    """Inside stand imports that take seconds: a signal ends the program at once, and the packages `without` are hidden.
+    """For imports that take seconds: a signal ends the program at once, and the packages `without` are hidden.
 
-    Normally Python looks for garbage again and again while modules are loaded.  But there is none, and to look takes a
+    Normally Python collects garbage again and again while it loads modules.  But there is none, and the search takes a
     sixth of the time of TensorFlow's import.
     """
     looks = gc.isenabled()

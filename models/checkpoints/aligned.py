@@ -1,11 +1,11 @@
-"""Arrays that become tensors as they are: TensorFlow copies those that begin elsewhere (no TensorFlow here)."""
+"""Arrays that TensorFlow takes as tensors without a copy (no TensorFlow here)."""
 import numpy as np
 
-ALIGNMENT = 64  # bytes; such an array begins at a multiple of them
+ALIGNMENT = 64  # bytes; TensorFlow copies an array that does not begin at a multiple of them
 
 
 def empty(size):
-    """uint8 array [size] at such a place, with any content."""
+    """uint8 array [size] that begins at a multiple of ALIGNMENT; its content is arbitrary."""
     place = np.empty(size + ALIGNMENT, np.uint8)
     first = -place.ctypes.data % ALIGNMENT
     return place[first:first + size]

@@ -101,8 +101,8 @@ def session_config(*, on_tpu=False):
     config = tf.ConfigProto(allow_soft_placement=True)
     options = config.graph_options.rewrite_options
     options.disable_meta_optimizer = not on_tpu and not devices.devices()
-    # Where it does run, without its remapper, whose kernels were up to four times slower on CPUs, and without its plan
-    # of what to keep in memory, which complains of each operation that it cannot price.
+    # Where Grappler runs, two of its parts stay off.  The remapper's kernels were up to four times slower on CPUs.  The
+    # plan of what to keep in memory complains of each operation that it cannot price.
     options.remapping = RewriterConfig.OFF
     options.memory_optimization = RewriterConfig.NO_MEM_OPT
     return config

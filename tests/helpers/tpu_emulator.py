@@ -67,7 +67,7 @@ def emulated():
               (tf.tpu, "initialize_system", lambda **_: tf.constant(b"")),
               (tf.tpu, "shutdown_system", lambda **_: tf.no_op()), (replicas.xla, "replica_id", lambda: 0),
               (tf.debugging, "check_numerics", lambda tensor, _: tensor),  # nor does XLA look
-              # What Grappler makes of a graph for a TPU is rounded otherwise than the same graph on a processor.
+              # Grappler runs for TPUs and not for processors.  It would change the rounding of this run alone.
               (workarounds, "session_config", lambda **_: session_config()),
               (tpu_names, "_count_cores", lambda *_: 1)]
     with contextlib.ExitStack() as stack, tpu_graphs.a_tpu_of(cores=1, hosts=1):
