@@ -83,7 +83,7 @@ def test_only_a_new_step_is_a_sign_of_life(folder):
     run = run_process.RunProcess(folder, STEP)
     run.start(program("import time\nfor line in ['step 1/9', 'waiting', 'step 1/9']:\n    print(line)\n"
                       "    time.sleep(0.05)\nprint('step 2/', end='')\ntime.sleep(0.2)\nprint('9')"))
-    changes = set()
+    changes = {(run.step, run.step_time)}  # before the first look, which may come late
     until(lambda: run.read_output() or changes.add((run.step, run.step_time)) or not run.running())
     run.read_output()
     changes.add((run.step, run.step_time))
