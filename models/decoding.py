@@ -70,7 +70,7 @@ def decoding_step(weights, config, *, layer_packed=None, output=None, in_place=F
     [B, V] of the token behind each row's `last` one, cache).
 
     The tokens of a row stand behind its first `position` cached ones.  A single token goes through models/cpu/packed.py
-    where layer_packed(i), the weights of layer i for it, and `output`, the output layer, are given.
+    where layer_packed(i), the weights of layer i for it, and `output`, that of packed.logits, are given.
     """
     def step(tokens, position, last, cache):
         one = tokens.shape[1] == 1
@@ -140,7 +140,7 @@ def decoder(variables, config, *, use_tpu=False, int8=False):
         wte = weights["wte"]
         if dtype != tf.float32 and CENTRED not in weights:
             weights[CENTRED] = _for_the_session(tf.cast(wte - tf.reduce_mean(wte, 0), dtype))
-        output = packed.PackedMatrix(weights.get(CENTRED, wte), transposed=True)
+        output = [packed.PackedMatrix(part, transposed=True) for part in packed.in_parts(weights.get(CENTRED, wte))]
         if dtype != tf.float32:
             layers = [{name: packed.PackedMatrix(tf.squeeze(value, 0)) if value.shape.rank == 3 else value
                        for name, value in layer_weights(weights, i).items()} for i in range(config.n_layer)]
@@ -152,12 +152,16 @@ def decoder(variables, config, *, use_tpu=False, int8=False):
 
 def _int8_weights(variables, config):
     """(the weights of each layer, the output layer) of a single token, with Int8Matrix in the place of matrices."""
-    def quantised(matrix):
-        return int8_products.quantise(matrix, _for_the_session)
+    def quantised(*matrices):
+        """The Int8Matrix of the columns of all these, computed once."""
+        parts = map(int8_products.quantise, matrices)
+        return int8_products.Int8Matrix(*(_for_the_session(tf.concat(values, -1)) for values in zip(*parts)))
     layers = [{name: quantised(tf.squeeze(value, 0)) if value.shape.rank == 3 else tf.identity(value)
                for name, value in layer_weights(variables, i).items()} for i in range(config.n_layer)]
     wte = variables["wte"]
-    return layers, quantised(tf.transpose(wte - tf.reduce_mean(wte, 0)))
+    mean = tf.reduce_mean(wte, 0)
+    # In parts: what lies between a table and its numbers of eight bits is several times as large as these.
+    return layers, [quantised(*(tf.transpose(part - mean) for part in packed.in_parts(wte)))]
 
 
 def _for_the_session(value):

@@ -26,12 +26,12 @@ class Int8Matrix(NamedTuple):
     scales: tf.Tensor  # float32 [O]: of a product, for a row whose largest number is 1
 
 
-def quantise(matrix, keep=lambda value: value):
-    """The Int8Matrix of a float32 `matrix` [I, O]; `keep` gets each tensor of it."""
+def quantise(matrix):
+    """The Int8Matrix of a float32 `matrix` [I, O]."""
     largest = tf.reduce_max(tf.abs(matrix), 0)  # [O]
     numbers = tf.cast(tf.round(matrix * tf.math.divide_no_nan(float(LARGEST), largest)), tf.int8)
     bias = -SHIFT * tf.reduce_sum(tf.cast(numbers, tf.int32), 0)
-    return Int8Matrix(keep(numbers), keep(bias), keep(largest / LARGEST ** 2))
+    return Int8Matrix(numbers, bias, largest / LARGEST ** 2)
 
 
 def linear(x, matrix, b=None, *, gelu=False, plus=None):

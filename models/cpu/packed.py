@@ -18,6 +18,8 @@ from models.cpu.mlp import standardise
 # are not constants to it.
 OP, KERNEL = "_MklNativeFusedMatMul", b"MklNameChangeOp"
 FOR_BFLOAT16 = "avx512bw"  # the instruction set that oneDNN wants for it
+AT_ONCE = 2**25  # bytes of the output layer that are arranged at a time; for a moment oneDNN keeps them twice
+EVEN = 64  # rows; a slice from a multiple of them on is no copy
 LIKELIEST = 128  # logits of a row that generation in bfloat16 computes in float32
 
 
@@ -68,17 +70,23 @@ def linear(x, packed, b=None, *, gelu=False, plus=None):
     return result if plus is None else tf.reshape(result, tf.shape(plus))
 
 
-def logits(hidden, wte, output):
-    """Computes gpt2.logits of hidden [B, C] by `output`: the PackedMatrix wte, or wte less its mean row in fewer bits.
+def in_parts(table):
+    """`table` [V, C] as slices of some rows each, in order: of AT_ONCE bytes, or of EVEN rows where these are more."""
+    rows = max(EVEN, AT_ONCE // (table.dtype.size * table.shape[1]) // EVEN * EVEN)
+    return [table[first:first + rows] for first in range(0, table.shape[0], rows)]
 
-    The latter is half as much to read, or a quarter.  Of it, each row's LIKELIEST logits are computed again in float32:
-    in bfloat16, a logit of -80 is also one of -80.5.  The others are off by 1/512 of their distance from the row's mean
-    and by the rounding of the table, which is about what the rounding of `hidden` has done before
-    (benchmarks/RESULTS.md); in eight bits by more.
+
+def logits(hidden, wte, output):
+    """Computes gpt2.logits of hidden [B, C] by `output`, the packed matrices of in_parts(table).
+
+    That table is wte, or wte less its mean row in fewer bits, which is half as much to read, or a quarter.  Of the
+    latter, each row's LIKELIEST logits are computed again in float32: in bfloat16, a logit of -80 is also one of -80.5.
+    The others are off by 1/512 of their distance from the row's mean and by the rounding of the table, which is about
+    what the rounding of `hidden` has done before (benchmarks/RESULTS.md); in eight bits by more.
     """
-    if isinstance(output, PackedMatrix) and output.matrix.dtype == tf.float32:
-        return linear(tf.cast(hidden, tf.float32), output)
-    rough = tf.cast(linear(hidden, output), tf.float32)  # [B, V], each row less a number of its own
+    if isinstance(output[0], PackedMatrix) and output[0].matrix.dtype == tf.float32:
+        return _side_by_side(tf.cast(hidden, tf.float32), output)
+    rough = tf.cast(_side_by_side(hidden, output), tf.float32)  # [B, V], each row less a number of its own
     largest, ids = tf.math.top_k(rough, min(LIKELIEST, wte.shape[0]), sorted=False)  # [B, K]
     exact = tf.matmul(tf.gather(wte, ids), tf.cast(hidden, tf.float32)[:, :, None])[:, :, 0]  # [B, K]
     rough += tf.reduce_mean(exact - largest, 1, keepdims=True)
@@ -86,6 +94,15 @@ def logits(hidden, wte, output):
     # In place, unlike tf.tensor_scatter_nd_update: nothing else reads this sum.
     rough = tf.raw_ops.InplaceUpdate(x=tf.reshape(rough, [-1]), i=tf.reshape(places, [-1]), v=tf.reshape(exact, [-1]))
     return tf.reshape(rough, [-1, wte.shape[0]])
+
+
+def _side_by_side(x, matrices):
+    """x [N, I] times each of the packed matrices, one after the other -> [N, all their columns]."""
+    products = []
+    for matrix in matrices:
+        with tf.control_dependencies(products[-1:]):
+            products.append(linear(x, matrix))
+    return tf.concat(products, 1)
 
 
 @functools.lru_cache(maxsize=None)
