@@ -23,7 +23,7 @@ TIMEOUT = 400
 
 @pytest.fixture
 def hosts(run_config):
-    """Function (number, *arguments, **changes) -> that host's process, which trains; `."""
+    """Function (number, **changes) -> that host's process, which trains."""
     servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
     addresses = ["127.0.0.1:%d" % server.getsockname()[1] for server in servers]
     for server in servers:
