@@ -8,7 +8,7 @@ import functools
 import tensorflow.compat.v1 as tf
 
 from configs.constants import HIDDEN
-from models.cpu.compiled import Recomputed, compiled, run_compiled
+from models.cpu.compiled import Recomputed, again, compiled, run_compiled
 from models.cpu.mlp import add_to_residual, biased, column_sums, norm, product
 from models.cpu.philox import keep_mask
 from models.dropout import dropped
@@ -72,7 +72,7 @@ def causal_attention(q, k, v, drop):
 
     A block of queries at a time, each with the keys up to its own end: a third less to multiply at four blocks.  The
     gradient computes the weights again from the logarithms of the softmax' sums, as FlashAttention does
-    (https://arxiv.org/abs/2205.14135).  Of dropout, the mask is kept: a byte for each weight.
+    (https://arxiv.org/abs/2205.14135), unless they are few.  Of dropout, the mask is kept: a byte for each weight.
     """
     batch, n_head, time, _ = q.shape
     blocks = [(first, min(first + BLOCK, time)) for first in range(0, time, BLOCK)]
@@ -81,21 +81,21 @@ def causal_attention(q, k, v, drop):
 
     @tf.custom_gradient
     def run(q, k, v):
-        outputs, log_sums = [], []
+        outputs, softmaxes = [], []
         for (first, end), mask in zip(blocks, masks):
             scores = tf.matmul(q[:, :, first:end], k[:, :, :end], transpose_b=True)
             weights, log_sum = run_compiled(_causal_softmax, scores, *mask, first=first, rate=drop.rate)
             outputs.append(tf.matmul(weights, v[:, :, :end]))
-            log_sums.append(log_sum)
+            softmaxes.append((weights, log_sum))
 
         def gradient(upstream):
             to_q, to_k, to_v = [], [], []
             with tf.control_dependencies([upstream]):  # or slices are merged with those of the forward pass, and kept
                 again_q, again_k, again_v = (tf.identity(x) for x in (q, k, v))
-            for (first, end), mask, log_sum in zip(blocks, masks, log_sums):
+            for (first, end), mask, (weights, log_sum) in zip(blocks, masks, softmaxes):
                 queries, keys, above = again_q[:, :, first:end], again_k[:, :, :end], upstream[:, :, first:end]
-                scores = tf.matmul(queries, keys, transpose_b=True)
-                weights = run_compiled(_causal_softmax_again, scores, log_sum, first=first)
+                without_dropout = functools.partial(_weights_again, queries, keys, log_sum, first)
+                weights = without_dropout() if mask else again(weights, without_dropout)
                 to_scores = run_compiled(_softmax_gradient, weights,
                                          tf.matmul(above, again_v[:, :, :end], transpose_b=True), *mask, rate=drop.rate)
                 dropped_weights = run_compiled(dropped, weights, *mask, rate=drop.rate) if mask else weights
@@ -140,6 +140,11 @@ def _causal_softmax(scores, *mask, first, rate):
     """(softmax as scores, with dropout; logarithm of its sum of powers [..., T, 1] float32)."""
     powers, total, log_sum = softmax_pieces(_causal(scores, first))
     return _dropped(tf.cast(powers / total, scores.dtype), *mask, rate=rate), log_sum
+
+
+def _weights_again(queries, keys, log_sum, first):
+    scores = tf.matmul(queries, keys, transpose_b=True)
+    return run_compiled(_causal_softmax_again, scores, log_sum, first=first)
 
 
 def _causal_softmax_again(scores, log_sum, *, first):

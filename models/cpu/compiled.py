@@ -11,6 +11,7 @@ from tensorflow.python.framework import ops
 from tensorflow.python.ops import control_flow_util
 
 LEAST = 2**16  # elements: to start a compiled function costs as much as several operations on so many
+KEPT = 2**20  # elements: what has more is not kept for the backward pass, which computes it again
 FORMULAS_ONLY = False  # True: nothing of models/cpu/ is used, but for decoding
 OF_GRAPH = "_compiled_functions"  # an attribute of each graph: {(function, its keywords): that function, compiled}
 
@@ -54,13 +55,21 @@ def compiled(gradient):
 
 
 class Recomputed(NamedTuple):
-    """The value compute(*tensors), which mlp.product computes again in the backward pass instead of keeping it.
+    """The value compute(*tensors), which mlp.product computes again in the backward pass unless it is small (`again`).
 
     gradient(*tensors, upstream) as in `compiled`.
     """
     compute: Callable
     gradient: Callable
     tensors: tuple
+
+
+def again(value, compute):
+    """For a backward pass: compute() once more, so that `value`, its result in the forward pass, need not be kept.
+
+    What is small is kept, and returned: to start the operations would cost more than to read it.
+    """
+    return value if value.shape.num_elements() <= KEPT else compute()
 
 
 def run_compiled(function, *tensors, **keywords):

@@ -7,7 +7,7 @@ import math
 import tensorflow.compat.v1 as tf
 
 from configs.constants import NORM_EPSILON
-from models.cpu.compiled import compiled, run_compiled
+from models.cpu.compiled import again, compiled, run_compiled
 from models.cpu.philox import keep_mask
 from models.dropout import dropped
 
@@ -50,14 +50,16 @@ def product(x, w):
     @tf.custom_gradient
     def run(w, *tensors):
         value = x.compute(*tensors)
+        matrix = _matrix(w, value.dtype)
 
         def backward(upstream):
             with tf.control_dependencies([upstream]):  # or they are merged with those of the forward pass, and kept
-                again, matrix = x.compute(*tensors), _matrix(w, upstream.dtype)
-            to_x = tf.reshape(tf.matmul(upstream, matrix, transpose_b=True), value.shape)
-            to_w = tf.matmul(rows_of(again), upstream, transpose_a=True)
+                factor = again(value, lambda: x.compute(*tensors))
+                weights = again(matrix, lambda: _matrix(w, upstream.dtype))
+            to_x = tf.reshape(tf.matmul(upstream, weights, transpose_b=True), value.shape)
+            to_w = tf.matmul(rows_of(factor), upstream, transpose_a=True)
             return tf.reshape(to_w, w.shape), *x.gradient(*tensors, to_x)
-        return tf.matmul(rows_of(value), _matrix(w, value.dtype)), backward
+        return tf.matmul(rows_of(value), matrix), backward
     return run(w, *x.tensors)
 
 

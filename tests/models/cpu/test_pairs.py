@@ -26,6 +26,7 @@ RANDOM = np.random.RandomState(0)
 H = RANDOM.randn(2, 5, 12).astype(np.float32) * 1.5
 LABELS = np.array([[0, 70, 3, 3, IGNORED], [5, 69, 11, IGNORED, 70]], np.int32)
 NOISY = graphs.small_config(attn_dropout=0.3, res_dropout=0.2)
+KEPT = compiled.KEPT
 
 
 class Case:
@@ -73,8 +74,9 @@ TWINS = {formula.__name__: (formula, fast) for formula, fast in cpu.PAIRS}
 
 
 @pytest.fixture(autouse=True)
-def _small_blocks(monkeypatch):
+def _as_for_large_tensors(monkeypatch):
     monkeypatch.setattr(compiled, "LEAST", 1)
+    monkeypatch.setattr(compiled, "KEPT", 0)
     monkeypatch.setattr(attention, "BLOCK", 3)
     monkeypatch.setattr(loss, "ROWS", 4)
 
@@ -212,8 +214,11 @@ def test_formula_and_its_twin_for_one_token_are_equal(name, dtype):
 RANDOM_TOKENS = np.random.RandomState(1).randint(0, 1000, [4, 13])
 
 
-def network_gradients(config, formulas_only):
-    """(loss, gradients) of a batch whose labels are in part ignored, as training computes them."""
+def network_gradients(config, formulas_only, operations=None):
+    """(loss, gradients) of a batch whose labels are in part ignored, as training computes them.
+
+    Adds the types of the graph's operations to the list `operations`.
+    """
     tokens = RANDOM_TOKENS[:, :config.n_ctx] % config.n_vocab
     labels = np.where(tokens % 5 == 0, IGNORED, tokens[:, ::-1])
 
@@ -227,8 +232,10 @@ def network_gradients(config, formulas_only):
         variables = {name: tf.constant(value) for name, value in graphs.random_weights(config).items()}
         batch = (tf.constant(tokens, tf.int32), tf.constant(labels, tf.int32))
         found = optimizers.gradients(loss_fn, variables, batch, optimizers.micro_batches(config, 4))
-        types = {node.op for node in graphs.all_nodes(s.graph.as_graph_def())}
+        types = [node.op for node in graphs.all_nodes(s.graph.as_graph_def())]
         assert ("InplaceAdd" in types) != formulas_only
+        if operations is not None:
+            operations += types
         loss, gradients = s.run(found)
         return [loss, *gradients]
 
@@ -240,6 +247,22 @@ def test_fast_network_has_the_gradients_of_the_formulas(changes):
     config = graphs.small_config(**{"train_batch_size": 4, **changes})
     for one, other in zip(network_gradients(config, False), network_gradients(config, True)):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5 * np.abs(other).max())
+
+
+@pytest.mark.parametrize("rate, again", [(0.0, 2), (0.2, 0)])
+def test_what_is_small_is_kept_for_the_backward_pass(rate, again, monkeypatch):
+    """In a layer two norms, a GELU, and the weights of `again` blocks of attention, which dropout would need twice."""
+    config = graphs.small_config(train_batch_size=4, n_ctx=6, attn_dropout=rate)
+    expected, counts = network_gradients(config, True), []
+    for kept in (0, KEPT):
+        monkeypatch.setattr(compiled, "KEPT", kept)
+        operations = []
+        for one, other in zip(network_gradients(config, False, operations), expected):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5 * np.abs(other).max())
+        counts.append((operations.count("PartitionedCall"), operations.count("BatchMatMulV2")))
+    (calls, products), (calls_kept, products_kept) = counts
+    assert calls - calls_kept == config.n_layer * (3 + again)
+    assert products - products_kept == config.n_layer * again
 
 
 def test_fast_network_in_bfloat16_has_nearly_the_gradients_of_the_formulas_in_float32():
