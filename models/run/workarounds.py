@@ -21,6 +21,7 @@ from tensorflow.python.training import monitored_session
 from tensorflow_estimator.python.estimator.tpu import error_handling
 
 from configs import arguments, cluster, errors, tpu_names
+from models import metrics
 from models.checkpoints import run_checkpoints
 from models.run import devices, preemption
 
@@ -211,13 +212,19 @@ class Saver(tf.train.CheckpointSaverHook):
     Normally an Estimator adds TensorFlow's own hook.  But that one saves as soon as there is a session, so that each
     checkpoint is written twice for an evaluation; and it writes the graph into TensorBoard's file each time, where
     here the file's opening does (each copy takes time and memory).  Progress flushes that file at the end.
-    `by_minutes` is the run's saving.SaverByMinutes.
+    And it reads the step once more after every run, which a run of one step need not.  `by_minutes` is the run's
+    saving.SaverByMinutes.
     """
 
     def __init__(self, estimator, by_minutes):
         # Not Estimator.train(saving_listeners), which several hosts refuse.
         super().__init__(estimator.model_dir, save_steps=estimator.config.save_checkpoints_steps, save_graph_def=False,
                          listeners=[by_minutes])
+
+    def begin(self):
+        super().begin()
+        if metrics.of_each_step(metrics.collected()):
+            self._set_steps_per_run(1)
 
     def after_create_session(self, session, coord):
         step = session.run(self._global_step_tensor)

@@ -9,6 +9,7 @@ import tensorflow.compat.v1 as tf
 import main
 from configs import schema
 from configs.errors import UserError
+from models import metrics
 from models.checkpoints import run_checkpoints, state_file, tf_checkpoint
 from models.run import hooks, saving, workarounds
 from tests.helpers.runs import weights_of
@@ -57,6 +58,27 @@ def test_a_checkpoint_is_saved_when_minutes_have_passed_without_one_and_replaced
 
 def test_without_minutes_only_steps_count(steps_at):
     assert steps_at([1e6, 2e6, 3e6], save_checkpoints_steps=2, save_checkpoints_minutes=None) == [[0], [0, 2], [0, 2]]
+
+
+@pytest.mark.parametrize("shown, more", [(metrics.TAGS, 0), (["loss"], 1)])
+def test_a_run_of_one_step_is_not_followed_by_another_that_reads_the_step(shown, more, tmp_path, monkeypatch):
+    """Only a TPU, which shows the loss alone, makes many steps in a run."""
+    config = schema.from_dict({"model_dir": str(tmp_path), "save_checkpoints_steps": 5}, "here")
+    estimator = types.SimpleNamespace(model_dir=str(tmp_path), config=config)
+    runs, run = [], tf.Session.run
+    monkeypatch.setattr(tf.Session, "run", lambda *args, **kwargs: runs.append(args) or run(*args, **kwargs))
+    by_minutes = saving.SaverByMinutes(config)
+    with tf.Graph().as_default():
+        step = tf.assign_add(tf.train.get_or_create_global_step(), 1)
+        for name in shown:
+            tf.add_to_collection(metrics.COLLECTION + name, tf.constant(0.0))
+        with tf.train.MonitoredSession(hooks=[workarounds.Saver(estimator, by_minutes), by_minutes]) as session:
+            for after in range(1, 12):
+                before = len(runs)
+                session.run(step)
+                saved = after % 5 == 0
+                assert len(runs) - before - saved == 1 + (more or saved)
+                assert steps_in(tmp_path)[-1] == after // 5 * 5
 
 
 @pytest.mark.slow
