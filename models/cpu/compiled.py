@@ -11,7 +11,7 @@ from tensorflow.python.framework import ops
 from tensorflow.python.ops import control_flow_util
 
 LEAST = 2**16  # elements: to start a compiled function costs as much as several operations on so many
-KEPT = 2**20  # elements: what has more is not kept for the backward pass, which computes it again
+KEPT = 2**19  # elements: what has more is not kept for the backward pass, which computes it again
 FORMULAS_ONLY = False  # True: nothing of models/cpu/ is used, but for decoding
 OF_GRAPH = "_compiled_functions"  # an attribute of each graph: {(function, its keywords): that function, compiled}
 
