@@ -65,9 +65,9 @@ class Recomputed(NamedTuple):
 
 
 def again(value, compute):
-    """For a backward pass: compute() once more, so that `value`, its result in the forward pass, need not be kept.
+    """Returns compute() for a backward pass, so that TensorFlow need not keep `value`, the forward pass' result.
 
-    What is small is kept, and returned: to start the operations would cost more than to read it.
+    Returns `value` itself where it is small: then computing it again takes longer than reading it.
     """
     return value if value.shape.num_elements() <= KEPT else compute()
 

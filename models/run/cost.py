@@ -59,9 +59,9 @@ def memory(config, on_cpu=False, devices=1):
     product with the values.  With `recompute`: each layer's input, and all of this for one layer.
     Logits: float32 and their gradient.  Accumulation keeps a second set of gradients.
 
-    `on_cpu`, a backward pass computes the rest again, unless it is too small to count (models/cpu/compiled.py,
-    `again`): 10 C numbers (qkv, attention's result, the 4 C before GELU, residuals), of the attention weights a byte
-    each where some are dropped, and of the logits the gradient alone.
+    `on_cpu`, a layer keeps 10 C numbers a token (qkv, attention's result, the 4 C before GELU, residuals), a byte of
+    each attention weight where some are dropped, and of the logits the gradient alone.  The backward pass computes the
+    rest again; what models/cpu/compiled.py's `again` keeps is too small to count.
     """
     at_once = config.micro_batch_size or config.train_batch_size
     B, T, C, H, V, L = (max(1, at_once // devices), config.n_ctx, config.n_embd, config.n_head, config.n_vocab,

@@ -212,8 +212,8 @@ class Saver(tf.train.CheckpointSaverHook):
     Normally an Estimator adds TensorFlow's own hook.  But that one saves as soon as there is a session, so that each
     checkpoint is written twice for an evaluation; and it writes the graph into TensorBoard's file each time, where
     here the file's opening does (each copy takes time and memory).  Progress flushes that file at the end.
-    And it reads the step once more after every run, which a run of one step need not.  `by_minutes` is the run's
-    saving.SaverByMinutes.
+    And after every run it runs the session once more to read the step; after a run of one step, this one does not.
+    `by_minutes` is the run's saving.SaverByMinutes.
     """
 
     def __init__(self, estimator, by_minutes):

@@ -215,9 +215,9 @@ RANDOM_TOKENS = np.random.RandomState(1).randint(0, 1000, [4, 13])
 
 
 def network_gradients(config, formulas_only, operations=None):
-    """(loss, gradients) of a batch whose labels are in part ignored, as training computes them.
+    """Computes the loss and the gradients of a batch as training does.  Some of the labels are IGNORED.
 
-    Adds the types of the graph's operations to the list `operations`.
+    Appends the types of the graph's operations to the list `operations`, if there is one.
     """
     tokens = RANDOM_TOKENS[:, :config.n_ctx] % config.n_vocab
     labels = np.where(tokens % 5 == 0, IGNORED, tokens[:, ::-1])
@@ -251,7 +251,7 @@ def test_fast_network_has_the_gradients_of_the_formulas(changes):
 
 @pytest.mark.parametrize("rate, again", [(0.0, 2), (0.2, 0)])
 def test_what_is_small_is_kept_for_the_backward_pass(rate, again, monkeypatch):
-    """In a layer two norms, a GELU, and the weights of `again` blocks of attention, which dropout would need twice."""
+    """Each layer keeps two norms, a GELU, and the weights of `again` blocks of attention: of none under dropout."""
     config = graphs.small_config(train_batch_size=4, n_ctx=6, attn_dropout=rate)
     expected, counts = network_gradients(config, True), []
     for kept in (0, KEPT):
