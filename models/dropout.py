@@ -9,9 +9,8 @@ from typing import Callable, NamedTuple, Optional, Union
 
 import tensorflow.compat.v1 as tf
 
-from configs.constants import RANDOM
+from configs.constants import PHILOX, RANDOM
 
-PHILOX = 1  # the number of RANDOM for raw operations
 NUMBERS_PER_COUNT = 4  # that Philox makes from one value of its counter
 
 

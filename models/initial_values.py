@@ -1,7 +1,7 @@
 """The weights as variables of a graph, and the values that they start with."""
 import tensorflow.compat.v1 as tf
 
-from configs.constants import RANDOM
+from configs.constants import PHILOX
 from models.weights import SCOPE, weight_list
 
 
@@ -14,8 +14,10 @@ def create_variables(config):
         def values(shape, dtype=None, partition_info=None):
             if not weight.deviation:
                 return tf.fill(shape, weight.mean)
-            seed = tf.stack([config.seed, number]) + zero
-            return tf.random.stateless_normal(shape, seed, alg=RANDOM) * weight.deviation
+            # tf.random.stateless_normal gives the same by many more operations: half a second for 124M.
+            key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=zero + [config.seed, number])
+            return weight.deviation * tf.raw_ops.StatelessRandomNormalV2(
+                shape=shape, key=key, counter=counter, alg=PHILOX, dtype=tf.float32)
         return values
 
     with tf.variable_scope(SCOPE, reuse=tf.AUTO_REUSE, use_resource=True):

@@ -6,6 +6,7 @@ import tensorflow.compat.v1 as tf
 from configs.constants import IGNORED
 from models import decoding, dropout, gpt2, initial_values, metrics, optimizers
 from models.cpu import loss
+from models.weights import weight_list
 from tests.helpers import graphs, hugging_face, openai, reference
 
 CONFIG = graphs.small_config()
@@ -117,6 +118,16 @@ def test_starting_weights_depend_on_the_seed_alone_and_differ_between_tensors():
     assert all(np.array_equal(one[name], again[name]) for name in one)
     assert not np.array_equal(one["wte"], other["wte"])
     assert not np.array_equal(one["h0/mlp/c_fc/w"], one["h1/mlp/c_fc/w"])
+
+
+def test_starting_weights_are_tensorflow_s_own_numbers_for_the_seed_and_the_place_in_the_list():
+    config, values = graphs.small_config(n_embd=96, n_vocab=499, n_layer=8), starting_values()
+    with graphs.session() as s:
+        expected = s.run({weight.name: weight.deviation * tf.random.stateless_normal(
+            weight.shape, [config.seed, number], alg="philox")
+            for number, weight in enumerate(weight_list(config)) if weight.deviation})
+    assert len(expected) == 2 + 4 * config.n_layer
+    assert all(np.array_equal(values[name], expected[name]) for name in expected)
 
 
 @pytest.mark.parametrize("changes", [{}, {"precision": "bfloat16"}, {"recompute": True}, {"micro_batch_size": 2},
