@@ -165,7 +165,7 @@ def test_a_run_goes_on_where_its_figures_cannot_be_written(run_config, tmp_path,
 def test_a_disk_with_no_room_for_tensorboard_s_file_ends_a_run_in_one_line(run_config):
     """Of a run so small, that file is the largest: it holds the graph."""
     def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (700_000, 700_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (550_000, 550_000))
     result = command("--model", run_config(max_steps=4), preexec_fn=limit)
     assert result.returncode == 2 and "step 4/4" in result.stdout, result
     assert re.match(r"error: \S+tfevents\S+: no space left on the disk;.*\n$", result.stderr), result
