@@ -1,5 +1,6 @@
 """Runs a program of the project: one line for a mistake, the exit status, streams."""
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -19,6 +20,10 @@ def run(main, argv=None):
     # A generated text may hold what a terminal cannot show; whoever watches a pipe or a log wants each line at once.
     sys.stdout.reconfigure(errors="replace", line_buffering=True)
     sys.stdout = GuardedStream(sys.stdout, lambda: storage.naming(OUTPUT))  # an error says what it was
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream.isatty():
+            setattr(sys, name, GuardedStream(stream, _lost_where_it_is_closed))
     sys.exit(_status(main, argv))
 
 
@@ -72,6 +77,19 @@ class GuardedStream:
     def flush(self):
         with self._guard():
             self._stream.flush()
+
+
+@contextlib.contextmanager
+def _lost_where_it_is_closed():
+    """Inside, what a terminal is told that was closed is lost.
+
+    The error would end the program before the SIGHUP that follows is heard, or though SIGHUP is ignored.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
 
 
 def _say(message, before="error: ", status=USER_ERROR):

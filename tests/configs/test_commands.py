@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests.configs.test_start import programs
-from tests.helpers.runs import ROOT
+from tests.helpers.runs import ROOT, in_terminal
 
 BEGIN = "from configs import start; start.begin(); from configs import commands, progress, storage; import os, sys\n"
 # A command that prints, draws a bar in a generator that nobody closes, and fails.
@@ -74,6 +74,29 @@ def test_output_that_cannot_be_written_is_one_line_and_status_2(length, to, reas
 
 def test_errors_that_nobody_can_read_leave_the_status():
     assert shell([], "2>/dev/full", HALF.format(error="commands.UserError('no')")).returncode == 2
+
+
+# A program whose terminal closes before a SIGHUP is heard: here it is ignored.
+CLOSES = BEGIN + """
+import signal, time
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+def main(argv):
+    print("begun")
+    while os.isatty(1):
+        time.sleep(0.01)
+    for number in range(1000):
+        print("x" * 100)
+        print("x" * 100, file=sys.stderr)
+    return 3
+commands.run(main)
+"""
+
+
+def test_what_a_closed_terminal_is_told_is_lost_and_the_program_goes_on():
+    process, terminal = in_terminal([sys.executable, "-c", CLOSES])
+    assert os.read(terminal, 100) == b"begun\r\n"
+    os.close(terminal)
+    assert process.wait(timeout=60) == 3
 
 
 def test_a_text_that_is_no_unicode_is_one_line_and_any_other_failed_encoding_is_a_bug():
