@@ -76,7 +76,7 @@ def test_errors_that_nobody_can_read_leave_the_status():
     assert shell([], "2>/dev/full", HALF.format(error="commands.UserError('no')")).returncode == 2
 
 
-# A program whose terminal closes before a SIGHUP is heard: here it is ignored.
+# A program that ignores SIGHUP.  It prints after its terminal was closed.
 CLOSES = BEGIN + """
 import signal, time
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
