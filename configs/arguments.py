@@ -91,6 +91,8 @@ def _check(args):
     if options and not (modes and modes[0].startswith(("predict", "interactive"))):
         raise UserError(f"--{options[0]} needs a text to continue; give --predict_text TEXT, --predict_file FILE or"
                         " --interactive")
+    for name, text in [("predict_text", args.predict_text or ""), *(("stop", text) for text in args.stop or [])]:
+        storage.check_text(text, f"--{name}")
     if args.int8 and args.tpu is not None:
         raise UserError("--int8 is for the processor of this machine; leave it out with --tpu")
 

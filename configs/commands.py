@@ -39,10 +39,11 @@ def _status(main, argv):
         return 128 + signal.SIGPIPE
     except OSError as error:
         # A full disk, a missing permission, a path that is a folder: the system's own words name the cause.
-        if error.filename != OUTPUT and error.errno not in storage.OF_FILES:
+        if error.filename != OUTPUT and error.errno not in storage.REMEDIES:
             raise
         where = error.filename or "write"
-        return _say(f"{os.fsdecode(where) if isinstance(where, bytes) else where}: {error.strerror}")
+        where = os.fsdecode(where) if isinstance(where, bytes) else where
+        return _say(f"{where}: {error.strerror}; {storage.remedy(error)}")
     except UnicodeEncodeError as error:
         if "surrogates" not in error.reason:
             raise
@@ -51,7 +52,7 @@ def _status(main, argv):
         blamed = storage.blame(error)
         if not blamed:
             raise
-        return _say(f"{blamed}; check the path, the space left and what this account may do there")
+        return _say(f"{blamed}; {storage.remedy(error)}")
     except KeyboardInterrupt:
         return _say("interrupted", "", 128 + signal.SIGINT)
     finally:

@@ -30,11 +30,16 @@ COMMON_HANZI, RARE_HANZI = bytes(range(0xb0, 0xd8)), bytes(range(0xd8, 0xf8))
 
 def read_object(path):
     """The dict in a JSON file, local or gs://.  Raises UserError for what `parse` refuses."""
+    text = read_text(path, "a JSON file", LARGEST)
+    if not text.strip():
+        raise UserError(f'{path}: is empty, but must be one JSON object, {{"key": value, ...}}')
     try:
-        values = parse(read_text(path, "a JSON file", LARGEST))
+        values = parse(text)
     except json.JSONDecodeError as error:
-        raise UserError(f"{path}: not JSON at line {error.lineno} column {error.colno}: {error.msg}; look there for a"
-                        " comma or quote too many or too few") from None
+        remedy = "look there for a comma or quote too many or too few" if text[error.pos:].strip() else \
+            "the file ends there, in the middle: add what is missing, or bring back the whole file"
+        raise UserError(f"{path}: not JSON at line {error.lineno} column {error.colno}: {error.msg}; {remedy}"
+                        ) from None
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None
     if not isinstance(values, dict):

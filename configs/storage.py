@@ -22,10 +22,25 @@ ANSWERS = {"401": "no or outdated credentials", "403": "no permission", "404": "
 TENSORFLOW_SPARES = ("googleapiclient", "oauth2client", "h5py", "scipy", "pandas", "PIL")
 NO_UNICODE = "is not UTF-8 text; give one that is, and rename a file where it is a path"
 WILDCARDS = "*?[\\"  # what TensorFlow takes for a pattern, in the path of a checkpoint, too
-FULL = ("No space left on device", "Disk quota exceeded", "File too large")  # the last one: `ulimit -f`
-# What goes wrong with a file through no fault of the program.
-OF_FILES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR,
-            errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.EIO, errno.EBUSY)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What goes wrong with a file through no fault of the program, and what helps.
+REMEDIES = {
+    errno.ENOSPC: "make room there and run again",
+    errno.EDQUOT: "make room within the quota and run again",
+    errno.EFBIG: "allow larger files (`ulimit -f`, or another file system) and run again",
+    errno.EACCES: "choose another path, or allow this account to use it",
+    errno.EPERM: "choose another path, or allow this account to use it",
+    errno.EROFS: "choose a path that can be written",
+    errno.EISDIR: "give the path of a file",
+    errno.ENOTDIR: "choose a path in a folder",
+    errno.ENOENT: "check the path",
+    errno.EEXIST: "choose another path, or move elsewhere what is there",
+    errno.ENOTEMPTY: "choose another path, or move elsewhere what is there",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EIO: "look into the system's log (`dmesg`) for its reason",
+    errno.EBUSY: "end what uses it and run again",
+}
+NO_REMEDY = "check where it is, the space left there and what this account may do"
 
 
 def is_remote(path):
@@ -293,7 +308,12 @@ def lock(path):
     """
     if os.path.islink(path):
         raise UserError(f"{path} is a link, and a lock has to be a file of its own there; move the link elsewhere")
-    file = open(path, "a")  # noqa: SIM115 (the caller closes it)
+    try:
+        file = open(path, "a")  # noqa: SIM115 (the caller closes it)
+    except OSError as error:
+        if not os.path.exists(path):
+            error.filename = os.path.dirname(path) or "."  # which nobody may write in; of locks no user knows
+        raise
     with contextlib.suppress(BlockingIOError, FileNotFoundError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when we are killed
         if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):  # not one that its holder has just deleted
@@ -307,16 +327,29 @@ def cause(error):
     return getattr(error, "strerror", None) or blame(error) or str(error).splitlines()[0]
 
 
+def no_room(error):
+    """The number of FULL that an error of TensorFlow tells of; None for another error."""
+    return next((number for number in FULL if os.strerror(number) in str(error)), None)
+
+
+def remedy(error):
+    """What helps where a file could not be read or written, in a few words, from the system's or TensorFlow's error."""
+    number = getattr(error, "errno", None) or next(
+        (number for number in REMEDIES if os.strerror(number) in str(error)), None)
+    return REMEDIES.get(number, NO_REMEDY)
+
+
 def blame(error):
     """What is wrong with a path, in a few words, from an error of TensorFlow; None where it is about something else."""
     text = str(error)
     if not type(error).__module__.startswith("tensorflow") and type(error) not in (
             RuntimeError, IndexError):  # as the writer of TensorBoard's files raises
         return None
-    local = re.search(rf"(\S+); ({'|'.join(map(os.strerror, OF_FILES))})", text)
-    if local or any(words in text for words in FULL):
-        what = "no space left on the disk" if local is None or local.group(2) in FULL else local.group(2)
-        return f"{local.group(1)}: {what}" if local else what
+    local = re.search(rf"(\S+); ({'|'.join(map(os.strerror, REMEDIES))})", text)
+    if local:
+        return ": ".join(local.groups())
+    if full := no_room(error):
+        return os.strerror(full)
     path = re.search(r"gs://[^\s'\",;]*", text)
     answer = re.search(r"HTTP response code (\d+)", text)
     broken = re.search(r"libcurl code \d+ meaning '([^']*)'", text)

@@ -265,8 +265,8 @@ def _parse_tokens(data, path):
     if sorted(tokens.values()) != list(range(len(tokens))):
         raise UserError(f"{path}: the ids must be 0 to {len(tokens) - 1}, each once")
     if END_OF_TEXT not in tokens:
-        raise UserError(f"{path} has no token {END_OF_TEXT}, which ends a document here: add it with the next id,"
-                        f" {len(tokens)}, and learn from there on, or use another vocabulary")
+        raise UserError(f"{path} has no token {END_OF_TEXT}, which ends a document here: bring back the file that"
+                        f" has it, or give it the next id, {len(tokens)}, to train a network that learns it")
     return tokens
 
 

@@ -118,6 +118,13 @@ def test_readme_fits_a_few_screens():
     assert not [line for line in lines if len(line) > WIDEST_README]
 
 
+def test_readme_says_how_many_lines_there_are_to_read():
+    said, = re.findall(r"about ([\d,]+) lines\s+to read, tests and benchmarks aside", read(README))
+    lines = sum(len(read(path).splitlines()) for path in tracked()
+                if path.endswith(".py") and not path.startswith(("tests/", "benchmarks/")))
+    assert int(said.replace(",", "")) == pytest.approx(lines, rel=0.02)
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_to_files_and_headings(page):
     for target in re.findall(r"\]\(([^)]+)\)", BLOCK.sub("", read(page))):

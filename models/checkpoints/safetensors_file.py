@@ -90,4 +90,4 @@ def write(path, tensors):
     try:
         safetensors.serialize_file(content, path, {"format": "pt"})  # transformers demands the format's name
     except safetensors.SafetensorError as error:
-        raise UserError(f"{path} cannot be written ({error}); make room or choose another folder")
+        raise UserError(f"{path} cannot be written ({error}); {storage.remedy(error)}")

@@ -1,5 +1,6 @@
 """What TensorFlow says of damaged data, numbers that are not finite and memory, as one line that names the cause."""
 import contextlib
+import os
 
 import tensorflow.compat.v1 as tf
 
@@ -117,8 +118,8 @@ def named_in_training(config, order, progress, target):
         with _out_of_memory_named(config, no_memory):
             yield
     except (tf.train.NanLossDuringTrainingError, tf.errors.OpError) as error:
-        if any(words in str(error) for words in storage.FULL):
-            raise UserError(f'"model_dir" {config.model_dir}: no space left on the disk; make room and run again')
+        if full := storage.no_room(error):
+            raise UserError(f'"model_dir" {config.model_dir}: {os.strerror(full)}; {storage.REMEDIES[full]}')
         if isinstance(error, tf.errors.OpError) and "Tensor had" not in error.message:
             raise
         if OF_A_TPU in str(error):

@@ -204,7 +204,7 @@ class StopOnSignal(tf.train.SessionRunHook):
                     sys.stdout, sys.stderr = (commands.GuardedStream(stream, lambda: contextlib.suppress(OSError))
                                               for stream in (sys.stdout, sys.stderr))
                 with contextlib.suppress(OSError):
-                    os.write(2, b"signal %d: stopping after this step; once more stops at once\n" % number)
+                    os.write(2, b"signal %d: stopping after this step; SIGINT or SIGTERM now stop at once\n" % number)
 
     def before_run(self, run_context):
         self._install()

@@ -7,7 +7,7 @@ import threading
 
 import tensorflow.compat.v1 as tf
 
-from configs import arguments, start
+from configs import arguments, start, storage
 from configs.errors import UserError
 from encoder import prompts, stop_texts
 from models import decoding, sampling
@@ -108,7 +108,7 @@ def _lines(*, shown):
     typed = sys.stdin.isatty()
     asked = typed and shown
     if hasattr(sys.stdin, "reconfigure"):
-        sys.stdin.reconfigure(errors="replace")
+        sys.stdin.reconfigure(errors="surrogateescape")  # what is no UTF-8 is refused below
     if typed:
         back = ""
         with contextlib.suppress(ImportError):  # Python may lack it: the keys are taken out below then
@@ -118,7 +118,12 @@ def _lines(*, shown):
     while True:
         try:
             line = input(MARK if asked else "")
+            storage.check_text(line, "the line")
             yield KEYS.sub("", line) if typed else line
+        except UserError as error:
+            if not typed:
+                raise
+            arguments.note(str(error))
         except EOFError:
             print(end="\n" if asked else "")
             return

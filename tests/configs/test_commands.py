@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from configs import storage
 from tests.configs.test_start import programs
 from tests.helpers.runs import ROOT, in_terminal
 
@@ -45,10 +46,14 @@ def shell(words, redirections, code=None):
 
 @pytest.mark.parametrize("error, status, line", [
     ("commands.UserError('no such thing')", 2, "error: no such thing"),
-    (f"OSError({errno.ENOSPC}, 'No space left on device', 'out.txt')", 2, "error: out.txt: No space left on device"),
-    (f"OSError({errno.EIO}, 'Input/output error', b'out\\xff')", 2, "error: out\\udcff: Input/output error"),
-    (r"OSError(28, 'No space left on device', 'a\nb')", 2, "error: a b: No space left on device"),
-    (f"OSError({errno.EFBIG}, 'File too large')", 2, "error: write: File too large"),
+    (f"OSError({errno.ENOSPC}, 'No space left on device', 'out.txt')", 2,
+     "error: out.txt: No space left on device; make room there and run again"),
+    (f"OSError({errno.EIO}, 'Input/output error', b'out\\xff')", 2,
+     "error: out\\udcff: Input/output error; look into the system's log (`dmesg`) for its reason"),
+    (r"OSError(28, 'No space left on device', 'a\nb')", 2,
+     "error: a b: No space left on device; make room there and run again"),
+    (f"OSError({errno.EFBIG}, 'File too large')", 2,
+     "error: write: File too large; allow larger files (`ulimit -f`, or another file system) and run again"),
     ("KeyboardInterrupt", 128 + signal.SIGINT, "interrupted")])
 def test_the_last_line_is_a_line_of_its_own_behind_a_bar(error, status, line):
     done = shell([], "", HALF.format(error=error))
@@ -65,8 +70,9 @@ def test_a_file_never_takes_the_place_of_a_closed_stream(tmp_path, stream):
 
 
 @pytest.mark.parametrize("length", [1, 100_000])
-@pytest.mark.parametrize("to, reason", [(">/dev/full", "No space left on device"),
-                                        ("1</dev/null", "Bad file descriptor")])
+@pytest.mark.parametrize("to, reason", [
+    (">/dev/full", "No space left on device; make room there and run again"),
+    ("1</dev/null", f"Bad file descriptor; {storage.NO_REMEDY}")])
 def test_output_that_cannot_be_written_is_one_line_and_status_2(length, to, reason):
     done = shell([], to, SAYS.format(length=length))
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"error: standard output: {reason}\n")

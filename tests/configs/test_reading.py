@@ -34,7 +34,17 @@ def test_a_file_that_is_refused_is_one_line_that_names_it(tmp_path, text, words)
     with pytest.raises(UserError) as caught:
         reading.read_object(str(path))
     assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value) and len(str(caught.value)) < 400
-    assert words in str(caught.value) or "not JSON at line 1" in str(caught.value) or "not UTF-8" in str(caught.value)
+    assert words in str(caught.value) or any(other in str(caught.value)
+                                             for other in ("is empty", "not JSON at line 1", "not UTF-8"))
+
+
+@pytest.mark.parametrize("text, words", [
+    ("", "is empty"), (" \n", "is empty"), ('{"a": 1', "the file ends there"),
+    ('{"a": [1, 2]\n', "the file ends there"), ('{"a" 1}', "look there for a comma or quote")])
+def test_a_file_of_json_that_is_empty_or_ends_too_early_is_told_as_that(tmp_path, text, words):
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(UserError, match=words):
+        reading.read_object(str(tmp_path / "x.json"))
 
 
 def test_a_file_that_is_too_long_is_not_read_whole(tmp_path, monkeypatch):

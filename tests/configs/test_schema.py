@@ -222,7 +222,7 @@ def test_mistake_in_a_file_is_one_line_with_file_key_value_and_remedy(values, wo
 
 @pytest.mark.parametrize("text, words", [
     ('{"lr": 1,\n  "lr" 2}', "not JSON at line 2 column 8: Expecting ':' delimiter"),
-    ("", "not JSON at line 1 column 1"),
+    ("", "is empty"),
     ("[1]", "holds [1], but must be one JSON object"),
     ('{"lr": 0.1, "n_ctx": 3, "lr": 0.2}', '"lr" is given twice (0.1, 0.2); keep one'),
     ('{"opt_params": {"lr": 1, "lr": 1}}', '"lr" is given twice (1, 1); keep one'),

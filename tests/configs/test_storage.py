@@ -65,10 +65,11 @@ def test_files_are_those_of_open(tmp_path):
 
 @pytest.mark.parametrize("error, said", [
     (RuntimeError("run/events.out.tfevents.1.vm; No space left on device"),
-     "run/events.out.tfevents.1.vm: no space left on the disk"),
+     "run/events.out.tfevents.1.vm: No space left on device"),
     (tf.errors.UnknownError(None, None, "a/model.ckpt.index; Input/output error"),
      "a/model.ckpt.index: Input/output error"),
-    (tf.errors.ResourceExhaustedError(None, None, "No space left on device"), "no space left on the disk"),
+    (tf.errors.ResourceExhaustedError(None, None, "No space left on device"), "No space left on device"),
+    (tf.errors.ResourceExhaustedError(None, None, "a/model.ckpt; File too large"), "a/model.ckpt: File too large"),
     (RuntimeError("Input/output error"), None), (ValueError("a; No space left on device"), None)])
 def test_what_tensorflow_says_of_a_file_names_it(error, said):
     assert storage.blame(error) == said
@@ -85,6 +86,12 @@ def test_lock_is_held_by_one_at_a_time_and_its_file_goes_with_it(tmp_path):
     with storage.lock(path) as file:
         assert file and storage.lock(path) is None
     assert storage.lock(path)
+
+
+def test_a_lock_that_cannot_be_made_is_told_by_its_folder_of_which_the_user_knows():
+    with pytest.raises(OSError) as caught:
+        storage.lock("/proc/.out.lock")
+    assert caught.value.filename == "/proc"
 
 
 def test_a_file_that_has_the_name_of_a_lock_keeps_what_it_holds(tmp_path):

@@ -295,7 +295,7 @@ def test_the_command_says_in_one_line_and_15_seconds_what_is_wrong(run_config, t
 
 
 @pytest.mark.parametrize("content, words", [
-    ("[]", "holds [], but must be one JSON object"), ("null", "holds null"), ("", "not JSON at line 1"), ("{}", "type"),
+    ("[]", "holds [], but must be one JSON object"), ("null", "holds null"), ("", "is empty"), ("{}", "type"),
     ("[" * 10**5, "is nested more than"), (b"\xff", "is not UTF-8"), ('{"type": 3}', ""), ('{"type": ["x"]}', ""),
     ('{"type": "authorized_user", "client_id": 3}', ""), ('{"type": "service_account", "private_key": []}', ""),
     ('{"type": "external_account", "audience": 7, "credential_source": []}', "")])

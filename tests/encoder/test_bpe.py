@@ -211,7 +211,7 @@ def test_byte_symbols_are_gpt2s_first_ids(files):
     ("{", "", "encoder.json is not JSON"),
     ([], "", "must map"),
     ({"a": 0, "<|endoftext|>": 2}, "", "ids must be 0 to 1"),
-    ({"a": 0, "b": 1}, "", "has no token <|endoftext|>, which ends a document here: add it with the next id, 2,"),
+    ({"a": 0, "b": 1}, "", "has no token <|endoftext|>, which ends a document here: bring back the file"),
     ('{"a": 0, "a": 1, "<|endoftext|>": 2}', "", '"a" is given twice (0, 1)'),
     ({"a": True, "<|endoftext|>": 0}, "", "must map"), ({"a": 10**30, "<|endoftext|>": 0}, "", "a finite number"),
     ({"a": 1.0, "<|endoftext|>": 0}, "", "must map"), ("[" * 10**5, "", "is nested more than 100 deep"),

@@ -74,8 +74,9 @@ def test_another_error_is_not_taken_for_one_about_memory():
                   tf.errors.ResourceExhaustedError(None, None, "Received message larger than max"), ValueError("x")):
         with pytest.raises(type(error)), damage.named_in_training(config, None, None, 9):
             raise error
-    assert "no space left on the disk" in said_of(raising(
-        tf.errors.ResourceExhaustedError(None, None, "x; No space left on device")))
+    for words, remedy in (("No space left on device", "make room there"), ("File too large", "allow larger files")):
+        assert said_of(raising(tf.errors.ResourceExhaustedError(None, None, f"x; {words}"))).startswith(
+            f'"model_dir" runs/a: {words}; {remedy}')
 
 
 def test_an_evaluation_that_runs_out_of_memory_names_its_own_key():

@@ -110,7 +110,8 @@ def test_a_loss_that_is_no_number_is_never_better_and_the_next_one_is(evaluated,
 
 
 @pytest.mark.parametrize("note, words", [
-    ("", "not JSON at line 1"), ("[]", "holds [], but must be"), (b"\xff", "is not UTF-8"), ("{}", '"step" is missing'),
+    ("", "is empty"), ("x", "not JSON at line 1"), ("[]", "holds [], but must be"),
+    (b"\xff", "is not UTF-8"), ("{}", '"step" is missing'),
     ({"loss": "3"}, '"loss" is "3"'), ({"loss": [1]}, '"loss" is [1]'), ({"step": 2.0}, '"step" is 2.0'),
     ({"loss": math.nan}, '"loss" is NaN'), ({"step": 10**400}, '"step" is 1000'),
     ({"eval_set": None}, '"eval_set" is null'),

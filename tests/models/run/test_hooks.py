@@ -84,7 +84,7 @@ def test_signals_in_a_long_step_are_heard_at_once_and_the_second_kills(numbers):
     assert process.stdout.readline() == "step\n"
     time.sleep(0.2)
     process.send_signal(numbers[0])
-    words = f"signal {numbers[0]:d}: stopping after this step; once more stops at once\n"
+    words = f"signal {numbers[0]:d}: stopping after this step; SIGINT or SIGTERM now stop at once\n"
     assert process.stderr.readline() == words
     time.sleep(hooks.ECHO_SECONDS * 2)
     process.send_signal(numbers[1])

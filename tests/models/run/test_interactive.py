@@ -1,5 +1,6 @@
 """Prompt after prompt: the samples of --predict_text, token by token, and a Ctrl-C that ends a text alone."""
 import builtins
+import contextlib
 import json
 import os
 import pty
@@ -14,6 +15,7 @@ import types
 import pytest
 
 import main
+from configs.errors import UserError
 from encoder import stop_texts
 from models.run import interactive
 from tests.helpers.runs import ROOT
@@ -76,6 +78,18 @@ def test_keys_never_reach_the_model_where_python_has_no_readline(monkeypatch, ca
         monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(isatty=lambda at_terminal=at_terminal: at_terminal))
         assert list(interactive._lines(shown=False)) == [expected]
     assert capsys.readouterr().err == "note: Enter continues a line; Ctrl-C ends a text, Ctrl-D the program\n"
+
+
+def test_a_line_that_is_no_utf_8_is_told_and_at_a_terminal_another_one_may_follow(monkeypatch, capsys):
+    lines, words = ["x", "KING\udcff", "y"], r"the line 'KING\udcff' is not UTF-8 text"
+    for typed, taken in ((False, ["x"]), (True, ["x", "y"])):
+        monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(isatty=lambda typed=typed: typed))
+        type_lines(monkeypatch, lines)
+        read = interactive._lines(shown=False)
+        assert [next(read) for _ in taken] == taken
+        with contextlib.nullcontext() if typed else pytest.raises(UserError, match=re.escape(words)):
+            assert list(read) == []
+    assert words in capsys.readouterr().err
 
 
 class Terminal:

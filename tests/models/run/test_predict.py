@@ -23,7 +23,7 @@ from models.cpu import int8
 from models.run import predict, samples
 from tests import test_inputs
 from tests.helpers import graphs
-from tests.helpers.runs import ROOT
+from tests.helpers.runs import ROOT, mistake
 
 
 @pytest.fixture
@@ -212,6 +212,12 @@ def test_a_mistake_in_a_file_prints_and_stores_nothing(random_run, tmp_path, cap
     with pytest.raises(UserError, match='line 2: unknown option "temprature"; did you mean "temperature"'):
         main.main(["--model", random_run, "--predict_file", str(path)])
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("arguments, what", [(["KING\udcff"], "--predict_text"),
+                                             (["a", "--stop", "KING\udcff"], "--stop")])
+def test_bytes_of_the_command_line_that_are_no_utf_8_are_refused_as_in_a_file(random_run, arguments, what):
+    assert f"{what} 'KING\\udcff' is not UTF-8 text" in mistake("--model", random_run, "--predict_text", *arguments)
 
 
 @pytest.fixture
