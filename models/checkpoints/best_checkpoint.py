@@ -31,6 +31,8 @@ def keep(model_dir, path, result):
     comparable = all(before.get(key) == result[key] for key in ("eval_set", "windows"))
     loss, lowest = result["loss"], before.get("loss")
     if comparable and (loss is None or lowest is not None and lowest <= loss):
+        if loss == lowest and result["step"] == before["step"]:  # made anew, as where the run's own was damaged
+            run_checkpoints.copy(path, folder, _link)
         worse = {*before.get(WORSE, []), result["step"]} - {before["step"]}  # a step may be evaluated twice
         storage.write_whole(note, json.dumps({**before, WORSE: sorted(worse)}) + "\n")
         return False
@@ -73,11 +75,13 @@ def _read(model_dir):
 
 
 def _link(source, target):
-    """Links the file where the file system can, which takes no room: a checkpoint's files never change."""
+    """Links the file where the file system can, which takes no room; an index, which TensorFlow writes anew in place
+    where a run makes a step again, is copied."""
     if not storage.is_remote(source):
         with contextlib.suppress(OSError):
             if os.path.exists(target):
-                os.unlink(target)
-            os.link(source, target)
-            return
+                os.unlink(target)  # it may be a link to the source
+            if not source.endswith(".index"):
+                os.link(source, target)
+                return
     storage.copy(source, target)

@@ -38,6 +38,7 @@ class Progress(tf.train.SessionRunHook):
         self._start, self._loss, self._losses = None, 0.0, 0  # after the first step; the sum of how many losses
         self._entries, self._noted, self._noted_at = [], 0, 0.0  # not yet in metrics.jsonl; up to which step all are
         self.step = 0  # of the last update, for whoever catches an error
+        self.unsaid = None  # the error of a line that could not be written: the training ends, saved, before it is told
 
     def begin(self):
         self._scalars, self._global_step = metrics.collected(), tf.train.get_global_step()
@@ -53,9 +54,18 @@ class Progress(tf.train.SessionRunHook):
         return tf.train.SessionRunArgs(self._scalars)
 
     def after_run(self, run_context, run_values):
-        values, before = run_values.results, self.step
+        try:
+            self._after_run(run_context.session, run_values.results)
+        except OSError as error:
+            if error.filename != commands.OUTPUT:
+                raise
+            self.unsaid = error
+            run_context.request_stop()
+
+    def _after_run(self, session, values):
+        before = self.step
         # A TPU makes many steps in one run, and inside the run their number would be read too early or too late.
-        self.step = before + 1 if self._each_step else run_context.session.run(self._global_step)
+        self.step = before + 1 if self._each_step else session.run(self._global_step)
         if "loss" in values:
             self._loss, self._losses = self._loss + values["loss"], self._losses + 1
             warning = self._watch.warning(self.step, values["loss"])
@@ -200,9 +210,10 @@ class StopOnSignal(tf.train.SessionRunHook):
                         os._exit(128 + number)
                     continue
                 self.signal_number, self._first = number, now
-                if number == signal.SIGHUP:  # the terminal may be gone: what it is told is lost, and the step saved
-                    sys.stdout, sys.stderr = (commands.GuardedStream(stream, lambda: contextlib.suppress(OSError))
-                                              for stream in (sys.stdout, sys.stderr))
+                # The terminal, or the `tee` that got this signal too, may be gone: what they are told is lost, and the
+                # step is saved.
+                sys.stdout, sys.stderr = (commands.GuardedStream(stream, lambda: contextlib.suppress(OSError))
+                                          for stream in (sys.stdout, sys.stderr))
                 with contextlib.suppress(OSError):
                     os.write(2, b"signal %d: stopping after this step; SIGINT or SIGTERM now stop at once\n" % number)
 
@@ -243,8 +254,10 @@ class RunHooks(NamedTuple):
         """
         if self.in_step:
             self.in_step.train(estimator, input_fn, target, progress, last=last)
-            return
-        # A TPUEstimator counts on its own hook where a TPU makes many steps at once.
-        savers = [] if estimator.config.cluster else [workarounds.Saver(estimator, self.by_minutes)]
-        estimator.train(input_fn, max_steps=target, hooks=[*savers, self.by_minutes, progress, self.stop],
-                        saving_listeners=[self.by_minutes])
+        else:
+            # A TPUEstimator counts on its own hook where a TPU makes many steps at once.
+            savers = [] if estimator.config.cluster else [workarounds.Saver(estimator, self.by_minutes)]
+            estimator.train(input_fn, max_steps=target, hooks=[*savers, self.by_minutes, progress, self.stop],
+                            saving_listeners=[self.by_minutes])
+        if progress.unsaid and self.stop.signal_number is None:
+            raise progress.unsaid

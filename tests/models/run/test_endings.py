@@ -42,6 +42,24 @@ def test_evaluations_since_the_best_are_counted_by_their_steps(evaluated, tmp_pa
     assert best_checkpoint.evaluations(folder, 12) == (12, [])
 
 
+def test_the_best_outlives_that_its_step_is_made_again(evaluated, tmp_path):
+    """By a run that goes on from an older checkpoint: TensorFlow replaces the data, and writes into the index."""
+    evaluated(2, 3.0)
+    best = [tmp_path / "best" / f"model.ckpt-2.{ending}" for ending in ("index", "data-00000-of-00001")]
+    for path in best:
+        damaged = tmp_path / path.name
+        if path.suffix != ".index":
+            damaged.unlink()
+        damaged.write_text("other weights")
+    result = {"loss": 3.1, "step": 2, "eval_set": "a", "windows": 9}
+    assert not best_checkpoint.keep(str(tmp_path), str(tmp_path / "model.ckpt-2"), result)
+    assert [path.read_text() for path in best] == ["2", "2"]
+    for path in best:
+        path.write_text("damaged")
+    assert not evaluated(2, 3.0) and [path.read_text() for path in best] == ["2", "2"]
+    assert best_checkpoint.evaluations(str(tmp_path), 9) == (2, [])
+
+
 def test_a_run_is_over_at_max_steps_and_after_so_many_evaluations_without_a_better_loss(evaluated, tmp_path):
     def over(step, **changes):
         return endings.over(schema.from_dict({"model_dir": str(tmp_path), "max_steps": 10, **changes}, "here"), step)

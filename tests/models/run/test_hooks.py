@@ -159,20 +159,22 @@ sys.exit(128 + stop.signal_number)
 """
 
 
-@pytest.mark.parametrize("piped", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_when_terminal_or_pipe_are_gone_the_step_is_saved_all_the_same(piped, tmp_path):
+@pytest.mark.parametrize("piped, number", [(False, signal.SIGHUP),
+                                           pytest.param(True, signal.SIGHUP, marks=pytest.mark.slow),
+                                           pytest.param(True, signal.SIGINT, marks=pytest.mark.slow)])
+def test_when_terminal_or_pipe_are_gone_the_step_is_saved_all_the_same(piped, number, tmp_path):
     command = [sys.executable, "-W", "ignore", "-c", GONE, str(tmp_path / "saved")]
-    if piped:  # main.py | tee, and a closed terminal ends both
+    if piped:  # main.py | tee, and a closed terminal or Ctrl-C ends both
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                    preexec_fn=hearing_sighup)
         assert process.stdout.readline() == b"step\n"
         process.stdout.close()
-        process.send_signal(signal.SIGHUP)
+        process.send_signal(number)
     else:
         process, terminal = in_terminal(command)
         said = b""
         while said != b"step\r\n":
             said += os.read(terminal, 100)
         os.close(terminal)
-    assert process.wait(timeout=60) == 129
-    assert (tmp_path / "saved").read_text() == "SIGHUP"
+    assert process.wait(timeout=60) == 128 + number
+    assert (tmp_path / "saved").read_text() == ("SIGHUP" if number == signal.SIGHUP else "Ctrl-C")

@@ -336,6 +336,17 @@ def test_closing_the_terminal_saves_the_step_and_a_restart_goes_on(run_config, t
     assert again.returncode == 0 and f"at step {step} of" in again.stdout
 
 
+@pytest.mark.slow
+def test_a_training_whose_lines_nobody_reads_any_more_ends_saved(run_config, tmp_path):
+    config = run_config(max_steps=100000, train_steps=100000, save_checkpoints_steps=100000, eval_steps=0)
+    process = subprocess.Popen([sys.executable, "main.py", "--model", config], cwd=ROOT, stdout=subprocess.PIPE)
+    while b"step" not in (line := process.stdout.readline()) or b"loss" not in line:
+        pass
+    process.stdout.close()  # as by `| head`
+    assert process.wait(timeout=120) == 128 + signal.SIGPIPE
+    assert run_checkpoints.step_of(run_checkpoints.latest(str(tmp_path / "run"))) > 1
+
+
 def test_file_that_is_no_tfrecord_is_named_with_its_offset(run_config, tmp_path):
     (tmp_path / "bad_0.tfrecords").write_text("this is plain text, and long enough for a header")
     message = mistake("--model", run_config(train_files=str(tmp_path / "bad_*.tfrecords")))
