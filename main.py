@@ -246,8 +246,12 @@ def print_documents(config, encoder, step):
         raise UserError(f'--which_data {step} is beyond "max_steps" {config.max_steps}')
     import inputs
     from datasets import shard_sets, window_order
+    from models.checkpoints import run_checkpoints
     from models.run import damage
     train_set = read_shards(config, encoder, shard_sets.TRAIN)
+    made = run_checkpoints.step_of(run_checkpoints.latest(config.model_dir))
+    sizes = [size for first, size in resume.batch_sizes(config, made) if first < step]  # the run's may have changed
+    config = dataclasses.replace(config, train_batch_size=[config.train_batch_size, *sizes][-1])
     with damage.named(config, train_set):
         print("\n".join(map(printable, inputs.documents_of(window_order.WindowOrder.of(config, train_set), step))))
     return 0

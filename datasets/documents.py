@@ -6,6 +6,7 @@ A text file is one document, or several where it is cut; each line of .jsonl is 
 from __future__ import annotations
 
 import array
+import collections
 import hashlib
 import itertools
 import json
@@ -289,8 +290,8 @@ def _with_twice(pairs):
     """The dict of a JSON object's pairs."""
     values = dict(pairs)
     if len(values) < len(pairs):
-        names = [name for name, _ in pairs]
-        values.update((name, TWICE) for name in values if names.count(name) > 1)
+        times = collections.Counter(name for name, _ in pairs)
+        values.update((name, TWICE) for name in values if times[name] > 1)
     return values
 
 

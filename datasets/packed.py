@@ -64,6 +64,8 @@ def _contents(path):
     """Yields the contents of a .gz or .zst file in parts.  Raises UserError where it is damaged or cut off."""
     import zstandard  # only packed files pay for it
     try:
+        if not os.path.getsize(path):
+            raise EOFError("it is empty")
         with open(path, "rb") as f:
             if path.lower().endswith(".gz"):
                 yield from iter(functools.partial(gzip.GzipFile(fileobj=f).read, READ_BYTES), b"")
@@ -73,7 +75,7 @@ def _contents(path):
         with open(path, "rb") as f:
             start = f.read(4)
         begins = start[:2] == GZIP if path.lower().endswith(".gz") else start == ZSTANDARD or start[1:] == SKIPPABLE
-        problem = f"is damaged or cut off ({error}): fetch it anew" if begins else \
+        problem = f"is damaged or cut off ({error}): fetch it anew" if begins or not start else \
             "does not begin as its name says: rename it to end as what it is"
         raise UserError(f"{path} {problem}, or leave it out with --exclude")
 

@@ -370,6 +370,18 @@ def test_which_data_tells_documents_of_one_name_apart(run_config, text_corpus, t
     assert capsys.readouterr().out == "1/war.txt\n2 3/war.txt\n"  # a line each
 
 
+def test_which_data_of_a_step_that_another_batch_size_made_lists_what_it_read(run_config, capsys):
+    config = run_config(max_steps=4, train_steps=2, train_batch_size=2, eval_steps=0)
+    listed = []
+    for changes in (["max_steps=2"], ["train_batch_size=6"]):
+        overrides = [word for change in changes for word in ("--set", change)]
+        assert main.main(["--model", config, *overrides]) == 0
+        capsys.readouterr()
+        assert main.main(["--model", config, *overrides, "--which_data", "2"]) == 0
+        listed.append(capsys.readouterr().out)
+    assert listed[0] == listed[1]
+
+
 def test_documents_of_a_step_of_a_mixture(tmp_path, monkeypatch):
     monkeypatch.setattr(window_order, "MIXTURE_PERIOD", 20)
     documents = write_shards(tmp_path, "a", [9, 6], seed=1) + write_shards(tmp_path, "b", [8], seed=2, token=500)

@@ -61,13 +61,14 @@ def fetch(url, path, checksum=None):
             raise UserError(f"{path}, which lay there before: {wrong}; move it elsewhere and run again")
         return checksum
     partial, failures = os.path.join(os.path.dirname(path), storage.PARTIAL + os.path.basename(path)), 0
+    most = _size(partial)
     while True:
-        before = _size(partial)
         try:
             remote = _attempt(url, partial, os.path.basename(path))
             break
         except requests.RequestException as error:
-            failures = 0 if _size(partial) > before else failures + 1
+            held = _size(partial)  # what was begun anew counts when it is more than ever before
+            failures, most = (0, held) if held > most else (failures + 1, most)
             if failures == ATTEMPTS:
                 raise UserError(f"{url}: no more comes after {ATTEMPTS} attempts ({_cause(error)}); run the same"
                                 " command later, and it goes on from there, or give another --base_url")

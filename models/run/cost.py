@@ -28,7 +28,8 @@ BEYOND_PRODUCTS, BEYOND_OF_WIDTH = 1.2, 80
 BFLOAT16_FASTER = 1.5  # than float32, where the processor multiplies it: 1.0 (width 64) to 1.7 (124M) in RESULTS.md
 RECOMPUTED = 4 / 3  # of the operations: forward once more
 SMALLER = 'make "n_layer", "n_embd" or "n_ctx" smaller'  # what else would help
-MEASURED_SECONDS, MEASURED_ROWS = 0.1, 256
+MEASURED_SECONDS = 0.1
+MEASURED = (256, 2048, 8192)  # the largest product; those of wider networks have its rate
 ONEDNN_FASTER = 2  # than NumPy's OpenBLAS: so were steps of the small network and of 124M, see RESULTS.md, Training
 
 
@@ -153,7 +154,8 @@ def seconds_a_step(config, rate=None, devices=1):
 
 def cpu_rate(m, k, n, precision):
     """Operations a second of TensorFlow's products, from NumPy's: of the fastest, for others may compute, too."""
-    left, right = np.ones((min(m, MEASURED_ROWS), k), np.float32), np.ones((k, n), np.float32)
+    m, k, n = (min(size, most) for size, most in zip((m, k, n), MEASURED))
+    left, right = np.ones((m, k), np.float32), np.ones((k, n), np.float32)
     times = [time.monotonic()]
     while len(times) < 3 or times[-1] < times[0] + MEASURED_SECONDS:
         left @ right

@@ -2,6 +2,7 @@
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import re
 import secrets
@@ -142,6 +143,9 @@ def finish(encoder, prompt, drawn, say=lambda piece: None):
     """Makes the Sample of a prompt from `drawn`, (token, logprob) pairs.  Calls `say` with each piece of text."""
     text, pieces, tokens, logprobs = stop_texts.Text(encoder, prompt.stop), [], [], []
     for token, logprob in drawn:
+        if not math.isfinite(logprob):
+            raise UserError(f"{prompt.where}: the probabilities of the next token are not finite with these weights;"
+                            " take an older --checkpoint, or other weights")
         tokens.append(int(token))
         logprobs.append(round(float(logprob), 6))
         pieces.append(text.end() if token == encoder.eot else text.add(tokens[-1]))

@@ -29,13 +29,13 @@ def test_packed_lines_are_read_as_plain_ones_and_unpacked_once(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", PACKED)
-@pytest.mark.parametrize("damage", ["cut off", "cut off early", "garbage behind", "garbage", "flipped"])
+@pytest.mark.parametrize("damage", ["cut off", "cut off early", "empty", "garbage behind", "garbage", "flipped"])
 def test_a_damaged_packed_file_is_an_error_and_leaves_nothing(tmp_path, kind, damage):
     noise = random.Random(1).randbytes(3000)
     data = PACKED[kind](b'{"text": "' + noise.hex().encode() + b'"}\n')
     if kind == "zst" and damage == "flipped":  # only a frame with a checksum tells
         data = zstandard.ZstdCompressor(write_checksum=True).compress(b'{"text": "' + noise.hex().encode() + b'"}\n')
-    bad = {"cut off": data[:-3], "cut off early": data[:7], "garbage behind": data + b"not a member",
+    bad = {"cut off": data[:-3], "cut off early": data[:7], "empty": b"", "garbage behind": data + b"not a member",
            "garbage": b"not packed at all", "flipped": data[:99] + bytes([data[99] ^ 4]) + data[100:]}[damage]
     (tmp_path / f"x.jsonl.{kind}").write_bytes(bad)
     problem = "does not begin as its name says" if damage == "garbage" else "is damaged or cut off"

@@ -235,6 +235,17 @@ def test_server_without_ranges_is_asked_for_the_whole_again(mirror, tmp_path):
     mirror.ranges, mirror.cut = False, 20_000
     assert "after 5 attempts (the connection was cut at 20,000 of 50,021 bytes)" in mistake(get, mirror, tmp_path)
     assert not (tmp_path / "file").exists()
+    # What comes again is no progress: cuts at several places in turn would go on for ever.
+    tried, attempt = [], fetch._attempt
+
+    def cut_in_turn(*arguments):
+        tried.append(len(tried))
+        mirror.cut = (10_000, 5_000)[len(tried) % 2]
+        assert len(tried) < 20
+        return attempt(*arguments)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fetch, "_attempt", cut_in_turn)
+        assert "after 5 attempts" in mistake(get, mirror, tmp_path)
     mirror.cut = None
     assert get(mirror, tmp_path) == DOCUMENT
 

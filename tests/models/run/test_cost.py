@@ -199,6 +199,7 @@ def test_products_of_muon_count_once_a_step_whatever_the_batch_and_on_each_devic
 @pytest.mark.parametrize("there, faster", [(True, cost.BFLOAT16_FASTER), (False, 1)])
 def test_the_products_of_this_machine_are_measured_and_the_fastest_counts(monkeypatch, there, faster):
     assert 1e8 < cost.cpu_rate(64, 128, 512, "float32") < 1e15
+    assert cost.cpu_rate(64, 10**5, 10**5, "float32") > 1e8  # which would take 40 GB
     monkeypatch.setattr(hardware, "multiplies_bfloat16", lambda: there)
     for precision, expected in (("float32", 1), ("bfloat16", faster)):
         times = iter([0.0, 0.06, 0.08, 0.12])

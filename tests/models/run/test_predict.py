@@ -166,6 +166,12 @@ def test_the_end_of_text_ends_a_sample_and_is_not_part_of_it(random_run):
     assert sample == ("p", "aa", [a, a, encoder.eot], [-1.0, -2.0, -0.5], "eot")
 
 
+def test_weights_that_give_no_finite_probabilities_are_an_error_and_no_text(random_run):
+    encoder = bpe.load(schema.load(random_run).encoder_path)
+    with pytest.raises(UserError, match="the probabilities of the next token are not finite.*older --checkpoint"):
+        predict.finish(encoder, prompts.make("p", {}), zip([1, 0], [-1.0, float("nan")]))
+
+
 def test_samples_of_neighbouring_seeds_are_different_texts(random_run):
     encoder = bpe.load(schema.load(random_run).encoder_path)
     rows = [row for seed in (1, 2) for row in predict.rows_of(
