@@ -40,7 +40,7 @@ REMEDIES = {
     errno.EIO: "look into the system's log (`dmesg`) for its reason",
     errno.EBUSY: "end what uses it and run again",
 }
-NO_REMEDY = "check where it is, the space left there and what this account may do"
+NO_REMEDY = "check the path, the space left there and what this account may do"
 
 
 def is_remote(path):
