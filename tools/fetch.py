@@ -67,7 +67,7 @@ def fetch(url, path, checksum=None):
             remote = _attempt(url, partial, os.path.basename(path))
             break
         except requests.RequestException as error:
-            held = _size(partial)  # what was begun anew counts when it is more than ever before
+            held = _size(partial)  # it is progress only if it is more than ever before: a server may begin again
             failures, most = (0, held) if held > most else (failures + 1, most)
             if failures == ATTEMPTS:
                 raise UserError(f"{url}: no more comes after {ATTEMPTS} attempts ({_cause(error)}); run the same"

@@ -31,7 +31,8 @@ def keep(model_dir, path, result):
     comparable = all(before.get(key) == result[key] for key in ("eval_set", "windows"))
     loss, lowest = result["loss"], before.get("loss")
     if comparable and (loss is None or lowest is not None and lowest <= loss):
-        if loss == lowest and result["step"] == before["step"]:  # made anew, as where the run's own was damaged
+        # The run has made this step again: its checkpoint was damaged, and the best one may be, too.
+        if loss == lowest and result["step"] == before["step"]:
             run_checkpoints.copy(path, folder, _link)
         worse = {*before.get(WORSE, []), result["step"]} - {before["step"]}  # a step may be evaluated twice
         storage.write_whole(note, json.dumps({**before, WORSE: sorted(worse)}) + "\n")
@@ -75,8 +76,10 @@ def _read(model_dir):
 
 
 def _link(source, target):
-    """Links the file where the file system can, which takes no room; an index, which TensorFlow writes anew in place
-    where a run makes a step again, is copied."""
+    """Links the file where the file system can: a link takes no room.  Copies an index.
+
+    Where a run makes a step again, TensorFlow replaces the file of data, but writes into the index that is there.
+    """
     if not storage.is_remote(source):
         with contextlib.suppress(OSError):
             if os.path.exists(target):

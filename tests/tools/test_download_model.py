@@ -235,7 +235,7 @@ def test_server_without_ranges_is_asked_for_the_whole_again(mirror, tmp_path):
     mirror.ranges, mirror.cut = False, 20_000
     assert "after 5 attempts (the connection was cut at 20,000 of 50,021 bytes)" in mistake(get, mirror, tmp_path)
     assert not (tmp_path / "file").exists()
-    # What comes again is no progress: cuts at several places in turn would go on for ever.
+    # The server cuts at 5,000 and 10,000 bytes in turn.  The second cut is no progress after the first two.
     tried, attempt = [], fetch._attempt
 
     def cut_in_turn(*arguments):
