@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 
-from configs import start, storage
+from configs import file_errors, start, storage
 from configs.errors import USER_ERROR, UserError, printable
 
 OUTPUT = "standard output"
@@ -39,20 +39,20 @@ def _status(main, argv):
         return 128 + signal.SIGPIPE
     except OSError as error:
         # A full disk, a missing permission, a path that is a folder: the system's own words name the cause.
-        if error.filename != OUTPUT and error.errno not in storage.REMEDIES:
+        if error.filename != OUTPUT and error.errno not in file_errors.REMEDIES:
             raise
         where = error.filename or "write"
         where = os.fsdecode(where) if isinstance(where, bytes) else where
-        return _say(f"{where}: {error.strerror}; {storage.remedy(error)}")
+        return _say(f"{where}: {error.strerror}; {file_errors.remedy(error)}")
     except UnicodeEncodeError as error:
         if "surrogates" not in error.reason:
             raise
         return _say(f"{error.object!a} {storage.NO_UNICODE}")
     except Exception as error:
-        blamed = storage.blame(error)
+        blamed = file_errors.blame(error)
         if not blamed:
             raise
-        return _say(f"{blamed}; {storage.remedy(error)}")
+        return _say(f"{blamed}; {file_errors.remedy(error)}")
     except KeyboardInterrupt:
         return _say("interrupted", "", 128 + signal.SIGINT)
     finally:

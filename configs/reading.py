@@ -7,7 +7,7 @@ import json
 import math
 import re
 
-from configs import storage
+from configs import file_errors, storage
 from configs.errors import UserError, printable
 
 LONGEST_SHOWN = 60
@@ -144,7 +144,7 @@ def read_text(path, what, most=None):
         # Google Storage raises TensorFlow's errors, which cannot be named without importing TensorFlow.
         if not isinstance(error, OSError) and not storage.is_remote(path):
             raise
-        cause = storage.cause(error) + storage.looked_for_in(path)
+        cause = file_errors.cause(error) + storage.looked_for_in(path)
         raise UserError(f"{path}: cannot be read ({cause}); give the path of {what}") from None
     if most is not None and len(data) > most:
         raise UserError(f"{path}: is longer than {most:,} bytes; give the path of {what}")

@@ -13,7 +13,7 @@ import re
 import tarfile
 import zlib
 
-from configs import storage
+from configs import file_errors
 from configs.errors import UserError
 
 COMPRESSIONS = ("bz2", "gz", "xz")
@@ -87,7 +87,7 @@ def open_archive(path):
     try:
         return open(path, "rb")
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; {storage.remedy(error)}")
+        raise UserError(f"{path}: {error.strerror}; {file_errors.remedy(error)}")
 
 
 class _Ending:

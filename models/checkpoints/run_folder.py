@@ -8,7 +8,7 @@ import shutil
 
 import tensorflow.compat.v1 as tf
 
-from configs import arguments, schema, storage
+from configs import arguments, file_errors, schema, storage
 from configs.errors import UserError
 from configs.resume import ANOTHER, CONFIG_FILE, DATA_FILE, batch_sizes, check_data, saved_config_warnings
 from models.checkpoints import best_checkpoint, chosen, run_checkpoints, state_file, warm_start
@@ -75,8 +75,8 @@ def _naming_refusal(model_dir):
     try:
         yield
     except (OSError, tf.errors.OpError) as error:
-        raise UserError(f'"model_dir" {model_dir} cannot be written: {storage.cause(error)}; set it to a folder that'
-                        " can")
+        raise UserError(f'"model_dir" {model_dir} cannot be written: {file_errors.cause(error)}; set it to a folder'
+                        " that can")
 
 
 def locked(model_dir):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import safetensors
 
-from configs import reading, storage
+from configs import file_errors, reading, storage
 from configs.errors import UserError
 from models.checkpoints import aligned
 
@@ -90,4 +90,4 @@ def write(path, tensors):
     try:
         safetensors.serialize_file(content, path, {"format": "pt"})  # transformers demands the format's name
     except safetensors.SafetensorError as error:
-        raise UserError(f"{path} cannot be written ({error}); {storage.remedy(error)}")
+        raise UserError(f"{path} cannot be written ({error}); {file_errors.remedy(error)}")

@@ -5,7 +5,7 @@ import os
 import tensorflow.compat.v1 as tf
 
 import inputs
-from configs import arguments, storage
+from configs import arguments, file_errors
 from configs.errors import UserError
 from datasets import framing, integrity, repair, shard_sets
 from models.checkpoints import run_checkpoints
@@ -118,8 +118,8 @@ def named_in_training(config, order, progress, target):
         with _out_of_memory_named(config, no_memory):
             yield
     except (tf.train.NanLossDuringTrainingError, tf.errors.OpError) as error:
-        if full := storage.no_room(error):
-            raise UserError(f'"model_dir" {config.model_dir}: {os.strerror(full)}; {storage.REMEDIES[full]}')
+        if full := file_errors.no_room(error):
+            raise UserError(f'"model_dir" {config.model_dir}: {os.strerror(full)}; {file_errors.REMEDIES[full]}')
         if isinstance(error, tf.errors.OpError) and "Tensor had" not in error.message:
             raise
         if OF_A_TPU in str(error):

@@ -1,7 +1,7 @@
 """What a run leaves behind beside its checkpoints: no reason to end a training where it cannot be written."""
 import contextlib
 
-from configs import storage
+from configs import file_errors
 
 LONGEST_REASON = 120
 TOLD = set()  # paths
@@ -15,6 +15,6 @@ def written(path):
     except Exception as error:  # of the disk, of Google Storage, of the library that draws
         if path not in TOLD:
             TOLD.add(path)
-            reason = getattr(error, "strerror", None) or storage.blame(error) or f"{type(error).__name__}: {error}"
+            reason = getattr(error, "strerror", None) or file_errors.blame(error) or f"{type(error).__name__}: {error}"
             reason = " ".join(reason.split())[:LONGEST_REASON]
             print(f"warning: {path} was not written ({reason}); the training goes on", flush=True)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from configs import storage
+from configs import file_errors
 from tests.configs.test_start import programs
 from tests.helpers.runs import ROOT, in_terminal
 
@@ -72,7 +72,7 @@ def test_a_file_never_takes_the_place_of_a_closed_stream(tmp_path, stream):
 @pytest.mark.parametrize("length", [1, 100_000])
 @pytest.mark.parametrize("to, reason", [
     (">/dev/full", "No space left on device; make room there and run again"),
-    ("1</dev/null", f"Bad file descriptor; {storage.NO_REMEDY}")])
+    ("1</dev/null", f"Bad file descriptor; {file_errors.NO_REMEDY}")])
 def test_output_that_cannot_be_written_is_one_line_and_status_2(length, to, reason):
     done = shell([], to, SAYS.format(length=length))
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"error: standard output: {reason}\n")

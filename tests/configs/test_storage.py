@@ -7,7 +7,7 @@ import stat
 import pytest
 import tensorflow as tf
 
-from configs import storage
+from configs import file_errors, storage
 from configs.errors import UserError
 
 
@@ -72,7 +72,7 @@ def test_files_are_those_of_open(tmp_path):
     (tf.errors.ResourceExhaustedError(None, None, "a/model.ckpt; File too large"), "a/model.ckpt: File too large"),
     (RuntimeError("Input/output error"), None), (ValueError("a; No space left on device"), None)])
 def test_what_tensorflow_says_of_a_file_names_it(error, said):
-    assert storage.blame(error) == said
+    assert file_errors.blame(error) == said
 
 
 def test_lock_is_held_by_one_at_a_time_and_its_file_goes_with_it(tmp_path):
