@@ -1,5 +1,6 @@
 """Files that may be local or on Google Storage: `gs://` paths go through TensorFlow, all others never import it."""
 import contextlib
+import errno
 import fcntl
 import glob as local_glob
 import io
@@ -18,6 +19,7 @@ PARTIAL = ".partial-"  # begins the names of files that are not complete
 # Packages that TensorFlow imports with itself where they are there, which takes a sixth of the time of its import.
 # Only the name of a TPU needs one of them here.
 TENSORFLOW_SPARES = ("googleapiclient", "oauth2client", "h5py", "scipy", "pandas", "PIL")
+NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT)  # answers to who would make a file in a folder
 NO_UNICODE = "is not UTF-8 text; give one that is, and rename a file where it is a path"
 WILDCARDS = "*?[\\"  # what TensorFlow takes for a pattern, in the path of a checkpoint, too
 
@@ -290,8 +292,8 @@ def lock(path):
     try:
         file = open(path, "a")  # noqa: SIM115 (the caller closes it)
     except OSError as error:
-        if not os.path.exists(path):
-            error.filename = os.path.dirname(path) or "."  # which nobody may write in; of locks no user knows
+        if error.errno in NOT_WRITABLE and not os.path.exists(path):
+            error.filename = os.path.dirname(path) or "."  # which is at fault; of locks no user knows
         raise
     with contextlib.suppress(BlockingIOError, FileNotFoundError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when we are killed
