@@ -110,4 +110,4 @@ def save(config, encoder, train_set, path):
         for folder in filter(os.path.isdir, (config.model_dir, best_checkpoint.folder_of(config.model_dir))):
             storage.clear(folder)
     if path:  # newer ones may be damaged
-        state_file.note_newest(path)
+        state_file.note_run(path)

@@ -33,20 +33,23 @@ def newest(folder):
 
 
 def note_newest(path):
-    """Makes the file "checkpoint" beside the checkpoint `path` name it: TensorFlow restores that one."""
-    folder, _, name = path.rpartition("/")
-    line = f'model_checkpoint_path: "{name}"\n'
-    # A path to another folder would not do: TensorFlow would restore from there.
-    if line.encode() not in _read(folder):
-        storage.write_whole(storage.join(folder, STATE_FILE), line + f'all_model_checkpoint_paths: "{name}"\n')
+    """Makes the file "checkpoint" beside the checkpoint `path` name it alone: TensorFlow restores that one."""
+    _write(path, [path])
+
+
+def note_run(path):
+    """Makes the file "checkpoint" name `path` as the newest, and all before it as those that are counted.
+
+    TensorFlow deletes only what it counts.  It no longer counts what lay there while "keep_checkpoint_max" was 0.
+    """
+    folder, step = path.rpartition("/")[0], step_in_name(path)
+    before = [other for other in reversed(all_in(folder)) if step_in_name(other) < step]
+    _write(path, before if before and path == uncounted(folder) else [*before, path])
 
 
 def note_uncounted(path):
     """Makes the file "checkpoint" name `path` as the newest, but not among those that TensorFlow counts and deletes."""
-    folder, _, name = path.rpartition("/")
-    counted = re.findall(rb"^all_model_checkpoint_paths: .*\n", _read(folder), re.MULTILINE)
-    content = b'model_checkpoint_path: "%s"\n' % os.fsencode(name) + b"".join(counted)
-    storage.write_whole(storage.join(folder, STATE_FILE), content)
+    _write(path, _counted(path.rpartition("/")[0]))
 
 
 def uncounted(folder):
@@ -54,8 +57,24 @@ def uncounted(folder):
     path = named_newest(folder)
     if path is None:
         return None
-    counted = re.findall(rb'^all_model_checkpoint_paths: "%s([^"/\\]+)"' % FOLDERS, _read(folder), re.MULTILINE)
-    return path if counted and os.fsencode(os.path.basename(path)) not in counted else None
+    counted = _counted(folder)
+    return path if counted and path not in counted else None
+
+
+def _counted(folder):
+    """Paths of the checkpoints in `folder` that its file "checkpoint" counts, the oldest first."""
+    names = re.findall(rb'^all_model_checkpoint_paths: "%s([^"/\\]+)"' % FOLDERS, _read(folder), re.MULTILINE)
+    return [storage.join(folder, os.fsdecode(name)) for name in names]
+
+
+def _write(newest, counted):
+    """Writes the file "checkpoint" beside `newest`, unless it says so already."""
+    # Names alone, as a path to another folder would not do: TensorFlow would restore from there.
+    lines = [b'model_checkpoint_path: "%s"\n', *[b'all_model_checkpoint_paths: "%s"\n'] * len(counted)]
+    content = b"".join(line % os.fsencode(os.path.basename(path)) for line, path in zip(lines, [newest, *counted]))
+    folder = newest.rpartition("/")[0]
+    if content != _read(folder):
+        storage.write_whole(storage.join(folder, STATE_FILE), content)
 
 
 def _read(folder):

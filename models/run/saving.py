@@ -22,6 +22,7 @@ class SaverByMinutes(tf.train.SessionRunHook, tf.train.CheckpointSaverListener):
         self._model_dir, self._say, self._most = config.model_dir, say, config.keep_checkpoint_max
         self._seconds = 60 * (config.save_checkpoints_minutes or float("inf"))
         self._own = state_file.uncounted(config.model_dir)  # path of the last that was saved by minutes, or None
+        self._removed = None  # what before_save removed, in words that are not said yet
         self._last, self._step = None, None  # when the last checkpoint was there, and its step
 
     def begin(self):
@@ -52,10 +53,13 @@ class SaverByMinutes(tf.train.SessionRunHook, tf.train.CheckpointSaverListener):
         self._begun = time.monotonic()
         for saver in tf.get_collection(tf.GraphKeys.SAVERS):
             there = saver.last_checkpoints
-            surplus = len(there) - (self._most or len(there))
-            for path in there[:max(0, surplus)]:
-                run_checkpoints.remove(path)
-            saver.recover_last_checkpoints(there[max(0, surplus):])
+            surplus = there[:max(0, len(there) - (self._most or len(there)))]
+            if surplus:
+                for path in surplus:
+                    run_checkpoints.remove(path)
+                saver.recover_last_checkpoints(there[len(surplus):])
+                self._removed = (f"removed {len(surplus)} checkpoints, up to step"
+                                 f' {state_file.step_in_name(surplus[-1])}: "keep_checkpoint_max" is {self._most}')
 
     def after_save(self, session, step):
         """Takes note of a checkpoint that was saved by steps."""
@@ -73,6 +77,9 @@ class SaverByMinutes(tf.train.SessionRunHook, tf.train.CheckpointSaverListener):
             run_checkpoints.remove(old)
 
     def _tell(self, step):
+        if self._removed:  # told now: a line that cannot be written would have ended the run unsaved
+            said, self._removed = self._removed, None
+            self._say(said)
         now = time.monotonic()
         taken, last = now - self._begun, self._last
         if last is not None and taken > max(LEAST_SECONDS, SHARE * (now - last)):

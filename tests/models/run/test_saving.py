@@ -82,7 +82,7 @@ def test_a_run_of_one_step_is_not_followed_by_another_that_reads_the_step(shown,
 
 
 @pytest.mark.slow
-def test_fewer_checkpoints_are_kept_from_the_next_save_on(run_config, tmp_path):
+def test_fewer_checkpoints_are_kept_from_the_next_save_on(run_config, tmp_path, capsys):
     config = run_config(train_steps=20, max_steps=5, eval_steps=0, save_checkpoints_steps=1, keep_checkpoint_max=4)
     assert main.main(["--model", config]) == 0
     assert steps_in(tmp_path / "run") == [2, 3, 4, 5]
@@ -92,6 +92,20 @@ def test_fewer_checkpoints_are_kept_from_the_next_save_on(run_config, tmp_path):
     assert "model.ckpt-5" in state and "model.ckpt-4" not in state
     assert main.main(["--model", config, "--set", "max_steps=8", "--set", "keep_checkpoint_max=0"]) == 0
     assert steps_in(tmp_path / "run") == [5, 6, 7, 8]
+    capsys.readouterr()
+    assert main.main(["--model", config, "--set", "max_steps=9", "--set", "keep_checkpoint_max=2"]) == 0
+    assert steps_in(tmp_path / "run") == [8, 9]
+    assert 'removed 2 checkpoints, up to step 6: "keep_checkpoint_max" is 2\n' in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_what_lies_before_a_damaged_checkpoint_is_not_kept_for_ever(run_config, tmp_path):
+    config = run_config(train_steps=20, max_steps=5, eval_steps=0, save_checkpoints_steps=1, keep_checkpoint_max=3)
+    assert main.main(["--model", config]) == 0
+    data = tmp_path / "run" / "model.ckpt-5.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[:-1])
+    assert main.main(["--model", config, "--set", "max_steps=6"]) == 0
+    assert steps_in(tmp_path / "run") == [4, 5, 6]
 
 
 class Killed(Exception):
@@ -143,6 +157,24 @@ def test_only_what_was_saved_by_minutes_is_uncounted(tmp_path):
     assert state_file.named_newest(folder) == f"{folder}/model.ckpt-5" and state_file.uncounted(folder) is None
     state_file.note_uncounted(f"{folder}/model.ckpt-7")
     assert state_file.uncounted(folder) == run_checkpoints.latest(folder) == f"{folder}/model.ckpt-7"
+
+
+def test_a_run_counts_all_that_lies_before_the_checkpoint_it_goes_on_from(tmp_path):
+    def counted():
+        state = tf.train.get_checkpoint_state(folder)
+        return [os.path.basename(path) for path in (state.model_checkpoint_path, *state.all_model_checkpoint_paths)]
+    folder, five, seven = str(tmp_path), f"{tmp_path}/model.ckpt-5", f"{tmp_path}/model.ckpt-7"
+    for step in (5, 7, 10):
+        (tmp_path / f"model.ckpt-{step}.index").touch()
+    state_file.note_run(seven)
+    assert counted() == ["model.ckpt-7", "model.ckpt-5", "model.ckpt-7"]
+    state_file.note_newest(five)
+    state_file.note_uncounted(seven)
+    state_file.note_run(seven)
+    assert counted() == ["model.ckpt-7", "model.ckpt-5"] and state_file.uncounted(folder) == seven
+    (tmp_path / "model.ckpt-5.index").unlink()
+    state_file.note_run(seven)
+    assert counted() == ["model.ckpt-7", "model.ckpt-7"]
 
 
 def test_saving_that_takes_more_than_two_hundredths_of_the_time_is_told_with_its_seconds(clock):
