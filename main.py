@@ -126,7 +126,7 @@ def train(config, encoder, tpu=None, strategy=None):
 def train_in_folder(config, encoder, tpu, strategy, order, evaluation):
     """`train` behind its checks of the data: a WindowOrder, and an EvalWindows or None."""
     from models.checkpoints import run_checkpoints, run_folder
-    from models.run import after_evaluation, damage, devices, endings, hooks, loss_picture, metrics_file, plan
+    from models.run import after_evaluation, damage, devices, endings, hooks, loss_picture, metrics_file, plan, room
     path, changes = run_folder.check(config, encoder, order.shards)
     step = run_checkpoints.step_of(path)
     order = order.of_a_run(resume.batch_sizes(config, step))
@@ -139,7 +139,7 @@ def train_in_folder(config, encoder, tpu, strategy, order, evaluation):
     if over and not missed:
         print(f"{config.model_dir} is done: step {step} of {config.max_steps}; {over}")
         return 0
-    run_folder.check_room(config.model_dir, path)
+    room.check_next(config.model_dir, path)
     estimator = build_estimator(config, tpu, strategy=strategy)
     devices.check_cores(estimator, config, "train_batch_size", *(["eval_batch_size"] if evaluation else []))
     first = devices.is_first(strategy)
@@ -223,7 +223,7 @@ def evaluate_whole(config, encoder, tpu=None, checkpoint=None):
     """Evaluates the newest checkpoint, or the one named, on every token of the eval set; returns the exit status."""
     from datasets import shard_sets, window_order
     from models.checkpoints import run_folder
-    from models.run import devices, hooks
+    from models.run import devices, hooks, workarounds
     config = dataclasses.replace(config, eval_steps=-1)
     eval_set = read_shards(config, encoder, shard_sets.EVAL)
     evaluation = window_order.EvalWindows.of(config, eval_set)
@@ -232,7 +232,8 @@ def evaluate_whole(config, encoder, tpu=None, checkpoint=None):
     devices.check_cores(estimator, config, "eval_batch_size")
     stop = hooks.StopOnSignal()
     try:
-        loss = evaluate(estimator, config, encoder, evaluation, path, stop)
+        with workarounds.only_reading():
+            loss = evaluate(estimator, config, encoder, evaluation, path, stop)
     except hooks.Interrupted:
         print(f"stopped by {stop.name} without a result; the same command evaluates anew")
         return 128 + stop.signal_number

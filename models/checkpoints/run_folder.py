@@ -14,6 +14,7 @@ from configs.resume import ANOTHER, CONFIG_FILE, DATA_FILE, batch_sizes, check_d
 from models.checkpoints import best_checkpoint, chosen, run_checkpoints, state_file, warm_start
 
 LOCK_FILE = ".lock"
+EVALUATIONS = "eval"  # the folder in model_dir where Estimators write their points for TensorBoard
 
 
 def check(config, encoder, train_set=None):
@@ -62,11 +63,26 @@ def trained(config, encoder, purpose, checkpoint=None):
 
 
 def make(model_dir):
-    """Creates the folder.  Raises UserError where that cannot be."""
+    """Creates the folder.  Raises UserError where it, or a folder in it, cannot be written."""
     with _naming_refusal(model_dir):
         storage.make_folder(model_dir)
-        if not storage.is_remote(model_dir) and not os.access(model_dir, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        if not storage.is_remote(model_dir):
+            _check_writable(model_dir)
+    for folder in (storage.join(model_dir, EVALUATIONS), best_checkpoint.folder_of(model_dir)):
+        if not storage.is_remote(folder) and os.path.lexists(folder):
+            try:
+                _check_writable(folder)
+            except OSError as error:
+                raise UserError(f"{folder} cannot be written: {error.strerror}; a training keeps evaluations there:"
+                                " move elsewhere what it is, or allow this account to use it") from None
+
+
+def _check_writable(folder):
+    if not os.path.isdir(folder):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        number = errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES
+        raise OSError(number, os.strerror(number))
 
 
 @contextlib.contextmanager
@@ -82,17 +98,6 @@ def _naming_refusal(model_dir):
 def locked(model_dir):
     """A context in which no other run trains in model_dir.  Raises UserError where one does."""
     return storage.only_run(storage.join(model_dir, LOCK_FILE), 'choose another "model_dir"')
-
-
-def check_room(model_dir, path):
-    """Raises UserError where the next checkpoint, as large as that at `path`, would not fit the disk of model_dir."""
-    if path is None or storage.is_remote(model_dir):  # the first one is written before the first step
-        return
-    needed = sum(os.path.getsize(file) for file in run_checkpoints.files_of(path))
-    free = shutil.disk_usage(model_dir).free
-    if free < needed:
-        raise UserError(f'"model_dir" {model_dir}: {free / 1e9:.1f} GB are left on its disk, and the next'
-                        f" checkpoint takes {needed / 1e9:.1f} GB; make room and run again")
 
 
 def save(config, encoder, train_set, path):

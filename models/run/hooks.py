@@ -167,9 +167,8 @@ class StopOnSignal(tf.train.SessionRunHook):
 
     def __init__(self, *, waits=False):
         self.waits, self.signal_number, self._first = waits, None, -math.inf
-        # `nohup` has SIGHUP ignored, and so it stays.
-        self._heard = [number for number in self.SIGNALS
-                       if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
+        # `nohup` has SIGHUP ignored, a script's `&` SIGINT, and so they stay.
+        self._heard = [number for number in self.SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
         # Python calls handlers between two of its own instructions, and two signals of a kind once: in a step, which
         # may take minutes, the first would be heard at its end and the second never.  This socket hears each at once.
         self._arrived, self._written = socket.socketpair()

@@ -7,6 +7,8 @@ import shutil
 from typing import NamedTuple
 
 from configs import hardware, storage
+from configs.errors import UserError
+from models.checkpoints import run_checkpoints
 from models.checkpoints.state_file import BEST
 from models.run.cost import checkpoint_bytes, human_bytes, lighter, memory
 
@@ -81,6 +83,17 @@ def disk_problems(config, free):
                              " the best one, one by minutes and one that is being written; make room, or lower"
                              f' "keep_checkpoint_max" {config.keep_checkpoint_max}'])
     return Problems([], [])
+
+
+def check_next(model_dir, path):
+    """Raises UserError where the next checkpoint, as large as that at `path`, would not fit the disk of model_dir."""
+    if path is None or storage.is_remote(model_dir):  # the first one is written before the first step
+        return
+    needed = sum(os.path.getsize(file) for file in run_checkpoints.files_of(path))
+    free = shutil.disk_usage(model_dir).free
+    if free < needed:
+        raise UserError(f'"model_dir" {model_dir}: {human_bytes(free)} are left on its disk, and the next checkpoint'
+                        f" takes {human_bytes(needed)}; make room and run again")
 
 
 def existing(folder):

@@ -18,6 +18,7 @@ from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 from tensorflow.python.framework import ops
 from tensorflow.python.tpu import preempted_hook
 from tensorflow.python.training import monitored_session
+from tensorflow_estimator.python.estimator import estimator as estimators
 from tensorflow_estimator.python.estimator.tpu import error_handling
 
 from configs import arguments, cluster, errors, tpu_names
@@ -107,6 +108,24 @@ def session_config(*, on_tpu=False):
     options.remapping = RewriterConfig.OFF
     options.memory_optimization = RewriterConfig.NO_MEM_OPT
     return config
+
+
+@contextlib.contextmanager
+def only_reading():
+    """Inside, `estimator.evaluate` writes nothing.
+
+    Normally it writes points for TensorBoard into `eval/`.  They would lie between those of the trainings, which may be
+    of a part of the set, and a run that nobody may write to could not be evaluated.
+    """
+    names = "_write_dict_to_summary", "_write_checkpoint_path_to_summary"
+    before = {name: getattr(estimators, name) for name in names}
+    for name in names:
+        setattr(estimators, name, lambda **_: None)
+    try:
+        yield
+    finally:
+        for name, write in before.items():
+            setattr(estimators, name, write)
 
 
 def release_graphs():

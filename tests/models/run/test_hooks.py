@@ -135,12 +135,14 @@ def test_a_sighup_never_kills_for_terminals_and_shells_send_several(handlers, mo
         assert stop.signal_number == first and stop.name == name and not exits
 
 
-def test_a_run_under_nohup_does_not_hear_sighup(handlers):
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+@pytest.mark.parametrize("number", hooks.StopOnSignal.SIGNALS)
+def test_a_signal_that_is_ignored_stays_so(handlers, number):
+    """`nohup` has SIGHUP ignored, the `&` of a script SIGINT."""
+    signal.signal(number, signal.SIG_IGN)
     stop = hooks.StopOnSignal()
     stop.before_run(None)
-    signal.raise_signal(signal.SIGHUP)
-    assert stop.signal_number is None and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    signal.raise_signal(number)
+    assert stop.signal_number is None and signal.getsignal(number) == signal.SIG_IGN
 
 
 GONE = """

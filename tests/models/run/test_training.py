@@ -50,7 +50,7 @@ def test_resumed_run_whose_next_checkpoint_would_not_fit_the_disk_ends_before_a_
     usage = shutil.disk_usage(".")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     said = mistake("--model", finished, "--set", "max_steps=1000")
-    assert "0.0 GB are left on its disk" in said and "make room" in said
+    assert "1.0 kB are left on its disk" in said and "make room" in said
 
 
 def test_training_learns(run_config, tmp_path):
@@ -238,15 +238,24 @@ def test_best_checkpoint_is_kept_and_is_a_model_dir_by_itself(run_config, tmp_pa
     assert f"loss {losses[1]:.4f}" in capsys.readouterr().out
 
 
-def test_two_evaluations_of_a_checkpoint_are_equal_to_the_bit(finished, tmp_path, capsys):
+def test_two_evaluations_of_a_checkpoint_are_equal_to_the_bit_and_write_nothing(finished, tmp_path, monkeypatch):
+    evaluate, losses = main.evaluate, []
+    monkeypatch.setattr(main, "evaluate", lambda *given: losses.append(evaluate(*given)) or losses[-1])
     shutil.rmtree(tmp_path / "run" / "eval")
-    results = []
+    before = {path: path.stat().st_mtime_ns for path in [tmp_path / "run", *(tmp_path / "run").rglob("*")]}
     for _ in range(2):
         assert main.main(["--model", finished, "--eval"]) == 0
-        results.append(re.sub(r" in \d+:\d+", "", capsys.readouterr().out))
-    assert results[0] == results[1]
-    (_, loss), (_, again) = scalars_of(tmp_path / "run" / "eval")["token_loss"]
-    assert loss == again and loss != round(loss, 4)
+    assert losses[0] == losses[1] != round(losses[0], 4)
+    assert before == {path: path.stat().st_mtime_ns for path in [tmp_path / "run", *(tmp_path / "run").rglob("*")]}
+
+
+@pytest.mark.parametrize("name", ["eval", "best"])
+def test_a_file_in_the_place_of_a_folder_of_the_run_is_named_before_the_first_step(run_config, tmp_path, name):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).touch()
+    said = mistake("--model", run_config())
+    assert f"{tmp_path}/run/{name} cannot be written: Not a directory; " in said
+    assert os.listdir(tmp_path / "run") == [name]
 
 
 def test_eval_equals_numpy_over_the_same_windows(run_config, text_corpus, capsys):
