@@ -61,8 +61,10 @@ def main(argv=None):
 
 def _verify(args, folder):
     config, _ = vocabularies.complete(schema.load(args.model, args.overrides))
+    warmup = min(config.warmup_steps, args.steps)
     config = dataclasses.replace(
-        config, max_steps=args.steps, warmup_steps=min(config.warmup_steps, args.steps),
+        config, max_steps=args.steps, warmup_steps=warmup, early_stopping=None,
+        decay_steps=config.decay_steps and min(config.decay_steps, args.steps - warmup),
         save_checkpoints_steps=max(1, min(config.save_checkpoints_steps, args.steps // SAVES)))
     print(f"{args.steps} steps, a checkpoint every {config.save_checkpoints_steps}, seed {args.seed}: the run without a"
           " kill", flush=True)

@@ -314,6 +314,14 @@ def test_command_kills_resumes_and_says_that_all_is_equal(uninterrupted, tmp_pat
 
 
 @pytest.mark.slow
+def test_command_takes_the_config_of_a_longer_run_that_decays_late_and_would_stop_early(uninterrupted, tmp_path):
+    write, _ = uninterrupted
+    config = write(tmp_path, max_steps=1000, lr_schedule="wsd", early_stopping=1, lr=0.3, train_steps=2, eval_steps=1)
+    result = command("--model", config, "--steps", "12", "--seed", "5")
+    assert result.returncode == 0 and "EQUAL to the bit" in result.stdout, result.stdout + result.stderr
+
+
+@pytest.mark.slow
 def test_command_finds_a_run_that_is_not_resumed_exactly(uninterrupted, tmp_path, monkeypatch, capsys):
     """The same with training data that change between the kill and the resume."""
     write, _ = uninterrupted
