@@ -137,11 +137,8 @@ def resuming(model_dir, model_fn, *, computes_values=False):
     def scaffold():
         return tf.train.Scaffold(init_op=None if computes_values else tf.no_op(), init_fn=not_restored)
 
-    # Under a strategy AutoGraph converts what a model_fn calls, and this is about files.
-    latest = tf.autograph.experimental.do_not_convert(run_checkpoints.latest)
-
     def resumed(features, labels, mode, params):
-        if not latest(model_dir):
+        if not run_checkpoints.latest(model_dir):
             return model_fn(features, labels, mode, params)
         with contextlib.nullcontext() if computes_values else tf.variable_creator_scope(unvalued):
             return model_fn(features, labels, mode, params)._replace(scaffold_fn=scaffold)

@@ -248,6 +248,8 @@ class RunHooks(NamedTuple):
         """A context in which what is built and run does not know of other hosts."""
         return hosts.alone() if self.in_step else contextlib.nullcontext()
 
+    # Under several devices AutoGraph would rewrite the code that builds the graph, for as long as building it takes.
+    @tf.autograph.experimental.do_not_convert
     def train(self, estimator, input_fn, progress, target, *, last):
         """`estimator.train` to the step `target`, the `last` one or not, or until a signal; what is reached is saved.
         """

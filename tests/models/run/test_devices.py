@@ -1,4 +1,6 @@
 """Several devices and several hosts reach what one device reaches."""
+import os
+import tempfile
 from unittest import mock
 
 import numpy as np
@@ -55,8 +57,11 @@ def two_devices(monkeypatch):
 def test_two_devices_reach_the_weights_of_one(two_devices, run_config, tmp_path, monkeypatch, least, changes):
     monkeypatch.setattr(compiled, "LEAST", least)  # compiled, and not
     one = trained(run_config(model_dir=str(tmp_path / "one"), **changes))
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     two = trained(run_config(model_dir=str(tmp_path / "two"), **changes), strategy=devices.MIRRORED)
     assert_close(one, two)
+    assert not os.listdir(tmp_path / "temporary")  # where AutoGraph writes code anew
 
 
 @pytest.mark.slow
