@@ -61,6 +61,8 @@ def fetch(url, path, checksum=None):
             raise UserError(f"{path}, which lay there before: {wrong}; move it elsewhere and run again")
         return checksum
     partial, failures = os.path.join(os.path.dirname(path), storage.PARTIAL + os.path.basename(path)), 0
+    if not _is_known(partial, checksum):
+        _forget(partial)
     most = _size(partial)
     while True:
         try:
@@ -70,8 +72,9 @@ def fetch(url, path, checksum=None):
             held = _size(partial)  # it is progress only if it is more than ever before: a server may begin again
             failures, most = (0, held) if held > most else (failures + 1, most)
             if failures == ATTEMPTS:
+                goes_on = ", and it goes on from there" if _is_known(partial, checksum) else ""
                 raise UserError(f"{url}: no more comes after {ATTEMPTS} attempts ({_cause(error)}); run the same"
-                                " command later, and it goes on from there, or give another --base_url")
+                                f" command later{goes_on}, or give another --base_url")
             time.sleep(PAUSE * 2 ** max(failures - 1, 0))
     checksum = checksum or remote.checksum
     wrong = _mismatch(partial, checksum)
@@ -263,6 +266,12 @@ def _noted(partial):
         return None
     known = not checksum or checksum.kind in KINDS
     return _RemoteFile(values["total"], values["version"], checksum) if known and values["total"] >= 0 else None
+
+
+def _is_known(partial, checksum):
+    """Whether another run can tell, from the server's words or the Checksum, that `partial` is of the same file."""
+    remote = _noted(partial)
+    return bool(remote and (remote.version or remote.checksum or checksum))
 
 
 def _forget(partial):

@@ -218,6 +218,21 @@ def test_another_process_goes_on_where_the_first_stopped(mirror, tmp_path):
     assert mirror.asked("/file")[-1] == "bytes=20000-"
 
 
+@pytest.mark.parametrize("told", [False, True])
+def test_a_part_goes_on_in_another_process_only_where_it_can_be_told_that_the_file_is_the_same(mirror, tmp_path, told):
+    mirror.cut, mirror.etag = 20_000, lambda data: ""
+    mirror.headers = lambda path, data: {"Last-Modified": "Sun, 29 Nov 2026 00:00:00 GMT"} if told else {}
+
+    def no_more(*_):
+        mirror.failures = 99
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fetch.time, "sleep", no_more)
+        assert ("later, and it goes on from there, or" if told else "later, or") in mistake(get, mirror, tmp_path)
+    mirror.cut, mirror.failures = None, 0
+    mirror.files = {path: data[::-1] for path, data in mirror.files.items()}
+    assert get(mirror, tmp_path) == (DOCUMENT[:20_000] + DOCUMENT[::-1][20_000:] if told else DOCUMENT[::-1])
+
+
 @pytest.mark.parametrize("change", [
     {"total": "7"}, {"total": 10**400}, {"total": -1}, {"total": 7.0}, {"version": None}, {"checksum": "ab"},
     {"checksum": ["md5"]}, {"checksum": ["md5", 1, "x"]}, {"checksum": ["crc", "00", "x"]}])
