@@ -45,8 +45,9 @@ def started(processes, prepare=None, *arguments):
     # Spawned, not forked: forking a process that has threads can hang.
     pool = futures.ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=tie_to_parent)
     try:
-        for _ in range(min(processes, EARLY) if prepare else 0):
-            pool.submit(_call, prepare, arguments)
+        with _deaf_to_ctrl_c():
+            for _ in range(min(processes, EARLY) if prepare else 0):
+                pool.submit(_call, prepare, arguments)
         yield pool
     except BrokenProcessPool:
         raise UserError("a worker died, for lack of memory perhaps: run the same command again to go on, with fewer "
@@ -73,11 +74,22 @@ def each(function, jobs, processes, state, advance, ray_address=None, pool=None)
         yield from (function(job, advance) for job in jobs)
 
 
+@contextlib.contextmanager
+def _deaf_to_ctrl_c():
+    """Processes that start inside never hear Ctrl-C, which would end their imports with a traceback; here it waits."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _in_processes(function, jobs, pool, advance):
     """Jobs note how much they have done in a file that all map into their memory, int64 [jobs]."""
     with tempfile.NamedTemporaryFile(buffering=0) as f:
         f.write(bytes(8 * len(jobs)))
-        waiting = {pool.submit(_run, function, job, f.name, number) for number, job in enumerate(jobs)}
+        with _deaf_to_ctrl_c():
+            waiting = {pool.submit(_run, function, job, f.name, number) for number, job in enumerate(jobs)}
         shown = 0
         while waiting:
             done, waiting = futures.wait(waiting, REPORT_SECONDS, futures.FIRST_COMPLETED)
