@@ -6,7 +6,7 @@ READY_TO_RUN := $(VENV)/.runs-$(shell cat requirements.txt requirements-gpu.txt 
 READY_FOR_PAGES := $(VENV)/.pages-$(shell cat requirements.txt requirements-data.txt | cksum | cut -d' ' -f1)
 QUICK := data/quickstart
 
-.PHONY: setup quickstart corpus test test-slow bench lint clean
+.PHONY: setup quickstart corpus URLS_and_OUT test test-slow bench lint clean
 
 setup: $(READY_TO_RUN)
 	@echo 'ready: run `. $(VENV)/bin/activate` first; `python3 tools/doctor.py` says what this machine has'
@@ -39,10 +39,12 @@ quickstart: $(READY_TO_RUN)
 	    --temperature 0.8 --seed 1
 
 # From lists of URLs to verified shards; OPTIONS are those of datasets/make_corpus.py.
-corpus: $(READY_FOR_PAGES)
+corpus: URLS_and_OUT $(READY_FOR_PAGES)
+	@$(PYTHON) datasets/make_corpus.py --urls $(URLS) --output_dir "$(OUT)" $(OPTIONS)
+
+URLS_and_OUT:
 	@test -n "$(URLS)" && test -n "$(OUT)" || { \
 	    echo 'error: say from where and to where: make corpus URLS=urls.txt OUT=data/mine [OPTIONS="--name mine"]' >&2; exit 2; }
-	@$(PYTHON) datasets/make_corpus.py --urls $(URLS) --output_dir "$(OUT)" $(OPTIONS)
 
 # A test process for each core; more than four would ask for much memory.
 PYTEST := $(PYTHON) -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal

@@ -1,4 +1,5 @@
 """main.py's command line: the arguments, and which of them go together."""
+import os
 import shlex
 import sys
 
@@ -133,8 +134,9 @@ def find_tpu(args, config):
 
 def command(args, *more):
     """The command line of the same config with other options, as a shell takes it."""
+    program = sys.argv[0] if os.path.basename(sys.argv[0]) == "main.py" else "main.py"
     overrides = [word for text in args.overrides for word in ("--set", text)]
-    return shlex.join(["python3", "main.py", "--model", args.model, *overrides, *more])
+    return shlex.join(["python3", program, "--model", args.model, *overrides, *more])
 
 
 def note(line):

@@ -124,6 +124,28 @@ def make_folder(path):
         os.makedirs(path, exist_ok=True)
 
 
+def existing(folder):
+    """The local folder itself, or what is there of the path to it."""
+    path = os.path.abspath(folder)
+    while not os.path.lexists(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def check_folder(folder):
+    """Raises OSError where a local folder can be neither made nor written to, as far as a look tells."""
+    if is_remote(folder):
+        return
+    there = existing(folder)
+    number = None
+    if not os.path.isdir(there):
+        number = errno.ENOTDIR
+    elif not os.access(there, os.W_OK | os.X_OK):
+        number = errno.EROFS if os.statvfs(there).f_flag & os.ST_RDONLY else errno.EACCES
+    if number:
+        raise OSError(number, os.strerror(number), there)
+
+
 def join(folder, path):
     """`path` below `folder`; `path` itself where it is absolute or remote."""
     return path if is_remote(path) else os.path.join(folder, path)

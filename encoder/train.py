@@ -64,6 +64,7 @@ def _make(args):
         if _finished(args.output_dir, plan):
             print(f"{args.output_dir} is finished: nothing to do")
             return 0
+        storage.check_folder(args.output_dir)  # said before minutes are spent
         found, share = {}, {"bytes": 0, "of": int(index.length.sum())}
         texts = _texts(index, args.clean, args.memory * 1e9 - FIXED_BYTES, found, share)
         merges = waiting.within(None, lambda: learn(texts, args.size - SMALLEST))

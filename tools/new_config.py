@@ -42,6 +42,9 @@ def main(argv=None):
     path = f"{args.name}.json"
     if os.path.lexists(path):
         raise UserError(f"{path} is there already; move it elsewhere, or choose another --name")
+    if not storage.is_folder(args.data):
+        raise UserError(f"--data {args.data}{storage.looked_for_in(args.data)} is no folder; give that of a data set,"
+                        " as datasets/create_tfrecords.py makes it")
     keys = {"data_path": args.data, "model_dir": storage.join("runs", args.name), **RECIPE}
     config, encoder = vocabularies.complete(schema.from_dict(keys, f"--data {args.data}"))
     train, held_out = fitting.sets(config)

@@ -29,7 +29,7 @@ def of_path(path, name, otherwise=ANOTHER, run=".", *, train=True):
     if storage.is_folder(path):
         return _newest_in(path, name, otherwise, train=train)
     prefix = tf_checkpoint.without_ending(path)
-    if prefix not in map(tf_checkpoint.without_ending, run_checkpoints.files_of(prefix)):
+    if prefix not in map(tf_checkpoint.without_ending, state_file.files_of(prefix)):
         raise UserError(f"{name}{_what_is_there(path, os.path.dirname(path) or run)}")
     run_checkpoints.read_whole(prefix, train=train)
     return prefix

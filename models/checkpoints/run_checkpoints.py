@@ -1,6 +1,5 @@
 """The checkpoints of a run: which is the newest, its step, its copies, and whether it fits the network of a config."""
 import contextlib
-import glob
 import os
 import sys
 
@@ -10,7 +9,7 @@ from configs import storage
 from configs.errors import UserError
 from configs.resume import ANOTHER, CONFIG_FILE, DATA_FILE
 from models.checkpoints import hugging_face, state_file, tf_checkpoint
-from models.checkpoints.state_file import STATE_FILE, step_in_name
+from models.checkpoints.state_file import STATE_FILE, files_of, step_in_name
 from models.weights import SCOPE, is_slot, misfits, slot_shapes
 
 REMEDY = ('set "init_checkpoint" to it, with another "model_dir", or give it to `python3 -m models.checkpoints`, which'
@@ -85,11 +84,6 @@ def step_of(path):
     if tf.GraphKeys.GLOBAL_STEP not in shapes:
         raise UserError(f"{path} holds weights but no step of training, so it is no checkpoint of a run; {REMEDY}")
     return int(read(tf.GraphKeys.GLOBAL_STEP))
-
-
-def files_of(path):
-    """Paths of the files of the checkpoint `path`."""
-    return storage.glob(glob.escape(path) + ".*")
 
 
 def remove(path):

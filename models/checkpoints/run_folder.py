@@ -1,7 +1,6 @@
 """The folder of a run: whether it fits config, vocabulary and disk, and the notes beside the checkpoints."""
 import contextlib
 import dataclasses
-import errno
 import json
 import os
 import shutil
@@ -65,24 +64,14 @@ def trained(config, encoder, purpose, checkpoint=None):
 def make(model_dir):
     """Creates the folder.  Raises UserError where it, or a folder in it, cannot be written."""
     with _naming_refusal(model_dir):
+        storage.check_folder(model_dir)
         storage.make_folder(model_dir)
-        if not storage.is_remote(model_dir):
-            _check_writable(model_dir)
     for folder in (storage.join(model_dir, EVALUATIONS), best_checkpoint.folder_of(model_dir)):
-        if not storage.is_remote(folder) and os.path.lexists(folder):
-            try:
-                _check_writable(folder)
-            except OSError as error:
-                raise UserError(f"{folder} cannot be written: {error.strerror}; a training keeps evaluations there:"
-                                " move elsewhere what it is, or allow this account to use it") from None
-
-
-def _check_writable(folder):
-    if not os.path.isdir(folder):
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-    if not os.access(folder, os.W_OK | os.X_OK):
-        number = errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES
-        raise OSError(number, os.strerror(number))
+        try:
+            storage.check_folder(folder)
+        except OSError as error:
+            raise UserError(f"{folder} cannot be written: {error.strerror}; a training keeps evaluations there: move"
+                            " elsewhere what it is, or allow this account to use it") from None
 
 
 @contextlib.contextmanager

@@ -1,4 +1,5 @@
 """Which checkpoint of a folder is the newest: TensorFlow's file "checkpoint", read and written without TensorFlow."""
+import glob
 import os
 import re
 
@@ -24,6 +25,11 @@ def all_in(folder):
     """Paths of the checkpoints that lie in `folder`, the newest first, whether they are whole or not."""
     return sorted((path[:-len(".index")] for path in storage.glob(storage.below(folder, "model.ckpt-*.index"))),
                   key=step_in_name, reverse=True)
+
+
+def files_of(path):
+    """Paths of the files of the checkpoint `path`."""
+    return storage.glob(glob.escape(path) + ".*")
 
 
 def newest(folder):

@@ -6,12 +6,11 @@ https://arxiv.org/abs/2305.16264; the shape of the warm-up, https://github.com/k
 from __future__ import annotations
 
 import contextlib
-import os
 from typing import NamedTuple
 
 import numpy as np
 
-from configs import arguments, cluster, hardware, resume, schedule, start, storage
+from configs import arguments, cluster, file_errors, hardware, resume, schedule, start, storage
 from configs.errors import USER_ERROR, UserError, printable
 from datasets import shard_sets
 from datasets.jobs import workers
@@ -251,11 +250,9 @@ def reading_problems(config, order, evaluated):
 
 def _folder_problems(folder):
     """Whether a local folder can be written or made; looks only, and leaves Google Storage to the run itself."""
-    if storage.is_remote(folder):
-        return []
-    existing = room.existing(folder)
-    if not os.path.isdir(existing):
-        return [f'"model_dir" {folder} cannot be made: {existing} is not a folder']
-    if not os.access(existing, os.W_OK | os.X_OK):
-        return [f'"model_dir" {folder} cannot be written: no permission in {existing}']
+    try:
+        storage.check_folder(folder)
+    except OSError as error:
+        return [f'"model_dir" {folder} cannot be written: {error.filename}: {error.strerror};'
+                f" {file_errors.remedy(error)}"]
     return []

@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 from configs import hardware, storage
 from configs.errors import UserError
-from models.checkpoints import run_checkpoints
-from models.checkpoints.state_file import BEST
+from models.checkpoints.state_file import BEST, files_of
 from models.run.cost import checkpoint_bytes, human_bytes, lighter, memory
 
 
@@ -39,7 +38,7 @@ def here(config, gpus, tpu=None):
     total, free = hardware.memory() if on_cpu else (hardware.gpu_memory() if gpus else None, None)
     remote = storage.is_remote(config.model_dir)
     return Machine(on_cpu, max(1, gpus), total, free,
-                   None if remote else shutil.disk_usage(existing(config.model_dir)).free)
+                   None if remote else shutil.disk_usage(storage.existing(config.model_dir)).free)
 
 
 def checkpoints_kept(config):
@@ -89,16 +88,8 @@ def check_next(model_dir, path):
     """Raises UserError where the next checkpoint, as large as that at `path`, would not fit the disk of model_dir."""
     if path is None or storage.is_remote(model_dir):  # the first one is written before the first step
         return
-    needed = sum(os.path.getsize(file) for file in run_checkpoints.files_of(path))
+    needed = sum(os.path.getsize(file) for file in files_of(path))
     free = shutil.disk_usage(model_dir).free
     if free < needed:
         raise UserError(f'"model_dir" {model_dir}: {human_bytes(free)} are left on its disk, and the next checkpoint'
                         f" takes {human_bytes(needed)}; make room and run again")
-
-
-def existing(folder):
-    """The folder itself, or what is there of the path to it."""
-    path = os.path.abspath(folder)
-    while not os.path.lexists(path):
-        path = os.path.dirname(path)
-    return path

@@ -51,6 +51,13 @@ def test_a_learned_vocabulary_round_trips_and_equals_tokenizers(corpus, tmp_path
     assert len(encoder.encode("It is a truth universally acknowledged")) < 20
 
 
+def test_an_output_dir_that_cannot_be_made_is_said_before_anything_is_learned(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "learn", lambda *_: pytest.fail("it learned"))
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match=f"Not a directory: '{tmp_path}/file'"):
+        learn(corpus, f"{tmp_path}/file/vocabulary")
+
+
 def test_the_same_text_gives_the_same_bytes(corpus, tmp_path):
     for name in ("one", "two"):
         learn(corpus, str(tmp_path / name))

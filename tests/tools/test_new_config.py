@@ -101,7 +101,7 @@ def test_a_config_that_is_there_is_never_written_over(tmp_path, monkeypatch, tex
     assert (tmp_path / "mine.json").read_text() == "{}"
     with pytest.raises(UserError, match="--name '../mine': use letters"):
         new_config.main(["--data", str(text_corpus), "--name", "../mine"])
-    with pytest.raises(UserError, match='"data_path" nowhere .* is no folder; set it to that of a data set'):
+    with pytest.raises(UserError, match="--data nowhere .* is no folder; give that of a data set"):
         new_config.main(["--data", "nowhere", "--name", "yours"])
 
 

@@ -239,3 +239,9 @@ def test_dockerfile_sets_up_by_setup_sh_what_it_has_copied(folder, requirements)
 def test_docker_copies_no_environment_data_or_runs():
     ignored = (Path(ROOT) / ".dockerignore").read_text().split()
     assert {".git", ".venv*", "data", "runs"} <= set(ignored)
+
+
+def test_make_corpus_without_a_list_says_what_is_missing_before_it_sets_up(tmp_path):
+    result = subprocess.run(["make", "corpus", f"VENV={tmp_path}/venv"], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 2 and "error: say from where and to where: make corpus URLS=" in result.stderr
+    assert result.stdout == "" and os.listdir(tmp_path) == []

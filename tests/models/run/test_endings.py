@@ -13,7 +13,7 @@ from configs import arguments, schema
 from configs.errors import UserError
 from models.checkpoints import best_checkpoint
 from models.run import endings, hooks
-from tests.helpers.runs import command, stop_after, weights_of
+from tests.helpers.runs import ROOT, command, stop_after, weights_of
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_the_next_command_names_config_and_overrides_as_a_shell_takes_them(given
 def test_the_command_at_the_end_generates(finished):
     said = command("--model", finished).stdout.splitlines()
     python, program, *given = shlex.split(said[-1].partition("generate: ")[2])
-    assert (python, program) == ("python3", "main.py")
+    assert (python, program) == ("python3", os.path.join(ROOT, "main.py"))  # as it was called
     result = command(*given, "--length", "3", input="def\n")
     assert result.returncode == 0 and "def" in result.stdout, result
 

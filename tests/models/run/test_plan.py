@@ -138,7 +138,8 @@ def test_missing_eval_data_is_no_problem_when_nothing_is_evaluated(tmp_path):
 def test_model_dir_that_cannot_be_made_is_a_problem(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("x", encoding="utf-8")
     found = problems_of(tmp_path, max_steps=10, model_dir=str(tmp_path / "file" / "run"))
-    assert found == ([f'"model_dir" {tmp_path}/file/run cannot be made: {tmp_path}/file is not a folder'], [])
+    assert found == ([f'"model_dir" {tmp_path}/file/run cannot be written: {tmp_path}/file: Not a directory; choose a'
+                      " path in a folder"], [])
     monkeypatch.setattr(plan.state_file, "newest", lambda folder: None)  # of Google Storage
     assert not any(problems_of(tmp_path, max_steps=10, model_dir="gs://bucket/run", machine=ROOMY._replace(disk=None)))
 
@@ -146,7 +147,7 @@ def test_model_dir_that_cannot_be_made_is_a_problem(tmp_path, monkeypatch):
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_model_dir_without_permission_is_a_problem(tmp_path):
     tmp_path.chmod(0o500)
-    assert "cannot be written: no permission in" in problems_of(tmp_path, max_steps=10).stop[0]
+    assert f"cannot be written: {tmp_path}: Permission denied" in problems_of(tmp_path, max_steps=10).stop[0]
 
 
 def test_plan_of_a_run_that_could_not_start_has_status_2_and_tells_apart_what_only_spoils_it(
@@ -162,7 +163,7 @@ def test_plan_of_a_run_that_could_not_start_has_status_2_and_tells_apart_what_on
     assert "training data: " in stop and stop.count("\n") == 1 and '"warmup_steps" 7 is 88%' in spoil
     for changes, words in (({"data_path": "/nowhere"}, 'or set "eval_steps" to 0 to train without'),
                            ({"n_vocab": 299}, "has 300 ids"),
-                           ({"model_dir": "/dev/null/run"}, "/dev/null is not a folder"),
+                           ({"model_dir": "/dev/null/run"}, "/dev/null: Not a directory"),
                            ({"init_checkpoint": weights}, f"the checkpoint {weights}/model.ckpt holds [, and Tenso"),
                            ({"init_checkpoint": "/nowhere"}, "/nowhere: no such file or folder")):
         assert main.main(["--model", run_config(**changes), "--plan"]) == 2
