@@ -37,7 +37,7 @@ class ShardToBuild(NamedTuple):
 class Built(NamedTuple):
     """A shard that is complete."""
     entry: manifest.Entry
-    found: dict  # what is to be said of its documents, as in left_out.py
+    found: dict | None  # what is to be said of its documents, as in left_out.py; None: an earlier run said it
 
 
 def completed(state, output_dir):

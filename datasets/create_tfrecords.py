@@ -108,7 +108,9 @@ def _shards(args, vocabulary, state, choice):
 def _finish(args, plan, built, target, state, index):
     """Checks and writes the manifest, then clears up and prints the table and what is to be said of documents."""
     entries = [shard.entry for shard in built]
-    found = [*left_out.described(left_out.merged(shard.found for shard in built), index)]
+    known = [shard.found for shard in built if shard.found is not None]
+    found = [("" if len(known) == len(built) else "in the shards that were built again: ") + line
+             for line in left_out.described(left_out.merged(known), index)]
     filled = {entry.split for entry in entries if entry.shard.records}
     if manifest.TRAIN not in filled or (args.eval_input and manifest.EVAL not in filled):
         for entry in entries:
@@ -184,7 +186,7 @@ def _finished(args, plan, target, state):
             raise UserError(f"{args.output_dir} holds {shards[0]} without a manifest, from elsewhere: {remedy}")
         return {}
     plans.check(saved_plan, plan, f"{args.output_dir} already holds {args.name} made", remedy)
-    built = [*(building.Built(entry, {}) for entry in entries), *building.completed(state, args.output_dir)]
+    built = [*(building.Built(entry, None) for entry in entries), *building.completed(state, args.output_dir)]
     shards = [(each.entry.shard, each) for each in built]
     return {os.path.basename(shard.path): each for shard, each in shards
             if os.path.exists(shard.path) and os.path.getsize(shard.path) == shard.size}

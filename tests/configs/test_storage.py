@@ -5,9 +5,8 @@ import resource
 import stat
 
 import pytest
-import tensorflow as tf
 
-from configs import file_errors, storage
+from configs import storage
 from configs.errors import UserError
 
 
@@ -61,18 +60,6 @@ def test_files_are_those_of_open(tmp_path):
     with storage.open_file(path, "rb") as f:
         f.seek(-4, os.SEEK_END)
         assert f.read(2) == b"en" and f.read() == b"d\n"
-
-
-@pytest.mark.parametrize("error, said", [
-    (RuntimeError("run/events.out.tfevents.1.vm; No space left on device"),
-     "run/events.out.tfevents.1.vm: No space left on device"),
-    (tf.errors.UnknownError(None, None, "a/model.ckpt.index; Input/output error"),
-     "a/model.ckpt.index: Input/output error"),
-    (tf.errors.ResourceExhaustedError(None, None, "No space left on device"), "No space left on device"),
-    (tf.errors.ResourceExhaustedError(None, None, "a/model.ckpt; File too large"), "a/model.ckpt: File too large"),
-    (RuntimeError("Input/output error"), None), (ValueError("a; No space left on device"), None)])
-def test_what_tensorflow_says_of_a_file_names_it(error, said):
-    assert file_errors.blame(error) == said
 
 
 def test_lock_is_held_by_one_at_a_time_and_its_file_goes_with_it(tmp_path):

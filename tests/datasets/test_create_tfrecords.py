@@ -276,14 +276,21 @@ def test_finished_output_is_left_as_it_is(corpus, reference, capsys):
     assert contents(reference) == before
 
 
-def test_a_shard_that_was_removed_or_cut_is_made_again(corpus, reference, tmp_path):
+def test_a_shard_that_was_removed_or_cut_is_made_again(corpus, reference, tmp_path, capsys):
     create(corpus, tmp_path)
+    assert "\n1 document left out that could not be read as UTF-8" in capsys.readouterr().out
     (tmp_path / "a_2.tfrecords").unlink()
     (tmp_path / "a-eval_0.tfrecords").write_bytes(b"cut")
     untouched = (tmp_path / "a_1.tfrecords").stat().st_mtime_ns
     create(corpus, tmp_path)
     assert contents(tmp_path) == contents(reference)
     assert (tmp_path / "a_1.tfrecords").stat().st_mtime_ns == untouched
+    for number, entry in enumerate(manifest.load(str(tmp_path / "a.manifest.json")).entries):
+        os.unlink(entry.shard.path)
+        capsys.readouterr()
+        create(corpus, tmp_path)
+        assert ("\nin the shards that were built again: 1 document left out that could not be read as UTF-8"
+                in capsys.readouterr().out) == bool(entry.outcomes.get("other_encoding")), number
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
