@@ -232,7 +232,7 @@ def evaluate_whole(config, encoder, tpu=None, checkpoint=None):
     devices.check_cores(estimator, config, "eval_batch_size")
     stop = hooks.StopOnSignal()
     try:
-        with workarounds.only_reading():
+        with workarounds.without_points():
             loss = evaluate(estimator, config, encoder, evaluation, path, stop)
     except hooks.Interrupted:
         print(f"stopped by {stop.name} without a result; the same command evaluates anew")

@@ -111,11 +111,11 @@ def session_config(*, on_tpu=False):
 
 
 @contextlib.contextmanager
-def only_reading():
-    """Inside, `estimator.evaluate` writes nothing.
+def without_points():
+    """Inside, `estimator.evaluate` writes no points for TensorBoard.
 
-    Normally it writes points for TensorBoard into `eval/`.  They would lie between those of the trainings, which may be
-    of a part of the set, and a run that nobody may write to could not be evaluated.
+    Normally it writes them into `eval/`.  There they would lie between those of the trainings, which may be of a part
+    of the set, and a run that nobody may write to could not be evaluated.
     """
     names = "_write_dict_to_summary", "_write_checkpoint_path_to_summary"
     before = {name: getattr(estimators, name) for name in names}
