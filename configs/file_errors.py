@@ -20,6 +20,8 @@ REMEDIES = {
     errno.ENOTEMPTY: "choose another path, or move elsewhere what is there",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.EIO: "look into the system's log (`dmesg`) for its reason",
+    errno.EMFILE: "allow more open files (`ulimit -n`), or have fewer things done at a time",
+    errno.ENFILE: "end other programs, which hold more files open than this machine allows",
     errno.EBUSY: "end what uses it and run again",
 }
 NO_REMEDY = "check the path, the space left there and what this account may do"

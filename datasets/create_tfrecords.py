@@ -29,6 +29,7 @@ from datasets import (
     encodings,
     held_out,
     left_out,
+    listing,
     manifest,
     packed,
     plans,
@@ -240,6 +241,9 @@ def arguments(argv=None):
         args.output_dir = args.work_dir or os.path.join("work", args.name)
     if not re.fullmatch(r"[\w.-]*\w", args.name) or args.name.startswith("."):
         raise UserError(f"--name {args.name!r}: use letters, digits, dot, dash and underscore")
+    if args.drop:
+        listing.check_outside(args.drop, args.input, args.exclude, "--drop")
+    listing.check_there(args.eval_input, "--eval_input")
     if args.work_dir and (not args.bucket or storage.is_remote(args.work_dir)):
         raise UserError(f"--work_dir {args.work_dir}: give a local folder, and only where --output_dir is on gs://")
     return args

@@ -13,6 +13,7 @@ if __name__ == "__main__":  # run as a file: imports start at the repository
     from configs import start
     start.begin()
 
+import hashlib
 import json
 import shutil
 import unicodedata
@@ -21,7 +22,7 @@ import numpy as np
 
 from configs import commands, errors, progress, reading, storage
 from configs.errors import UserError
-from datasets import cutting, documents, encodings, left_out, packed, plans
+from datasets import cutting, documents, encodings, left_out, listing, packed, plans
 from datasets.duplicates import clusters, drop_list, minhash, signing
 from datasets.jobs import workers
 
@@ -221,6 +222,8 @@ def _finished(args, plan, state):
     done = os.path.exists(report) and os.path.exists(args.output)
     if done or os.path.exists(note):
         saved_plan = reading.read_object(report if done else note)
+        if done and hashlib.sha256(storage.read_bytes(args.output)).hexdigest() != saved_plan.get("sha256"):
+            raise UserError(f"{args.output} is not the list of which {report} tells: {remedy}")
         saved_plan = {key: value for key, value in saved_plan.items() if key in plan}  # a report says more
         plans.check(saved_plan, plan, f"{args.output} was made, or begun,", remedy)
     elif os.path.exists(report) or os.path.exists(args.output):
@@ -245,8 +248,11 @@ def arguments(argv=None):
     args = parser.parse_args(argv)
     if storage.is_remote(args.output):
         raise UserError(f"--output {args.output}: write to a local file and copy it with `gsutil cp`")
-    if args.output.endswith((".json", os.sep)) or os.path.isdir(args.output):
-        raise UserError(f"--output {args.output}: give a file, such as drop.txt; the report beside it ends in .json")
+    if not args.output or args.output.endswith((".json", os.sep)) or os.path.isdir(args.output):
+        raise UserError(f"--output {args.output or ascii('')}: give a file, such as drop.txt; the report beside it ends"
+                        " in .json")
+    listing.check_outside(args.output, args.input, args.exclude, "--output")
+    listing.check_there(args.against, "--against")
     return args
 
 

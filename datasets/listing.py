@@ -43,6 +43,22 @@ def find(inputs, excluded, option, left_out):
             yield from _if_readable(root, relative, named, left_out)
 
 
+def check_there(inputs, option):
+    """Raises UserError where one of `inputs` names nothing that is read."""
+    for pattern in inputs:
+        _expand(pattern, option)
+
+
+def check_outside(path, inputs, exclude, option):
+    """Raises UserError where the file `path` of `option` lies in a folder of `inputs` and would be read as a text."""
+    excluded = matcher(exclude)
+    for folder in filter(os.path.isdir, inputs):
+        relative = os.path.relpath(os.path.realpath(path), os.path.realpath(folder))
+        if relative.split(os.sep)[0] != os.pardir and relative.lower().endswith(SUFFIXES) and not excluded(relative):
+            raise UserError(f"{option} {path} lies in --input {folder}, and would be read as a text; give a file"
+                            " elsewhere, or leave it out with --exclude")
+
+
 def matcher(patterns):
     """A function of the path below the root: whether one of the globs `patterns` excludes it."""
     if not patterns:

@@ -28,6 +28,7 @@ from configs.errors import UserError
 from datasets import documents, manifest
 from datasets.jobs import workers
 from datasets.pages import archive_texts, extraction
+from encoder import bpe
 
 LISTS, PAGES, TEXTS, DROP, SHARDS = "lists.json", "pages", "texts", "drop.txt", "shards"
 DOWNLOADED, VERIFIED, REPORT = "download.json", "verify.json", "report"
@@ -35,11 +36,21 @@ SCRIPTS = {"download": "download.py", "extract": "run_newspaper_extract.py", "de
            "create_tfrecords": "create_tfrecords.py"}  # that take further options
 
 
+# Options that the stages find each other's files by; those of them that are options here, too.
+JOINING = ("input", "output", "output_dir", "report", "drop", "name", "encoder_path")
+OWN = ("name", "encoder_path")
+
+
 class Stage(NamedTuple):
-    """A command of this folder and its arguments."""
+    """A command of this folder and its arguments: those that join it to the other stages, and the user's."""
     title: str
     command: str  # module
-    arguments: list
+    joining: list
+    more: list = []
+
+    @property
+    def arguments(self):
+        return [*self.joining, *self.more]
 
     @property
     def module(self):
@@ -72,14 +83,14 @@ def _stages(args):
     vocabulary = ["--encoder_path", args.encoder_path] if args.encoder_path else []
     return [
         Stage("download: URLs -> pages", "download",
-              [*args.urls, "--output_dir", place(PAGES), "--report", place(DOWNLOADED), *args.download]),
+              [*args.urls, "--output_dir", place(PAGES), "--report", place(DOWNLOADED)], args.download),
         Stage("extract: pages -> texts", "run_newspaper_extract",
-              ["--input", place(PAGES), "--output_dir", place(TEXTS), *where, *cluster, *args.extract]),
+              ["--input", place(PAGES), "--output_dir", place(TEXTS), *where, *cluster], args.extract),
         Stage("dedup: texts -> list of duplicates", "dedup",
-              ["--input", place(TEXTS), "--output", place(DROP), *where, *cluster, *args.dedup]),
+              ["--input", place(TEXTS), "--output", place(DROP), *where, *cluster], args.dedup),
         Stage("create_tfrecords: texts -> shards", "create_tfrecords",
               ["--input", place(TEXTS), "--drop", place(DROP), "--name", args.name, "--output_dir", place(SHARDS),
-               *vocabulary, *where, *cluster, *args.create_tfrecords]),
+               *vocabulary, *where, *cluster], args.create_tfrecords),
         Stage("verify: shards", "verify_tfrecords",
               [place(SHARDS), "--report", place(VERIFIED), *vocabulary, *where]),
     ]
@@ -91,9 +102,14 @@ def _check(args, stages):
         raise UserError(f"--output_dir {args.output_dir}: write to a local folder and copy it with `gsutil -m cp`")
     for stage in stages:
         try:
-            stage.module.arguments(stage.arguments)
+            alone, given = (vars(stage.module.arguments(words)) for words in (stage.joining, stage.arguments))
         except UserError as error:
             raise UserError(f"{stage.command}: {error}")
+        for name in JOINING:
+            if alone.get(name) != given.get(name):
+                remedy = "give it outside of these options" if name in OWN else "leave it out"
+                raise UserError(f"{stage.command}: --{name} joins it to the other commands: {remedy}")
+    bpe.load(args.encoder_path)
     for path in args.urls:
         if not storage.exists(path) or storage.is_folder(path):
             raise UserError(f"--urls {path}: no such file{storage.looked_for_in(path)}")
@@ -116,12 +132,12 @@ def _note_lists(args):
 def _run(args, stage):
     """Runs a stage to its end; returns the status of one that a signal ended, else 0.  Raises UserError."""
     note = os.path.join(args.output_dir, DOWNLOADED)
-    if stage.command == "download" and os.path.exists(note) and not reading.read_object(note)["stopped"]:
+    if stage.command == "download" and os.path.exists(note) and not _downloaded(note)["stopped"]:
         print(f"{note} is there: nothing to do")
         return 0
     status = stage.module.main(stage.arguments)
     if stage.command == "download" and not status:
-        downloaded = reading.read_object(note)
+        downloaded = _downloaded(note)
         if not downloaded["all_runs"].get("saved"):
             counts = ", ".join(f"{name} {count}" for name, count in downloaded["all_runs"].items())
             os.unlink(note)
@@ -133,6 +149,16 @@ def _run(args, stage):
     return status
 
 
+def _downloaded(note):
+    """The report of the download.  Raises UserError where it is none."""
+    content = reading.read_object(note)
+    try:
+        reading.check_kinds(content, {"stopped": bool, "all_runs": dict, "lines": int})
+    except ValueError as error:
+        raise UserError(f"{note} is no report of a download ({error}); move it elsewhere and run again")
+    return content
+
+
 def _report(args):
     """Writes and prints REPORT, from the reports of the stages."""
     def read(*names):
@@ -140,7 +166,8 @@ def _report(args):
 
     def total(name):
         return sum(split[name] for split in built["totals"].values())
-    downloaded, extracted, compared = read(DOWNLOADED), read(TEXTS, extraction.SUMMARY), read("drop.json")
+    downloaded = _downloaded(os.path.join(args.output_dir, DOWNLOADED))
+    extracted, compared = read(TEXTS, extraction.SUMMARY), read("drop.json")
     built = read(SHARDS, args.name + manifest.SUFFIX)
     entries = _counted_once([manifest.entry_from_json(entry, SHARDS) for entry in built["shards"]], built["documents"])
     stages = {"download": downloaded["all_runs"], "extract": {**extracted["outcomes"],

@@ -6,6 +6,7 @@ from configs import storage
 from configs.errors import UserError
 
 PLAN = "plan.json"
+FILES = "names, sizes or times of the files of --input were others"  # of which "inputs" is a fingerprint
 
 
 def begin(state, plan):
@@ -22,7 +23,7 @@ def _shown(value):
 
 def check(saved_plan, plan, there, remedy):
     """Raises UserError where `saved_plan`, that of what is `there`, is not `plan`, and says in what they differ."""
-    changed = [f"{key} was {_shown(saved_plan.get(key))}, now {_shown(plan.get(key))}"
+    changed = [FILES if key == "inputs" else f"{key} was {_shown(saved_plan.get(key))}, now {_shown(plan.get(key))}"
                for key in sorted({*plan, *saved_plan}) if saved_plan.get(key) != plan.get(key)]
     if changed:
         raise UserError(f"{there} in another way ({'; '.join(changed)}): repeat that command, or {remedy}")

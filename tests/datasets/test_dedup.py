@@ -220,6 +220,36 @@ def test_what_is_finished_is_left_as_it_is_and_other_options_are_refused(mixture
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
 
 
+def test_a_list_that_is_not_the_one_its_report_tells_of_is_not_called_finished(mixture, tmp_path):
+    run(tmp_path, "--input", mixture)
+    whole = (tmp_path / "drop.txt").read_bytes()
+    for changed in (whole[:-3], b"", whole + b"mine\n"):
+        (tmp_path / "drop.txt").write_bytes(changed)
+        with pytest.raises(UserError, match=r"drop.txt is not the list of which .*drop.json tells: choose another"):
+            run(tmp_path, "--input", mixture)
+        assert (tmp_path / "drop.txt").read_bytes() == changed
+
+
+def test_an_output_that_is_no_file_or_would_be_read_as_a_text_is_refused_before_any_work(mixture, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").write_text("a text")
+    with pytest.raises(UserError, match="--output '': give a file"):
+        dedup.main(["--input", mixture, "--output", ""])
+    with pytest.raises(UserError, match=r"--output .*/in/drop.txt lies in --input .*/in, and would be read as a text"):
+        run(tmp_path / "in", "--input", str(tmp_path / "in"))
+    assert sorted(os.listdir(tmp_path / "in")) == ["a.txt"]
+    for _ in range(2):
+        run(tmp_path / "in", "--input", str(tmp_path / "in"), "--exclude", "drop.*")
+
+
+def test_the_same_text_with_another_time_is_told_as_what_it_is(mixture, tmp_path):
+    (tmp_path / "a.txt").write_text("a text")
+    run(tmp_path, "--input", str(tmp_path / "a.txt"))
+    os.utime(tmp_path / "a.txt", (0, 0))
+    with pytest.raises(UserError, match=r"in another way \(names, sizes or times of the files of --input were oth"):
+        run(tmp_path, "--input", str(tmp_path / "a.txt"))
+
+
 def test_a_file_from_elsewhere_is_not_overwritten(mixture, tmp_path):
     (tmp_path / "drop.json").write_text("mine")
     with pytest.raises(UserError, match="drop.json comes from elsewhere"):

@@ -137,12 +137,29 @@ def test_kills_at_every_stage_leave_the_same_bytes(lists, server, tmp_path):  # 
     (["--extract='"], "argument --extract: .*: No closing quotation"),
     (["--ray_address", "nowhere"], "give `auto` or HOST:PORT"),
     (["--name", "a/b"], "create_tfrecords: --name 'a/b'"),
+    (["--encoder_path", "nowhere"], "nowhere"),
+    (["--create_tfrecords=--eval_input nowhere.txt"], "create_tfrecords: --eval_input nowhere.txt: no such file"),
+    (["--dedup=--against nowhere.txt"], "dedup: --against nowhere.txt: no such file"),
+    (["--create_tfrecords=--name web"], "create_tfrecords: --name joins .* commands: give it outside of these options"),
+    (["--create_tfrecords=--encoder_path nowhere"], "create_tfrecords: --encoder_path joins it to "),
+    (["--download=--report other.json"], "download: --report joins it to the other commands: leave it out$"),
+    (["--dedup=--output x.txt"], "dedup: --output joins "),
+    (["--extract=--output_dir x"], "run_newspaper_extract: --output_dir joins it to "),
     (["--output_dir", "gs://bucket/x"], "write to a local folder")])
 def test_mistakes_in_the_options_of_the_last_stage_are_found_before_the_first(tmp_path, arguments, words):
     (tmp_path / "urls.txt").write_text("http://localhost/\n")
     with pytest.raises(UserError, match=words):
         make_corpus.main(["--urls", str(tmp_path / "urls.txt"), "--output_dir", str(tmp_path / "out"), *arguments])
     assert os.listdir(tmp_path) == ["urls.txt"]
+
+
+def test_a_report_of_the_download_that_is_none_is_named(tmp_path):
+    (tmp_path / "urls.txt").write_text("http://localhost/\n")
+    (tmp_path / "out").mkdir()
+    for content, words in (("{}", '"stopped" is missing'), ('{"stopped": false, "all_runs": 1}', '"all_runs" is 1')):
+        (tmp_path / "out" / "download.json").write_text(content)
+        with pytest.raises(UserError, match=rf"out/download.json is no report of a download \({words}\); move"):
+            make_corpus.main(["--urls", str(tmp_path / "urls.txt"), "--output_dir", str(tmp_path / "out")])
 
 
 def test_list_that_is_not_there_and_lists_that_have_changed_are_one_line(lists, tmp_path, server):  # noqa: F811
