@@ -1,4 +1,7 @@
 """What is said of a file that could not be read or written."""
+import errno
+import os
+
 import pytest
 import tensorflow as tf
 
@@ -15,3 +18,10 @@ from configs import file_errors
     (RuntimeError("Input/output error"), None), (ValueError("a; No space left on device"), None)])
 def test_what_tensorflow_says_of_a_file_names_it(error, said):
     assert file_errors.blame(error) == said
+
+
+def test_every_cause_has_a_remedy_of_its_own_kind():
+    def remedy(number):
+        return file_errors.remedy(OSError(number, os.strerror(number), "a"))
+    assert "ulimit -n" in remedy(errno.EMFILE) and "room" in remedy(errno.ENOSPC) and "ulimit -f" in remedy(errno.EFBIG)
+    assert remedy(errno.EXDEV) == file_errors.NO_REMEDY
