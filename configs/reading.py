@@ -28,22 +28,26 @@ ISO_2022 = re.compile(rb"\x1b(?:\$(?:[@-B]|[()*+\-./][@-~])|\([IJ]|\.[AF])")
 COMMON_HANZI, RARE_HANZI = bytes(range(0xb0, 0xd8)), bytes(range(0xd8, 0xf8))
 
 
-def read_object(path):
-    """The dict in a JSON file, local or gs://.  Raises UserError for what `parse` refuses."""
+def read_object(path, remedy=None):
+    """The dict in a JSON file, local or gs://.  Raises UserError for what `parse` refuses.
+
+    `remedy` is what helps where the file is not the user's own.
+    """
+    def wrong(what, helps=None):
+        return UserError("; ".join(filter(None, [f"{path}: {what}", remedy or helps])))
     text = read_text(path, "a JSON file", LARGEST)
     if not text.strip():
-        raise UserError(f'{path}: is empty, but must be one JSON object, {{"key": value, ...}}')
+        raise wrong('is empty, but must be one JSON object, {"key": value, ...}')
     try:
         values = parse(text)
     except json.JSONDecodeError as error:
-        remedy = "look there for a comma or quote too many or too few" if text[error.pos:].strip() else \
+        helps = "look there for a comma or quote too many or too few" if text[error.pos:].strip() else \
             "the file ends there, in the middle: add what is missing, or bring back the whole file"
-        raise UserError(f"{path}: not JSON at line {error.lineno} column {error.colno}: {error.msg}; {remedy}"
-                        ) from None
+        raise wrong(f"not JSON at line {error.lineno} column {error.colno}: {error.msg}", helps) from None
     except ValueError as error:
-        raise UserError(f"{path}: {error}") from None
+        raise wrong(str(error)) from None
     if not isinstance(values, dict):
-        raise UserError(f'{path}: holds {shown(values)}, but must be one JSON object, {{"key": value, ...}}')
+        raise wrong(f'holds {shown(values)}, but must be one JSON object, {{"key": value, ...}}')
     return values
 
 

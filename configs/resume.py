@@ -24,13 +24,14 @@ def recorded(model_dir, name):
     path = storage.join(model_dir, name)
     if not storage.exists(path):
         return {}
-    values = reading.read_object(path)
+    remedy = "bring back the one of the run"
+    values = reading.read_object(path, remedy)
     try:
         reading.check_kinds(values, KINDS[name])
         if name == DATA_FILE:
             _check_lists(values)
     except ValueError as error:
-        raise UserError(f"{path} is not as a run writes it ({error}); bring back the one of the run")
+        raise UserError(f"{path} is not as a run writes it ({error}); {remedy}")
     return values
 
 

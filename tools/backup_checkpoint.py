@@ -29,7 +29,7 @@ def main(argv=None):
         import tensorflow as tf  # here and not above: it takes seconds, which --help need not cost
     folder, size = _persist(back_up, args.model_dir, args.backup_dir)
     print(f"{folder}: {f'{size:,} bytes copied' if size else 'is there already'}")
-    for old in backups(args.backup_dir)[:-args.keep]:
+    for old in backups(args.backup_dir, folder)[:-args.keep]:
         _persist(tf.io.gfile.rmtree, old)
         print(f"{old}: deleted, {args.keep} newer ones are kept")
     return 0
@@ -50,24 +50,40 @@ def _persist(function, *arguments):
 
 
 def back_up(model_dir, backup_dir):
-    """(folder of the copy, bytes that were copied).  A folder without the file `checkpoint` is no whole copy."""
+    """(folder of the copy, bytes that were copied) of the newest checkpoint of which all can be read."""
     from models.checkpoints import run_checkpoints
-    path = run_checkpoints.latest(model_dir)
+    path = run_checkpoints.newest_whole(model_dir, "give another MODEL_DIR")
     if path is None:
         raise UserError(f"{model_dir} holds no checkpoint; nothing is copied")
     folder = storage.join(backup_dir, f"{FOLDER}{run_checkpoints.step_of(path)}")
-    if storage.exists(storage.join(folder, state_file.STATE_FILE)):
+    if _is_whole(folder):
         return folder, 0
     size = run_checkpoints.copy(path, folder)
     storage.write_whole(storage.join(folder, NOTE), os.path.basename(path) + "\n")
     return folder, size
 
 
-def backups(backup_dir):
-    """Folders of whole copies, oldest step first: those that this tool made and in which no run has gone on."""
+def _is_whole(folder):
+    """Whether `folder` holds a copy of which all can be read.  One without the file `checkpoint` was cut short."""
+    from models.checkpoints import run_checkpoints, tf_checkpoint
+    try:
+        path = run_checkpoints.latest(folder)
+        return path is not None and run_checkpoints.read_whole(path) is None
+    except tf_checkpoint.Damaged:
+        return False
+
+
+def backups(backup_dir, last):
+    """Folders of copies, the oldest copy first and `last` last: what this tool made and in which no run has gone on."""
+    import tensorflow as tf
     notes = storage.glob(storage.below(backup_dir, f"{FOLDER}*/{NOTE}"))
-    folders = [os.path.dirname(path) for path in notes if re.search(rf"/{FOLDER}\d+/[^/]+$", path)]
-    return sorted(filter(_is_as_copied, folders), key=lambda folder: int(folder.rpartition("-")[2]))
+    notes = [path for path in notes if re.search(rf"/{FOLDER}\d+/[^/]+$", path)]
+    # Not by step alone: another run's may be higher.  The times are in whole seconds.
+    made = {os.path.dirname(path): tf.io.gfile.stat(path).mtime_nsec for path in notes}
+    def age(folder):
+        name = os.path.basename(folder)
+        return name == os.path.basename(last), made[folder], int(name[len(FOLDER):])
+    return sorted(filter(_is_as_copied, made), key=age)
 
 
 def _is_as_copied(folder):

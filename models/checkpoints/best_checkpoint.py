@@ -62,7 +62,8 @@ def _read(model_dir):
     note = storage.join(folder_of(model_dir), RESULT_FILE)
     if not storage.exists(note):
         return {}
-    result = reading.read_object(note)
+    remedy = "move the folder it lies in elsewhere, and the best checkpoint is kept anew from the next evaluation on"
+    result = reading.read_object(note, remedy)
     try:
         reading.check_kinds(result, {"loss": (float, int, type(None)), "step": int, "eval_set": str, "windows": int})
         reading.check_kinds({WORSE: [], **result}, {WORSE: list})
@@ -70,8 +71,7 @@ def _read(model_dir):
         if wrong:
             raise ValueError(f'"{WORSE}" holds {reading.shown(wrong[0])}')
     except ValueError as error:
-        raise UserError(f"{note} is damaged ({error}); move the folder it lies in elsewhere, and the best checkpoint is"
-                        " kept anew from the next evaluation on")
+        raise UserError(f"{note} is damaged ({error}); {remedy}")
     return result
 
 

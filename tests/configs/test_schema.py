@@ -317,6 +317,9 @@ def test_batch_sizes_of_a_run_are_noted_by_the_step_from_which_they_hold(tmp_pat
 def test_a_note_of_a_run_that_no_run_wrote_so_is_named(tmp_path, name, values, words):
     (tmp_path / name).write_text(json.dumps(values))
     assert f"{name} is not as a run writes it ({words}); bring back" in error_of(resume.recorded, str(tmp_path), name)
+    for content in ("", "[]", "{"):
+        (tmp_path / name).write_text(content)
+        assert error_of(resume.recorded, str(tmp_path), name).endswith("; bring back the one of the run")
 
 
 def test_resuming_with_other_optimizer_slots_is_refused():

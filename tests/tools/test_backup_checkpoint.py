@@ -62,6 +62,36 @@ def test_only_the_newest_copies_are_kept_and_nothing_else_is_touched(tmp_path):
     assert sorted(os.listdir(backups)) == ["mine", "step-1", "step-10", "step-100", "step-99-not"]
 
 
+def test_a_copy_that_was_just_made_is_never_the_one_that_goes_though_its_step_is_lower(tmp_path, capsys):
+    for step in (20, 10):
+        backup_checkpoint.main([str(save(tmp_path / f"run{step}", step)), str(tmp_path / "backups"), "--keep", "1"])
+    assert os.listdir(tmp_path / "backups") == ["step-10"]
+    assert "step-20: deleted, 1 newer ones are kept" in capsys.readouterr().out
+
+
+def test_a_damaged_checkpoint_is_no_backup_and_drives_none_out(tmp_path, capsys):
+    run, backups = tmp_path / "run", tmp_path / "backups"
+    for step in (15, 20):
+        save(run, step)
+
+    def damage(folder):
+        data, = folder.glob("model.ckpt-20.data-*")
+        content = data.read_bytes()
+        data.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+        return content
+    content = damage(run)
+    assert backup_checkpoint.main([str(run), str(backups), "--keep", "1"]) == 0
+    out, err = capsys.readouterr()
+    assert os.listdir(backups) == ["step-15"] and "bytes copied" in out and "model.ckpt-20" in err
+    next(run.glob("model.ckpt-20.data-*")).write_bytes(content)
+    assert backup_checkpoint.main([str(run), str(backups), "--keep", "2"]) == 0
+    damage(backups / "step-20")
+    capsys.readouterr()
+    assert backup_checkpoint.main([str(run), str(backups), "--keep", "2"]) == 0
+    assert "step-20: " in capsys.readouterr().out
+    assert next((backups / "step-20").glob("model.ckpt-20.data-*")).read_bytes() == content
+
+
 def test_a_folder_of_that_name_that_is_no_copy_or_was_trained_on_stays(tmp_path):
     backups = tmp_path / "backups"
     backups.mkdir()
