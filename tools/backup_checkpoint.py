@@ -52,7 +52,7 @@ def _persist(function, *arguments):
 def back_up(model_dir, backup_dir):
     """(folder of the copy, bytes that were copied) of the newest checkpoint of which all can be read."""
     from models.checkpoints import run_checkpoints
-    path = run_checkpoints.newest_whole(model_dir, "give another MODEL_DIR")
+    path = _newest_whole(model_dir)
     if path is None:
         raise UserError(f"{model_dir} holds no checkpoint; nothing is copied")
     folder = storage.join(backup_dir, f"{FOLDER}{run_checkpoints.step_of(path)}")
@@ -61,6 +61,22 @@ def back_up(model_dir, backup_dir):
     size = run_checkpoints.copy(path, folder)
     storage.write_whole(storage.join(folder, NOTE), os.path.basename(path) + "\n")
     return folder, size
+
+
+def _newest_whole(model_dir):
+    """As run_checkpoints.newest_whole.  Raises NotFoundError where the run has saved another one meanwhile."""
+    import tensorflow as tf
+
+    from models.checkpoints import run_checkpoints
+    named, path = run_checkpoints.latest(model_dir), None
+    try:
+        path = run_checkpoints.newest_whole(model_dir, "give another MODEL_DIR")
+    except UserError:
+        if run_checkpoints.latest(model_dir) == named:
+            raise
+    if path != named and run_checkpoints.latest(model_dir) != named:
+        raise tf.errors.NotFoundError(None, None, f"{named}: the run has saved another one meanwhile")
+    return path
 
 
 def _is_whole(folder):

@@ -131,6 +131,19 @@ def test_checkpoint_that_the_run_deletes_meanwhile_is_passed_over_for_its_next(t
     assert os.listdir(tmp_path / "backups") == ["step-8"]
 
 
+def test_checkpoint_that_the_run_deletes_while_it_is_read_is_not_called_damaged(tmp_path, monkeypatch, capsys):
+    run, read_whole = save(tmp_path / "run", 7), run_checkpoints.read_whole
+
+    def delete_first(path):
+        if path.endswith("-7") and str(run) in path:
+            (run / "model.ckpt-7.index").unlink()
+            save(run, 8)
+        return read_whole(path)
+    monkeypatch.setattr(run_checkpoints, "read_whole", lambda path, train=True: delete_first(path))
+    backup_checkpoint.main([str(run), str(tmp_path / "backups")])
+    assert os.listdir(tmp_path / "backups") == ["step-8"] and capsys.readouterr().err == ""
+
+
 @pytest.mark.slow
 def test_copies_on_google_storage_are_whole_in_spite_of_failing_requests(tmp_path):
     with FakeGCS() as server:
