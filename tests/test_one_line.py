@@ -55,6 +55,7 @@ def test_what_a_plan_says(tmp_path):
     config = schema.from_dict({"model_dir": "/dev/null/a\nb", "n_vocab": 300, "max_steps": 9}, "here")
     machine = room.Machine(on_cpu=True, memory=10**14, free=10**13, disk=10**15)
     lines = plan.report(config, data, machine, plan.problems(config, data, machine)).split("\n")
-    assert '  - "model_dir" /dev/null/a b cannot be made: /dev/null is not a folder' in lines
+    assert ('  - "model_dir" /dev/null/a b cannot be written: /dev/null: Not a directory; choose a path in a folder'
+            in lines)
     assert f"  - {SHOWN}_0.tfrecords is trained on and evaluated on; the evaluation will look too good" in lines
     assert "disk                    1000.0 TB are free for /dev/null/a b" in lines

@@ -242,6 +242,7 @@ def test_docker_copies_no_environment_data_or_runs():
 
 
 def test_make_corpus_without_a_list_says_what_is_missing_before_it_sets_up(tmp_path):
-    result = subprocess.run(["make", "corpus", f"VENV={tmp_path}/venv"], cwd=ROOT, capture_output=True, text=True)
+    result = subprocess.run(["make", "--no-print-directory", "corpus", f"VENV={tmp_path}/venv"], cwd=ROOT,
+                            capture_output=True, text=True)
     assert result.returncode == 2 and "error: say from where and to where: make corpus URLS=" in result.stderr
     assert result.stdout == "" and os.listdir(tmp_path) == []
