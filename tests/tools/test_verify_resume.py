@@ -287,6 +287,7 @@ def test_killed_at_ten_random_moments(uninterrupted, tmp_path):
         else:
             assert process.returncode == 0 and differing(whole, folder) is None, f"seed {seed}"
             shutil.rmtree(folder)  # once more from the start
+            seconds *= 0.7  # the machine was busier when this was measured
     finish(config)
     assert kills == 10 and differing(whole, folder) is None, f"seed {seed}"
 
