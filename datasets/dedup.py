@@ -13,7 +13,6 @@ if __name__ == "__main__":  # run as a file: imports start at the repository
     from configs import start
     start.begin()
 
-import hashlib
 import json
 import shutil
 import unicodedata
@@ -222,7 +221,7 @@ def _finished(args, plan, state):
     done = os.path.exists(report) and os.path.exists(args.output)
     if done or os.path.exists(note):
         saved_plan = reading.read_object(report if done else note)
-        if done and hashlib.sha256(storage.read_bytes(args.output)).hexdigest() != saved_plan.get("sha256"):
+        if done and drop_list.read(args.output)[1] != saved_plan.get("sha256"):
             raise UserError(f"{args.output} is not the list of which {report} tells: {remedy}")
         saved_plan = {key: value for key, value in saved_plan.items() if key in plan}  # a report says more
         plans.check(saved_plan, plan, f"{args.output} was made, or begun,", remedy)

@@ -18,8 +18,8 @@ READ_BYTES = 1 << 22
 FOREIGN, LENGTH, PAYLOAD, CUT = "no TFRecord file", "length", "payload", "cut off"  # kinds of damage
 WORDS = {FOREIGN: "begins no uncompressed TFRecord file (its length does not match its CRC, and no record follows)",
          LENGTH: "has a damaged length (CRC mismatch)", PAYLOAD: "is damaged (CRC mismatch)", CUT: "is cut off"}
-REMEDY = 'move the file elsewhere and build or fetch it anew, or set "skip_corrupt_records" to true to go on without'\
-         " such records"
+REMEDY = 'move the file elsewhere, then build or fetch it again; or set "skip_corrupt_records" to true, which leaves'\
+         " such records out"
 
 
 class Piece(NamedTuple):

@@ -150,7 +150,7 @@ def _run(args, stage):
 
 
 def _downloaded(note):
-    """The report of the download.  Raises UserError where it is none."""
+    """Reads the report of the download.  Raises UserError where the file holds something else."""
     content = reading.read_object(note)
     try:
         reading.check_kinds(content, {"stopped": bool, "all_runs": dict, "lines": int})

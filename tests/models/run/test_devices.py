@@ -61,7 +61,7 @@ def test_two_devices_reach_the_weights_of_one(two_devices, run_config, tmp_path,
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     two = trained(run_config(model_dir=str(tmp_path / "two"), **changes), strategy=devices.MIRRORED)
     assert_close(one, two)
-    assert not os.listdir(tmp_path / "temporary")  # where AutoGraph writes code anew
+    assert not os.listdir(tmp_path / "temporary")  # AutoGraph would write generated code there
 
 
 @pytest.mark.slow
